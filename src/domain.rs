@@ -1,0 +1,400 @@
+//! The nouns that every part shares: ids, what may be remembered of a person, time, and what to do after an error.
+
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+mod chain;
+mod note_template;
+mod sync_state;
+mod webhook_secret;
+
+pub(crate) use chain::Chain;
+pub use note_template::{NoteTemplate, UnknownPlaceholder};
+pub use sync_state::{SyncState, SyncStatus};
+pub use webhook_secret::{WebhookSecret, WebhookSecretError};
+
+/// Primary key of a row in `public.tripwire_users`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RowId(Uuid);
+
+impl RowId {
+    #[must_use]
+    pub fn new(id: Uuid) -> Self {
+        Self(id)
+    }
+
+    /// The last 12 hex digits: the mark that ties a note in amoCRM to its row.
+    #[must_use]
+    pub fn reference(self) -> String {
+        let hex = self.0.simple().to_string();
+        hex[hex.len() - 12..].to_owned()
+    }
+}
+
+impl fmt::Display for RowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for RowId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+macro_rules! amocrm_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(i64);
+
+        impl $name {
+            #[must_use]
+            pub const fn new(id: i64) -> Self {
+                Self(id)
+            }
+
+            #[must_use]
+            pub const fn get(self) -> i64 {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+amocrm_id!(
+    /// A contact in amoCRM.
+    ContactId
+);
+amocrm_id!(
+    /// A deal in amoCRM (its API calls it a lead).
+    DealId
+);
+amocrm_id!(
+    /// A note on a deal.
+    NoteId
+);
+amocrm_id!(
+    /// A pipeline of deals.
+    PipelineId
+);
+amocrm_id!(
+    /// A stage of a pipeline. 142 and 143 exist in every pipeline, so a stage means nothing without its pipeline.
+    StageId
+);
+
+impl StageId {
+    /// Closed and won, the same id in every pipeline.
+    pub const WON: Self = Self::new(142);
+    /// Closed and lost, the same id in every pipeline.
+    pub const LOST: Self = Self::new(143);
+
+    #[must_use]
+    pub fn is_closed(self) -> bool {
+        self == Self::WON || self == Self::LOST
+    }
+}
+
+/// An e-mail address, trimmed and in lower case; equality is what "the same person" means here.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Email(String);
+
+impl Email {
+    /// `None` when the text cannot be an address: amoCRM answers an empty or careless search with other people.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let address = text.trim().to_lowercase();
+        let (local, host) = address.rsplit_once('@')?;
+        let sound = !local.is_empty()
+            && host.contains('.')
+            && !host.starts_with('.')
+            && !host.ends_with('.')
+            && !address.chars().any(|c| c.is_whitespace() || c.is_control());
+        sound.then_some(Self(address))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Says nothing: an address must not reach a log through `{:?}`.
+impl fmt::Debug for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Email(…)")
+    }
+}
+
+/// The last ten digits of a phone number: `+7…` and `8…` are the same person.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Phone(String);
+
+impl Phone {
+    /// `None` when there are fewer than ten digits: too little to tell people apart.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        let tail = digits.len().checked_sub(10)?;
+        Some(Self(digits[tail..].to_owned()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Says nothing: see [`Email`].
+impl fmt::Debug for Phone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Phone(…)")
+    }
+}
+
+/// HMAC-SHA256 under the inbox's own key, cut to 128 bits: recognises a person again without remembering them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyedHash([u8; 16]);
+
+impl KeyedHash {
+    #[must_use]
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for KeyedHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyedHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text was not 32 hex digits.
+#[derive(Debug, thiserror::Error)]
+#[error("a keyed hash is 32 hex digits")]
+pub struct NotAKeyedHash;
+
+impl FromStr for KeyedHash {
+    type Err = NotAKeyedHash;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let uuid = Uuid::try_parse(text).map_err(|_| NotAKeyedHash)?;
+        Ok(Self(uuid.into_bytes()))
+    }
+}
+
+impl Serialize for KeyedHash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyedHash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// What happens next with the work that met an error. The client that saw the error decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Nothing is wrong with the entry: try again, not before `after` when the peer named a time.
+    Retry { after: Option<Duration> },
+    /// The same input will fail again: keep it for a person.
+    Park,
+    /// No entry is to blame: stop sending and tell a person, at the `patience`-th such failure in a row.
+    Halt { cause: HaltCause, patience: u32 },
+}
+
+/// Why all sending has stopped. Stored, so a restart obeys it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HaltCause {
+    /// amoCRM 401: the token is wrong, expired or revoked.
+    AmocrmToken,
+    /// amoCRM 402: the subscription is not paid.
+    AmocrmPayment,
+    /// amoCRM 403: banned or without rights. Never probed: retrying makes a ban permanent.
+    AmocrmForbidden,
+    /// The configured pipeline or stage is not in the account, archived, or cannot be a target.
+    AmocrmStage,
+    /// Supabase 401 or 403: key, token or rights.
+    SupabaseKey,
+    /// The table, a needed column or a function is not there.
+    SupabaseSchema,
+    /// The project is paused, unpaid or read only.
+    SupabaseProject,
+    /// Reads work, the write back changes no row: a policy or grant is missing.
+    SupabaseWriteBack,
+}
+
+/// The neighbour that a halt is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Amocrm,
+    Supabase,
+}
+
+impl HaltCause {
+    #[must_use]
+    pub fn side(self) -> Side {
+        match self {
+            Self::AmocrmToken | Self::AmocrmPayment | Self::AmocrmForbidden | Self::AmocrmStage => {
+                Side::Amocrm
+            }
+            Self::SupabaseKey
+            | Self::SupabaseSchema
+            | Self::SupabaseProject
+            | Self::SupabaseWriteBack => Side::Supabase,
+        }
+    }
+
+    /// The name used in logs, metrics and `/readyz`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AmocrmToken => "amocrm_token",
+            Self::AmocrmPayment => "amocrm_payment",
+            Self::AmocrmForbidden => "amocrm_forbidden",
+            Self::AmocrmStage => "amocrm_stage",
+            Self::SupabaseKey => "supabase_key",
+            Self::SupabaseSchema => "supabase_schema",
+            Self::SupabaseProject => "supabase_project",
+            Self::SupabaseWriteBack => "supabase_write_back",
+        }
+    }
+}
+
+/// Wall-clock time, passed in so that tests can set it.
+pub trait Clock: fmt::Debug + Send + Sync {
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's own clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the wall clock"
+    )]
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+pub type SharedClock = Arc<dyn Clock>;
+
+/// A commit of the inbox at which a test wants the process to die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DieAt {
+    /// Counted from 1: commits that store, claim, checkpoint or settle entries.
+    pub commit: u64,
+    /// `false`: just before it. `true`: just after, with nobody told.
+    pub committed: bool,
+}
+
+/// A clock that stands where a test puts it.
+#[cfg(any(test, feature = "sandbox"))]
+#[derive(Debug)]
+pub struct TestClock(std::sync::Mutex<Timestamp>);
+
+#[cfg(any(test, feature = "sandbox"))]
+impl TestClock {
+    #[must_use]
+    pub fn at(now: Timestamp) -> Arc<Self> {
+        Arc::new(Self(std::sync::Mutex::new(now)))
+    }
+
+    pub fn advance(&self, by: Duration) {
+        let mut now = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *now = now.saturating_add(by).unwrap_or(Timestamp::MAX);
+    }
+}
+
+#[cfg(any(test, feature = "sandbox"))]
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_email_is_compared_trimmed_and_in_lower_case() {
+        assert_eq!(
+            Email::parse(" Ann@Example.ORG\n"),
+            Email::parse("ann@example.org")
+        );
+        for bad in [
+            "",
+            "  ",
+            "ann",
+            "@x.org",
+            "ann@",
+            "ann@x",
+            "ann@.org",
+            "a n@x.org",
+            "ann@x.org.",
+        ] {
+            assert_eq!(Email::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_phone_is_its_last_ten_digits() {
+        assert_eq!(
+            Phone::parse("+7 (701) 234-56-78"),
+            Phone::parse("8 701 2345678")
+        );
+        assert_eq!(Phone::parse("234-56-78"), None);
+    }
+
+    #[test]
+    fn a_reference_is_the_last_twelve_hex_digits() {
+        let id: RowId = "00000000-0000-4000-8000-00ABcdef0001".parse().unwrap();
+        assert_eq!(id.reference(), "00abcdef0001");
+    }
+
+    #[test]
+    fn personal_values_say_nothing_in_debug() {
+        let text = format!(
+            "{:?} {:?}",
+            Email::parse("ann@example.org"),
+            Phone::parse("+77012345678")
+        );
+        assert!(!text.contains("ann") && !text.contains("701"), "{text}");
+    }
+}

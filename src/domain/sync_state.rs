@@ -1,0 +1,147 @@
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::HaltCause;
+
+/// What the engine is at. It sends every change, the HTTP side only looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum SyncState {
+    /// The process is up, the engine has not decided yet.
+    Starting,
+    Working,
+    /// `AMOCRM_ENABLED=false`: everything is stored, nothing is sent.
+    Holding,
+    /// Somebody said `pause`.
+    Paused {
+        since: Timestamp,
+    },
+    /// A neighbour refuses in a way that only a person can cure.
+    Halted {
+        #[serde(rename = "reason")]
+        cause: HaltCause,
+        since: Timestamp,
+        /// `None` = never tried again by itself.
+        next_probe: Option<Timestamp>,
+    },
+    /// Another process holds the lease and syncs.
+    Standby,
+}
+
+pub type SyncStatus = watch::Receiver<SyncState>;
+
+impl SyncState {
+    /// Every name there is.
+    pub const NAMES: [&str; 6] = [
+        "starting", "working", "holding", "paused", "halted", "standby",
+    ];
+
+    /// The name used in logs, metrics and `/readyz`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Working => "working",
+            Self::Holding => "holding",
+            Self::Paused { .. } => "paused",
+            Self::Halted { .. } => "halted",
+            Self::Standby => "standby",
+        }
+    }
+
+    /// What a person can do about it, in Russian; `None` when there is nothing to do.
+    #[must_use]
+    pub fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Starting | Self::Working | Self::Standby => None,
+            Self::Holding => Some(
+                "Отправка выключена настройкой AMOCRM_ENABLED=false: записи копятся и уйдут после включения",
+            ),
+            Self::Paused { .. } => Some(
+                "Отправка приостановлена вручную: продолжить можно командой tripwire-sync resume",
+            ),
+            Self::Halted { cause, .. } => Some(cause.hint()),
+        }
+    }
+}
+
+impl HaltCause {
+    /// What ends the halt, in Russian.
+    #[must_use]
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::AmocrmToken => {
+                "amoCRM не принимает токен: выпустите новый, замените его в настройках и перезапустите сервис"
+            }
+            Self::AmocrmPayment => {
+                "Подписка amoCRM не оплачена: после оплаты отправка возобновится сама"
+            }
+            Self::AmocrmForbidden => {
+                "amoCRM закрыла доступ (403): выясните причину в поддержке amoCRM, затем выполните tripwire-sync resume"
+            }
+            Self::AmocrmStage => {
+                "Воронка или этап из настроек не подходят: сверьте их номера с выводом tripwire-sync pipelines"
+            }
+            Self::SupabaseKey => {
+                "Supabase не принимает ключ или отказывает в правах: проверьте SUPABASE_KEY и SUPABASE_JWT"
+            }
+            Self::SupabaseSchema => {
+                "В Supabase нет нужной таблицы или колонки: примените миграцию из supabase/migrations"
+            }
+            Self::SupabaseProject => {
+                "Проект Supabase остановлен, не оплачен или открыт только для чтения: проверьте его в панели Supabase"
+            }
+            Self::SupabaseWriteBack => {
+                "Supabase не даёт записать номер сделки: задайте в SUPABASE_KEY секретный ключ или дайте своей роли право и политику UPDATE"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_halt_names_its_cause_as_the_reason() {
+        let halted = SyncState::Halted {
+            cause: HaltCause::AmocrmForbidden,
+            since: Timestamp::UNIX_EPOCH,
+            next_probe: None,
+        };
+
+        assert_eq!(
+            serde_json::to_value(halted).unwrap(),
+            json!({
+                "state": "halted",
+                "reason": "amocrm_forbidden",
+                "since": "1970-01-01T00:00:00Z",
+                "next_probe": null,
+            })
+        );
+    }
+
+    #[test]
+    fn the_name_of_a_state_is_the_one_in_its_json() {
+        let since = Timestamp::UNIX_EPOCH;
+        for state in [
+            SyncState::Starting,
+            SyncState::Working,
+            SyncState::Holding,
+            SyncState::Paused { since },
+            SyncState::Halted {
+                cause: HaltCause::AmocrmToken,
+                since,
+                next_probe: Some(since),
+            },
+            SyncState::Standby,
+        ] {
+            let json = serde_json::to_value(state).unwrap();
+            assert_eq!(json["state"], state.as_str());
+            assert!(SyncState::NAMES.contains(&state.as_str()));
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Carries every new student from Supabase to the right deal in amoCRM: once, and never forgotten.
+//!
+//! The modules, in the order in which a purchase meets them; `ARCHITECTURE.md` tells the whole story.
+
+/// The nouns that every part shares.
+pub mod domain;
