@@ -2,5 +2,11 @@
 //!
 //! The modules, in the order in which a purchase meets them; `ARCHITECTURE.md` tells the whole story.
 
+/// The composition root, and the settings it starts from.
+pub mod telemetry;
+
 /// The nouns that every part shares.
 pub mod domain;
+
+/// The neighbours.
+pub mod tls;

@@ -1,0 +1,161 @@
+//! Logs and metrics: how they are written, and what each metric means.
+
+use std::{io, panic, thread, time::Duration};
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, filter,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line, fields beside the message.
+    Json,
+    /// For people; colours on a terminal.
+    Pretty,
+}
+
+/// What we hear of libraries unless `RUST_LOG` says otherwise: their warnings.
+const QUIET: &str = "info,actix_http=warn,actix_server=warn,actix_web=warn,hyper=warn,hyper_util=warn,reqwest=warn,\
+                     rustls=warn,sqlx=warn";
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    #[error("the log filter cannot be read, for example: info,tripwire_sync=debug")]
+    Filter(#[from] filter::ParseError),
+    #[error("logging is set up already")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Logs to standard error, standard output being for results. `filter` is `RUST_LOG`, and adds to what is usual.
+pub fn init_logging(format: LogFormat, filter: Option<&str>) -> Result<(), LoggingError> {
+    let colours = io::IsTerminal::is_terminal(&io::stderr());
+    subscriber(format, filter, colours, io::stderr)?.try_init()?;
+    log_panics();
+    Ok(())
+}
+
+fn subscriber<W>(
+    format: LogFormat,
+    filter: Option<&str>,
+    colours: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, filter::ParseError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = match filter {
+        Some(more) => EnvFilter::try_new(format!("{QUIET},{more}"))?,
+        None => EnvFilter::try_new(QUIET)?,
+    };
+    let lines = fmt::layer().with_writer(writer);
+    Ok(match format {
+        LogFormat::Json => Box::new(
+            tracing_subscriber::registry().with(filter).with(
+                lines
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(true)
+                    .with_span_list(false),
+            ),
+        ),
+        LogFormat::Pretty => Box::new(
+            tracing_subscriber::registry()
+                .with(filter)
+                .with(lines.with_ansi(colours)),
+        ),
+    })
+}
+
+/// A panic becomes a log line with its place. Its text only when it is a literal: a formatted one may quote anything.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let text = panic.payload().downcast_ref::<&'static str>();
+        let thread = thread::current();
+        tracing::error!(place, text, thread = thread.name(), "a task panicked");
+    }));
+}
+
+/// Upper bounds in seconds, from a request on a good day to a student who waited for an hour.
+const WAITS: [f64; 14] = [
+    0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 300.0, 900.0, 3600.0,
+];
+
+/// Often enough that what was measured between two looks at `/metrics` stays small.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Collects from now on. Must run inside a Tokio runtime, which gets a task that keeps the memory of it small.
+pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &WAITS)?
+        .install_recorder()?;
+    describe_metrics();
+
+    let kept = handle.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            ticks.tick().await;
+            kept.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
+
+/// The table of all metrics.
+fn describe_metrics() {
+    describe_counter!(
+        "tripwire_webhooks_total",
+        "Deliveries by what became of them"
+    );
+    describe_counter!("tripwire_alerts_total", "Alerts by outcome");
+    describe_gauge!("tripwire_inbox_entries", "Entries of the inbox by state");
+    describe_gauge!(
+        "tripwire_inbox_oldest_pending_seconds",
+        Unit::Seconds,
+        "Age of the oldest entry that still has work to do"
+    );
+    describe_counter!(
+        "tripwire_attempts_total",
+        "Attempts to sync a row by outcome"
+    );
+    describe_counter!(
+        "tripwire_amocrm_requests_total",
+        "Requests to amoCRM by route and status"
+    );
+    describe_histogram!(
+        "tripwire_amocrm_throttle_wait_seconds",
+        Unit::Seconds,
+        "How long requests to amoCRM waited for their turn"
+    );
+    describe_histogram!(
+        "tripwire_amocrm_request_seconds",
+        Unit::Seconds,
+        "How long amoCRM took to answer"
+    );
+    describe_counter!(
+        "tripwire_supabase_requests_total",
+        "Requests to Supabase by route and status"
+    );
+    describe_histogram!(
+        "tripwire_insert_to_write_back_seconds",
+        Unit::Seconds,
+        "From the insert of a row to the deal's id in it"
+    );
+    describe_gauge!(
+        "tripwire_sync_state",
+        "1 for the state the engine is in, 0 for the others"
+    );
+}
+
+#[cfg(test)]
+pub(crate) mod captured;
+#[cfg(test)]
+mod tests;
