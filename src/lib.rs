@@ -3,6 +3,7 @@
 //! The modules, in the order in which a purchase meets them; `ARCHITECTURE.md` tells the whole story.
 
 /// The composition root, and the settings it starts from.
+pub mod config;
 pub mod telemetry;
 
 /// The nouns that every part shares.

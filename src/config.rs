@@ -1,0 +1,454 @@
+//! Settings: read from the environment (and an `.env` file) once, checked whole, and typed from there on.
+//!
+//! Nothing else reads the environment. Problems name variables, never values: some are secret, and a person who
+//! mistook one variable for another has put a secret where none belongs.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use url::Url;
+
+use self::reader::{Absent, Reader};
+pub use self::reader::{ConfigErrors, Problem};
+#[cfg(feature = "sandbox")]
+use crate::domain::DieAt;
+use crate::{
+    domain::{NoteTemplate, PipelineId, StageId, WebhookSecret},
+    telemetry::LogFormat,
+};
+
+mod environment;
+mod form;
+mod lookalike;
+mod reader;
+mod variable;
+
+#[cfg(test)]
+mod tests;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub bind_addr: SocketAddr,
+    pub metrics_addr: SocketAddr,
+    pub webhook: WebhookAuth,
+    pub supabase: SupabaseConfig,
+    /// The time of going live.
+    pub sync_since: Timestamp,
+    pub settle_delay: Duration,
+    /// `None`: no sweeps.
+    pub reconcile_interval: Option<Duration>,
+    pub amocrm: AmocrmConfig,
+    pub note_template: NoteTemplate,
+    pub inbox_path: PathBuf,
+    pub retention: Duration,
+    /// `None`: no operator page.
+    pub admin_token: Option<SecretString>,
+    /// `None`: no alerts.
+    pub telegram: Option<TelegramConfig>,
+    pub log: LogConfig,
+    /// Shortens the engine's waits in tests; 1 is real time.
+    #[cfg(feature = "sandbox")]
+    pub time_scale: f64,
+    /// Ends the process at a commit of the inbox, as a crash would.
+    #[cfg(feature = "sandbox")]
+    pub die_at: Option<DieAt>,
+    /// What looks wrong and stops nothing. Names only, no values.
+    pub warnings: Vec<String>,
+}
+
+/// Whom the receiver believes. At least one of secrets and bearer token is there.
+#[derive(Debug, Clone)]
+pub struct WebhookAuth {
+    pub secrets: Vec<WebhookSecret>,
+    pub bearer: Option<SecretString>,
+    pub tolerance: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct SupabaseConfig {
+    /// The project's URL, without `/rest/v1`.
+    pub url: Url,
+    pub key: SecretString,
+    pub jwt: Option<SecretString>,
+}
+
+#[derive(Debug, Clone)]
+pub enum AmocrmConfig {
+    /// Deliveries are accepted and stored; nothing is sent.
+    Hold,
+    Send(AmocrmSettings),
+}
+
+#[derive(Debug, Clone)]
+pub struct AmocrmSettings {
+    pub base_url: Url,
+    pub token: AmocrmToken,
+    pub pipeline: PipelineId,
+    pub stage: StageId,
+    pub missing_contact: MissingContact,
+    /// How long before the row's creation a deal may have been closed and still be the same purchase.
+    pub reuse_closed: Duration,
+    /// 1 to 7.
+    pub requests_per_second: u32,
+    /// 1 to 250.
+    pub batch_size: usize,
+    pub contact_scan: bool,
+}
+
+/// What is enough to ask amoCRM something: for commands that help to find the other settings.
+#[derive(Debug, Clone)]
+pub struct AmocrmAccess {
+    pub base_url: Url,
+    pub token: AmocrmToken,
+}
+
+#[derive(Debug, Clone)]
+pub enum AmocrmToken {
+    LongLived(SecretString),
+}
+
+/// What happens to a row whose contact is not in amoCRM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingContact {
+    Wait,
+    Create,
+}
+
+#[derive(Debug, Clone)]
+pub struct TelegramConfig {
+    pub bot_token: SecretString,
+    pub chat_id: String,
+    pub base_url: Url,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    pub filter: String,
+}
+
+impl Config {
+    /// Everything that the service needs. `is_terminal`: whether a person is reading the log.
+    pub fn load(is_terminal: bool) -> Result<Self, ConfigErrors> {
+        Self::from_vars(&environment::variables()?, is_terminal)
+    }
+
+    /// Only where the inbox is: for commands that need nothing else.
+    pub fn load_inbox_path() -> Result<PathBuf, ConfigErrors> {
+        Self::inbox_path_from_vars(&environment::variables()?)
+    }
+
+    /// Only how to reach amoCRM, whether or not sending is on.
+    pub fn load_amocrm() -> Result<AmocrmAccess, ConfigErrors> {
+        Self::amocrm_from_vars(&environment::variables()?)
+    }
+
+    /// Reports every problem of form at once.
+    pub fn from_vars(
+        vars: &BTreeMap<String, String>,
+        is_terminal: bool,
+    ) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader::new(vars);
+        let config = read(&mut reader, is_terminal);
+        lookalike::point_out(&mut reader, variable::NAMES);
+        let warnings = std::mem::take(&mut reader.warnings);
+        let config = reader.finish(config)?;
+        Ok(Self { warnings, ..config })
+    }
+
+    pub fn inbox_path_from_vars(vars: &BTreeMap<String, String>) -> Result<PathBuf, ConfigErrors> {
+        let mut reader = Reader::new(vars);
+        let path = inbox_path(&mut reader);
+        lookalike::point_out(&mut reader, &[variable::DATABASE_URL]);
+        reader.finish(path)
+    }
+
+    pub fn amocrm_from_vars(vars: &BTreeMap<String, String>) -> Result<AmocrmAccess, ConfigErrors> {
+        let mut reader = Reader::new(vars);
+        let base_url = amocrm_base_url(&mut reader, true);
+        let token = amocrm_token(&mut reader, true);
+        lookalike::point_out(
+            &mut reader,
+            &[
+                variable::AMOCRM_BASE_URL,
+                variable::AMOCRM_SUBDOMAIN,
+                variable::AMOCRM_ACCESS_TOKEN,
+            ],
+        );
+        let access = base_url.and_then(|base_url| {
+            let token = token?;
+            Ok(AmocrmAccess { base_url, token })
+        });
+        reader.finish(access)
+    }
+}
+
+/// The language that the person at the terminal has chosen.
+#[must_use]
+pub fn locale() -> Option<String> {
+    environment::first_of(&["LC_ALL", "LC_MESSAGES", "LANG"])
+}
+
+/// Every part is read before the first `?`, so that nothing stops at the first problem.
+fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
+    use variable::{
+        ADMIN_TOKEN, METRICS_ADDR, NOTE_TEMPLATE, RECONCILE_INTERVAL, RETENTION_DAYS, SETTLE_DELAY,
+        SYNC_SINCE,
+    };
+
+    let bind_addr = bind_addr(reader);
+    let metrics_addr = reader.or(METRICS_ADDR, form::address, ([127, 0, 0, 1], 9464).into());
+    let webhook = webhook(reader);
+    let supabase = supabase(reader);
+    let sync_since = reader.required(SYNC_SINCE, form::time);
+    let settle_delay = reader.or(SETTLE_DELAY, form::duration, Duration::from_secs(5));
+    let reconcile_interval = reader.or(RECONCILE_INTERVAL, form::duration, Duration::from_mins(5));
+    let amocrm = amocrm(reader);
+    let note_template = reader.or(NOTE_TEMPLATE, form::note_template, NoteTemplate::default());
+    let inbox_path = inbox_path(reader);
+    let retention = reader.or(RETENTION_DAYS, form::days(1), form::DAY * 90);
+    let admin_token = reader.optional(ADMIN_TOKEN, form::secret);
+    let telegram = telegram(reader);
+    let log = log(reader, is_terminal);
+    #[cfg(feature = "sandbox")]
+    let time_scale = reader.or(variable::TRIPWIRE_TIME_SCALE, form::time_scale, 1.0);
+    #[cfg(feature = "sandbox")]
+    let die_at = reader.optional(variable::TRIPWIRE_DIE_AT, form::die_at);
+    for name in variable::UNUSED {
+        if reader.text(name).is_some() {
+            reader.warn(format!("{name} is not used by this version"));
+        }
+    }
+
+    Ok(Config {
+        bind_addr: bind_addr?,
+        metrics_addr: metrics_addr?,
+        webhook: webhook?,
+        supabase: supabase?,
+        sync_since: sync_since?,
+        settle_delay: settle_delay?,
+        reconcile_interval: Some(reconcile_interval?).filter(|interval| !interval.is_zero()),
+        amocrm: amocrm?,
+        note_template: note_template?,
+        inbox_path: inbox_path?,
+        retention: retention?,
+        admin_token: admin_token?,
+        telegram: telegram?,
+        log: log?,
+        #[cfg(feature = "sandbox")]
+        time_scale: time_scale?,
+        #[cfg(feature = "sandbox")]
+        die_at: die_at?,
+        warnings: Vec::new(),
+    })
+}
+
+fn bind_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, Absent> {
+    use variable::{BIND_ADDR, PORT};
+
+    let addr = reader.optional(BIND_ADDR, form::address);
+    let port = reader.optional(PORT, form::number::<u16>(0, u16::MAX));
+    let (addr, port) = (addr?, port?);
+    if let (Some(addr), Some(port)) = (addr, port)
+        && addr.port() != port
+    {
+        reader.warn("PORT and BIND_ADDR name different ports: PORT is used");
+    }
+    let mut bind_addr = addr.unwrap_or_else(|| ([0, 0, 0, 0], 8080).into());
+    if let Some(port) = port {
+        bind_addr.set_port(port);
+    }
+    Ok(bind_addr)
+}
+
+fn webhook(reader: &mut Reader<'_>) -> Result<WebhookAuth, Absent> {
+    use variable::{WEBHOOK_BEARER_TOKEN, WEBHOOK_SECRET, WEBHOOK_TOLERANCE};
+
+    let secrets = reader.optional(WEBHOOK_SECRET, form::webhook_secrets);
+    let bearer = reader.optional(WEBHOOK_BEARER_TOKEN, form::secret);
+    let tolerance = reader.or(
+        WEBHOOK_TOLERANCE,
+        form::positive_duration,
+        Duration::from_mins(5),
+    );
+    if let (Ok(None), Ok(None)) = (&secrets, &bearer) {
+        reader.missing(
+            WEBHOOK_SECRET,
+            "is not set, and neither is WEBHOOK_BEARER_TOKEN: nobody could deliver",
+        );
+        return Err(Absent);
+    }
+    Ok(WebhookAuth {
+        secrets: secrets?.unwrap_or_default(),
+        bearer: bearer?,
+        tolerance: tolerance?,
+    })
+}
+
+fn supabase(reader: &mut Reader<'_>) -> Result<SupabaseConfig, Absent> {
+    use variable::{SUPABASE_JWT, SUPABASE_KEY, SUPABASE_URL};
+
+    let url = reader.required(SUPABASE_URL, form::supabase_url);
+    let key = reader.required(SUPABASE_KEY, form::secret);
+    let jwt = reader.optional(SUPABASE_JWT, form::jwt);
+    if let Ok(url) = &url {
+        warn_of_clear_text(reader, SUPABASE_URL, url);
+    }
+    let is_publishable = reader
+        .text(SUPABASE_KEY)
+        .is_some_and(|key| key.starts_with("sb_publishable_"));
+    if is_publishable && reader.text(SUPABASE_JWT).is_none() {
+        reader.warn(
+            "SUPABASE_KEY is a publishable key and SUPABASE_JWT is not set: it can hardly read the table",
+        );
+    }
+    Ok(SupabaseConfig {
+        url: url?,
+        key: key?,
+        jwt: jwt?,
+    })
+}
+
+fn amocrm(reader: &mut Reader<'_>) -> Result<AmocrmConfig, Absent> {
+    use variable::{
+        AMOCRM_BATCH_SIZE, AMOCRM_CONTACT_SCAN, AMOCRM_ENABLED, AMOCRM_MISSING_CONTACT,
+        AMOCRM_REQUESTS_PER_SECOND, AMOCRM_REUSE_CLOSED_DAYS, AMOCRM_TRIPWIRE_PIPELINE_ID,
+        AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID,
+    };
+
+    let is_enabled = reader.or(AMOCRM_ENABLED, form::truth, true);
+    // What is given is checked even while nothing is sent, so that switching on holds no surprise.
+    let is_needed = is_enabled.unwrap_or(true);
+    let base_url = amocrm_base_url(reader, is_needed);
+    let token = amocrm_token(reader, is_needed);
+    let pipeline = reader.needed(AMOCRM_TRIPWIRE_PIPELINE_ID, form::amocrm_id, is_needed);
+    let stage = reader.needed(AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID, form::amocrm_id, is_needed);
+    let missing_contact = reader.or(
+        AMOCRM_MISSING_CONTACT,
+        form::missing_contact,
+        MissingContact::Wait,
+    );
+    let reuse_closed = reader.or(AMOCRM_REUSE_CLOSED_DAYS, form::days(0), form::DAY * 90);
+    let requests_per_second = reader.or(AMOCRM_REQUESTS_PER_SECOND, form::number(1, 7), 6);
+    let batch_size = reader.or(AMOCRM_BATCH_SIZE, form::number(1, 250), 50);
+    let contact_scan = reader.or(AMOCRM_CONTACT_SCAN, form::truth, true);
+
+    if !is_enabled? {
+        return Ok(AmocrmConfig::Hold);
+    }
+    Ok(AmocrmConfig::Send(AmocrmSettings {
+        base_url: base_url?,
+        token: token?,
+        pipeline: PipelineId::new(pipeline?),
+        stage: StageId::new(stage?),
+        missing_contact: missing_contact?,
+        reuse_closed: reuse_closed?,
+        requests_per_second: requests_per_second?,
+        batch_size: batch_size?,
+        contact_scan: contact_scan?,
+    }))
+}
+
+fn amocrm_base_url(reader: &mut Reader<'_>, is_needed: bool) -> Result<Url, Absent> {
+    use variable::{AMOCRM_BASE_URL, AMOCRM_SUBDOMAIN};
+
+    let base_url = reader.optional(AMOCRM_BASE_URL, form::base_url);
+    let is_needed = is_needed && reader.text(AMOCRM_BASE_URL).is_none();
+    let account = reader.needed(AMOCRM_SUBDOMAIN, form::amocrm_subdomain, is_needed);
+    let Some(base_url) = base_url? else {
+        return account;
+    };
+    warn_of_clear_text(reader, AMOCRM_BASE_URL, &base_url);
+    Ok(base_url)
+}
+
+fn amocrm_token(reader: &mut Reader<'_>, is_needed: bool) -> Result<AmocrmToken, Absent> {
+    use variable::{AMOCRM_ACCESS_TOKEN, OAUTH};
+
+    let has_oauth = OAUTH.iter().any(|name| reader.text(name).is_some());
+    if has_oauth && is_needed && reader.text(AMOCRM_ACCESS_TOKEN).is_none() {
+        reader.missing(
+            AMOCRM_ACCESS_TOKEN,
+            "is not set, and OAuth (AMOCRM_CLIENT_ID and the like) is not supported by this version: \
+             make a long-lived token in the integration's settings",
+        );
+        return Err(Absent);
+    }
+    if has_oauth {
+        reader.warn(
+            "OAuth is not supported by this version: AMOCRM_CLIENT_ID and the like are not used",
+        );
+    }
+    reader
+        .needed(AMOCRM_ACCESS_TOKEN, form::secret, is_needed)
+        .map(AmocrmToken::LongLived)
+}
+
+fn inbox_path(reader: &mut Reader<'_>) -> Result<PathBuf, Absent> {
+    reader.or(
+        variable::DATABASE_URL,
+        form::sqlite_path,
+        PathBuf::from("data/inbox.db"),
+    )
+}
+
+fn telegram(reader: &mut Reader<'_>) -> Result<Option<TelegramConfig>, Absent> {
+    use variable::{TELEGRAM_BASE_URL, TELEGRAM_BOT_TOKEN, TELEGRAM_CHAT_ID};
+
+    let bot_token = reader.optional(TELEGRAM_BOT_TOKEN, form::telegram_token);
+    let chat_id = reader.optional(TELEGRAM_CHAT_ID, form::chat_id);
+    let base_url = reader.optional(TELEGRAM_BASE_URL, form::base_url);
+    match (
+        reader.text(TELEGRAM_BOT_TOKEN),
+        reader.text(TELEGRAM_CHAT_ID),
+    ) {
+        (Some(_), None) => reader.missing(
+            TELEGRAM_CHAT_ID,
+            "is not set, though TELEGRAM_BOT_TOKEN is: whom should it write to?",
+        ),
+        (None, Some(_)) => reader.missing(
+            TELEGRAM_BOT_TOKEN,
+            "is not set, though TELEGRAM_CHAT_ID is: who should write?",
+        ),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    let base_url = match base_url? {
+        Some(base_url) => base_url,
+        None => form::base_url("https://api.telegram.org").map_err(|_| Absent)?,
+    };
+    let both = bot_token?.zip(chat_id?);
+    Ok(both.map(|(bot_token, chat_id)| TelegramConfig {
+        bot_token,
+        chat_id,
+        base_url,
+    }))
+}
+
+fn log(reader: &mut Reader<'_>, is_terminal: bool) -> Result<LogConfig, Absent> {
+    let usual = if is_terminal {
+        LogFormat::Pretty
+    } else {
+        LogFormat::Json
+    };
+    let format = reader.or(variable::LOG_FORMAT, form::log_format, usual);
+    let filter = reader.or(variable::RUST_LOG, form::log_filter, "info".to_owned());
+    Ok(LogConfig {
+        format: format?,
+        filter: filter?,
+    })
+}
+
+fn warn_of_clear_text(reader: &mut Reader<'_>, name: &str, url: &Url) {
+    let is_local = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    if url.scheme() == "http" && !is_local {
+        reader.warn(format!(
+            "{name} begins with http://: keys and students travel unencrypted"
+        ));
+    }
+}

@@ -1,0 +1,302 @@
+//! What each value has to look like. An error goes on where the variable's name ends, and never quotes the value.
+
+use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::{LogFormat, MissingContact};
+#[cfg(feature = "sandbox")]
+use crate::domain::DieAt;
+use crate::domain::{NoteTemplate, WebhookSecret};
+
+pub(super) const DAY: Duration = Duration::from_hours(24);
+
+type Form<T> = Result<T, String>;
+
+fn wrong<T>(text: impl Into<String>) -> Form<T> {
+    Err(text.into())
+}
+
+const PLACEHOLDER: &str = "still holds the placeholder of the instructions";
+
+/// `your_access_token_here` and its kin.
+fn is_placeholder(text: &str) -> bool {
+    let text = text.to_lowercase();
+    ["your_", "your-", "changeme", "change_me", "change-me"]
+        .iter()
+        .any(|mark| text.contains(mark))
+        || text.ends_with("_here")
+        || text.ends_with("-here")
+        || (text.starts_with('<') && text.ends_with('>'))
+        || text.chars().all(|c| c == 'x')
+}
+
+pub(super) fn address(text: &str) -> Form<SocketAddr> {
+    text.parse()
+        .or_else(|_| wrong("is not an IP address with a port"))
+}
+
+pub(super) fn number<T>(least: T, most: T) -> impl Fn(&str) -> Form<T>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    move |text| match text.parse() {
+        Ok(number) if (&least..=&most).contains(&&number) => Ok(number),
+        _ => wrong(format!("is not a whole number from {least} to {most}")),
+    }
+}
+
+pub(super) fn days(least: u32) -> impl Fn(&str) -> Form<Duration> {
+    move |text| Ok(DAY * number(least, 36_500)(text)?)
+}
+
+pub(super) fn truth(text: &str) -> Form<bool> {
+    match text.to_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => wrong("is neither true nor false"),
+    }
+}
+
+pub(super) fn duration(text: &str) -> Form<Duration> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= DAY * 366 => Ok(duration),
+        Ok(_) => wrong("is longer than a year"),
+        Err(_) if text.bytes().all(|b| b.is_ascii_digit()) => wrong("lacks its unit: s, m, h or d"),
+        Err(_) => wrong("is not a length of time"),
+    }
+}
+
+pub(super) fn positive_duration(text: &str) -> Form<Duration> {
+    match duration(text)? {
+        Duration::ZERO => wrong("has to be longer than nothing"),
+        duration => Ok(duration),
+    }
+}
+
+/// A date is its midnight in UTC.
+pub(super) fn time(text: &str) -> Form<Timestamp> {
+    const WRONG: &str = "is neither a date nor a time with its offset";
+    if text.len() == "2026-12-01".len() {
+        let date: Date = text.parse().or_else(|_| wrong(WRONG))?;
+        let midnight = date.to_zoned(TimeZone::UTC).or_else(|_| wrong(WRONG))?;
+        return Ok(midnight.timestamp());
+    }
+    text.parse().or_else(|_| wrong(WRONG))
+}
+
+pub(super) fn webhook_secrets(text: &str) -> Form<Vec<WebhookSecret>> {
+    if is_placeholder(text) {
+        return wrong(PLACEHOLDER);
+    }
+    let texts: Vec<_> = text
+        .split(|c: char| c.is_whitespace() || c == ',')
+        .filter(|text| !text.is_empty())
+        .collect();
+    if texts.is_empty() {
+        return wrong("holds no secret");
+    }
+    let mut secrets = Vec::new();
+    for (position, secret) in texts.iter().enumerate() {
+        match WebhookSecret::parse(secret) {
+            Ok(secret) => secrets.push(secret),
+            Err(error) if texts.len() == 1 => return wrong(format!("is no secret: {error}")),
+            Err(error) => {
+                let (position, count) = (position + 1, texts.len());
+                return wrong(format!("no. {position} of {count} is no secret: {error}"));
+            }
+        }
+    }
+    Ok(secrets)
+}
+
+/// Anything that can travel in a header.
+pub(super) fn secret(text: &str) -> Form<SecretString> {
+    if is_placeholder(text) {
+        return wrong(PLACEHOLDER);
+    }
+    if text.to_lowercase().starts_with("bearer ") {
+        return wrong("begins with the word Bearer: only what follows is wanted");
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return wrong("holds a space or a letter that no token has");
+    }
+    Ok(text.into())
+}
+
+pub(super) fn jwt(text: &str) -> Form<SecretString> {
+    let secret = secret(text)?;
+    let has_parts = text.split('.').filter(|part| !part.is_empty()).count() == 3;
+    if !text.starts_with("eyJ") || !has_parts {
+        return wrong("is not a JWT: three parts with dots between, the first begins with eyJ");
+    }
+    Ok(secret)
+}
+
+/// A host with nothing behind it.
+pub(super) fn base_url(text: &str) -> Form<Url> {
+    let url = url(text)?;
+    if url.path() != "/" {
+        return wrong("has a path after the host: only https:// and the host are wanted");
+    }
+    Ok(url)
+}
+
+pub(super) fn supabase_url(text: &str) -> Form<Url> {
+    let url = url(text)?;
+    if url.host_str() == Some("supabase.com") {
+        return wrong("is the dashboard's address: the project's own ends with .supabase.co");
+    }
+    if url.path().contains("/rest/v1") {
+        return wrong("ends with /rest/v1: we add this ourselves");
+    }
+    Ok(url)
+}
+
+fn url(text: &str) -> Form<Url> {
+    if is_placeholder(text) {
+        return wrong(PLACEHOLDER);
+    }
+    let Ok(url) = Url::parse(text) else {
+        return wrong("is not a URL");
+    };
+    if !matches!(url.scheme(), "https" | "http") || !url.has_host() {
+        return wrong("does not begin with https://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return wrong("holds a user name or password");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return wrong("has a ? or # part");
+    }
+    Ok(url)
+}
+
+/// `school` of `https://school.amocrm.ru`
+pub(super) fn amocrm_subdomain(text: &str) -> Form<Url> {
+    if is_placeholder(text) {
+        return wrong(PLACEHOLDER);
+    }
+    if text.contains(['.', '/', ':']) {
+        return wrong(
+            "is more than the first word of the account's address (else set AMOCRM_BASE_URL)",
+        );
+    }
+    let is_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if !text.bytes().all(is_label) || text.len() > 63 {
+        return wrong("is not the first word of an address: letters, digits and hyphens");
+    }
+    base_url(&format!("https://{text}.amocrm.ru"))
+}
+
+pub(super) fn amocrm_id(text: &str) -> Form<i64> {
+    // The numbers of the instructions that came with the dashboard.
+    if matches!(text, "123456" | "789012") || is_placeholder(text) {
+        return wrong(PLACEHOLDER);
+    }
+    match text.parse() {
+        Ok(id) if id > 0 => Ok(id),
+        _ => wrong("is not an id: a positive whole number"),
+    }
+}
+
+pub(super) fn missing_contact(text: &str) -> Form<MissingContact> {
+    match text.to_lowercase().as_str() {
+        "wait" => Ok(MissingContact::Wait),
+        "create" => Ok(MissingContact::Create),
+        _ => wrong("is neither wait nor create"),
+    }
+}
+
+pub(super) fn sqlite_path(text: &str) -> Form<PathBuf> {
+    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+        return wrong("is a Postgres database, which this version does not support");
+    }
+    let Some(path) = text.strip_prefix("sqlite:") else {
+        return wrong("does not begin with sqlite:");
+    };
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.contains(":memory:") {
+        return wrong("is in memory: what was accepted would be lost");
+    }
+    if path.contains(['?', '#']) {
+        return wrong("has a ? or # part, which is not understood here");
+    }
+    if path.is_empty() || path.ends_with('/') {
+        return wrong("names no file");
+    }
+    Ok(path.into())
+}
+
+pub(super) fn telegram_token(text: &str) -> Form<SecretString> {
+    let secret = secret(text)?;
+    match text.split_once(':') {
+        Some((bot, key))
+            if !bot.is_empty() && !key.is_empty() && bot.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            Ok(secret)
+        }
+        _ => wrong("is not a bot's token: a number, a colon and letters"),
+    }
+}
+
+pub(super) fn chat_id(text: &str) -> Form<String> {
+    let is_channel = text.strip_prefix('@').is_some_and(|name| !name.is_empty());
+    if is_channel || text.parse::<i64>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    wrong("is neither a number nor the @name of a channel")
+}
+
+/// In a file of settings a new line is written `\n`.
+pub(super) fn note_template(text: &str) -> Form<NoteTemplate> {
+    NoteTemplate::parse(&text.replace("\\n", "\n")).map_err(|unknown| unknown.to_string())
+}
+
+pub(super) fn log_format(text: &str) -> Form<LogFormat> {
+    match text.to_lowercase().as_str() {
+        "json" => Ok(LogFormat::Json),
+        "pretty" => Ok(LogFormat::Pretty),
+        _ => wrong("is neither json nor pretty"),
+    }
+}
+
+pub(super) fn log_filter(text: &str) -> Form<String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => wrong("is not a log filter"),
+    }
+}
+
+#[cfg(feature = "sandbox")]
+pub(super) fn die_at(text: &str) -> Form<DieAt> {
+    let parsed = text.split_once(':').and_then(|(when, commit)| {
+        let committed = match when {
+            "before" => false,
+            "after" => true,
+            _ => return None,
+        };
+        Some(DieAt {
+            commit: commit.parse().ok().filter(|commit| *commit > 0)?,
+            committed,
+        })
+    });
+    match parsed {
+        Some(die_at) => Ok(die_at),
+        None => wrong("is not before:N or after:N"),
+    }
+}
+
+#[cfg(feature = "sandbox")]
+pub(super) fn time_scale(text: &str) -> Form<f64> {
+    match text.parse() {
+        Ok(scale) if scale > 0.0 && scale <= 1.0 => Ok(scale),
+        _ => wrong("is not a number above 0, at most 1"),
+    }
+}

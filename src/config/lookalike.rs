@@ -1,0 +1,118 @@
+//! Finds variables that are not ours and were probably meant to be.
+
+use std::collections::BTreeSet;
+
+use super::reader::Reader;
+
+/// How sure we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Likeness {
+    /// Shares its words with one of ours: `SUPABASE_SERVICE_KEY`. May well belong to somebody else.
+    Related,
+    /// A slip of the fingers, or another prefix: `AMOCRM_SUBDOMIAN`, `AMO_SUBDOMAIN`.
+    Misspelt,
+}
+
+/// Says for each such variable which of `ours` it looks like.
+///
+/// Where ours is missing this is a problem: nobody writes `SETTLE_DELEY` and wants the default. A merely related one is
+/// a hint beside a problem that is there anyway, and else a warning.
+pub(super) fn point_out(reader: &mut Reader<'_>, ours: &[&'static str]) {
+    for name in reader.names() {
+        if super::variable::NAMES.contains(&name) {
+            continue;
+        }
+        let Some((likeness, meant)) = nearest(name, ours) else {
+            continue;
+        };
+        let missing = reader
+            .problems
+            .iter_mut()
+            .find(|problem| problem.variable == meant && problem.is_missing);
+        if let Some(problem) = missing {
+            let hint = [
+                "; ",
+                name,
+                " is, which is not a setting of ours: was this meant?",
+            ];
+            problem.wrong += &hint.concat();
+        } else if likeness == Likeness::Misspelt && reader.text(meant).is_none() {
+            let wrong = format!("is not a setting of ours: was {meant} meant?");
+            reader.note(name, wrong, false);
+        } else {
+            reader.warn(format!(
+                "{name} is not a setting of ours and is not used; {meant} is"
+            ));
+        }
+    }
+}
+
+fn nearest(name: &str, ours: &[&'static str]) -> Option<(Likeness, &'static str)> {
+    ours.iter()
+        .filter_map(|known| Some((likeness(name, known)?, distance(name, known), *known)))
+        .max_by_key(|(likeness, distance, _)| (*likeness, std::cmp::Reverse(*distance)))
+        .map(|(likeness, _, known)| (likeness, known))
+}
+
+fn distance(name: &str, known: &str) -> usize {
+    strsim::damerau_levenshtein(&name.to_uppercase(), known)
+}
+
+fn likeness(name: &str, known: &str) -> Option<Likeness> {
+    // Short names differ from each other by little: `HOST` is no slip of `PORT`.
+    let slips = (known.len() / 5).min(3);
+    if distance(name, known) <= slips {
+        return Some(Likeness::Misspelt);
+    }
+    let upper = name.to_uppercase();
+    let known = Words::after_prefix(known);
+    // `TRIPWIRE_PIPELINE_ID` may have a prefix of ours, or lack it.
+    [Words::after_prefix(&upper), Words::all(&upper)]
+        .iter()
+        .filter_map(|name| name.likeness(&known))
+        .max()
+}
+
+/// A name taken apart: the prefix that a whole family shares, and the rest.
+struct Words<'a> {
+    prefix: &'a str,
+    words: BTreeSet<&'a str>,
+}
+
+impl<'a> Words<'a> {
+    fn all(name: &'a str) -> Self {
+        let words = name.split('_').filter(|word| !word.is_empty()).collect();
+        Self { prefix: "", words }
+    }
+
+    fn after_prefix(name: &'a str) -> Self {
+        let (prefix, rest) = match name.split_once('_') {
+            Some(("AMO" | "AMOCRM", rest)) => ("AMOCRM", rest),
+            Some((prefix @ ("SUPABASE" | "TRIPWIRE" | "TELEGRAM" | "WEBHOOK"), rest)) => {
+                (prefix, rest)
+            }
+            _ => ("", name),
+        };
+        Self {
+            prefix,
+            ..Self::all(rest)
+        }
+    }
+
+    fn likeness(&self, known: &Self) -> Option<Likeness> {
+        let is_same_family = !self.prefix.is_empty() && self.prefix == known.prefix;
+        if self.words == known.words {
+            return match self.words.len() {
+                _ if is_same_family => Some(Likeness::Misspelt),
+                0 | 1 => None,
+                // `SUPABASE_ACCESS_TOKEN` is for Supabase's own tools, and not for amoCRM.
+                _ if !self.prefix.is_empty() && !known.prefix.is_empty() => None,
+                // Somebody else may well have a `BASE_URL`.
+                2 if self.prefix.is_empty() => Some(Likeness::Related),
+                _ => Some(Likeness::Misspelt),
+            };
+        }
+        let is_part = self.words.is_subset(&known.words) || known.words.is_subset(&self.words);
+        (is_same_family && is_part && !self.words.is_empty()).then_some(Likeness::Related)
+    }
+}

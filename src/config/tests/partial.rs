@@ -1,0 +1,107 @@
+//! Commands that need only a part, and where variables come from.
+
+use super::*;
+
+#[test]
+fn the_inbox_alone_needs_nothing_else() {
+    let default = Config::inbox_path_from_vars(&Vars::new()).unwrap();
+    assert_eq!(default, PathBuf::from("data/inbox.db"));
+
+    let set = vars(&[
+        ("DATABASE_URL", "sqlite:///tmp/a.db"),
+        ("SYNC_SINCE", "never"),
+        ("SUPABASE_SERVICE_KEY", "x"),
+    ]);
+    let path = Config::inbox_path_from_vars(&set).unwrap();
+    assert_eq!(path, PathBuf::from("/tmp/a.db"));
+
+    let bad = vars(&[("DATABASE_URL", "postgres://u:p@h/d")]);
+    let errors = Config::inbox_path_from_vars(&bad).unwrap_err();
+    assert_eq!(named(&errors), ["DATABASE_URL"]);
+}
+
+#[test]
+fn amocrm_alone_needs_its_address_and_token() {
+    let set = vars(&[
+        ("AMOCRM_SUBDOMAIN", "school"),
+        ("AMOCRM_ACCESS_TOKEN", AMOCRM_TOKEN),
+        // The very thing that is about to be looked up.
+        ("AMOCRM_TRIPWIRE_PIPELINE_ID", "123456"),
+        ("AMOCRM_ENABLED", "false"),
+    ]);
+    let access = Config::amocrm_from_vars(&set).unwrap();
+    assert_eq!(access.base_url.as_str(), "https://school.amocrm.ru/");
+    assert!(!format!("{access:?}").contains(AMOCRM_TOKEN));
+
+    let errors = Config::amocrm_from_vars(&Vars::new()).unwrap_err();
+    assert_eq!(named(&errors), ["AMOCRM_SUBDOMAIN", "AMOCRM_ACCESS_TOKEN"]);
+}
+
+fn file(text: &str) -> Result<Vars, ConfigErrors> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(".env");
+    std::fs::write(&path, text).unwrap();
+    environment::file(&path)
+}
+
+#[test]
+fn a_file_of_settings_is_read() {
+    let text = "# a comment\nSYNC_SINCE=2026-12-01\nexport PORT=3000\n\
+                NOTE_TEMPLATE='{full_name} \\n {email}'\nSYNC_SINCE=2027-01-01\n";
+
+    let read = file(text).unwrap();
+
+    assert_eq!(
+        read,
+        vars(&[
+            ("SYNC_SINCE", "2026-12-01"),
+            ("PORT", "3000"),
+            ("NOTE_TEMPLATE", "{full_name} \\n {email}"),
+        ])
+    );
+}
+
+#[test]
+fn no_file_is_no_problem() {
+    let folder = tempfile::tempdir().unwrap();
+
+    let read = environment::file(&folder.path().join(".env"));
+
+    assert_eq!(read, Ok(Vars::new()));
+}
+
+#[test]
+fn a_line_that_cannot_be_read_is_told_by_its_place() {
+    let text = format!("PORT=3000\nSUPABASE_KEY={SUPABASE_KEY} {SUPABASE_KEY}\n");
+    let errors = file(&text).unwrap_err();
+    assert_eq!(named(&errors), [".env"]);
+    let told = format!("{errors} {errors:?}");
+    assert!(told.contains("after PORT"), "{told}");
+    assert!(!told.contains(SUPABASE_KEY), "{told}");
+
+    let errors = file(&format!("{SUPABASE_KEY} {SUPABASE_KEY}\n")).unwrap_err();
+    let told = format!("{errors} {errors:?}");
+    assert!(told.contains("at its beginning"), "{told}");
+    assert!(!told.contains(SUPABASE_KEY), "{told}");
+}
+
+#[test]
+fn the_process_wins_over_the_file_unless_it_is_blank() {
+    let process = vars(&[("PORT", "1"), ("SYNC_SINCE", " ")]);
+    let file = vars(&[
+        ("PORT", "2"),
+        ("SYNC_SINCE", "2026-12-01"),
+        ("RUST_LOG", "debug"),
+    ]);
+
+    let both = environment::over(process.into_iter(), file);
+
+    assert_eq!(
+        both,
+        vars(&[
+            ("PORT", "1"),
+            ("SYNC_SINCE", "2026-12-01"),
+            ("RUST_LOG", "debug")
+        ])
+    );
+}
