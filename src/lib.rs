@@ -9,5 +9,8 @@ pub mod telemetry;
 /// The nouns that every part shares.
 pub mod domain;
 
+/// Keeps them.
+pub mod inbox;
+
 /// The neighbours.
 pub mod tls;

@@ -1,0 +1,580 @@
+//! The inbox: one entry per row, kept on disk from the moment a webhook is acknowledged until its row is in step.
+//!
+//! ```text
+//!              store                claim                 settle
+//!   webhook ──────────▶ pending ───────────▶ claimed ─┬──────────▶ done(outcome)
+//!   sweep                  ▲                          ├──────────▶ pending (again, later)
+//!                          │ revive                   ├──────────▶ waiting (for a contact)
+//!                          └──────────────────────────┴──────────▶ parked (for a person)
+//! ```
+//!
+//! Every change to a claimed entry is guarded by its claim and must hit exactly one row.
+//! The inbox holds ids, progress and keyed hashes: no names, e-mails, phones or passwords.
+
+mod hasher;
+mod progress;
+mod sqlite;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sqlx::SqlitePool;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+pub use self::{
+    hasher::Hasher,
+    progress::{Choice, Intent, Placed, Progress},
+};
+use self::{
+    sqlite::views,
+    writer::{Command, Handover, Reply, Signals, Writer},
+};
+use crate::domain::{ContactId, DealId, KeyedHash, RowId, SharedClock};
+
+/// Who may go first when both wait: a purchase of this minute, or a row of an explicit backfill.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type,
+)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
+pub enum Lane {
+    Live,
+    Backfill,
+}
+
+/// How we learnt of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A signed delivery; its `webhook-id` is kept so that both halves of the story can be joined.
+    Webhook { delivery: String },
+    /// Seen in the table without a deal id: re-opens a `done` entry, its completed steps stay.
+    Sweep,
+    /// As `Sweep`, asked for by a person; may be older than `SYNC_SINCE`.
+    Backfill,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    pub row: RowId,
+    pub source: Source,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    New,
+    /// It was `done` and is pending again.
+    Reopened,
+    Duplicate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
+pub enum State {
+    Pending,
+    Claimed,
+    Waiting,
+    Parked,
+    Done,
+}
+
+/// How an entry ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The deal is in place, noted, and its id is in the row.
+    Synced,
+    /// The row had a deal id before we touched anything.
+    AlreadyLinked,
+    /// The row's status says that this student is not to be synced.
+    Skipped,
+    /// Created before `SYNC_SINCE`, and nobody asked for it by `backfill`.
+    TooOld,
+    /// The row was removed.
+    Gone,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub row: RowId,
+    pub lane: Lane,
+    pub state: State,
+    pub due_at: Timestamp,
+    /// Failed attempts since the entry was opened; the backoff grows with it.
+    pub attempts: u32,
+    /// `webhook-id` of the delivery that brought it, if one did.
+    pub delivery: Option<String>,
+    pub outcome: Option<Outcome>,
+    /// Why it waits, is parked, or last failed. Russian, no personal data.
+    pub reason: Option<String>,
+    pub progress: Progress,
+    pub stored_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Reading of the working clock (see [`Inbox::working_clock`]) when the entry was opened: un-halted age is the
+    /// difference to now.
+    pub opened_at_work: Duration,
+}
+
+/// Proof that this process holds the entries of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClaimToken(pub(crate) i64);
+
+/// Entries claimed together, live ones first, oldest first.
+#[derive(Debug)]
+pub struct Claim {
+    pub token: ClaimToken,
+    pub entries: Vec<Entry>,
+}
+
+/// Progress to be stored for a claimed entry.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    pub row: RowId,
+    pub progress: Progress,
+    /// What to remember of the person, in the same transaction.
+    pub person: Option<(KeyedHash, Known)>,
+}
+
+/// The contact and deal that we last used for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    pub contact: ContactId,
+    pub deal: DealId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    Done(Outcome),
+    /// Back to pending. `failed` counts an attempt.
+    Again {
+        due_at: Timestamp,
+        failed: bool,
+        reason: Option<String>,
+    },
+    /// For a contact; looked up again at `due_at`, or earlier when somebody sees the contact appear.
+    Waiting {
+        due_at: Timestamp,
+        reason: String,
+    },
+    Parked {
+        reason: String,
+    },
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    pub row: RowId,
+    pub progress: Progress,
+    pub settlement: Settlement,
+    /// One line for the row's history (see [`Inbox::history`]): ids, rule names and error classes only.
+    pub event: String,
+}
+
+/// Whom to wake before their time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revival {
+    /// These rows, unless `done` or claimed.
+    Rows(Vec<RowId>),
+    AllParked,
+    /// Waiting entries of these people, by e-mail or phone hash.
+    Waiting(Vec<KeyedHash>),
+}
+
+/// An unfinished entry that has chosen a deal: its person and contact are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenWork {
+    pub row: RowId,
+    pub person: Option<KeyedHash>,
+    pub contact: Option<ContactId>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub by_state: HashMap<State, u64>,
+    /// Since when the oldest one that is pending or claimed has been so: time spent parked, or waiting for a contact,
+    /// does not count.
+    pub oldest_pending: Option<Timestamp>,
+}
+
+/// An entry that makes no progress, told in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    pub row: RowId,
+    /// Russian, no personal data.
+    pub reason: Option<String>,
+    pub since: Timestamp,
+}
+
+impl State {
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Claimed,
+        Self::Waiting,
+        Self::Parked,
+        Self::Done,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Claimed => "claimed",
+            Self::Waiting => "waiting",
+            Self::Parked => "parked",
+            Self::Done => "done",
+        }
+    }
+}
+
+impl Counts {
+    /// Every state with its number, the empty ones too.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        State::ALL.into_iter().map(|state| {
+            (
+                state.as_str(),
+                self.by_state.get(&state).copied().unwrap_or(0),
+            )
+        })
+    }
+}
+
+/// One line of a row's story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub at: Timestamp,
+    pub text: String,
+}
+
+/// Why the inbox could not do what was asked. The receiver answers 503, the engine tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum InboxError {
+    #[error("the inbox {path} is in use by another process of this service")]
+    AlreadyOwned { path: PathBuf },
+    #[error("the inbox {path} cannot be opened")]
+    Open {
+        path: PathBuf,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the inbox could not {what}")]
+    Database {
+        what: &'static str,
+        source: sqlx::Error,
+    },
+    /// Something stored cannot be read back.
+    #[error("the inbox holds a value of {what} that cannot be read")]
+    Corrupt { what: &'static str },
+    /// Another process holds the entry now: whatever this one knew is void.
+    #[error("the claim on row {row} is lost")]
+    ClaimLost { row: RowId },
+    /// So many writes wait that taking one more would promise what the disk cannot keep.
+    #[error("the inbox has too much waiting to be written")]
+    Busy,
+    #[error("the inbox is closed")]
+    Closed,
+}
+
+/// How a process uses the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Claims and syncs: takes the OS lock; claims of a former process are void.
+    Owner,
+    /// Enqueues and watches beside an owner.
+    Guest,
+}
+
+/// A handle on the inbox; clones share it.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    commands: mpsc::Sender<Command>,
+    signals: Arc<Signals>,
+    readers: SqlitePool,
+    /// Where the inbox was opened: an actix worker's own runtime may end in the middle of a read.
+    runtime: Handle,
+    hasher: Hasher,
+    lock: Mutex<Option<File>>,
+}
+
+impl Inbox {
+    /// Must be called inside a tokio runtime, which the inbox then lives on.
+    pub async fn open(path: &Path, role: Role, clock: SharedClock) -> Result<Self, InboxError> {
+        let opened = sqlite::open(path, role, &clock).await?;
+        let signals = Arc::new(Signals::new(opened.work));
+        let (commands, waiting) = mpsc::channel(writer::MAX_WAITING);
+        let runtime = Handle::current();
+        runtime.spawn(Writer::new(opened.link, waiting, clock, Arc::clone(&signals)).run());
+        Ok(Self {
+            shared: Arc::new(Shared {
+                commands,
+                signals,
+                readers: opened.readers,
+                runtime,
+                hasher: opened.hasher,
+                lock: Mutex::new(opened.lock),
+            }),
+        })
+    }
+
+    /// Ends the process at a commit, as a crash would.
+    #[cfg(feature = "sandbox")]
+    pub fn die_at(&self, at: crate::domain::DieAt) {
+        self.shared.signals.die_at(at);
+    }
+
+    #[must_use]
+    pub fn hasher(&self) -> &Hasher {
+        &self.shared.hasher
+    }
+
+    // The five verbs. Their answer means that the change is on disk.
+
+    /// Answers each arrival in its place. `Busy` instead of waiting when too many wait already.
+    pub async fn store(&self, arrivals: Vec<Arrival>) -> Result<Vec<Stored>, InboxError> {
+        if arrivals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared
+            .commands
+            .try_send(Command::Store(arrivals, reply))
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => InboxError::Busy,
+                mpsc::error::TrySendError::Closed(_) => InboxError::Closed,
+            })?;
+        answer.await.unwrap_or(Err(InboxError::Closed))
+    }
+
+    /// `only`: one lane; else both, live first. `None` when nothing is due.
+    pub async fn claim(&self, limit: u32, only: Option<Lane>) -> Result<Option<Claim>, InboxError> {
+        let handover = self
+            .write(|reply| Command::Claim(limit, only, reply))
+            .await?;
+        Ok(handover.and_then(Handover::taken))
+    }
+
+    pub async fn checkpoint(&self, token: ClaimToken, marks: Vec<Mark>) -> Result<(), InboxError> {
+        self.write(|reply| Command::Checkpoint(token, marks, reply))
+            .await
+    }
+
+    pub async fn settle(&self, token: ClaimToken, ends: Vec<Settled>) -> Result<(), InboxError> {
+        self.write(|reply| Command::Settle(token, ends, reply))
+            .await
+    }
+
+    /// Answers how many are pending now that were not, or not yet due.
+    pub async fn revive(&self, whom: Revival) -> Result<u64, InboxError> {
+        self.write(|reply| Command::Revive(whom, reply)).await
+    }
+
+    // Looking.
+
+    pub async fn entry(&self, row: RowId) -> Result<Option<Entry>, InboxError> {
+        self.read(|file| async move { views::entry(&file, row).await })
+            .await
+    }
+
+    /// The newest change first.
+    pub async fn entries(
+        &self,
+        state: Option<State>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, InboxError> {
+        self.read(move |file| async move { views::entries(&file, state, limit).await })
+            .await
+    }
+
+    /// Everything kept of one person, by e-mail or phone hash.
+    pub async fn entries_of(&self, person: KeyedHash) -> Result<Vec<Entry>, InboxError> {
+        self.read(move |file| async move { views::entries_of(&file, person).await })
+            .await
+    }
+
+    /// The oldest line first.
+    pub async fn history(&self, row: RowId) -> Result<Vec<Event>, InboxError> {
+        self.read(move |file| async move { views::history(&file, row).await })
+            .await
+    }
+
+    pub async fn counts(&self) -> Result<Counts, InboxError> {
+        self.read(|file| async move { views::counts(&file).await })
+            .await
+    }
+
+    /// Parked later than `after`, the first one first.
+    pub async fn parked_after(&self, after: Timestamp) -> Result<Vec<Stuck>, InboxError> {
+        self.read(move |file| async move { views::parked_after(&file, after).await })
+            .await
+    }
+
+    /// Pending or claimed since `until` or longer, the oldest first; those of a backfill are not missed by anybody.
+    pub async fn pending_since(
+        &self,
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Stuck>, InboxError> {
+        self.read(move |file| async move { views::pending_since(&file, until, limit).await })
+            .await
+    }
+
+    /// When the next pending or waiting entry falls due.
+    pub async fn next_due(&self) -> Result<Option<Timestamp>, InboxError> {
+        self.read(|file| async move { views::next_due(&file).await })
+            .await
+    }
+
+    /// Unfinished entries with open CRM work, except those of this claim.
+    pub async fn open_work(&self, except: ClaimToken) -> Result<Vec<OpenWork>, InboxError> {
+        self.read(move |file| async move { views::open_work(&file, except).await })
+            .await
+    }
+
+    pub async fn people(
+        &self,
+        keys: Vec<KeyedHash>,
+    ) -> Result<HashMap<KeyedHash, Known>, InboxError> {
+        self.read(|file| async move { views::people(&file, &keys).await })
+            .await
+    }
+
+    /// Since when the longest and the shortest waiting entries have missed their contact; `None` when nothing waits.
+    pub async fn missing_since(&self) -> Result<Option<(Timestamp, Timestamp)>, InboxError> {
+        self.read(|file| async move { views::missing_since(&file).await })
+            .await
+    }
+
+    /// E-mail and phone hashes of all waiting entries.
+    pub async fn awaited(&self) -> Result<HashSet<KeyedHash>, InboxError> {
+        self.read(|file| async move { views::awaited(&file).await })
+            .await
+    }
+
+    // The engine's own state: one JSON value per key.
+
+    pub async fn state<T: DeserializeOwned + Send + 'static>(
+        &self,
+        key: &'static str,
+    ) -> Result<Option<T>, InboxError> {
+        self.read(move |file| async move { views::state(&file, key).await })
+            .await?
+            .map(|json| serde_json::from_str(&json))
+            .transpose()
+            .map_err(|_| InboxError::Corrupt { what: key })
+    }
+
+    pub async fn set_state<T: Serialize>(
+        &self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), InboxError> {
+        let json = serde_json::to_string(value).map_err(|_| InboxError::Corrupt { what: key })?;
+        self.write(|reply| Command::SetState(key, json, reply))
+            .await
+    }
+
+    pub async fn clear_state(&self, key: &'static str) -> Result<(), InboxError> {
+        self.write(|reply| Command::ClearState(key, reply)).await
+    }
+
+    /// Time that the service has spent running un-halted, over all restarts.
+    #[must_use]
+    pub fn working_clock(&self) -> Duration {
+        let microseconds = self.shared.signals.work.load(Ordering::Relaxed);
+        Duration::from_micros(microseconds.unsigned_abs())
+    }
+
+    pub async fn add_working_time(&self, by: Duration) -> Result<(), InboxError> {
+        self.write(|reply| Command::AddWorkingTime(by, reply)).await
+    }
+
+    // Care of the file.
+
+    /// Deletes `done` entries, their history, and people not used since. Answers how many entries.
+    pub async fn purge_done(&self, before: Timestamp) -> Result<u64, InboxError> {
+        self.write(|reply| Command::PurgeDone(before, reply)).await
+    }
+
+    /// Removes every trace of these rows and of these people (e-mail hashes). Entries that are claimed stay: try again.
+    pub async fn forget(
+        &self,
+        rows: Vec<RowId>,
+        people: Vec<KeyedHash>,
+    ) -> Result<u64, InboxError> {
+        self.write(|reply| Command::Forget(rows, people, reply))
+            .await
+    }
+
+    /// Completes when something was stored or revived since the last call (by this process, or noticed by polling).
+    /// For one waiter.
+    pub async fn changed(&self) {
+        self.shared.signals.changed.notified().await;
+    }
+
+    /// Whether the last write reached the disk: what `/readyz` tells. Never touches the database.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        !self.shared.commands.is_closed() && *self.shared.signals.accepts.borrow()
+    }
+
+    /// Writes what waits and closes the file.
+    pub async fn close(&self) {
+        let shared = Arc::clone(&self.shared);
+        // Spawned, so that it is done to its end whatever becomes of the caller.
+        let closed = self.shared.runtime.spawn(async move {
+            // First, so that the writer's connection is the last one, which folds the log into the file.
+            shared.readers.close().await;
+            let (reply, answer) = oneshot::channel();
+            // A writer that has ended is closed already.
+            if shared.commands.send(Command::Close(reply)).await.is_ok() {
+                let _ = answer.await;
+            }
+            let mut lock = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            *lock = None;
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "closing the inbox failed");
+        }
+    }
+
+    /// Waits for room: what the engine has learnt must not be lost because deliveries pour in.
+    async fn write<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, InboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared
+            .commands
+            .send(command(reply))
+            .await
+            .map_err(|_| InboxError::Closed)?;
+        answer.await.unwrap_or(Err(InboxError::Closed))
+    }
+
+    /// In a task of its own: a caller that goes away must not cancel a database call.
+    async fn read<T, F>(&self, view: impl FnOnce(SqlitePool) -> F) -> Result<T, InboxError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, InboxError>> + Send + 'static,
+    {
+        let reading = view(self.shared.readers.clone());
+        let read = self.shared.runtime.spawn(reading).await;
+        read.unwrap_or(Err(InboxError::Closed))
+    }
+}

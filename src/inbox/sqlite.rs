@@ -1,0 +1,284 @@
+//! The inbox in a SQLite file: how it is opened and held. What is done with it is in the modules below.
+
+mod history;
+mod record;
+pub(super) mod store;
+pub(super) mod upkeep;
+pub(super) mod verbs;
+pub(super) mod views;
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection, SqlitePool,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::time::Instant;
+
+use super::{Hasher, InboxError, Role};
+use crate::domain::SharedClock;
+
+static MIGRATOR: Migrator = sqlx::migrate!("src/inbox/migrations/sqlite");
+
+/// How long to wait for another process that writes; its transactions take milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `SQLITE_BUSY`
+const LOCKED: i32 = 5;
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+
+const READERS: u32 = 2;
+
+/// An opened file, before anybody works with it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) link: Link,
+    pub(super) readers: SqlitePool,
+    pub(super) hasher: Hasher,
+    /// The working clock, in microseconds.
+    pub(super) work: i64,
+    /// Held by an owner as long as it lives.
+    pub(super) lock: Option<File>,
+}
+
+pub(super) async fn open(
+    path: &Path,
+    role: Role,
+    clock: &SharedClock,
+) -> Result<Opened, InboxError> {
+    make_file(path).map_err(|source| cannot_open(path, source))?;
+    let lock = match role {
+        Role::Owner => Some(lock(path)?),
+        Role::Guest => None,
+    };
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT);
+    let mut link = Link::new(options.clone());
+    let prepared = prepare(&mut link, role, clock).await;
+    let (hasher, work) = prepared.map_err(|source| cannot_open(path, Damaged::or(source)))?;
+
+    // Connections for looking keep no journal mode of their own: a read-only one could not set it.
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_lazy_with(
+            SqliteConnectOptions::new()
+                .filename(path)
+                .read_only(true)
+                .busy_timeout(BUSY_TIMEOUT),
+        );
+    Ok(Opened {
+        link,
+        readers,
+        hasher,
+        work,
+        lock,
+    })
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+fn cannot_open(path: &Path, source: impl Into<Cause>) -> InboxError {
+    InboxError::Open {
+        path: path.to_owned(),
+        source: source.into(),
+    }
+}
+
+/// Readable by nobody else: the file names every student's row and its state. SQLite gives its side files the same mode.
+fn make_file(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(folder)?;
+    }
+    private_file(path).map(drop)
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// On a sibling, since SQLite's own locks on the file would be lost when any handle on it is closed.
+fn lock(path: &Path) -> Result<File, InboxError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = private_file(&PathBuf::from(name)).map_err(|source| cannot_open(path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(InboxError::AlreadyOwned {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(cannot_open(path, source)),
+    }
+}
+
+/// SQLite found the file damaged. Its words name pages and tables, no content.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the file is damaged ({0}): restore a copy, or move it away and let the sweep find the rows again"
+)]
+struct Damaged(String);
+
+/// `SQLITE_CORRUPT` and `SQLITE_NOTADB`.
+const DAMAGE: [i32; 2] = [11, 26];
+
+impl Damaged {
+    /// On one line, as errors are told.
+    fn new(found: &str) -> Self {
+        let lines: Vec<&str> = found.lines().map(str::trim).collect();
+        Self(lines.join(" "))
+    }
+
+    fn or(cause: Cause) -> Cause {
+        let damage = cause
+            .downcast_ref()
+            .filter(|error| plain_code(error).is_some_and(|code| DAMAGE.contains(&code)))
+            .and_then(sqlx::Error::as_database_error)
+            .map(|error| Self::new(error.message()));
+        damage.map_or(cause, Into::into)
+    }
+}
+
+async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<(Hasher, i64), Cause> {
+    let conn = link.conn().await?;
+    if role == Role::Owner {
+        let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+            .fetch_one(&mut *conn)
+            .await?;
+        if found != "ok" {
+            return Err(Damaged::new(&found).into());
+        }
+    }
+
+    // Under one write lock, so that two processes that make the file at the same moment take turns.
+    let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
+    MIGRATOR.run(&mut *transaction).await?;
+    let key = hash_key(&mut transaction).await?;
+    if role == Role::Owner {
+        let voided = verbs::void_claims(&mut transaction, clock.now()).await?;
+        if voided > 0 {
+            tracing::info!(entries = voided, "claims of a former process are void");
+        }
+        upkeep::reschedule(&mut transaction, clock.now()).await?;
+    }
+    transaction.commit().await?;
+
+    let work = link.working_time().await?;
+    link.look_for_others().await?;
+    Ok((Hasher::new(&key), work))
+}
+
+/// Whoever is first makes it.
+async fn hash_key(conn: &mut SqliteConnection) -> Result<[u8; 32], Cause> {
+    let fresh: [u8; 32] = rand::random();
+    sqlx::query("INSERT INTO hash_key (id, key) VALUES (1, ?) ON CONFLICT DO NOTHING")
+        .bind(fresh.as_slice())
+        .execute(&mut *conn)
+        .await?;
+    let key: Vec<u8> = sqlx::query_scalar("SELECT key FROM hash_key")
+        .fetch_one(conn)
+        .await?;
+    Ok(key.as_slice().try_into()?)
+}
+
+/// While somebody else turns a new file to write-ahead logging, SQLite says "locked" at once instead of waiting.
+async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+    let give_up = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match options.connect().await {
+            Err(error) if plain_code(&error) == Some(LOCKED) && Instant::now() < give_up => {
+                tokio::time::sleep(LOCKED_PAUSE).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+/// SQLite's code of an error, without what extends it.
+fn plain_code(error: &sqlx::Error) -> Option<i32> {
+    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}
+
+/// The one connection that writes, made anew after an error.
+#[derive(Debug)]
+pub(super) struct Link {
+    options: SqliteConnectOptions,
+    conn: Option<SqliteConnection>,
+    /// `PRAGMA data_version` as last seen: it moves when another connection changes the file.
+    version: Option<i64>,
+}
+
+impl Link {
+    fn new(options: SqliteConnectOptions) -> Self {
+        Self {
+            options,
+            conn: None,
+            version: None,
+        }
+    }
+
+    pub(super) async fn conn(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        let conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => connect(&self.options).await?,
+        };
+        Ok(self.conn.insert(conn))
+    }
+
+    /// After an error nobody knows in which transaction the connection stands; a new one stands in none.
+    pub(super) fn drop_connection(&mut self) {
+        self.conn = None;
+        self.version = None;
+    }
+
+    /// If another process has changed the file since the last call: the working clock, which it may have moved.
+    pub(super) async fn look_for_others(&mut self) -> Result<Option<i64>, sqlx::Error> {
+        let version = sqlx::query_scalar("PRAGMA data_version")
+            .fetch_one(self.conn().await?)
+            .await?;
+        // A new connection counts anew: it cannot tell, so it says yes.
+        if self.version.replace(version) == Some(version) {
+            return Ok(None);
+        }
+        self.working_time().await.map(Some)
+    }
+
+    async fn working_time(&mut self) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar("SELECT n FROM counter WHERE name = 'work'")
+            .fetch_one(self.conn().await?)
+            .await
+    }
+
+    /// Best effort: whatever was acknowledged is on disk already.
+    pub(super) async fn close(mut self) {
+        let Some(mut conn) = self.conn.take() else {
+            return;
+        };
+        let folded = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+            .execute(&mut conn)
+            .await;
+        if let Err(error) = folded.map(drop).and(conn.close().await) {
+            tracing::warn!(%error, "the inbox was not closed cleanly");
+        }
+    }
+}

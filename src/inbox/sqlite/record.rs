@@ -1,0 +1,113 @@
+//! How entries lie in the table.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    domain::{ContactId, KeyedHash, RowId},
+    inbox::{Entry, InboxError, Lane, Outcome, Progress, State},
+};
+
+/// One row of the table `entry`.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct EntryRecord {
+    pub(super) seq: i64,
+    pub(super) row_id: String,
+    lane: Lane,
+    state: State,
+    pub(super) due_at: i64,
+    attempts: u32,
+    delivery: Option<String>,
+    outcome: Option<Outcome>,
+    reason: Option<String>,
+    progress: String,
+    stored_at: i64,
+    updated_at: i64,
+    opened_at_work: i64,
+}
+
+impl TryFrom<EntryRecord> for Entry {
+    type Error = InboxError;
+
+    fn try_from(record: EntryRecord) -> Result<Self, InboxError> {
+        Ok(Self {
+            row: row_id(&record.row_id)?,
+            lane: record.lane,
+            state: record.state,
+            due_at: timestamp(record.due_at)?,
+            attempts: record.attempts,
+            delivery: record.delivery,
+            outcome: record.outcome,
+            reason: record.reason,
+            progress: serde_json::from_str(&record.progress)
+                .map_err(|_| InboxError::Corrupt { what: "progress" })?,
+            stored_at: timestamp(record.stored_at)?,
+            updated_at: timestamp(record.updated_at)?,
+            opened_at_work: working_time(record.opened_at_work)?,
+        })
+    }
+}
+
+/// Progress as it is written: the JSON, and the columns that others are compared by.
+#[derive(Debug, Serialize)]
+pub(super) struct ProgressColumns {
+    progress: String,
+    person: Option<KeyedHash>,
+    phone: Option<KeyedHash>,
+    contact: Option<ContactId>,
+    crm_open: bool,
+}
+
+impl TryFrom<&Progress> for ProgressColumns {
+    type Error = InboxError;
+
+    fn try_from(progress: &Progress) -> Result<Self, InboxError> {
+        Ok(Self {
+            progress: json("progress", progress)?,
+            person: progress.person,
+            phone: progress.phone,
+            contact: progress.choice.as_ref().and_then(|choice| choice.contact),
+            crm_open: progress.crm_work_is_open(),
+        })
+    }
+}
+
+pub(super) fn row_id(text: &str) -> Result<RowId, InboxError> {
+    text.parse()
+        .map_err(|_| InboxError::Corrupt { what: "row id" })
+}
+
+pub(super) fn keyed_hash(text: &str) -> Result<KeyedHash, InboxError> {
+    text.parse()
+        .map_err(|_| InboxError::Corrupt { what: "hash" })
+}
+
+pub(super) fn timestamp(milliseconds: i64) -> Result<Timestamp, InboxError> {
+    Timestamp::from_millisecond(milliseconds).map_err(|_| InboxError::Corrupt { what: "time" })
+}
+
+pub(super) fn working_time(microseconds: i64) -> Result<Duration, InboxError> {
+    u64::try_from(microseconds)
+        .map(Duration::from_micros)
+        .map_err(|_| InboxError::Corrupt {
+            what: "working time",
+        })
+}
+
+pub(super) fn json<T: Serialize + ?Sized>(
+    what: &'static str,
+    value: &T,
+) -> Result<String, InboxError> {
+    serde_json::to_string(value).map_err(|_| InboxError::Corrupt { what })
+}
+
+/// For `map_err`: a value that cannot be decoded is our own data gone bad, all else is the database.
+pub(super) fn database(what: &'static str) -> impl FnOnce(sqlx::Error) -> InboxError {
+    move |source| match source {
+        sqlx::Error::ColumnDecode { .. } => InboxError::Corrupt { what },
+        sqlx::Error::PoolClosed => InboxError::Closed,
+        source => InboxError::Database { what, source },
+    }
+}

@@ -1,0 +1,197 @@
+mod durability;
+mod model;
+mod plans;
+mod storing;
+mod verbs;
+mod views;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions,
+};
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{Clock, TestClock};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn row(n: u128) -> RowId {
+    RowId::new(Uuid::from_u128(n))
+}
+
+fn hash(n: u8) -> KeyedHash {
+    KeyedHash::new([n; 16])
+}
+
+fn delivered(n: u128) -> Arrival {
+    Arrival {
+        row: row(n),
+        source: Source::Webhook {
+            delivery: format!("msg_{n}"),
+        },
+    }
+}
+
+fn swept(n: u128) -> Arrival {
+    Arrival {
+        row: row(n),
+        source: Source::Sweep,
+    }
+}
+
+fn backfilled(n: u128) -> Arrival {
+    Arrival {
+        row: row(n),
+        source: Source::Backfill,
+    }
+}
+
+fn end(n: u128, settlement: Settlement) -> Settled {
+    Settled {
+        row: row(n),
+        progress: Progress::default(),
+        settlement,
+        event: "settled".to_owned(),
+    }
+}
+
+fn done(n: u128) -> Settled {
+    end(n, Settlement::Done(Outcome::Synced))
+}
+
+fn parked(n: u128) -> Settled {
+    let reason = "две сделки".to_owned();
+    end(n, Settlement::Parked { reason })
+}
+
+fn waiting(n: u128, due_at: Timestamp) -> Settled {
+    let reason = "нет контакта".to_owned();
+    end(n, Settlement::Waiting { due_at, reason })
+}
+
+fn mark(n: u128, progress: Progress) -> Mark {
+    Mark {
+        row: row(n),
+        progress,
+        person: None,
+    }
+}
+
+fn chosen(contact: i64) -> Progress {
+    Progress {
+        choice: Some(Choice {
+            fingerprint: hash(9),
+            contact: Some(ContactId::new(contact)),
+            deal: Some(DealId::new(1)),
+            why: "open".to_owned(),
+        }),
+        ..Progress::default()
+    }
+}
+
+/// What is there without a process.
+type Disk = (Arc<TestClock>, tempfile::TempDir);
+
+/// An inbox in a folder of its own, under a clock that stands still.
+struct Fixture {
+    inbox: Inbox,
+    clock: Arc<TestClock>,
+    folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+        Self::on((clock, tempfile::tempdir().unwrap())).await
+    }
+
+    async fn on((clock, folder): Disk) -> Self {
+        let path = folder.path().join("inbox.db");
+        let inbox = Inbox::open(&path, Role::Owner, clock.clone())
+            .await
+            .unwrap();
+        Self {
+            inbox,
+            clock,
+            folder,
+        }
+    }
+
+    /// Drops the handle without closing it.
+    fn abandoned(self) -> Disk {
+        (self.clock, self.folder)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("inbox.db")
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn in_a_minute(&self) -> Timestamp {
+        self.now() + MINUTE
+    }
+
+    async fn open(&self, role: Role) -> Result<Inbox, InboxError> {
+        Inbox::open(&self.path(), role, self.clock.clone()).await
+    }
+
+    async fn store(&self, arrivals: impl Into<Vec<Arrival>>) -> Vec<Stored> {
+        self.inbox.store(arrivals.into()).await.unwrap()
+    }
+
+    async fn claim(&self) -> Claim {
+        self.inbox.claim(1000, None).await.unwrap().unwrap()
+    }
+
+    /// Stores one delivery and ends its first attempt.
+    async fn settled(&self, end: Settled) {
+        let arrival = Arrival {
+            row: end.row,
+            source: Source::Webhook {
+                delivery: "msg".to_owned(),
+            },
+        };
+        self.store([arrival]).await;
+        let claim = self.claim().await;
+        self.inbox.settle(claim.token, vec![end]).await.unwrap();
+    }
+
+    async fn entry(&self, n: u128) -> Entry {
+        self.inbox.entry(row(n)).await.unwrap().unwrap()
+    }
+
+    async fn state_of(&self, n: u128) -> State {
+        self.entry(n).await.state
+    }
+
+    async fn story(&self, n: u128) -> Vec<String> {
+        let events = self.inbox.history(row(n)).await.unwrap();
+        events.into_iter().map(|event| event.text).collect()
+    }
+
+    /// A connection past the inbox.
+    async fn connect(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.path());
+        options.connect().await.unwrap()
+    }
+
+    /// Something that a well-behaved process would not do to the file.
+    async fn tamper(&self, statement: &str) {
+        let mut conn = self.connect().await;
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        conn.close().await.unwrap();
+    }
+}
+
+fn rows_of(entries: &[Entry]) -> Vec<RowId> {
+    entries.iter().map(|entry| entry.row).collect()
+}

@@ -1,0 +1,175 @@
+use super::{
+    Stored::{Duplicate, New, Reopened},
+    *,
+};
+
+#[tokio::test]
+async fn a_new_delivery_is_pending_at_once_and_carries_its_id() {
+    let t = Fixture::new().await;
+    t.inbox.add_working_time(MINUTE).await.unwrap();
+
+    assert_eq!(t.store([delivered(1)]).await, [New]);
+
+    let expected = Entry {
+        row: row(1),
+        lane: Lane::Live,
+        state: State::Pending,
+        due_at: t.now(),
+        attempts: 0,
+        delivery: Some("msg_1".to_owned()),
+        outcome: None,
+        reason: None,
+        progress: Progress::default(),
+        stored_at: t.now(),
+        updated_at: t.now(),
+        opened_at_work: MINUTE,
+    };
+    assert_eq!(t.entry(1).await, expected);
+    assert_eq!(t.story(1).await, ["delivery msg_1"]);
+    assert_eq!(t.inbox.entry(row(2)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_source_names_the_lane() {
+    let t = Fixture::new().await;
+    t.store([delivered(1), swept(2), backfilled(3)]).await;
+    assert_eq!(t.entry(1).await.lane, Lane::Live);
+    assert_eq!(t.entry(2).await.lane, Lane::Live);
+    assert_eq!(t.entry(3).await.lane, Lane::Backfill);
+}
+
+#[tokio::test]
+async fn a_second_sighting_of_an_unfinished_entry_changes_nothing() {
+    let t = Fixture::new().await;
+    t.store([delivered(1), delivered(2), delivered(3), delivered(4)])
+        .await;
+    let claim = t.claim().await;
+    let ends = vec![parked(2), waiting(3, t.in_a_minute())];
+    t.inbox.settle(claim.token, ends).await.unwrap();
+    let again = Settlement::Again {
+        due_at: t.in_a_minute(),
+        failed: true,
+        reason: None,
+    };
+    t.inbox
+        .settle(claim.token, vec![end(4, again)])
+        .await
+        .unwrap();
+    let before = t.inbox.entries(None, 10).await.unwrap();
+    t.clock.advance(MINUTE);
+
+    for arrival in [delivered, swept, backfilled] {
+        let stored = t.store((1..=4).map(arrival).collect::<Vec<_>>()).await;
+        assert_eq!(stored, [Duplicate; 4]);
+    }
+    assert_eq!(t.inbox.entries(None, 10).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_webhook_does_not_reopen_what_is_done() {
+    let t = Fixture::new().await;
+    t.settled(done(1)).await;
+    assert_eq!(t.store([delivered(1)]).await, [Duplicate]);
+    assert_eq!(t.state_of(1).await, State::Done);
+}
+
+#[tokio::test]
+async fn a_sweep_reopens_what_is_done_and_its_steps_stay() {
+    let t = Fixture::new().await;
+    let mut steps = chosen(5);
+    steps.noted = true;
+    let doubts = Progress {
+        absent_since: Some(t.now()),
+        missed_since: Some(t.now()),
+        ..steps.clone()
+    };
+    t.settled(Settled {
+        progress: doubts,
+        ..done(1)
+    })
+    .await;
+    t.inbox.add_working_time(MINUTE).await.unwrap();
+    t.clock.advance(MINUTE);
+
+    assert_eq!(t.store([swept(1)]).await, [Reopened]);
+
+    let entry = t.entry(1).await;
+    assert_eq!(
+        (entry.state, entry.outcome, entry.lane),
+        (State::Pending, None, Lane::Live)
+    );
+    assert_eq!((entry.due_at, entry.updated_at), (t.now(), t.now()));
+    assert_eq!(entry.stored_at, t.now() - MINUTE);
+    assert_eq!(entry.opened_at_work, MINUTE);
+    assert_eq!(entry.progress, steps);
+    assert_eq!(t.story(1).await, ["delivery msg", "settled", "sweep"]);
+}
+
+#[tokio::test]
+async fn reopening_forgets_failed_attempts() {
+    let t = Fixture::new().await;
+    let again = Settlement::Again {
+        due_at: t.now(),
+        failed: true,
+        reason: None,
+    };
+    t.settled(end(1, again)).await;
+    let claim = t.claim().await;
+    t.inbox.settle(claim.token, vec![done(1)]).await.unwrap();
+    assert_eq!(t.entry(1).await.attempts, 1);
+    t.store([swept(1)]).await;
+    assert_eq!(t.entry(1).await.attempts, 0);
+}
+
+#[tokio::test]
+async fn a_backfill_reopens_in_its_own_lane_and_a_sweep_leaves_the_lane() {
+    let t = Fixture::new().await;
+    t.settled(done(1)).await;
+    assert_eq!(t.store([backfilled(1)]).await, [Reopened]);
+    assert_eq!(t.entry(1).await.lane, Lane::Backfill);
+
+    let claim = t.claim().await;
+    t.inbox.settle(claim.token, vec![done(1)]).await.unwrap();
+    assert_eq!(t.store([swept(1)]).await, [Reopened]);
+    assert_eq!(t.entry(1).await.lane, Lane::Backfill);
+}
+
+#[tokio::test]
+async fn a_delivery_lifts_a_pending_backfill_entry_and_a_sweep_does_not() {
+    let t = Fixture::new().await;
+    t.store([backfilled(1), backfilled(2)]).await;
+    let stored = t.store([delivered(1), swept(2)]).await;
+    assert_eq!(stored, [Duplicate; 2]);
+    assert_eq!(t.entry(1).await.lane, Lane::Live);
+    assert_eq!(t.entry(1).await.delivery, None);
+    assert_eq!(t.entry(2).await.lane, Lane::Backfill);
+}
+
+#[tokio::test]
+async fn arrivals_of_one_row_in_one_call_are_answered_in_turn() {
+    let t = Fixture::new().await;
+    t.settled(done(1)).await;
+    let stored = t
+        .store([
+            delivered(1),
+            swept(1),
+            backfilled(1),
+            backfilled(2),
+            delivered(2),
+            swept(2),
+        ])
+        .await;
+    assert_eq!(
+        stored,
+        [Duplicate, Reopened, Duplicate, New, Duplicate, Duplicate]
+    );
+    assert_eq!(t.entry(1).await.lane, Lane::Live);
+    assert_eq!(t.entry(2).await.lane, Lane::Live);
+    assert_eq!(t.story(2).await, ["backfill"]);
+}
+
+#[tokio::test]
+async fn storing_nothing_answers_nothing() {
+    let t = Fixture::new().await;
+    assert_eq!(t.store([]).await, []);
+}

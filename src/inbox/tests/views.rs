@@ -1,0 +1,229 @@
+use super::*;
+
+#[tokio::test]
+async fn open_work_is_what_others_may_still_write() {
+    let t = Fixture::new().await;
+    t.store((1..=7).map(delivered).collect::<Vec<_>>()).await;
+    let theirs = t.claim().await;
+    let noted = Progress {
+        noted: true,
+        ..chosen(14)
+    };
+    let unsure = Progress {
+        intent: Some(Intent::Note {
+            decisive_from: t.now(),
+        }),
+        ..chosen(15)
+    };
+    let with = |settled, progress| Settled {
+        progress,
+        ..settled
+    };
+    let person = Progress {
+        person: Some(hash(1)),
+        ..chosen(11)
+    };
+    let ends = vec![
+        with(waiting(1, t.in_a_minute()), person),
+        with(done(2), chosen(12)),
+        with(parked(3), chosen(13)),
+        with(waiting(4, t.in_a_minute()), noted),
+        with(parked(5), unsure),
+    ];
+    t.inbox.settle(theirs.token, ends).await.unwrap();
+    let marks = vec![mark(6, chosen(16)), mark(7, Progress::default())];
+    t.inbox.checkpoint(theirs.token, marks).await.unwrap();
+    t.store([delivered(8)]).await;
+    let ours = t.claim().await;
+    let marks = vec![mark(8, chosen(18))];
+    t.inbox.checkpoint(ours.token, marks).await.unwrap();
+
+    let open = t.inbox.open_work(ours.token).await.unwrap();
+
+    let work = |n, person, contact| OpenWork {
+        row: row(n),
+        person,
+        contact: Some(ContactId::new(contact)),
+    };
+    let expected = [work(1, Some(hash(1)), 11), work(6, None, 16)];
+    assert_eq!(open, expected);
+}
+
+#[tokio::test]
+async fn entries_are_listed_by_the_newest_change() {
+    let t = Fixture::new().await;
+    for n in 1..=3 {
+        t.settled(parked(n)).await;
+        t.clock.advance(MINUTE);
+    }
+    t.store([delivered(4)]).await;
+    t.inbox.revive(Revival::Rows(vec![row(1)])).await.unwrap();
+    t.clock.advance(MINUTE);
+    t.inbox.revive(Revival::Rows(vec![row(1)])).await.unwrap();
+    let all = t.inbox.entries(None, 3).await.unwrap();
+    assert_eq!(rows_of(&all), [row(1), row(4), row(3)]);
+    let parked = t.inbox.entries(Some(State::Parked), 9).await.unwrap();
+    assert_eq!(rows_of(&parked), [row(3), row(2)]);
+}
+
+#[tokio::test]
+async fn what_was_parked_since_a_look_is_told_oldest_first() {
+    let t = Fixture::new().await;
+    t.settled(parked(1)).await;
+    let looked_at = t.now();
+    for n in [3, 2] {
+        t.clock.advance(MINUTE);
+        t.settled(parked(n)).await;
+    }
+    t.settled(waiting(4, t.in_a_minute())).await;
+
+    let news = t.inbox.parked_after(looked_at).await.unwrap();
+
+    let rows: Vec<_> = news.iter().map(|stuck| stuck.row).collect();
+    assert_eq!(rows, [row(3), row(2)]);
+    assert_eq!(news[1].since, t.now());
+    assert!(news[1].reason.is_some());
+}
+
+#[tokio::test]
+async fn what_is_pending_for_long_is_told_except_a_backfill() {
+    let t = Fixture::new().await;
+    let backfilled = Arrival {
+        row: row(1),
+        source: Source::Backfill,
+    };
+    t.store([backfilled, delivered(2), delivered(3)]).await;
+    let stored_at = t.now();
+    t.settled(parked(3)).await;
+    t.clock.advance(MINUTE);
+    t.store([delivered(4)]).await;
+
+    let late = t.inbox.pending_since(stored_at, 9).await.unwrap();
+
+    let expected = Stuck {
+        row: row(2),
+        reason: None,
+        since: stored_at,
+    };
+    assert_eq!(late, [expected]);
+    let all = t.inbox.pending_since(t.now(), 9).await.unwrap();
+    assert_eq!(all.len(), 2);
+}
+
+#[tokio::test]
+async fn time_spent_waiting_does_not_make_an_entry_late() {
+    let t = Fixture::new().await;
+    let oldest = async || t.inbox.counts().await.unwrap().oldest_pending;
+    assert_eq!(oldest().await, None);
+    t.settled(waiting(1, t.in_a_minute())).await;
+    assert_eq!(oldest().await, None);
+    t.clock.advance(10 * MINUTE);
+    let looked_at = t.now();
+    let claim = t.claim().await;
+    assert_eq!(oldest().await, Some(looked_at));
+
+    let again = Settlement::Again {
+        due_at: t.now(),
+        failed: true,
+        reason: None,
+    };
+    t.clock.advance(MINUTE);
+    t.inbox
+        .settle(claim.token, vec![end(1, again)])
+        .await
+        .unwrap();
+    t.clock.advance(MINUTE);
+    t.claim().await;
+    assert_eq!(oldest().await, Some(looked_at));
+}
+
+async fn lines_of_history(t: &Fixture) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM history")
+        .fetch_one(&mut t.connect().await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_purge_takes_old_done_entries_with_their_history_and_people() {
+    let t = Fixture::new().await;
+    let progress = |person| Progress {
+        person: Some(hash(person)),
+        ..Progress::default()
+    };
+    let known = Known {
+        contact: ContactId::new(5),
+        deal: DealId::new(6),
+    };
+    for n in 1..=3 {
+        t.store([delivered(n)]).await;
+        let claim = t.claim().await;
+        let person = u8::try_from(n).unwrap();
+        let marks = vec![Mark {
+            person: Some((hash(person), known)),
+            ..mark(n, progress(person))
+        }];
+        t.inbox.checkpoint(claim.token, marks).await.unwrap();
+        let ending = if n == 2 { parked(n) } else { done(n) };
+        let ends = vec![Settled {
+            progress: progress(person),
+            ..ending
+        }];
+        t.inbox.settle(claim.token, ends).await.unwrap();
+        t.clock.advance(MINUTE);
+    }
+    let third = t.entry(3).await.updated_at;
+
+    assert_eq!(t.inbox.purge_done(third).await.unwrap(), 1);
+
+    assert_eq!(t.inbox.entry(row(1)).await.unwrap(), None);
+    assert_eq!(lines_of_history(&t).await, 2 * 2);
+    assert_eq!(t.state_of(2).await, State::Parked);
+    assert_eq!(t.state_of(3).await, State::Done);
+    let people = t.inbox.people([1, 2, 3].map(hash).to_vec()).await.unwrap();
+    let kept: HashSet<_> = people.into_keys().collect();
+    assert_eq!(kept, HashSet::from([hash(2), hash(3)]));
+}
+
+#[tokio::test]
+async fn whoever_is_forgotten_leaves_no_trace_unless_somebody_is_at_work() {
+    let t = Fixture::new().await;
+    t.settled(parked(1)).await;
+    let person = Progress {
+        person: Some(hash(2)),
+        ..Progress::default()
+    };
+    t.settled(Settled {
+        progress: person,
+        ..done(2)
+    })
+    .await;
+    t.store([delivered(3)]).await;
+    t.claim().await;
+    assert_eq!(t.inbox.entries_of(hash(2)).await.unwrap().len(), 1);
+
+    let forgotten = t.inbox.forget(vec![row(1), row(3)], vec![hash(2)]).await;
+
+    assert_eq!(forgotten.unwrap(), 2);
+    let left = t.inbox.entries(None, 9).await.unwrap();
+    assert_eq!(rows_of(&left), [row(3)]);
+    assert_eq!(lines_of_history(&t).await, 1);
+}
+
+#[tokio::test]
+async fn the_engine_keeps_values_of_its_own() {
+    let t = Fixture::new().await;
+    let read = async || t.inbox.state::<Vec<u32>>("looks").await;
+    assert_eq!(read().await.unwrap(), None);
+    t.inbox.set_state("looks", &[1, 2]).await.unwrap();
+    t.inbox.set_state("looks", &[3]).await.unwrap();
+    assert_eq!(read().await.unwrap(), Some(vec![3]));
+    t.inbox.set_state("looks", &"other").await.unwrap();
+    let unreadable = read().await;
+    assert!(matches!(
+        unreadable,
+        Err(InboxError::Corrupt { what: "looks" })
+    ));
+    t.inbox.clear_state("looks").await.unwrap();
+    assert_eq!(read().await.unwrap(), None);
+}
