@@ -9,6 +9,9 @@ pub mod telemetry;
 /// The nouns that every part shares.
 pub mod domain;
 
+/// Takes deliveries.
+pub mod http;
+
 /// Keeps them.
 pub mod inbox;
 

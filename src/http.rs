@@ -1,0 +1,224 @@
+//! The HTTP side: takes deliveries, and tells how the service is.
+//!
+//! It knows the inbox and nothing of the engine beyond the state that the engine reports.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpResponse, HttpServer, Resource, Route,
+    dev::Server,
+    guard,
+    http::{
+        KeepAlive, StatusCode,
+        header::{self, CacheControl, CacheDirective, HeaderValue},
+    },
+    web,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use serde_json::json;
+use tokio::net::TcpSocket;
+
+pub mod signature;
+mod webhook;
+
+pub use signature::Verifier;
+pub use webhook::MAX_BODY_BYTES;
+
+use crate::{
+    domain::{SharedClock, SyncState, SyncStatus},
+    inbox::Inbox,
+};
+
+/// `pg_net` opens 200 connections at once; the 128 that std asks for would make some of them wait a second and more.
+const BACKLOG: u32 = 2048;
+
+/// Per worker, with a body of [`MAX_BODY_BYTES`] each at the worst. Beyond it connections wait in the backlog.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// For the whole head of a request: a client that dribbles is cut off.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `pg_net` reuses connections; a proxy in front of us should close first.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+const SHUTDOWN_TIMEOUT_SECONDS: u64 = 8;
+
+#[derive(Debug, Clone)]
+pub struct HttpState {
+    pub inbox: Inbox,
+    pub verifier: Verifier,
+    pub clock: SharedClock,
+    pub sync_status: SyncStatus,
+}
+
+/// What `/metrics` needs. States are looked up when somebody asks; everything else has been counted by then.
+#[derive(Debug, Clone)]
+pub struct MetricsPage {
+    pub handle: PrometheusHandle,
+    pub inbox: Inbox,
+    pub clock: SharedClock,
+    pub sync_status: SyncStatus,
+}
+
+/// Listens with room for a burst of connections. Needs a Tokio runtime.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+/// Serves until its handle is told to stop; signals are the caller's.
+pub fn serve(listener: TcpListener, state: HttpState, workers: usize) -> io::Result<Server> {
+    webhook::register_metrics();
+    let state = web::Data::from(Arc::new(state));
+    let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(routes))
+        .workers(workers)
+        .max_connections(MAX_CONNECTIONS)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+        .shutdown_timeout(SHUTDOWN_TIMEOUT_SECONDS)
+        .disable_signals()
+        .listen(listener)?;
+    Ok(server.run())
+}
+
+/// Serves `/metrics`, and nothing else, on a listener that need not be public.
+pub fn serve_metrics(listener: TcpListener, page_of: MetricsPage) -> io::Result<Server> {
+    let page_of = web::Data::new(page_of);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(page_of.clone())
+            .service(page("/metrics").route(look().to(metrics)))
+            .default_service(web::to(not_found))
+    })
+    .workers(1)
+    .client_request_timeout(HEAD_TIMEOUT)
+    .shutdown_timeout(1)
+    .disable_signals()
+    .listen(listener)?;
+    Ok(server.run())
+}
+
+/// Everything on the public port. Nothing here redirects: the sender would follow with a GET, without the body.
+pub fn routes(cfg: &mut web::ServiceConfig) {
+    let webhook = web::resource("/webhooks/supabase")
+        .route(web::post().to(webhook::receive))
+        .default_service(web::to(async || method_not_allowed("POST")));
+    cfg.service(webhook)
+        .service(page("/healthz").route(look().to(healthz)))
+        .service(page("/readyz").route(look().to(readyz)))
+        .default_service(web::to(not_found));
+}
+
+fn page(path: &str) -> Resource {
+    web::resource(path).default_service(web::to(async || method_not_allowed("GET, HEAD")))
+}
+
+fn look() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+async fn healthz() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header(CacheControl(vec![CacheDirective::NoStore]))
+        .json(json!({ "status": "ok" }))
+}
+
+/// What `/readyz` says. A halt is no reason to take deliveries away from us: only the inbox decides the status code.
+#[derive(Debug, Serialize)]
+struct Readiness {
+    inbox: &'static str,
+    sync: SyncReport,
+}
+
+#[derive(Debug, Serialize)]
+struct SyncReport {
+    #[serde(flatten)]
+    state: SyncState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
+}
+
+async fn readyz(state: web::Data<HttpState>) -> HttpResponse {
+    let (status, inbox) = if state.inbox.accepts() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    };
+    let state = *state.sync_status.borrow();
+    let hint = state.hint();
+    HttpResponse::build(status)
+        .insert_header(CacheControl(vec![CacheDirective::NoStore]))
+        .json(Readiness {
+            inbox,
+            sync: SyncReport { state, hint },
+        })
+}
+
+async fn metrics(page: web::Data<MetricsPage>) -> HttpResponse {
+    show_states(&page).await;
+    HttpResponse::Ok()
+        .content_type("text/plain; version=0.0.4; charset=utf-8")
+        .body(page.handle.render())
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floating point; counts stay far below 2^52"
+)]
+async fn show_states(page: &MetricsPage) {
+    let now = page.sync_status.borrow().as_str();
+    for state in SyncState::NAMES {
+        let is_it = if state == now { 1.0 } else { 0.0 };
+        metrics::gauge!("tripwire_sync_state", "state" => state).set(is_it);
+    }
+    // An inbox that cannot be read must not take the other metrics away.
+    match page.inbox.counts().await {
+        Ok(counts) => {
+            for (state, count) in counts.named() {
+                metrics::gauge!("tripwire_inbox_entries", "state" => state).set(count as f64);
+            }
+            let age = counts
+                .oldest_pending
+                .map(|at| page.clock.now().duration_since(at).as_secs_f64());
+            metrics::gauge!("tripwire_inbox_oldest_pending_seconds")
+                .set(age.unwrap_or(0.0).max(0.0));
+        }
+        Err(error) => tracing::warn!(%error, "metrics.inbox"),
+    }
+}
+
+async fn not_found() -> HttpResponse {
+    problem(StatusCode::NOT_FOUND)
+}
+
+fn method_not_allowed(allowed: &'static str) -> HttpResponse {
+    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED);
+    let allowed = HeaderValue::from_static(allowed);
+    answer.headers_mut().insert(header::ALLOW, allowed);
+    answer
+}
+
+/// An error as `application/problem+json` (RFC 9457) that says no more than its status: the rest is in the log.
+pub(crate) fn problem(status: StatusCode) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .json(json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+        }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,479 @@
+//! Over real HTTP, on a real inbox.
+
+use std::{
+    collections::HashSet,
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+use actix_web::dev::ServerHandle;
+use futures::future::join_all;
+use jiff::Timestamp;
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::{signature::sign, *};
+use crate::{
+    domain::{HaltCause, RowId, TestClock, WebhookSecret},
+    inbox::{Role, State},
+};
+
+const SECRET: &str = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE=";
+const OTHER_SECRET: &str = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMi0wMDAyLTAwMDI=";
+const TOKEN: &str = "token-of-the-dashboard";
+const TOLERANCE: Duration = Duration::from_mins(5);
+const WEBHOOK: &str = "/webhooks/supabase";
+
+/// The server with an empty inbox in a temporary folder, and a clock that stands still.
+struct Service {
+    address: SocketAddr,
+    client: Client,
+    inbox: Inbox,
+    now: Timestamp,
+    engine: watch::Sender<SyncState>,
+    server: ServerHandle,
+    _folder: TempDir,
+}
+
+impl Service {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let now = "2026-11-22T10:00:00Z".parse().unwrap();
+        let clock = TestClock::at(now);
+        let path = folder.path().join("inbox.db");
+        let inbox = Inbox::open(&path, Role::Owner, clock.clone())
+            .await
+            .unwrap();
+        let (engine, sync_status) = watch::channel(SyncState::Working);
+        let state = HttpState {
+            inbox: inbox.clone(),
+            verifier: Verifier {
+                secrets: vec![secret(SECRET)],
+                token: Some(TOKEN.into()),
+                tolerance: TOLERANCE,
+            },
+            clock,
+            sync_status,
+        };
+
+        let listener = bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = serve(listener, state, 2).unwrap();
+        let handle = server.handle();
+        tokio::spawn(server);
+        Self {
+            address,
+            client: client(),
+            inbox,
+            now,
+            engine,
+            server: handle,
+            _folder: folder,
+        }
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("http://{}{path}", self.address))
+    }
+
+    fn post(&self, body: &str) -> RequestBuilder {
+        self.client
+            .post(format!("http://{}{WEBHOOK}", self.address))
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+    }
+
+    fn signed_at(&self, timestamp: Timestamp, body: &str) -> RequestBuilder {
+        let signature = sign(&secret(SECRET), "msg_1", timestamp, body.as_bytes());
+        self.post(body)
+            .header("webhook-id", "msg_1")
+            .header("webhook-timestamp", timestamp.as_second())
+            .header("webhook-signature", signature)
+    }
+
+    fn signed(&self, body: &str) -> RequestBuilder {
+        self.signed_at(self.now, body)
+    }
+
+    async fn rows(&self) -> HashSet<RowId> {
+        let entries = self.inbox.entries(None, 1_000).await.unwrap();
+        entries.into_iter().map(|entry| entry.row).collect()
+    }
+}
+
+fn client() -> Client {
+    // Fails when another test of this process was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy().build().unwrap()
+}
+
+fn secret(text: &str) -> WebhookSecret {
+    WebhookSecret::parse(text).unwrap()
+}
+
+fn row(number: u32) -> RowId {
+    format!("00000000-0000-4000-8000-{number:012}")
+        .parse()
+        .unwrap()
+}
+
+fn inserted(row: RowId) -> String {
+    json!({
+        "type": "INSERT",
+        "table": "tripwire_users",
+        "schema": "public",
+        "record": { "id": row },
+        "old_record": null,
+    })
+    .to_string()
+}
+
+async fn json(response: Response) -> Value {
+    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+}
+
+async fn answer(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), json(response).await)
+}
+
+/// An error with the right headers, whose body says no more than its status.
+async fn assert_is_problem(response: Response, status: u16, of: &str) {
+    assert_eq!(response.status(), status, "{of}");
+    let content_type = response.headers()["content-type"].clone();
+    assert_eq!(content_type, "application/problem+json", "{of}");
+    let body = json(response).await;
+    assert_eq!(body["status"], status, "{of}");
+    assert_eq!(body["type"], "about:blank", "{of}");
+    assert_eq!(body.as_object().unwrap().len(), 3, "{of}: {body}");
+}
+
+#[tokio::test]
+async fn a_signed_insert_is_stored_before_it_is_accepted() {
+    let service = Service::start().await;
+
+    let answered = answer(service.signed(&inserted(row(1)))).await;
+
+    assert_eq!(answered, (202, json!({ "status": "accepted" })));
+    let entry = service.inbox.entry(row(1)).await.unwrap().unwrap();
+    assert_eq!(entry.state, State::Pending);
+    assert_eq!(entry.delivery.as_deref(), Some("msg_1"));
+}
+
+#[tokio::test]
+async fn the_same_row_again_is_a_duplicate() {
+    let service = Service::start().await;
+    service.signed(&inserted(row(1))).send().await.unwrap();
+
+    let answered = answer(service.signed(&inserted(row(1)))).await;
+
+    assert_eq!(answered, (202, json!({ "status": "duplicate" })));
+    assert_eq!(service.rows().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_unsigned_insert_with_the_token_is_accepted_under_a_name_of_ours() {
+    let service = Service::start().await;
+
+    let request = service.post(&inserted(row(1))).bearer_auth(TOKEN);
+    let answered = answer(request).await;
+
+    assert_eq!(answered, (202, json!({ "status": "accepted" })));
+    let entry = service.inbox.entry(row(1)).await.unwrap().unwrap();
+    let delivery = entry.delivery.unwrap();
+    let id = delivery.strip_prefix("bearer-").unwrap();
+    assert!(id.parse::<RowId>().is_ok(), "{delivery}");
+}
+
+#[tokio::test]
+async fn what_cannot_prove_its_sender_is_refused_and_not_stored() {
+    let service = Service::start().await;
+    let body = inserted(row(1));
+    let now = service.now;
+    let over = TOLERANCE + Duration::from_secs(1);
+    let with_signature = |signature: String| {
+        service
+            .post(&body)
+            .header("webhook-id", "msg_1")
+            .header("webhook-timestamp", now.as_second())
+            .header("webhook-signature", signature)
+    };
+    let genuine = sign(&secret(SECRET), "msg_1", now, body.as_bytes());
+    let by_another = sign(&secret(OTHER_SECRET), "msg_1", now, body.as_bytes());
+
+    for (of, request) in [
+        ("no headers", service.post(&body)),
+        ("another secret", with_signature(by_another)),
+        ("another body", service.signed(&body).body(inserted(row(2)))),
+        ("too old", service.signed_at(now - over, &body)),
+        ("too new", service.signed_at(now + over, &body)),
+        ("v2 only", with_signature(genuine.replace("v1,", "v2,"))),
+        (
+            "two ids",
+            service.signed(&body).header("webhook-id", "msg_1"),
+        ),
+        ("another token", service.post(&body).bearer_auth("guess")),
+        (
+            "token and bad signature",
+            with_signature("v1,AAAA".to_owned()).bearer_auth(TOKEN),
+        ),
+    ] {
+        let response = request.send().await.unwrap();
+        assert_is_problem(response, 401, of).await;
+    }
+
+    assert_eq!(service.rows().await, HashSet::new());
+    assert_eq!(answer(with_signature(genuine)).await.0, 202);
+}
+
+#[tokio::test]
+async fn what_is_signed_but_makes_no_sense_is_refused_and_not_stored() {
+    let service = Service::start().await;
+    for body in [
+        "",
+        "{",
+        "[]",
+        "{}",
+        r#"{"type":"INSERT","table":"tripwire_users","schema":"public","record":{}}"#,
+        r#"{"type":"INSERT","table":"tripwire_users","schema":"public","record":{"id":"17"}}"#,
+    ] {
+        let response = service.signed(body).send().await.unwrap();
+        assert_is_problem(response, 400, body).await;
+    }
+    assert_eq!(service.rows().await, HashSet::new());
+}
+
+#[tokio::test]
+async fn what_is_not_announced_as_json_is_refused_and_not_stored() {
+    let service = Service::start().await;
+    let url = format!("http://{}{WEBHOOK}", service.address);
+    let untyped = service.client.post(&url).body("{}");
+    let text = service
+        .client
+        .post(&url)
+        .header("content-type", "text/plain")
+        .body("{}");
+    for request in [untyped, text] {
+        let response = request.send().await.unwrap();
+        assert_is_problem(response, 415, "content type").await;
+    }
+    assert_eq!(service.rows().await, HashSet::new());
+}
+
+#[tokio::test]
+async fn a_body_may_be_as_long_as_the_limit() {
+    let service = Service::start().await;
+    let body = inserted(row(1));
+    let longest = body.clone() + &" ".repeat(MAX_BODY_BYTES - body.len());
+
+    assert_eq!(answer(service.signed(&longest)).await.0, 202);
+    let response = service.signed(&(longest + " ")).send().await.unwrap();
+    assert_is_problem(response, 413, "one byte more").await;
+}
+
+#[tokio::test]
+async fn a_body_announced_as_too_long_is_refused_before_it_is_sent() {
+    let service = Service::start().await;
+    let head = format!(
+        "POST {WEBHOOK} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: 100000000000\r\n\r\n"
+    );
+    let answered = talk(service.address, head.into_bytes()).await;
+    assert!(answered.starts_with("HTTP/1.1 413 "), "{answered}");
+}
+
+#[tokio::test]
+async fn a_body_that_grows_too_long_is_refused() {
+    let service = Service::start().await;
+    let head = format!(
+        "POST {WEBHOOK} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    );
+    let chunk = format!("{MAX_BODY_BYTES:x}\r\n{}\r\n", " ".repeat(MAX_BODY_BYTES));
+    let last = "1\r\n \r\n";
+    let answered = talk(service.address, (head + &chunk + last).into_bytes()).await;
+    assert!(answered.starts_with("HTTP/1.1 413 "), "{answered}");
+    assert_eq!(service.rows().await, HashSet::new());
+}
+
+/// Sends these bytes, keeps its side open, and reads the head of the answer.
+async fn talk(address: SocketAddr, bytes: Vec<u8>) -> String {
+    let talk = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(&bytes).unwrap();
+        let mut answer = [0; 2048];
+        let length = stream.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    };
+    tokio::task::spawn_blocking(talk).await.unwrap()
+}
+
+#[tokio::test]
+async fn other_events_are_answered_kindly_and_not_stored() {
+    let service = Service::start().await;
+    for (member, value, reason) in [
+        ("table", "users", "another table"),
+        ("schema", "private", "another schema"),
+        ("type", "UPDATE", "not an insert"),
+    ] {
+        let mut event: Value = serde_json::from_str(&inserted(row(1))).unwrap();
+        event[member] = json!(value);
+
+        let answered = answer(service.signed(&event.to_string())).await;
+
+        assert_eq!(
+            answered,
+            (200, json!({ "status": "ignored", "reason": reason }))
+        );
+    }
+    assert_eq!(service.rows().await, HashSet::new());
+}
+
+#[tokio::test]
+async fn two_hundred_at_once_are_all_stored() {
+    let service = Service::start().await;
+    let rows: HashSet<RowId> = (0..200).map(row).collect();
+
+    let answers = join_all(
+        rows.iter()
+            .map(|row| answer(service.signed(&inserted(*row)))),
+    )
+    .await;
+
+    for answered in answers {
+        assert_eq!(answered, (202, json!({ "status": "accepted" })));
+    }
+    assert_eq!(service.rows().await, rows);
+}
+
+#[tokio::test]
+async fn clients_that_dribble_keep_nobody_waiting() {
+    let service = Service::start().await;
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut dribbling: Vec<TcpStream> = (0..100)
+        .map(|_| TcpStream::connect(service.address).unwrap())
+        .collect();
+
+    for byte in request.chunks(1) {
+        for stream in &mut dribbling {
+            stream.write_all(byte).unwrap();
+        }
+        let answered = answer(service.signed(&inserted(row(1)))).await;
+        assert_eq!(answered.0, 202);
+    }
+
+    let mut status = [0; 12];
+    dribbling[0].read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
+async fn without_an_inbox_the_sender_is_told_to_come_back() {
+    let service = Service::start().await;
+    service.inbox.close().await;
+
+    let response = service.signed(&inserted(row(1))).send().await.unwrap();
+    assert_eq!(response.headers()["retry-after"], "30");
+    assert_is_problem(response, 503, "webhook").await;
+
+    let (status, body) = answer(service.get("/readyz")).await;
+    assert_eq!((status, &body["inbox"]), (503, &json!("unavailable")));
+    let (status, body) = answer(service.get("/healthz")).await;
+    assert_eq!((status, body), (200, json!({ "status": "ok" })));
+}
+
+#[tokio::test]
+async fn a_halted_engine_is_told_and_no_reason_to_refuse() {
+    let service = Service::start().await;
+    let (status, body) = answer(service.get("/readyz")).await;
+    let working = json!({ "inbox": "ok", "sync": { "state": "working" } });
+    assert_eq!((status, body), (200, working));
+
+    service.engine.send_replace(SyncState::Halted {
+        cause: HaltCause::AmocrmForbidden,
+        since: service.now,
+        next_probe: None,
+    });
+
+    let (status, mut body) = answer(service.get("/readyz")).await;
+    let hint = body["sync"]["hint"].take();
+    assert!(hint.as_str().unwrap().contains("resume"), "{hint}");
+    let halted = json!({
+        "inbox": "ok",
+        "sync": {
+            "state": "halted",
+            "reason": "amocrm_forbidden",
+            "since": "2026-11-22T10:00:00Z",
+            "next_probe": null,
+            "hint": null,
+        },
+    });
+    assert_eq!((status, body), (200, halted));
+    assert_eq!(answer(service.signed(&inserted(row(1)))).await.0, 202);
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problems_and_nothing_redirects() {
+    let service = Service::start().await;
+    for path in [
+        "/",
+        "/webhooks",
+        "/webhooks/supabase/",
+        "//healthz",
+        "/healthz/",
+        "/metrics",
+    ] {
+        let response = service.get(path).send().await.unwrap();
+        assert_is_problem(response, 404, path).await;
+    }
+    let url = |path| format!("http://{}{path}", service.address);
+    for (request, allowed) in [
+        (service.get(WEBHOOK), "POST"),
+        (service.client.put(url(WEBHOOK)), "POST"),
+        (service.client.post(url("/healthz")), "GET, HEAD"),
+        (service.client.delete(url("/readyz")), "GET, HEAD"),
+    ] {
+        let response = request.send().await.unwrap();
+        assert_eq!(response.headers()["allow"], allowed);
+        assert_is_problem(response, 405, allowed).await;
+    }
+    let head = service.client.head(url("/healthz")).send().await.unwrap();
+    assert_eq!(head.status(), 200);
+}
+
+#[tokio::test]
+async fn metrics_have_a_listener_of_their_own() {
+    let service = Service::start().await;
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        metrics::counter!("tripwire_webhooks_total", "outcome" => "accepted").increment(1);
+    });
+    let listener = bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let page = MetricsPage {
+        handle: recorder.handle(),
+        inbox: service.inbox.clone(),
+        clock: TestClock::at(service.now),
+        sync_status: service.engine.subscribe(),
+    };
+    tokio::spawn(serve_metrics(listener, page).unwrap());
+    let get = |path: &str| client().get(format!("http://{address}{path}")).send();
+
+    let text = get("/metrics").await.unwrap().text().await.unwrap();
+    let line = "tripwire_webhooks_total{outcome=\"accepted\"} 1";
+    assert!(text.lines().any(|have| have == line), "{text}");
+    assert_is_problem(get("/healthz").await.unwrap(), 404, "/healthz").await;
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_idle_connections() {
+    let service = Service::start().await;
+    answer(service.get("/healthz")).await;
+
+    let stopped = tokio::time::timeout(Duration::from_secs(2), service.server.stop(true)).await;
+
+    assert!(stopped.is_ok());
+    assert!(service.get("/healthz").send().await.is_err());
+}

@@ -1,0 +1,366 @@
+//! `POST /webhooks/supabase`: verify the raw bytes, parse, store, and only then answer.
+//!
+//! The sender neither retries nor reads our answer; what is refused or lost here is found by the sweep.
+
+use std::{
+    error::Error,
+    iter,
+    time::{Duration, Instant},
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        StatusCode,
+        header::{self, HeaderMap},
+    },
+    web,
+};
+use serde::Deserialize;
+use serde_json::{Value, error::Category, json};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::{
+    HttpState, problem,
+    signature::{Proof, SignatureError, claimed_id},
+};
+use crate::{
+    domain::RowId,
+    inbox::{Arrival, InboxError, Source, Stored},
+};
+
+/// Our trigger sends some 200 bytes, the dashboard's own hook a whole row.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// The sender gives up after seconds itself; somebody slower only holds our memory.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const RETRY_AFTER_SECONDS: u32 = 30;
+
+const SCHEMA: &str = "public";
+const TABLE: &str = "tripwire_users";
+
+/// Every outcome counts from zero, so that the first of its kind is seen as a change.
+pub(super) fn register_metrics() {
+    for outcome in [
+        "accepted",
+        "duplicate",
+        "ignored",
+        "refused_signature",
+        "refused_stale",
+        "malformed",
+        "too_large",
+        "unsupported_type",
+        "unavailable",
+    ] {
+        metrics::counter!("tripwire_webhooks_total", "outcome" => outcome).increment(0);
+    }
+}
+
+pub(super) async fn receive(
+    request: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<HttpState>,
+) -> HttpResponse {
+    let started = Instant::now();
+    let headers = request.headers();
+
+    let (bytes, result) = match read_body(headers, payload).await {
+        Ok(body) => (body.len(), accept(&state, headers, &body).await),
+        Err(error) => (0, Err(error)),
+    };
+
+    let outcome = match &result {
+        Ok(receipt) => receipt.verdict.outcome(),
+        Err(error) => error.outcome(),
+    };
+    metrics::counter!("tripwire_webhooks_total", "outcome" => outcome).increment(1);
+    match result {
+        Ok(receipt) => {
+            receipt.log(started.elapsed());
+            receipt.verdict.answer()
+        }
+        Err(error) => {
+            error.log(claimed_id(headers), bytes);
+            error.answer()
+        }
+    }
+}
+
+/// Size and type are looked at first: what they refuse is not read.
+async fn read_body(headers: &HeaderMap, payload: web::Payload) -> Result<web::Bytes, WebhookError> {
+    if announced_length(headers).is_some_and(|length| length > MAX_BODY_BYTES) {
+        return Err(WebhookError::TooLarge);
+    }
+    if !is_json(headers) {
+        return Err(WebhookError::UnsupportedType);
+    }
+    timeout(BODY_TIMEOUT, payload.to_bytes_limited(MAX_BODY_BYTES))
+        .await
+        .map_err(|_| WebhookError::TooSlow)?
+        .map_err(|_| WebhookError::TooLarge)?
+        .map_err(|_| WebhookError::Incomplete)
+}
+
+fn announced_length(headers: &HeaderMap) -> Option<usize> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn accept(
+    state: &HttpState,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Receipt, WebhookError> {
+    let delivery = match state.verifier.verify(headers, body, state.clock.now())? {
+        Proof::Signature { id } => id.to_owned(),
+        Proof::Token => format!("bearer-{}", Uuid::new_v4()),
+    };
+    let verdict = match parse(body)? {
+        Event::Inserted(row) => store(state, row, delivery.clone()).await?,
+        Event::Other(why) => Verdict::Ignored(why),
+    };
+    Ok(Receipt { delivery, verdict })
+}
+
+async fn store(state: &HttpState, row: RowId, delivery: String) -> Result<Verdict, WebhookError> {
+    let arrival = Arrival {
+        row,
+        source: Source::Webhook { delivery },
+    };
+    let stored = state.inbox.store(vec![arrival]).await?;
+    Ok(if stored.contains(&Stored::Duplicate) {
+        Verdict::Duplicate(row)
+    } else {
+        Verdict::Accepted(row)
+    })
+}
+
+/// A delivery that we believe, and what became of it.
+#[derive(Debug)]
+struct Receipt {
+    delivery: String,
+    verdict: Verdict,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Verdict {
+    Accepted(RowId),
+    Duplicate(RowId),
+    Ignored(NotOurs),
+}
+
+impl Receipt {
+    fn log(&self, took: Duration) {
+        let delivery = &self.delivery;
+        let outcome = self.verdict.outcome();
+        let duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
+        match self.verdict {
+            Verdict::Accepted(row) | Verdict::Duplicate(row) => {
+                info!(delivery, %row, outcome, duration_ms, "webhook.receive");
+            }
+            Verdict::Ignored(why) => {
+                let reason = why.as_str();
+                info!(delivery, reason, outcome, duration_ms, "webhook.receive");
+            }
+        }
+    }
+}
+
+impl Verdict {
+    /// The `status` of the answer, and the label it is counted under.
+    fn outcome(self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Duplicate(_) => "duplicate",
+            Self::Ignored(_) => "ignored",
+        }
+    }
+
+    fn answer(self) -> HttpResponse {
+        let status = self.outcome();
+        match self {
+            Self::Accepted(_) | Self::Duplicate(_) => {
+                HttpResponse::Accepted().json(json!({ "status": status }))
+            }
+            Self::Ignored(why) => {
+                HttpResponse::Ok().json(json!({ "status": status, "reason": why.as_str() }))
+            }
+        }
+    }
+}
+
+/// Why a delivery was not taken. No variant quotes the sender.
+#[derive(Debug, thiserror::Error)]
+enum WebhookError {
+    #[error("the body is longer than {MAX_BODY_BYTES} bytes")]
+    TooLarge,
+    #[error("the content type is not application/json")]
+    UnsupportedType,
+    #[error("the body did not arrive in time")]
+    TooSlow,
+    #[error("the body broke off")]
+    Incomplete,
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+}
+
+impl WebhookError {
+    /// The label it is counted under.
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::UnsupportedType => "unsupported_type",
+            Self::TooSlow | Self::Incomplete | Self::Malformed(_) => "malformed",
+            Self::Signature(SignatureError::TooOld { .. } | SignatureError::TooNew { .. }) => {
+                "refused_stale"
+            }
+            Self::Signature(_) => "refused_signature",
+            Self::Inbox(_) => "unavailable",
+        }
+    }
+
+    fn log(&self, delivery: Option<&str>, bytes: usize) {
+        let outcome = self.outcome();
+        match self {
+            Self::Inbox(cause) => {
+                let reason = chain(cause);
+                error!(
+                    delivery,
+                    outcome, reason, bytes, "a webhook could not be stored"
+                );
+            }
+            Self::TooLarge
+            | Self::UnsupportedType
+            | Self::TooSlow
+            | Self::Incomplete
+            | Self::Signature(_)
+            | Self::Malformed(_) => {
+                warn!(delivery, outcome, reason = ?self, bytes, "webhook refused: {self}");
+            }
+        }
+    }
+
+    fn answer(&self) -> HttpResponse {
+        match self {
+            Self::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE),
+            Self::UnsupportedType => problem(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::TooSlow => problem(StatusCode::REQUEST_TIMEOUT),
+            Self::Incomplete | Self::Malformed(_) => problem(StatusCode::BAD_REQUEST),
+            Self::Signature(_) => problem(StatusCode::UNAUTHORIZED),
+            Self::Inbox(_) => {
+                let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE);
+                let headers = answer.headers_mut();
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+                answer
+            }
+        }
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// What a genuine delivery tells.
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    Inserted(RowId),
+    Other(NotOurs),
+}
+
+/// Why an event is none of our business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NotOurs {
+    Schema,
+    Table,
+    Type,
+}
+
+impl NotOurs {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Schema => "another schema",
+            Self::Table => "another table",
+            Self::Type => "not an insert",
+        }
+    }
+}
+
+/// What is wrong with the body of a genuine delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Malformed {
+    /// The parser's own message quotes the body, so only the place is kept.
+    #[error("the body is not JSON (column {column})")]
+    NotJson { column: usize },
+    #[error("the body is not an event of Supabase (column {column})")]
+    NotAnEvent { column: usize },
+    #[error("record.id is missing or not a uuid")]
+    NoRowId,
+}
+
+/// `{"type":"INSERT","table":"tripwire_users","schema":"public","record":{"id":…},"old_record":null}`; a dashboard hook
+/// sends every column, and `record` is null for a delete.
+#[derive(Deserialize)]
+struct Payload {
+    r#type: String,
+    schema: String,
+    table: String,
+    record: Option<Record>,
+}
+
+/// Rows of other tables come by too, so `id` may be anything until the table is known.
+#[derive(Deserialize)]
+struct Record {
+    id: Option<Value>,
+}
+
+fn parse(body: &[u8]) -> Result<Event, Malformed> {
+    let payload: Payload = serde_json::from_slice(body).map_err(|error| {
+        let column = error.column();
+        match error.classify() {
+            Category::Syntax | Category::Eof | Category::Io => Malformed::NotJson { column },
+            Category::Data => Malformed::NotAnEvent { column },
+        }
+    })?;
+    if payload.schema != SCHEMA {
+        return Ok(Event::Other(NotOurs::Schema));
+    }
+    if payload.table != TABLE {
+        return Ok(Event::Other(NotOurs::Table));
+    }
+    if payload.r#type != "INSERT" {
+        return Ok(Event::Other(NotOurs::Type));
+    }
+    payload
+        .record
+        .and_then(|record| record.id)
+        .and_then(|id| id.as_str()?.parse().ok())
+        .map(Event::Inserted)
+        .ok_or(Malformed::NoRowId)
+}
+
+#[cfg(test)]
+mod tests;
