@@ -16,4 +16,5 @@ pub mod http;
 pub mod inbox;
 
 /// The neighbours.
+pub mod amocrm;
 pub mod tls;

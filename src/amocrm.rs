@@ -1,0 +1,496 @@
+//! amoCRM's API v4: typed calls, one request each, and what an error means for the work at hand.
+//!
+//! Chunking, repeating and looking-before-repeating belong to the engine; this client never repeats a request.
+
+mod error;
+mod many;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod transport;
+mod wire;
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use reqwest::Method;
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::domain::{ContactId, DealId, Email, NoteId, Phone, PipelineId, SharedClock, StageId};
+
+pub use error::{AmoError, ItemProblem, Problem};
+use transport::{Read, Transport, Write};
+use wire::{Items, Listing};
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The account's own host, for example `https://school.amocrm.ru`. Never derived from the token.
+    pub base_url: Url,
+    pub token: SecretString,
+    /// 1 to 7.
+    pub requests_per_second: NonZeroU32,
+    /// Somebody with this token may have used up the last second: our own former process, after a restart.
+    pub assume_full_window: bool,
+    pub timeouts: Timeouts,
+    /// PEM certificates trusted beside the system's (tests with a local authority).
+    pub extra_roots: Vec<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Whole answer to a read.
+    pub read: Duration,
+    /// Whole answer to a write (20 s: what the ambiguity rules of the engine reckon with).
+    pub write: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub id: i64,
+    pub name: String,
+    pub subdomain: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pipeline {
+    pub id: PipelineId,
+    pub name: String,
+    pub is_archive: bool,
+    pub stages: Vec<Stage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    pub id: StageId,
+    pub name: String,
+    pub sort: i64,
+    /// The incoming ("unsorted") stage cannot be a target.
+    pub is_unsorted: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    pub id: ContactId,
+    /// All sound EMAIL values, normalised.
+    pub emails: Vec<Email>,
+    /// Whether there is any EMAIL value at all, sound or not.
+    pub has_email: bool,
+    pub phones: Vec<Phone>,
+    /// Ids only; deleted deals and deals of other pipelines may be among them.
+    pub deals: Vec<DealId>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deal {
+    pub id: DealId,
+    pub name: String,
+    pub pipeline: PipelineId,
+    pub stage: StageId,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub closed_at: Option<Timestamp>,
+    pub is_deleted: bool,
+    pub contacts: Vec<ContactId>,
+    pub main_contact: Option<ContactId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub id: NoteId,
+    pub deal: DealId,
+    /// Empty for notes that are not plain text.
+    pub text: String,
+}
+
+/// The hits of a full-text search. The caller compares: a hit is not a match.
+#[derive(Debug, Clone)]
+pub struct Search {
+    pub hits: Vec<Contact>,
+    /// `false`: cut off at the page cap, so a miss is unknown, not missing.
+    pub complete: bool,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub contacts: Vec<Contact>,
+    /// No page follows.
+    pub is_last: bool,
+}
+
+/// Where a deal goes. Pipeline and stage always travel together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    pub pipeline: PipelineId,
+    pub stage: StageId,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewDeal {
+    pub name: String,
+    pub price: Option<i64>,
+    pub contact: ContactId,
+}
+
+/// A deal with a contact that does not exist yet.
+#[derive(Debug, Clone)]
+pub struct NewDealAndContact {
+    pub deal_name: String,
+    pub price: Option<i64>,
+    pub contact_name: String,
+    pub email: Email,
+    /// As the row has it.
+    pub phone: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewNote {
+    pub deal: DealId,
+    pub text: String,
+}
+
+/// A client for one account; clones share connections and throttle.
+#[derive(Debug, Clone)]
+pub struct AmoCrm {
+    transport: Arc<Transport>,
+    is_patient: bool,
+}
+
+/// Most ids in one `filter[id]` (keeps the URL well under 8 KB).
+pub const IDS_PER_READ: usize = 100;
+/// amoCRM's own cap for deals made together with contacts.
+pub const COMPLEX_PER_WRITE: usize = 50;
+
+/// Items of a full page: amoCRM's maximum. Asked for more, or for nothing, it answers 50.
+const PAGE: usize = 250;
+/// A search that needs more pages than this is too vague to be worth them.
+const SEARCH_PAGES: u32 = 4;
+/// Of a list about [`IDS_PER_READ`] ids: 100 notes on every deal.
+const MOST_PAGES: u32 = 40;
+/// amoCRM answers an empty search with the whole account, and a short one with much of it.
+const SHORTEST_SEARCH: usize = 6;
+
+type Query = Vec<(&'static str, String)>;
+
+impl AmoCrm {
+    /// Fails on what no request could be sent with: an unreadable certificate, an address without a host, a token
+    /// that cannot stand in a header.
+    pub fn new(settings: Settings, clock: SharedClock) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            transport: Arc::new(Transport::new(settings, clock)?),
+            is_patient: false,
+        })
+    }
+
+    /// The same client, whose reads let others go first: for long work that nobody waits for yet.
+    #[must_use]
+    pub fn patient(&self) -> Self {
+        Self {
+            is_patient: true,
+            ..self.clone()
+        }
+    }
+
+    /// When the latest requests were sent, oldest first.
+    #[must_use]
+    pub fn send_stamps(&self) -> Vec<Instant> {
+        self.transport.send_stamps()
+    }
+
+    /// Lets a client that was refused (401, 402, 403) send again.
+    pub fn forgive(&self) {
+        self.transport.forgive();
+    }
+
+    pub async fn account(&self) -> Result<Account, AmoError> {
+        let read = Read {
+            route: "account",
+            path: "account",
+            query: &[],
+            is_patient: self.is_patient,
+        };
+        let account: Option<wire::RawAccount> = self.transport.read(&read).await?;
+        account
+            .map(Account::from)
+            .ok_or(AmoError::Malformed { what: "no account" })
+    }
+
+    pub async fn pipelines(&self) -> Result<Vec<Pipeline>, AmoError> {
+        let pipelines = self
+            .page::<wire::Pipelines>("pipelines", "leads/pipelines", Query::new(), 1)
+            .await?;
+        Ok(pipelines.items.into_iter().map(Pipeline::from).collect())
+    }
+
+    /// Full-text search of contacts with their deals (one request per page, few pages).
+    ///
+    /// A text under six characters is not sent; nothing is then known.
+    pub async fn search_contacts(&self, text: &str) -> Result<Search, AmoError> {
+        let text = text.trim();
+        let mut search = Search {
+            hits: Vec::new(),
+            complete: false,
+        };
+        if text.chars().count() < SHORTEST_SEARCH {
+            return Ok(search);
+        }
+        for page in 1..=SEARCH_PAGES {
+            let query = vec![("query", text.to_owned()), ("with", "leads".to_owned())];
+            let found = self.contact_page("contacts.search", query, page).await?;
+            search.hits.extend(found.contacts);
+            if found.is_last {
+                search.complete = true;
+                break;
+            }
+        }
+        Ok(search)
+    }
+
+    /// At most [`IDS_PER_READ`] ids; missing ones are simply absent. Main store, not the search index.
+    pub async fn contacts(&self, ids: &[ContactId]) -> Result<Vec<Contact>, AmoError> {
+        let Some(mut query) = by_ids("filter[id][]", ids.iter().map(|id| id.get())) else {
+            return Ok(Vec::new());
+        };
+        query.push(("with", "leads".to_owned()));
+        let found = self
+            .all::<wire::Contacts>("contacts.by_id", "contacts", &query, |contact| {
+                ids.contains(&ContactId::new(contact.id))
+            })
+            .await?;
+        Ok(alive(found).collect())
+    }
+
+    /// Highest ids first; pages from 1. Main store.
+    pub async fn newest_contacts(&self, page: u32) -> Result<Page, AmoError> {
+        let query = vec![
+            ("order[id]", "desc".to_owned()),
+            ("with", "leads".to_owned()),
+        ];
+        self.contact_page("contacts.newest", query, page).await
+    }
+
+    /// Latest changes first; pages from 1.
+    pub async fn changed_contacts(&self, page: u32) -> Result<Page, AmoError> {
+        let query = vec![
+            ("order[updated_at]", "desc".to_owned()),
+            ("with", "leads".to_owned()),
+        ];
+        self.contact_page("contacts.changed", query, page).await
+    }
+
+    /// At most [`IDS_PER_READ`] ids; deleted and missing ones are absent.
+    pub async fn deals(&self, ids: &[DealId]) -> Result<Vec<Deal>, AmoError> {
+        let Some(mut query) = by_ids("filter[id][]", ids.iter().map(|id| id.get())) else {
+            return Ok(Vec::new());
+        };
+        query.push(("with", "contacts".to_owned()));
+        let found = self
+            .all::<wire::Deals>("deals.by_id", "leads", &query, |deal| {
+                ids.contains(&DealId::new(deal.id))
+            })
+            .await?;
+        let deals = found.into_iter().map(Deal::from);
+        Ok(deals.filter(|deal| !deal.is_deleted).collect())
+    }
+
+    /// All plain notes of these deals (at most [`IDS_PER_READ`]; pages until the end).
+    pub async fn notes(&self, deals: &[DealId]) -> Result<Vec<Note>, AmoError> {
+        let Some(mut query) = by_ids("filter[entity_id][]", deals.iter().map(|id| id.get())) else {
+            return Ok(Vec::new());
+        };
+        query.push(("filter[note_type][]", "common".to_owned()));
+        query.push(("order[id]", "asc".to_owned()));
+        let notes = self
+            .all::<wire::Notes>("notes.by_deal", "leads/notes", &query, |note| {
+                deals.contains(&DealId::new(note.entity_id))
+            })
+            .await?;
+        Ok(notes.into_iter().map(Note::from).collect())
+    }
+
+    // Writes: not begun after `begin_by`. Answers are in the order of the request; `None` = not in the answer.
+
+    pub async fn move_deals(
+        &self,
+        deals: &[DealId],
+        target: Target,
+        begin_by: Instant,
+    ) -> Result<Vec<Option<DealId>>, AmoError> {
+        if deals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let write = Write {
+            route: "deals.move",
+            method: Method::PATCH,
+            path: "leads",
+            body: &wire::moved_deals(deals, target),
+            deals,
+            begin_by,
+        };
+        let answer: wire::MovedDeals = self.transport.write(&write).await?;
+        answer.in_order(deals).ok_or(AmoError::Malformed {
+            what: "neither deals nor errors",
+        })
+    }
+
+    pub async fn create_deals(
+        &self,
+        deals: &[NewDeal],
+        target: Target,
+        begin_by: Instant,
+    ) -> Result<Vec<Option<DealId>>, AmoError> {
+        if deals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let body = wire::created_deals(deals, target);
+        let write = post("deals.create", "leads", &body, begin_by);
+        let answer: wire::CreatedDeals = self.transport.write(&write).await?;
+        Ok(answer.in_order(deals.len()))
+    }
+
+    /// At most [`COMPLEX_PER_WRITE`].
+    pub async fn create_deals_and_contacts(
+        &self,
+        deals: &[NewDealAndContact],
+        target: Target,
+        begin_by: Instant,
+    ) -> Result<Vec<Option<(DealId, ContactId)>>, AmoError> {
+        debug_assert!(deals.len() <= COMPLEX_PER_WRITE);
+        if deals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let body = wire::created_with_contacts(deals, target);
+        let write = post(
+            "deals.create_with_contact",
+            "leads/complex",
+            &body,
+            begin_by,
+        );
+        let answer: wire::CreatedWithContacts = self.transport.write(&write).await?;
+        Ok(answer.in_order(deals.len()))
+    }
+
+    pub async fn add_notes(
+        &self,
+        notes: &[NewNote],
+        begin_by: Instant,
+    ) -> Result<Vec<Option<NoteId>>, AmoError> {
+        if notes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let body = wire::added_notes(notes);
+        let write = post("notes.add", "leads/notes", &body, begin_by);
+        let answer: wire::AddedNotes = self.transport.write(&write).await?;
+        Ok(answer.in_order(notes.len()))
+    }
+
+    async fn contact_page(
+        &self,
+        route: &'static str,
+        query: Query,
+        page: u32,
+    ) -> Result<Page, AmoError> {
+        let found = self
+            .page::<wire::Contacts>(route, "contacts", query, page)
+            .await?;
+        Ok(Page {
+            contacts: alive(found.items).collect(),
+            is_last: found.is_last,
+        })
+    }
+
+    async fn page<E>(
+        &self,
+        route: &'static str,
+        path: &str,
+        mut query: Query,
+        page: u32,
+    ) -> Result<RawPage<E::Item>, AmoError>
+    where
+        E: Items + DeserializeOwned,
+    {
+        query.push(("limit", PAGE.to_string()));
+        query.push(("page", page.to_string()));
+        let read = Read {
+            route,
+            path,
+            query: &query,
+            is_patient: self.is_patient,
+        };
+        let Some(listing) = self.transport.read::<Listing<E>>(&read).await? else {
+            return Ok(RawPage {
+                items: Vec::new(),
+                is_last: true,
+            });
+        };
+        let names_next = listing.names_next();
+        let items = listing.embedded.items();
+        Ok(RawPage {
+            is_last: items.len() < PAGE && !names_next,
+            items,
+        })
+    }
+
+    /// All pages of a list that a filter keeps short. `belongs` checks that amoCRM obeyed: an ignored filter
+    /// answers the whole account.
+    async fn all<E>(
+        &self,
+        route: &'static str,
+        path: &str,
+        query: &Query,
+        belongs: impl Fn(&E::Item) -> bool,
+    ) -> Result<Vec<E::Item>, AmoError>
+    where
+        E: Items + DeserializeOwned,
+    {
+        let mut items = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let found = self.page::<E>(route, path, query.clone(), page).await?;
+            let before = items.len() + found.items.len();
+            items.extend(found.items.into_iter().filter(&belongs));
+            if found.is_last {
+                return Ok(items);
+            }
+            if items.len() < before {
+                break;
+            }
+        }
+        Err(AmoError::Malformed {
+            what: "a list that ignores its filter",
+        })
+    }
+}
+
+struct RawPage<T> {
+    items: Vec<T>,
+    is_last: bool,
+}
+
+fn alive(contacts: Vec<wire::RawContact>) -> impl Iterator<Item = Contact> {
+    let alive = contacts.into_iter().filter(|contact| !contact.is_deleted);
+    alive.map(Contact::from)
+}
+
+/// `None` for no ids: an empty filter would mean everybody.
+fn by_ids(filter: &'static str, ids: impl ExactSizeIterator<Item = i64>) -> Option<Query> {
+    debug_assert!(ids.len() <= IDS_PER_READ);
+    let query: Query = ids.map(|id| (filter, id.to_string())).collect();
+    (!query.is_empty()).then_some(query)
+}
+
+fn post<'a, B>(route: &'static str, path: &'a str, body: &'a B, begin_by: Instant) -> Write<'a, B> {
+    Write {
+        route,
+        method: Method::POST,
+        path,
+        body,
+        deals: &[],
+        begin_by,
+    }
+}

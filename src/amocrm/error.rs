@@ -1,0 +1,134 @@
+//! What can go wrong with one request, and what that means for the work at hand.
+
+use std::{fmt, time::Duration};
+
+use crate::domain::{Disposition, HaltCause};
+
+/// What went wrong with one request. No variant carries a URL, a body or a token.
+#[derive(Debug, thiserror::Error)]
+pub enum AmoError {
+    /// The throttle had no room before the write's deadline; nothing was sent.
+    #[error("amoCRM was not asked: its turn would have come too late")]
+    TooLate,
+    /// No connection; nothing was sent. `untrusted` = the certificate was refused.
+    #[error("amoCRM cannot be reached{}", if *.untrusted { ": its certificate is not trusted" } else { "" })]
+    NotSent {
+        untrusted: bool,
+        source: reqwest::Error,
+    },
+    /// Sent, but no (whole) answer came: a write may have been applied, now or later.
+    #[error("amoCRM did not answer")]
+    NoAnswer { source: reqwest::Error },
+    /// `retry_after` is what amoCRM named, if it did, cut to ten minutes.
+    #[error("amoCRM asks to slow down (429)")]
+    Throttled { retry_after: Option<Duration> },
+    #[error("amoCRM refuses the token (401)")]
+    Unauthorized,
+    #[error("amoCRM says the subscription is not paid (402)")]
+    PaymentRequired,
+    #[error("amoCRM forbids the request (403)")]
+    Forbidden,
+    /// 400 and other 4xx about what was sent.
+    #[error("amoCRM rejects the request ({status}): {problem}")]
+    Rejected { status: u16, problem: Problem },
+    #[error("amoCRM failed ({status})")]
+    Server { status: u16 },
+    /// A status that the API does not name, redirects among them.
+    #[error("amoCRM answered with an unexpected status ({status})")]
+    Unexpected { status: u16 },
+    /// A success whose body is not what the API promises: a write was probably applied.
+    #[error("amoCRM answered something that is not its API ({what})")]
+    Malformed { what: &'static str },
+}
+
+/// What amoCRM found wrong with a request: codes and paths, never values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problem {
+    pub items: Vec<ItemProblem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemProblem {
+    /// Position in the request, if amoCRM said which.
+    pub index: Option<usize>,
+    /// For example `NotSupportedChoice`.
+    pub code: String,
+    /// For example `status_id`.
+    pub path: String,
+}
+
+/// A batch of 250 may have 250 problems; a log line need not.
+const SHOWN: usize = 5;
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.items.is_empty() {
+            return f.write_str("no details");
+        }
+        for (position, item) in self.items.iter().take(SHOWN).enumerate() {
+            let comma = if position == 0 { "" } else { ", " };
+            write!(f, "{comma}{} {}", item.path, item.code)?;
+        }
+        match self.items.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+impl ItemProblem {
+    /// The pipeline or the stage is not one that the account has (or is its unsorted stage).
+    fn is_about_stage(&self) -> bool {
+        let field = self.path.rsplit('.').next().unwrap_or_default();
+        self.code == "NotSupportedChoice" && matches!(field, "status_id" | "pipeline_id")
+    }
+}
+
+impl AmoError {
+    #[deny(clippy::wildcard_enum_match_arm)]
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        let halt = |cause| Disposition::Halt { cause, patience: 1 };
+        match self {
+            Self::TooLate
+            | Self::NotSent { .. }
+            | Self::NoAnswer { .. }
+            | Self::Server { .. }
+            | Self::Unexpected { .. }
+            | Self::Malformed { .. } => Disposition::Retry { after: None },
+            Self::Throttled { retry_after } => Disposition::Retry {
+                after: *retry_after,
+            },
+            Self::Unauthorized => halt(HaltCause::AmocrmToken),
+            Self::PaymentRequired => halt(HaltCause::AmocrmPayment),
+            Self::Forbidden => halt(HaltCause::AmocrmForbidden),
+            Self::Rejected { problem, .. } => {
+                if problem.items.iter().any(ItemProblem::is_about_stage) {
+                    halt(HaltCause::AmocrmStage)
+                } else {
+                    Disposition::Park
+                }
+            }
+        }
+    }
+
+    /// The request was certainly not carried out: a write may be sent again without looking.
+    #[deny(clippy::wildcard_enum_match_arm)]
+    #[must_use]
+    pub fn was_not_applied(&self) -> bool {
+        match self {
+            Self::TooLate
+            | Self::NotSent { .. }
+            | Self::Throttled { .. }
+            | Self::Unauthorized
+            | Self::PaymentRequired
+            | Self::Forbidden => true,
+            // Of a rejected batch, the sound items may have been carried out.
+            Self::Rejected { .. }
+            | Self::NoAnswer { .. }
+            | Self::Server { .. }
+            | Self::Unexpected { .. }
+            | Self::Malformed { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One gate before every request to amoCRM, shared by all work: first come, first served, in its pace.
+
+mod pace;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    num::NonZeroU32,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+pub(super) use pace::LONGEST_PAUSE;
+use pace::Pace;
+
+/// How many send stamps are remembered.
+const STAMPS: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct Throttle {
+    state: Mutex<State>,
+    /// Whoever holds this is next; the others stand in line (tokio's mutex is fair).
+    next: tokio::sync::Mutex<()>,
+    /// A line before the line, for those who are in no hurry: only its head stands in the other.
+    patient: tokio::sync::Mutex<()>,
+    /// Those in line, the next one included.
+    in_line: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct State {
+    pace: Pace,
+    /// Once refused, nobody is let through until somebody forgives it.
+    refusal: Option<Refusal>,
+    stamps: VecDeque<Instant>,
+}
+
+/// Why there is no turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// It would come after the moment by which the request has to begin.
+    TooLate,
+    /// An earlier request was refused, in a way that this one would be too.
+    Refused(Refusal),
+}
+
+/// An answer that concerns every request: asking on, in spite of it, is what gets an account banned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Unauthorized,
+    PaymentRequired,
+    Forbidden,
+}
+
+/// Leave to send one request, now.
+#[derive(Debug)]
+#[must_use = "a turn is used up once it is given"]
+pub(super) struct Turn<'a> {
+    throttle: &'a Throttle,
+    number: u64,
+}
+
+impl Throttle {
+    pub(super) fn new(rate: NonZeroU32, assume_full_window: bool) -> Self {
+        Self {
+            state: Mutex::new(State {
+                pace: Pace::new(rate, assume_full_window, Instant::now()),
+                refusal: None,
+                stamps: VecDeque::new(),
+            }),
+            next: tokio::sync::Mutex::new(()),
+            patient: tokio::sync::Mutex::new(()),
+            in_line: AtomicUsize::new(0),
+        }
+    }
+
+    /// Waits for a turn. Dropping the future leaves the line and uses up nothing: a turn is taken only in the
+    /// moment in which it is given.
+    pub(super) async fn acquire(&self, begin_by: Option<Instant>) -> Result<Turn<'_>, Denied> {
+        let asked = Instant::now();
+        let place = Place::take(&self.in_line);
+        let _next = match begin_by {
+            None => self.next.lock().await,
+            Some(limit) => {
+                let turn = self.state().pace.turn_after(place.ahead, asked, limit);
+                if turn > limit {
+                    return Err(Denied::TooLate);
+                }
+                timeout_at(limit, self.next.lock())
+                    .await
+                    .map_err(|_| Denied::TooLate)?
+            }
+        };
+        loop {
+            let ready = {
+                let mut state = self.state();
+                if let Some(refusal) = state.refusal {
+                    return Err(Denied::Refused(refusal));
+                }
+                let now = Instant::now();
+                let ready = state.pace.ready_at(now).max(now);
+                if begin_by.is_some_and(|limit| ready > limit) {
+                    return Err(Denied::TooLate);
+                }
+                if ready == now {
+                    let number = state.pace.take(asked, now);
+                    return Ok(Turn {
+                        throttle: self,
+                        number,
+                    });
+                }
+                ready
+            };
+            // Looks again afterwards: a 429 may have come meanwhile. Nothing ever makes the turn come earlier
+            // by more than the slow time's end, which is not worth waking for.
+            sleep_until(ready).await;
+        }
+    }
+
+    /// As [`Throttle::acquire`], but however many are patient, at most one of them is ahead of anybody else.
+    pub(super) async fn acquire_patiently(&self) -> Result<Turn<'_>, Denied> {
+        let _head = self.patient.lock().await;
+        self.acquire(None).await
+    }
+
+    /// A 429 for the request sent at `sent_at`.
+    pub(super) fn slow_down(&self, sent_at: Instant, named: Option<Duration>) {
+        self.state().pace.refused(sent_at, Instant::now(), named);
+    }
+
+    /// Turns away whoever stands in line, and whoever comes, until the refusal is forgiven.
+    pub(super) fn turn_away(&self, refusal: Refusal) {
+        self.state().refusal = Some(refusal);
+    }
+
+    pub(super) fn forgive(&self) {
+        self.state().refusal = None;
+    }
+
+    /// Any other answer than a 429.
+    pub(super) fn answered(&self, sent_at: Instant) {
+        self.state().pace.answered(sent_at);
+    }
+
+    pub(super) fn stamps(&self) -> Vec<Instant> {
+        self.state().stamps.iter().copied().collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    /// To be called in the last moment before sending: what is counted is when requests went, not when they might.
+    pub(super) fn sent(self) -> Instant {
+        let mut state = self.throttle.state();
+        let now = Instant::now();
+        state.pace.sent(self.number, now);
+        if state.stamps.len() == STAMPS {
+            state.stamps.pop_front();
+        }
+        state.stamps.push_back(now);
+        now
+    }
+}
+
+/// A place in the line, left when dropped.
+struct Place<'a> {
+    in_line: &'a AtomicUsize,
+    ahead: usize,
+}
+
+impl<'a> Place<'a> {
+    fn take(in_line: &'a AtomicUsize) -> Self {
+        let ahead = in_line.fetch_add(1, Ordering::Relaxed);
+        Self { in_line, ahead }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.in_line.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,149 @@
+//! When the next request may go. Pure: it is told the time and never asks.
+
+use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
+
+use tokio::time::Instant;
+
+/// amoCRM counts 7 requests a second; its second is not ours, hence the margin.
+pub(in crate::amocrm) const WINDOW: Duration = Duration::from_millis(1050);
+/// After idleness so many may go at once; whoever follows is spaced evenly.
+pub(in crate::amocrm) const BURST: u32 = 4;
+/// No pause is longer, whatever the peer names: a mistaken header must not stop us for a day.
+pub(in crate::amocrm) const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+/// For so long after a 429's pause the rate is halved.
+pub(super) const SLOW_FOR: Duration = Duration::from_mins(10);
+/// Pauses grow 1, 2, 4 … 32 s: one more second was seen to be not enough (reference, section 3).
+const MOST_DOUBLINGS: u32 = 5;
+
+#[derive(Debug, Clone)]
+pub(super) struct Pace {
+    started: Instant,
+    full_rate: usize,
+    /// The latest sends, oldest first, never more than `full_rate`.
+    sends: VecDeque<Instant>,
+    /// All sends so far: the number of the latest one.
+    count: u64,
+    /// When the burst is whole again (the "theoretical arrival time" of a leaky bucket).
+    rested_at: Instant,
+    paused_until: Option<Instant>,
+    slow_until: Option<Instant>,
+    /// 429s in a row; those that were in flight together count once.
+    refusals: u32,
+    refused_at: Option<Instant>,
+}
+
+impl Pace {
+    /// `assume_full_window`: somebody with our token may have used up the last second (our own former process).
+    pub(super) fn new(rate: NonZeroU32, assume_full_window: bool, now: Instant) -> Self {
+        let full_rate = usize::try_from(rate.get()).unwrap_or(usize::MAX);
+        let mut pace = Self {
+            started: now,
+            full_rate,
+            sends: VecDeque::new(),
+            count: 0,
+            rested_at: now,
+            paused_until: None,
+            slow_until: None,
+            refusals: 0,
+            refused_at: None,
+        };
+        if assume_full_window {
+            pace.sends.extend(std::iter::repeat_n(now, full_rate));
+            pace.rested_at = now + pace.interval(now) * pace.burst(now);
+        }
+        pace
+    }
+
+    /// Sends allowed in any [`WINDOW`] at this moment.
+    pub(super) fn rate(&self, now: Instant) -> usize {
+        if self.slow_until.is_some_and(|until| now < until) {
+            (self.full_rate / 2).max(1)
+        } else {
+            self.full_rate
+        }
+    }
+
+    fn interval(&self, now: Instant) -> Duration {
+        WINDOW / u32::try_from(self.rate(now)).unwrap_or(u32::MAX)
+    }
+
+    fn burst(&self, now: Instant) -> u32 {
+        u32::try_from(self.rate(now)).unwrap_or(BURST).min(BURST)
+    }
+
+    /// Since when, or from when on, the next send is allowed, as things stand.
+    pub(super) fn ready_at(&self, now: Instant) -> Instant {
+        let credit = self.interval(now) * (self.burst(now) - 1);
+        let spaced = self.rested_at.checked_sub(credit).unwrap_or(self.started);
+        let window = self
+            .sends
+            .len()
+            .checked_sub(self.rate(now))
+            .map_or(self.started, |oldest| self.sends[oldest] + WINDOW);
+        let paused = self.paused_until.unwrap_or(self.started);
+        spaced.max(window).max(paused)
+    }
+
+    /// Uses up a turn at `now`, for somebody who has waited since `asked`. Answers the number of the send.
+    pub(super) fn take(&mut self, asked: Instant, now: Instant) -> u64 {
+        let (interval, burst) = (self.interval(now), self.burst(now));
+        let ready = self.ready_at(now);
+        if ready > asked {
+            // Held back by the window or a pause: that was no idleness, so it earns no new burst.
+            self.rested_at = self.rested_at.max(ready + interval * (burst - 1));
+        }
+        self.rested_at = self.rested_at.max(now) + interval;
+        if self.sends.len() == self.full_rate {
+            self.sends.pop_front();
+        }
+        self.sends.push_back(now);
+        self.count += 1;
+        self.count
+    }
+
+    /// The send of that number went out at `now`, a little after its turn was taken.
+    pub(super) fn sent(&mut self, number: u64, now: Instant) {
+        let age = usize::try_from(self.count - number).unwrap_or(usize::MAX);
+        if let Some(index) = self.sends.len().checked_sub(age.saturating_add(1)) {
+            self.sends[index] = self.sends[index].max(now);
+        }
+    }
+
+    /// When a newcomer's turn would come with `ahead` others before it. Stops counting once past `limit`.
+    pub(super) fn turn_after(&self, ahead: usize, now: Instant, limit: Instant) -> Instant {
+        let mut pace = self.clone();
+        let mut at = now.max(pace.ready_at(now));
+        for _ in 0..ahead {
+            if at > limit {
+                break;
+            }
+            pace.take(now, at);
+            at = at.max(pace.ready_at(at));
+        }
+        at
+    }
+
+    /// A 429 for the request sent at `sent_at`: nobody sends for a while, then everybody sends more slowly.
+    pub(super) fn refused(&mut self, sent_at: Instant, now: Instant, named: Option<Duration>) {
+        if self.refused_at.is_none_or(|before| sent_at > before) {
+            self.refused_at = Some(now);
+            self.refusals = self.refusals.saturating_add(1);
+        }
+        let doublings = self.refusals.saturating_sub(1).min(MOST_DOUBLINGS);
+        let growing = Duration::from_secs(1 << doublings);
+        let pause = named.unwrap_or(growing).max(growing).min(LONGEST_PAUSE);
+        let until = self
+            .paused_until
+            .map_or(now + pause, |before| before.max(now + pause));
+        self.paused_until = Some(until);
+        self.slow_until = Some(until + SLOW_FOR);
+    }
+
+    /// The request sent at `sent_at` was answered, and not with a 429.
+    pub(super) fn answered(&mut self, sent_at: Instant) {
+        if self.refused_at.is_some_and(|at| sent_at > at) {
+            self.refused_at = None;
+            self.refusals = 0;
+        }
+    }
+}

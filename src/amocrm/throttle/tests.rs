@@ -1,0 +1,526 @@
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use tokio::time::{Instant, advance};
+
+use super::{
+    Denied, Refusal, Throttle,
+    pace::{BURST, LONGEST_PAUSE, Pace, SLOW_FOR, WINDOW},
+};
+
+fn rate(per_window: u32) -> NonZeroU32 {
+    NonZeroU32::new(per_window).unwrap()
+}
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// The line in front of the pace: arrivals are served in order, each as early as allowed.
+struct Line {
+    pace: Pace,
+    start: Instant,
+    last: Instant,
+}
+
+impl Line {
+    fn new(per_window: u32, assume_full_window: bool) -> Self {
+        let start = Instant::now();
+        Self {
+            pace: Pace::new(rate(per_window), assume_full_window, start),
+            start,
+            last: start,
+        }
+    }
+
+    /// Answers when the arrival's turn came, since the start.
+    fn serve(&mut self, arrival: Duration) -> Duration {
+        let asked = self.start + arrival;
+        let mut at = self.last.max(asked);
+        while self.pace.ready_at(at) > at {
+            at = self.pace.ready_at(at);
+        }
+        self.pace.take(asked, at);
+        self.last = at;
+        at - self.start
+    }
+
+    fn serve_all(&mut self, arrivals: &[Duration]) -> Vec<Duration> {
+        arrivals.iter().map(|at| self.serve(*at)).collect()
+    }
+}
+
+fn assert_within_window(sends: &[Duration], rate: usize) {
+    let mut sends = sends.to_vec();
+    sends.sort();
+    for pair in sends.windows(rate + 1) {
+        let span = pair[rate].saturating_sub(pair[0]);
+        assert!(span >= WINDOW, "{} sends within {span:?}", rate + 1);
+    }
+}
+
+#[test]
+fn after_a_burst_of_four_sends_are_spaced_evenly() {
+    let sends = Line::new(6, false).serve_all(&[Duration::ZERO; 10]);
+    let expected = [0, 0, 0, 0, 175, 350, 1050, 1225, 1400, 1575].map(ms);
+    assert_eq!(sends, expected);
+}
+
+#[test]
+fn a_lone_request_after_idleness_waits_for_nothing() {
+    let arrivals = [ms(0), ms(1100), ms(2200), ms(9000)];
+    assert_eq!(Line::new(1, false).serve_all(&arrivals), arrivals);
+}
+
+#[test]
+fn a_burst_is_not_lost_to_the_moment_between_asking_and_going() {
+    let mut line = Line::new(7, false);
+    let asked = line.start;
+    let now = asked + ms(1);
+    for _ in 0..BURST {
+        assert!(line.pace.ready_at(now) <= now);
+        line.pace.take(asked, now);
+    }
+    assert!(line.pace.ready_at(now) > now);
+}
+
+#[test]
+fn idleness_earns_a_new_burst() {
+    let mut line = Line::new(6, false);
+    line.serve_all(&[Duration::ZERO; 10]);
+    let later = ms(5000);
+    assert_eq!(line.serve_all(&[later; 4]), [later; 4]);
+}
+
+#[test]
+fn a_moment_lost_between_asking_and_going_is_not_waiting() {
+    let start = Instant::now();
+    let mut pace = Pace::new(rate(6), false, start);
+    for request in 1..=4 {
+        let asked = start + ms(10) * request;
+        let now = asked + ms(1);
+        assert!(pace.ready_at(now) <= now, "request {request} of the burst");
+        pace.take(asked, now);
+    }
+}
+
+#[test]
+fn late_wake_ups_do_not_add_up() {
+    let mut line = Line::new(6, false);
+    let mut last = Duration::ZERO;
+    for number in 1..=600 {
+        let turn = line.serve(Duration::ZERO);
+        last = turn + ms(1);
+        line.last = line.start + last;
+        line.pace.sent(number, line.last);
+    }
+    // 599 intervals, and one such moment in every window.
+    assert!(last < ms(175 * 599 + 110), "{last:?}");
+}
+
+#[test]
+fn a_process_that_starts_assumes_a_full_window() {
+    let sends = Line::new(6, true).serve_all(&[Duration::ZERO; 3]);
+    assert_eq!(sends, [1050, 1225, 1400].map(ms));
+}
+
+#[test]
+fn a_full_window_at_the_start_is_forgotten_after_the_window() {
+    let later = ms(1050);
+    assert_eq!(Line::new(6, true).serve_all(&[later; 4]), [later; 4]);
+}
+
+#[test]
+fn pauses_grow_with_every_429_in_a_row() {
+    let mut line = Line::new(6, false);
+    let mut at = Duration::ZERO;
+    for expected in [1, 2, 4, 8, 16, 32, 32] {
+        let sent = line.serve(at);
+        line.pace
+            .refused(line.start + sent, line.start + sent + ms(50), None);
+        at = line.serve(sent + ms(60));
+        assert_eq!(at, sent + ms(50) + Duration::from_secs(expected));
+    }
+}
+
+#[test]
+fn requests_in_flight_together_meet_one_refusal() {
+    let mut line = Line::new(6, false);
+    let sent = line.serve_all(&[Duration::ZERO; 4])[3];
+    for answered in [40, 50, 60, 70] {
+        let now = line.start + ms(answered);
+        line.pace.refused(line.start + sent, now, None);
+    }
+    assert_eq!(line.serve(ms(80)), ms(1070));
+}
+
+#[test]
+fn an_answer_ends_the_row_of_429s() {
+    let mut line = Line::new(6, false);
+    let first = line.start + line.serve(Duration::ZERO);
+    line.pace.refused(first, first, None);
+    let second = line.start + line.serve(Duration::ZERO);
+    line.pace.answered(second);
+    let third = line.start + line.serve(Duration::ZERO);
+    line.pace.refused(third, third, None);
+    let fourth = line.start + line.serve(Duration::ZERO);
+    assert_eq!(fourth - third, ms(1000).max(WINDOW / 3));
+}
+
+#[test]
+fn an_answer_to_an_older_request_does_not_end_the_row_of_429s() {
+    let mut line = Line::new(6, false);
+    let first = line.start + line.serve(Duration::ZERO);
+    line.pace.refused(first, first, None);
+    line.pace.answered(first);
+    let second = line.start + line.serve(Duration::ZERO);
+    line.pace.refused(second, second, None);
+    assert_eq!(
+        line.start + line.serve(Duration::ZERO),
+        second + Duration::from_secs(2)
+    );
+}
+
+#[test]
+fn a_named_wait_is_kept_and_clamped() {
+    let named = |seconds| {
+        let mut line = Line::new(6, false);
+        line.serve(Duration::ZERO);
+        let named = Some(Duration::from_secs(seconds));
+        line.pace.refused(line.start, line.start, named);
+        line.serve(Duration::ZERO)
+    };
+    assert_eq!(named(300), Duration::from_mins(5));
+    assert_eq!(named(86_400), LONGEST_PAUSE);
+    assert_eq!(
+        named(0),
+        Duration::from_secs(1),
+        "never shorter than our own"
+    );
+}
+
+#[test]
+fn a_429_halves_the_rate_for_ten_minutes() {
+    for (full, half) in [(7, 3), (6, 3), (2, 1), (1, 1)] {
+        let mut pace = Pace::new(rate(full), false, Instant::now());
+        let now = Instant::now();
+        assert_eq!(pace.rate(now), full as usize);
+        pace.refused(now, now, Some(Duration::from_secs(1)));
+        let resumes = now + Duration::from_secs(1);
+        assert_eq!(pace.rate(now), half);
+        assert_eq!(pace.rate(resumes + SLOW_FOR - ms(1)), half);
+        assert_eq!(pace.rate(resumes + SLOW_FOR), full as usize);
+    }
+}
+
+#[test]
+fn after_a_pause_nobody_bursts() {
+    let mut line = Line::new(6, false);
+    line.pace.refused(line.start, line.start, None);
+    let sends = line.serve_all(&[Duration::ZERO; 4]);
+    assert_eq!(sends, [1000, 1350, 1700, 2050].map(ms));
+}
+
+/// Gaps between arrivals: mostly crowds, sometimes rests.
+fn arrivals() -> impl Strategy<Value = Vec<Duration>> {
+    let gap = prop_oneof![4 => Just(0), 3 => 0..200u64, 1 => 200..3000u64];
+    proptest::collection::vec(gap, 1..150).prop_map(|gaps| {
+        let mut at = 0;
+        let sum = gaps.into_iter().map(|gap| {
+            at += gap;
+            ms(at)
+        });
+        sum.collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn never_more_than_the_rate_in_any_window(
+        per_window in 1..12u32, full in any::<bool>(), arrivals in arrivals(),
+    ) {
+        let sends = Line::new(per_window, full).serve_all(&arrivals);
+        assert_within_window(&sends, per_window as usize);
+        if full {
+            prop_assert!(sends[0] >= WINDOW || arrivals[0] > Duration::ZERO);
+            prop_assert!(sends.iter().all(|at| *at >= WINDOW));
+        }
+    }
+
+    #[test]
+    fn never_more_than_four_at_once(per_window in 1..12u32, arrivals in arrivals()) {
+        let sends = Line::new(per_window, false).serve_all(&arrivals);
+        for run in sends.windows(BURST as usize + 1) {
+            prop_assert!(run[BURST as usize] > run[0]);
+        }
+    }
+
+    /// Whoever waits is served once those ahead are, one interval each; the window may add its own length once.
+    #[test]
+    fn under_backlog_the_rate_is_used_in_full(per_window in 1..12u32, arrivals in arrivals()) {
+        let sends = Line::new(per_window, false).serve_all(&arrivals);
+        let interval = WINDOW / per_window;
+        let mut since = 0;
+        for at in 0..sends.len() {
+            if sends[at] == arrivals[at] {
+                since = at;
+            }
+            let ahead = u32::try_from(at - since).unwrap();
+            let latest = sends[since] + interval * ahead + WINDOW;
+            prop_assert!(sends[at] <= latest, "{at}: {:?} after {latest:?}", sends[at]);
+        }
+    }
+
+    #[test]
+    fn a_backlog_from_rest_never_falls_behind_the_rate(per_window in 1..12u32, count in 1..100u32) {
+        let mut line = Line::new(per_window, false);
+        for position in 0..count {
+            let latest = WINDOW * position / per_window + ms(1);
+            prop_assert!(line.serve(Duration::ZERO) <= latest);
+        }
+    }
+
+    #[test]
+    fn the_window_counts_from_when_requests_really_went(
+        per_window in 1..8u32,
+        requests in proptest::collection::vec((0..400u64, 0..40u64), 1..80),
+    ) {
+        let mut line = Line::new(per_window, false);
+        let (mut arrival, mut sends) = (Duration::ZERO, Vec::new());
+        for (gap, delay) in requests {
+            arrival += ms(gap);
+            let sent = line.serve(arrival) + ms(delay);
+            line.pace.sent(sends.len() as u64 + 1, line.start + sent);
+            sends.push(sent);
+        }
+        assert_within_window(&sends, per_window as usize);
+    }
+
+    #[test]
+    fn a_429_stops_everybody_and_then_half_the_rate_holds(
+        per_window in 1..8u32, before in 1..20usize, after in 1..60usize, named in 2..30u64,
+    ) {
+        let mut line = Line::new(per_window, false);
+        let sent = line.serve_all(&vec![Duration::ZERO; before])[before - 1];
+        let (now, pause) = (line.start + sent + ms(30), Duration::from_secs(named));
+        line.pace.refused(line.start + sent, now, Some(pause));
+        let sends = line.serve_all(&vec![Duration::ZERO; after]);
+        prop_assert_eq!(line.start + sends[0], now + pause);
+        assert_within_window(&sends, (per_window as usize / 2).max(1));
+    }
+
+    #[test]
+    fn the_foreseen_turn_is_the_turn_that_comes(
+        per_window in 1..8u32, arrivals in arrivals(), ahead in 0..30usize,
+    ) {
+        let mut line = Line::new(per_window, false);
+        line.serve_all(&arrivals);
+        let now = line.last;
+        let far = now + Duration::from_hours(1);
+        let foreseen = line.pace.turn_after(ahead, now, far);
+        let mut turn = now;
+        for _ in 0..=ahead {
+            turn = line.start + line.serve(now - line.start);
+        }
+        prop_assert_eq!(foreseen, turn);
+    }
+}
+
+// The line itself, in time that only moves when everybody waits.
+
+fn throttle(per_window: u32) -> Arc<Throttle> {
+    Arc::new(Throttle::new(rate(per_window), false))
+}
+
+async fn send(throttle: &Throttle) -> Instant {
+    throttle.acquire(None).await.unwrap().sent()
+}
+
+/// Uses up the burst, so that the next one has to wait for one interval.
+async fn burst(throttle: &Throttle) {
+    for _ in 0..BURST {
+        send(throttle).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn turns_come_in_the_order_of_asking() {
+    let throttle = throttle(6);
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tasks = (0..20).map(|number| {
+        let (throttle, order) = (throttle.clone(), order.clone());
+        tokio::spawn(async move {
+            send(&throttle).await;
+            order.lock().unwrap().push(number);
+        })
+    });
+    futures::future::join_all(tasks.collect::<Vec<_>>()).await;
+    assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<_>>());
+    let stamps = throttle.stamps();
+    let sends: Vec<_> = stamps.iter().map(|at| *at - stamps[0]).collect();
+    assert_eq!(sends.len(), 20);
+    assert_within_window(&sends, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_would_come_too_late_is_refused_at_once_and_not_used_up() {
+    let throttle = throttle(6);
+    burst(&throttle).await;
+    let now = Instant::now();
+    let refused = throttle.acquire(Some(now + ms(174))).await;
+    assert_eq!(refused.err(), Some(Denied::TooLate));
+    assert_eq!(Instant::now(), now, "it did not wait to find out");
+    assert_eq!(send(&throttle).await, now + ms(175));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_comes_in_time_is_given() {
+    let throttle = throttle(6);
+    burst(&throttle).await;
+    let limit = Instant::now() + ms(175);
+    let turn = throttle.acquire(Some(limit)).await.unwrap();
+    assert_eq!(turn.sent(), limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_all_who_are_patient_one_at_most_is_ahead_of_anybody_else() {
+    let throttle = throttle(6);
+    burst(&throttle).await;
+    let began = Instant::now();
+    let mut patient: Vec<_> = (0..3)
+        .map(|_| Box::pin(throttle.acquire_patiently()))
+        .collect();
+    for waiter in &mut patient {
+        assert!(futures::poll!(waiter.as_mut()).is_pending());
+    }
+    // Turns come at 175, 350, 1050 (the window) and 1225 ms.
+    let (common, patient) = tokio::join!(
+        send(&throttle),
+        futures::future::join_all(
+            patient
+                .into_iter()
+                .map(async |waiter| waiter.await.unwrap().sent())
+        )
+    );
+    assert_eq!(common - began, ms(350));
+    let waited: Vec<_> = patient.into_iter().map(|sent| sent - began).collect();
+    assert_eq!(waited, [ms(175), ms(1050), ms(1225)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_in_line_count_when_a_turn_is_foreseen() {
+    let throttle = throttle(6);
+    burst(&throttle).await;
+    let now = Instant::now();
+    // Turns come at 175, 350, 1050 (the window) and 1225 ms.
+    let mut line: Vec<_> = (0..3).map(|_| Box::pin(throttle.acquire(None))).collect();
+    for waiter in &mut line {
+        assert!(futures::poll!(waiter.as_mut()).is_pending());
+    }
+    let refused = throttle.acquire(Some(now + ms(1200))).await;
+    assert_eq!(refused.err(), Some(Denied::TooLate));
+    assert_eq!(Instant::now(), now);
+    let ((), given) = tokio::join!(
+        async {
+            for waiter in line {
+                waiter.await.unwrap().sent();
+            }
+        },
+        throttle.acquire(Some(now + ms(1225)))
+    );
+    assert_eq!(given.unwrap().sent(), now + ms(1225));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_leaves_uses_up_nothing() {
+    let throttle = throttle(6);
+    burst(&throttle).await;
+    let now = Instant::now();
+    let mut next = Box::pin(throttle.acquire(None));
+    let mut behind = Box::pin(throttle.acquire(None));
+    assert!(futures::poll!(next.as_mut()).is_pending());
+    assert!(futures::poll!(behind.as_mut()).is_pending());
+    drop(next);
+    assert_eq!(behind.await.unwrap().sent(), now + ms(175));
+    let turn = throttle.acquire(Some(now + ms(350))).await;
+    assert_eq!(turn.unwrap().sent(), now + ms(350), "its place is free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_that_leave_let_no_two_go_at_once() {
+    let throttle = throttle(6);
+    burst(&throttle).await;
+    for _ in 0..50 {
+        let mut leaver = Box::pin(throttle.acquire(None));
+        let _ = futures::poll!(leaver.as_mut());
+        advance(ms(10)).await;
+        drop(leaver);
+        send(&throttle).await;
+    }
+    let stamps = throttle.stamps();
+    let sends: Vec<_> = stamps.iter().map(|at| *at - stamps[0]).collect();
+    assert_within_window(&sends, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_holds_back_whoever_waits_already() {
+    let throttle = throttle(6);
+    burst(&throttle).await;
+    let now = Instant::now();
+    let mut waiter = Box::pin(throttle.acquire(None));
+    assert!(futures::poll!(waiter.as_mut()).is_pending());
+    throttle.slow_down(now, Some(Duration::from_secs(7)));
+    assert_eq!(waiter.await.unwrap().sent(), now + Duration::from_secs(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_turns_a_waiter_with_a_limit_away() {
+    let throttle = throttle(6);
+    burst(&throttle).await;
+    let limit = Instant::now() + Duration::from_secs(5);
+    let mut waiter = Box::pin(throttle.acquire(Some(limit)));
+    assert!(futures::poll!(waiter.as_mut()).is_pending());
+    throttle.slow_down(Instant::now(), Some(Duration::from_secs(7)));
+    assert_eq!(waiter.await.err(), Some(Denied::TooLate));
+    assert!(
+        Instant::now() < limit,
+        "told when it was known, not at the limit"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_in_the_past_is_too_late() {
+    let throttle = throttle(6);
+    let past = Instant::now();
+    advance(ms(1)).await;
+    assert_eq!(
+        throttle.acquire(Some(past)).await.err(),
+        Some(Denied::TooLate)
+    );
+    assert!(throttle.stamps().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_turns_everybody_away_until_it_is_forgiven() {
+    let throttle = throttle(6);
+    burst(&throttle).await;
+    let mut line: Vec<_> = (0..3).map(|_| Box::pin(throttle.acquire(None))).collect();
+    for waiter in &mut line {
+        assert!(futures::poll!(waiter.as_mut()).is_pending());
+    }
+    advance(ms(1)).await;
+    throttle.turn_away(Refusal::Forbidden);
+    for waiter in line {
+        assert_eq!(
+            waiter.await.err(),
+            Some(Denied::Refused(Refusal::Forbidden))
+        );
+    }
+    advance(WINDOW).await;
+    assert_eq!(
+        throttle.acquire(None).await.err(),
+        Some(Denied::Refused(Refusal::Forbidden))
+    );
+    throttle.forgive();
+    assert!(throttle.acquire(None).await.is_ok());
+}

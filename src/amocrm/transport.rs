@@ -1,0 +1,383 @@
+//! One request to amoCRM: its turn, the sending, the status first, the body second.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, fmt::rfc2822};
+use reqwest::{
+    Method, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER},
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
+use url::Url;
+
+use super::{
+    AmoError, Settings, Timeouts,
+    throttle::{Denied, LONGEST_PAUSE, Refusal, Throttle},
+    wire,
+};
+use crate::{
+    domain::{DealId, SharedClock},
+    tls,
+};
+
+/// A page of 250 contacts with many fields is about 1 MB.
+const LONGEST_ANSWER: usize = 8 << 20;
+const LONGEST_PROBLEM: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Transport {
+    http: reqwest::Client,
+    base_url: Url,
+    token: SecretString,
+    timeouts: Timeouts,
+    throttle: Throttle,
+    clock: SharedClock,
+}
+
+/// A question.
+#[derive(Debug)]
+pub(super) struct Read<'a> {
+    /// The name of the call in metrics and logs, which never see a URL.
+    pub(super) route: &'static str,
+    /// Below `/api/v4/`.
+    pub(super) path: &'a str,
+    pub(super) query: &'a [(&'a str, String)],
+    /// Lets others go first.
+    pub(super) is_patient: bool,
+}
+
+/// How a request waits for its turn.
+#[derive(Debug, Clone, Copy)]
+enum Line {
+    Patient,
+    Common { begin_by: Option<Instant> },
+}
+
+/// A change.
+#[derive(Debug)]
+pub(super) struct Write<'a, B> {
+    pub(super) route: &'static str,
+    pub(super) method: Method,
+    pub(super) path: &'a str,
+    pub(super) body: &'a B,
+    /// The deals in the order of the request, where amoCRM names them by id in its problems.
+    pub(super) deals: &'a [DealId],
+    pub(super) begin_by: Instant,
+}
+
+impl Transport {
+    pub(super) fn new(settings: Settings, clock: SharedClock) -> Result<Self, reqwest::Error> {
+        let http =
+            tls::client_builder(settings.timeouts.connect, &settings.extra_roots)?.build()?;
+        // Says now what every request would say: an address without a host, a token that no header can carry.
+        http.get(settings.base_url.clone())
+            .bearer_auth(settings.token.expose_secret())
+            .build()
+            .map_err(reqwest::Error::without_url)?;
+        Ok(Self {
+            http,
+            base_url: settings.base_url,
+            token: settings.token,
+            timeouts: settings.timeouts,
+            throttle: Throttle::new(settings.requests_per_second, settings.assume_full_window),
+            clock,
+        })
+    }
+
+    pub(super) fn forgive(&self) {
+        self.throttle.forgive();
+    }
+
+    pub(super) fn send_stamps(&self) -> Vec<Instant> {
+        self.throttle.stamps()
+    }
+
+    /// `None`: nothing was found.
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        read: &Read<'_>,
+    ) -> Result<Option<T>, AmoError> {
+        let mut url = self.url(read.path);
+        if !read.query.is_empty() {
+            url.query_pairs_mut()
+                .extend_pairs(read.query.iter().map(|(name, value)| (*name, value)));
+        }
+        let request = self
+            .request(Method::GET, url, self.timeouts.read)
+            .build()
+            .map_err(failure)?;
+        let line = if read.is_patient {
+            Line::Patient
+        } else {
+            Line::Common { begin_by: None }
+        };
+        let answer = self.exchange(read.route, request, line).await?;
+        match answer.status {
+            StatusCode::NO_CONTENT => Ok(None),
+            status if status.is_success() => wire::decode(&answer.body).map(Some),
+            // An unknown path under the API says so in JSON; a page in HTML is some other server.
+            StatusCode::NOT_FOUND if wire::is_json_or_empty(&answer.body) => Ok(None),
+            StatusCode::NOT_FOUND => Err(AmoError::Unexpected { status: 404 }),
+            status => Err(rejected(status, &answer.body, &[])),
+        }
+    }
+
+    pub(super) async fn write<T: DeserializeOwned, B: Serialize>(
+        &self,
+        write: &Write<'_, B>,
+    ) -> Result<T, AmoError> {
+        let request = self
+            .request(
+                write.method.clone(),
+                self.url(write.path),
+                self.timeouts.write,
+            )
+            .header(CONTENT_TYPE, "application/json")
+            .body(wire::encode(write.body))
+            .build()
+            .map_err(failure)?;
+        let line = Line::Common {
+            begin_by: Some(write.begin_by),
+        };
+        let answer = self.exchange(write.route, request, line).await?;
+        if answer.status.is_success() {
+            wire::decode(&answer.body)
+        } else {
+            Err(rejected(answer.status, &answer.body, write.deals))
+        }
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base_url.clone();
+        let root = self.base_url.path().trim_end_matches('/');
+        url.set_path(&format!("{root}/api/v4/{path}"));
+        url.set_query(None);
+        url
+    }
+
+    fn request(&self, method: Method, url: Url, timeout: Duration) -> reqwest::RequestBuilder {
+        self.http
+            .request(method, url)
+            .bearer_auth(self.token.expose_secret())
+            .timeout(timeout)
+    }
+
+    /// Waits for a turn, sends, counts. Answers a success, or a 4xx about what was sent.
+    async fn exchange(
+        &self,
+        route: &'static str,
+        request: Request,
+        line: Line,
+    ) -> Result<Answer, AmoError> {
+        let asked = Instant::now();
+        let turn = match line {
+            Line::Patient => self.throttle.acquire_patiently().await,
+            Line::Common { begin_by } => self.throttle.acquire(begin_by).await,
+        };
+        metrics::histogram!("tripwire_amocrm_throttle_wait_seconds").record(asked.elapsed());
+        let sent_at = turn.map_err(AmoError::from)?.sent();
+
+        let mut seen = Seen::default();
+        let result = match self.http.execute(request).await {
+            Ok(response) => {
+                seen = Seen::of(&response);
+                self.settle(response, sent_at).await
+            }
+            Err(error) => Err(failure(error)),
+        };
+
+        let took = sent_at.elapsed();
+        let status = match &result {
+            Err(AmoError::NotSent { .. }) => "not_sent".to_owned(),
+            Err(AmoError::NoAnswer { .. }) => "no_answer".to_owned(),
+            _ => seen
+                .status
+                .map_or_else(String::new, |status| status.to_string()),
+        };
+        metrics::histogram!("tripwire_amocrm_request_seconds", "route" => route).record(took);
+        tracing::debug!(
+            route,
+            status,
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            request_id = seen.request_id,
+            "asked amoCRM"
+        );
+        metrics::counter!("tripwire_amocrm_requests_total", "route" => route, "status" => status)
+            .increment(1);
+        result
+    }
+
+    /// The status decides; only then is a body worth reading. A gateway's is often HTML.
+    async fn settle(&self, mut response: Response, sent_at: Instant) -> Result<Answer, AmoError> {
+        let status = response.status();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            // Nobody else sends while the body, which may name a longer wait, is still on its way.
+            self.throttle.slow_down(sent_at, None);
+            let body = read_up_to(&mut response, LONGEST_PROBLEM).await.prefix();
+            let retry_after = self.retry_after(response.headers(), &body);
+            self.throttle.slow_down(sent_at, retry_after);
+            return Err(AmoError::Throttled { retry_after });
+        }
+        self.throttle.answered(sent_at);
+        match status {
+            StatusCode::UNAUTHORIZED => Err(self.refused(Refusal::Unauthorized)),
+            StatusCode::PAYMENT_REQUIRED => Err(self.refused(Refusal::PaymentRequired)),
+            StatusCode::FORBIDDEN => Err(self.refused(Refusal::Forbidden)),
+            status if status.is_success() => {
+                match read_up_to(&mut response, LONGEST_ANSWER).await {
+                    Body::Whole(body) => Ok(Answer { status, body }),
+                    Body::Cut(_) => Err(AmoError::Malformed {
+                        what: "an endless answer",
+                    }),
+                    Body::Broken { error, .. } => Err(AmoError::NoAnswer {
+                        source: error.without_url(),
+                    }),
+                }
+            }
+            // The gateway's own time-out says nothing about what was sent.
+            StatusCode::REQUEST_TIMEOUT => Err(AmoError::Unexpected {
+                status: status.as_u16(),
+            }),
+            status if status.is_client_error() => Ok(Answer {
+                status,
+                body: read_up_to(&mut response, LONGEST_PROBLEM).await.prefix(),
+            }),
+            status if status.is_server_error() => Err(AmoError::Server {
+                status: status.as_u16(),
+            }),
+            status => Err(AmoError::Unexpected {
+                status: status.as_u16(),
+            }),
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> AmoError {
+        self.throttle.turn_away(refusal);
+        refusal.into()
+    }
+
+    /// The header, as seconds or as an HTTP date, else the body's `retry_after`.
+    fn retry_after(&self, headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let date = |text: &str| rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
+        let named = text(RETRY_AFTER).and_then(|value| {
+            wire::seconds(value).or_else(|| {
+                // Reckoned by the peer's clock where it tells it, for ours may be off.
+                let now: Timestamp = text(DATE)
+                    .and_then(date)
+                    .unwrap_or_else(|| self.clock.now());
+                Some(Duration::try_from(date(value)?.duration_since(now)).unwrap_or_default())
+            })
+        });
+        named
+            .or_else(|| wire::retry_after(body))
+            .map(|wait| wait.min(LONGEST_PAUSE))
+    }
+}
+
+/// A success, or a 4xx whose body says what was wrong.
+struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+}
+
+/// For the log: what the head of the answer said.
+#[derive(Default)]
+struct Seen {
+    status: Option<u16>,
+    /// amoCRM's support finds a call by it.
+    request_id: Option<String>,
+}
+
+impl Seen {
+    fn of(response: &Response) -> Self {
+        let request_id = response
+            .headers()
+            .get("x-request-id")
+            .and_then(|value| value.to_str().ok())
+            .map(|value| value.chars().take(64).collect());
+        Self {
+            status: Some(response.status().as_u16()),
+            request_id,
+        }
+    }
+}
+
+impl From<Refusal> for AmoError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unauthorized => Self::Unauthorized,
+            Refusal::PaymentRequired => Self::PaymentRequired,
+            Refusal::Forbidden => Self::Forbidden,
+        }
+    }
+}
+
+impl From<Denied> for AmoError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::TooLate => Self::TooLate,
+            Denied::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+fn failure(error: reqwest::Error) -> AmoError {
+    let source = error.without_url();
+    if source.is_connect() || source.is_builder() {
+        AmoError::NotSent {
+            untrusted: tls::is_untrusted(&source),
+            source,
+        }
+    } else {
+        AmoError::NoAnswer { source }
+    }
+}
+
+fn rejected(status: StatusCode, body: &[u8], deals: &[DealId]) -> AmoError {
+    AmoError::Rejected {
+        status: status.as_u16(),
+        problem: wire::problem(body, deals),
+    }
+}
+
+enum Body {
+    Whole(Vec<u8>),
+    /// Longer than allowed.
+    Cut(Vec<u8>),
+    Broken {
+        so_far: Vec<u8>,
+        error: reqwest::Error,
+    },
+}
+
+impl Body {
+    /// Whatever came: enough for a body that only explains.
+    fn prefix(self) -> Vec<u8> {
+        match self {
+            Self::Whole(body) | Self::Cut(body) | Self::Broken { so_far: body, .. } => body,
+        }
+    }
+}
+
+async fn read_up_to(response: &mut Response, longest: usize) -> Body {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(None) => return Body::Whole(body),
+            Ok(Some(chunk)) if body.len() + chunk.len() > longest => {
+                body.extend_from_slice(&chunk[..longest - body.len()]);
+                return Body::Cut(body);
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Err(error) => {
+                return Body::Broken {
+                    so_far: body,
+                    error,
+                };
+            }
+        }
+    }
+}

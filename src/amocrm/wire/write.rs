@@ -1,0 +1,387 @@
+//! The bodies of changes, their answers, and what amoCRM says when it rejects one.
+//!
+//! `request_id` is the item's position in the request: an echo that pairs answers with items (their order is not
+//! promised). It is no idempotency key.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::super::{ItemProblem, NewDeal, NewDealAndContact, NewNote, Problem, Target};
+use crate::domain::{ContactId, DealId, NoteId, PipelineId, StageId};
+
+/// ```json
+/// {"id":901,"pipeline_id":31,"status_id":142}
+/// ```
+/// Exactly these three: an item without `id` would create a deal, and whatever else is sent is changed too.
+#[derive(Debug, Serialize)]
+pub(in crate::amocrm) struct MovedDeal {
+    id: DealId,
+    pipeline_id: PipelineId,
+    status_id: StageId,
+}
+
+pub(in crate::amocrm) fn moved_deals(deals: &[DealId], target: Target) -> Vec<MovedDeal> {
+    let item = |id: &DealId| MovedDeal {
+        id: *id,
+        pipeline_id: target.pipeline,
+        status_id: target.stage,
+    };
+    deals.iter().map(item).collect()
+}
+
+/// ```json
+/// {"name":"Course","pipeline_id":31,"status_id":142,"price":100,"request_id":"0",
+///  "_embedded":{"contacts":[{"id":501,"is_main":true}]}}
+/// ```
+/// In `/leads/complex` the contact is a [`NewContact`]. Never with `_embedded.metadata`: that would put the deal
+/// among the unsorted.
+#[derive(Debug, Serialize)]
+pub(in crate::amocrm) struct CreatedDeal<'a, C> {
+    name: &'a str,
+    pipeline_id: PipelineId,
+    status_id: StageId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<i64>,
+    request_id: String,
+    #[serde(rename = "_embedded")]
+    embedded: WithContact<C>,
+}
+
+#[derive(Debug, Serialize)]
+struct WithContact<C> {
+    contacts: [C; 1],
+}
+
+#[derive(Debug, Serialize)]
+pub(in crate::amocrm) struct KnownContact {
+    id: ContactId,
+    is_main: bool,
+}
+
+/// ```json
+/// {"name":"Bo Ray","custom_fields_values":[
+///   {"field_code":"EMAIL","values":[{"value":"bo@x.org","enum_code":"WORK"}]}]}
+/// ```
+#[derive(Debug, Serialize)]
+pub(in crate::amocrm) struct NewContact<'a> {
+    name: &'a str,
+    custom_fields_values: Vec<NewField<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct NewField<'a> {
+    field_code: &'static str,
+    values: [NewValue<'a>; 1],
+}
+
+#[derive(Debug, Serialize)]
+struct NewValue<'a> {
+    value: &'a str,
+    enum_code: &'static str,
+}
+
+impl<'a> NewField<'a> {
+    fn work(field_code: &'static str, value: &'a str) -> Self {
+        let enum_code = "WORK";
+        Self {
+            field_code,
+            values: [NewValue { value, enum_code }],
+        }
+    }
+}
+
+pub(in crate::amocrm) fn created_deals(
+    deals: &[NewDeal],
+    target: Target,
+) -> Vec<CreatedDeal<'_, KnownContact>> {
+    let items = deals.iter().enumerate();
+    items
+        .map(|(position, deal)| {
+            let contact = KnownContact {
+                id: deal.contact,
+                is_main: true,
+            };
+            created_deal(position, &deal.name, deal.price, target, contact)
+        })
+        .collect()
+}
+
+pub(in crate::amocrm) fn created_with_contacts(
+    deals: &[NewDealAndContact],
+    target: Target,
+) -> Vec<CreatedDeal<'_, NewContact<'_>>> {
+    let items = deals.iter().enumerate();
+    items
+        .map(|(position, deal)| {
+            let email = NewField::work("EMAIL", deal.email.as_str());
+            let phone = deal.phone.as_deref().map(str::trim);
+            let phone = phone.filter(|phone| !phone.is_empty());
+            let phone = phone.map(|phone| NewField::work("PHONE", phone));
+            let contact = NewContact {
+                name: &deal.contact_name,
+                custom_fields_values: std::iter::once(email).chain(phone).collect(),
+            };
+            created_deal(position, &deal.deal_name, deal.price, target, contact)
+        })
+        .collect()
+}
+
+fn created_deal<C>(
+    position: usize,
+    name: &str,
+    price: Option<i64>,
+    target: Target,
+    contact: C,
+) -> CreatedDeal<'_, C> {
+    CreatedDeal {
+        name,
+        pipeline_id: target.pipeline,
+        status_id: target.stage,
+        price,
+        request_id: position.to_string(),
+        embedded: WithContact {
+            contacts: [contact],
+        },
+    }
+}
+
+/// ```json
+/// {"entity_id":901,"note_type":"common","params":{"text":"…"},"request_id":"0"}
+/// ```
+#[derive(Debug, Serialize)]
+pub(in crate::amocrm) struct AddedNote<'a> {
+    entity_id: DealId,
+    note_type: &'static str,
+    params: NoteParams<'a>,
+    request_id: String,
+}
+
+#[derive(Debug, Serialize)]
+struct NoteParams<'a> {
+    text: &'a str,
+}
+
+pub(in crate::amocrm) fn added_notes(notes: &[NewNote]) -> Vec<AddedNote<'_>> {
+    let items = notes.iter().enumerate();
+    items
+        .map(|(position, note)| AddedNote {
+            entity_id: note.deal,
+            note_type: "common",
+            // amoCRM cuts outer spaces off; a later comparison should not depend on it.
+            params: NoteParams {
+                text: note.text.trim(),
+            },
+            request_id: position.to_string(),
+        })
+        .collect()
+}
+
+/// ```json
+/// {"_embedded":{"leads":[{"id":901,"updated_at":1760000900}]},"errors":{"999":"Lead not found"}}
+/// ```
+#[derive(Debug, Deserialize)]
+pub(in crate::amocrm) struct MovedDeals {
+    #[serde(rename = "_embedded")]
+    embedded: Option<Value>,
+    errors: Option<Value>,
+}
+
+impl MovedDeals {
+    /// In the order of the request. `None`: neither moved deals nor errors were answered.
+    pub(in crate::amocrm) fn in_order(self, deals: &[DealId]) -> Option<Vec<Option<DealId>>> {
+        if self.embedded.is_none() && self.errors.is_none() {
+            return None;
+        }
+        let embedded = self.embedded.unwrap_or_default();
+        let leads = embedded.get("leads").and_then(Value::as_array);
+        let moved: Vec<i64> = leads
+            .into_iter()
+            .flatten()
+            .filter_map(|lead| lead.get("id")?.as_i64())
+            .collect();
+        let answer = |deal: &DealId| moved.contains(&deal.get()).then_some(*deal);
+        Some(deals.iter().map(answer).collect())
+    }
+}
+
+/// ```json
+/// {"_embedded":{"leads":[{"id":903,"request_id":"0"}]}}
+/// ```
+#[derive(Debug, Deserialize)]
+pub(in crate::amocrm) struct CreatedDeals {
+    #[serde(rename = "_embedded")]
+    embedded: Leads<Created>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Leads<T> {
+    leads: Vec<T>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Created {
+    id: i64,
+    #[serde(default, deserialize_with = "positions")]
+    request_id: Vec<usize>,
+}
+
+impl CreatedDeals {
+    pub(in crate::amocrm) fn in_order(self, count: usize) -> Vec<Option<DealId>> {
+        let leads = self.embedded.leads.into_iter();
+        by_position(
+            count,
+            leads.map(|lead| (lead.request_id, DealId::new(lead.id))),
+        )
+    }
+}
+
+/// A bare array, in some descriptions wrapped like other answers. `request_id` holds several positions when
+/// amoCRM has glued deals that we sent apart.
+///
+/// ```json
+/// [{"id":903,"contact_id":502,"company_id":null,"request_id":["0"],"merged":false}]
+/// ```
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(in crate::amocrm) enum CreatedWithContacts {
+    Bare(Vec<CreatedPair>),
+    Wrapped {
+        #[serde(rename = "_embedded")]
+        embedded: Pairs,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::amocrm) struct Pairs {
+    leads: Vec<CreatedPair>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(in crate::amocrm) struct CreatedPair {
+    id: i64,
+    contact_id: Option<i64>,
+    #[serde(default, deserialize_with = "positions")]
+    request_id: Vec<usize>,
+}
+
+impl CreatedWithContacts {
+    /// A deal without its contact counts as not answered: its item has to be looked for.
+    pub(in crate::amocrm) fn in_order(self, count: usize) -> Vec<Option<(DealId, ContactId)>> {
+        let pairs = match self {
+            Self::Bare(pairs) => pairs,
+            Self::Wrapped { embedded } => embedded.leads,
+        };
+        let answers = pairs.into_iter().filter_map(|pair| {
+            let contact = ContactId::new(pair.contact_id?);
+            Some((pair.request_id, (DealId::new(pair.id), contact)))
+        });
+        by_position(count, answers)
+    }
+}
+
+/// ```json
+/// {"_embedded":{"notes":[{"id":77,"entity_id":901,"request_id":"0"}]}}
+/// ```
+#[derive(Debug, Deserialize)]
+pub(in crate::amocrm) struct AddedNotes {
+    #[serde(rename = "_embedded")]
+    embedded: NoteList,
+}
+
+#[derive(Debug, Deserialize)]
+struct NoteList {
+    notes: Vec<Created>,
+}
+
+impl AddedNotes {
+    pub(in crate::amocrm) fn in_order(self, count: usize) -> Vec<Option<NoteId>> {
+        let notes = self.embedded.notes.into_iter();
+        by_position(
+            count,
+            notes.map(|note| (note.request_id, NoteId::new(note.id))),
+        )
+    }
+}
+
+fn by_position<T: Clone>(
+    count: usize,
+    answers: impl Iterator<Item = (Vec<usize>, T)>,
+) -> Vec<Option<T>> {
+    let mut ordered = vec![None; count];
+    for (positions, answer) in answers {
+        for position in positions {
+            if let Some(slot) = ordered.get_mut(position) {
+                slot.get_or_insert_with(|| answer.clone());
+            }
+        }
+    }
+    ordered
+}
+
+/// A `request_id`: text, a number, or several of them. What is not a position of ours pairs with nothing.
+fn positions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Array(several) => several.iter().filter_map(position).collect(),
+        one => position(&one).into_iter().collect(),
+    })
+}
+
+fn position(request_id: &Value) -> Option<usize> {
+    match request_id {
+        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => usize::try_from(number.as_u64()?).ok(),
+        _ => None,
+    }
+}
+
+/// What a 4xx says, in one of two shapes, or nothing:
+///
+/// ```json
+/// {"validation-errors":[{"request_id":"0","errors":[
+///    {"code":"NotSupportedChoice","path":"status_id","detail":"…"}]}],"title":"Bad Request","status":400}
+/// ```
+/// ```json
+/// {"errors":{"999":"Lead not found"}}
+/// ```
+pub(in crate::amocrm) fn problem(body: &[u8], deals: &[DealId]) -> Problem {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+        return Problem::default();
+    };
+    let entries = |name| body.get(name).and_then(Value::as_array);
+    let invalid = entries("validation-errors")
+        .into_iter()
+        .flatten()
+        .flat_map(|item| {
+            let index = item.get("request_id").and_then(position);
+            let errors = item.get("errors").and_then(Value::as_array);
+            errors.into_iter().flatten().map(move |error| ItemProblem {
+                index,
+                code: word(error.get("code")),
+                path: word(error.get("path")),
+            })
+        });
+    let missing = body.get("errors").and_then(Value::as_object);
+    let missing = missing
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+        .map(|id| {
+            let id = id.parse().ok().map(DealId::new);
+            ItemProblem {
+                index: deals.iter().position(|deal| Some(*deal) == id),
+                code: "NotFound".to_owned(),
+                path: "id".to_owned(),
+            }
+        });
+    Problem {
+        items: invalid.chain(missing).collect(),
+    }
+}
+
+/// A code or a path. Anything that could be a value (it has other characters) is left out of errors and logs.
+fn word(value: Option<&Value>) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']');
+    match value.and_then(Value::as_str) {
+        Some(text) if text.len() <= 100 && text.chars().all(is_plain) => text.to_owned(),
+        _ => "?".to_owned(),
+    }
+}
