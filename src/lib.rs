@@ -17,4 +17,5 @@ pub mod inbox;
 
 /// The neighbours.
 pub mod amocrm;
+pub mod supabase;
 pub mod tls;

@@ -1,0 +1,470 @@
+//! The table `public.tripwire_users` through PostgREST: reading rows and writing the deal's id back.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use reqwest::header::{CONTENT_RANGE, DATE};
+use secrecy::SecretString;
+use tokio::sync::RwLock;
+use url::Url;
+
+use self::{
+    query::{CONTACT, DEAL, STATUS, Unsynced, Vacancy},
+    transport::{Transport, limit, prefer},
+};
+use crate::domain::{ContactId, DealId, Disposition, HaltCause, RowId, SharedClock};
+
+mod bridge;
+mod query;
+mod transport;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The project's URL, without `/rest/v1`.
+    pub project_url: Url,
+    pub key: SecretString,
+    pub jwt: Option<SecretString>,
+    /// Columns that only the note needs (`phone`, `manager_name`, `price`, `generated_password`); others are not asked for.
+    pub note_columns: Vec<&'static str>,
+    pub connect_timeout: Duration,
+    pub timeout: Duration,
+    /// PEM certificates trusted beside the system's (tests with a local authority).
+    pub extra_roots: Vec<Vec<u8>>,
+}
+
+/// What we read of a row. `Debug` shows the id only.
+#[derive(Clone)]
+pub struct Row {
+    pub id: RowId,
+    pub email: Option<String>,
+    pub full_name: Option<String>,
+    pub phone: Option<String>,
+    pub manager_name: Option<String>,
+    pub price: Option<i64>,
+    pub generated_password: Option<SecretString>,
+    pub status: Option<String>,
+    pub created_at: Option<Timestamp>,
+    /// Text in the table; an empty text reads as `None`.
+    pub deal_id: Option<String>,
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+pub struct Rows {
+    pub rows: Vec<Row>,
+    /// PostgREST's clock, from the answer's `Date`.
+    pub read_at: Timestamp,
+}
+
+/// Which of the columns that we can use are there and readable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns {
+    pub present: Vec<&'static str>,
+    /// Needed (`id`, `email`, `full_name`, `created_at`, `amocrm_deal_id`) and not there or not readable.
+    pub missing: Vec<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteBack {
+    Written,
+    /// No row matched: filled by somebody, gone, or hidden by a policy. Read it to know.
+    NoRow,
+}
+
+/// What went wrong with one request. No variant carries a URL, a body, a key or a row's values.
+#[derive(Debug, thiserror::Error)]
+pub enum SupabaseError {
+    #[error("Supabase cannot be reached{}", if *.untrusted { ": its certificate is not trusted" } else { "" })]
+    NotSent {
+        untrusted: bool,
+        source: reqwest::Error,
+    },
+    #[error("Supabase did not answer")]
+    NoAnswer { source: reqwest::Error },
+    /// 408, 429, or 5xx, perhaps with a time to come back.
+    #[error("Supabase is busy ({status}{}{code})", if .code.is_empty() { "" } else { " " })]
+    Busy {
+        status: u16,
+        code: String,
+        retry_after: Option<Duration>,
+    },
+    /// 401, 403: key, token, rights.
+    #[error("Supabase refuses key or rights ({status}{}{code})", if .code.is_empty() { "" } else { " " })]
+    Refused { status: u16, code: String },
+    /// The table, a column or a function is not there (or not yet in the schema cache).
+    #[error("Supabase does not know a table, column or function ({status} {code})")]
+    Schema { status: u16, code: String },
+    /// 402, 540, 25006: paused, unpaid, read only.
+    #[error("the Supabase project is not in service ({status}{}{code})", if .code.is_empty() { "" } else { " " })]
+    OutOfService { status: u16, code: String },
+    /// This row will never be accepted: 22P02, 23xxx, PGRST116.
+    #[error("Supabase rejects the row ({status} {code})")]
+    Row { status: u16, code: String },
+    #[error("Supabase answered with an unexpected status ({status}{}{code})", if .code.is_empty() { "" } else { " " })]
+    Unexpected { status: u16, code: String },
+    #[error("Supabase answered something that is not PostgREST ({what})")]
+    Malformed { what: &'static str },
+}
+
+impl SupabaseError {
+    /// Lists every variant, so a new one does not compile until somebody has decided.
+    #[deny(clippy::wildcard_enum_match_arm)]
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        let halt = |cause| Disposition::Halt { cause, patience: 3 };
+        match self {
+            Self::NotSent { .. }
+            | Self::NoAnswer { .. }
+            | Self::Malformed { .. }
+            | Self::Unexpected { .. } => Disposition::Retry { after: None },
+            Self::Busy { retry_after, .. } => Disposition::Retry {
+                after: *retry_after,
+            },
+            Self::Refused { .. } => halt(HaltCause::SupabaseKey),
+            Self::Schema { .. } => halt(HaltCause::SupabaseSchema),
+            Self::OutOfService { .. } => halt(HaltCause::SupabaseProject),
+            Self::Row { .. } => Disposition::Park,
+        }
+    }
+}
+
+/// Most ids in one `in.(…)`.
+pub const IDS_PER_READ: usize = 100;
+/// Rows in one page of a sweep: Supabase cuts longer answers short without a word.
+const IDS_PER_PAGE: u32 = 1000;
+/// Columns without which there is nothing to sync.
+const REQUIRED: [&str; 5] = ["id", "email", "full_name", "created_at", DEAL];
+/// Columns that are used where they are: for matching, for the price of a new deal, to skip a row, to say whose deal it is.
+const OPTIONAL: [&str; 4] = ["phone", "price", STATUS, CONTACT];
+const AT_MOST_ONE: &str = "return=representation, handling=strict, max-affected=1";
+const REPRESENTATION: &str = "return=representation";
+
+/// A read under way: boxed, since an async closure cannot promise to be `Send`.
+type Asked<'a, T> = BoxFuture<'a, Result<T, SupabaseError>>;
+
+/// A client for one project; clones share connections and what was learnt of the table's columns.
+#[derive(Clone)]
+pub struct Supabase {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    transport: Transport,
+    api: postgrest::Postgrest,
+    wanted: Vec<&'static str>,
+    /// Kept only while nothing needed is missing. Its lock is held while we learn, so that one learns for all.
+    columns: RwLock<Option<Arc<Columns>>>,
+}
+
+impl fmt::Debug for Supabase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supabase").finish_non_exhaustive()
+    }
+}
+
+impl Supabase {
+    /// Fails when the URL or a key cannot be sent at all, or no TLS client can be made.
+    pub fn new(settings: Settings, clock: SharedClock) -> Result<Self, reqwest::Error> {
+        let rest_url = format!(
+            "{}/rest/v1",
+            settings.project_url.as_str().trim_end_matches('/')
+        );
+        let transport = Transport::new(&settings, &rest_url, clock)?;
+        let mut wanted: Vec<_> = REQUIRED.into_iter().chain(OPTIONAL).collect();
+        for column in settings.note_columns {
+            if !wanted.contains(&column) {
+                wanted.push(column);
+            }
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                transport,
+                api: bridge::api(&rest_url),
+                wanted,
+                columns: RwLock::new(None),
+            }),
+        })
+    }
+
+    /// Learns which columns there are. Called by the reads when it has not been yet, or a column has vanished.
+    pub async fn probe(&self) -> Result<Columns, SupabaseError> {
+        let mut known = self.shared.columns.write().await;
+        *known = None;
+        let columns = self.learn().await?;
+        if columns.missing.is_empty() {
+            *known = Some(Arc::new(columns.clone()));
+        }
+        Ok(columns)
+    }
+
+    /// At most [`IDS_PER_READ`] ids; missing or hidden ones are simply absent.
+    pub async fn rows(&self, ids: &[RowId]) -> Result<Rows, SupabaseError> {
+        self.with_columns(|columns| {
+            Box::pin(async move {
+                let readable: Vec<_> = columns
+                    .present
+                    .iter()
+                    .copied()
+                    .filter(|column| *column != CONTACT)
+                    .collect();
+                let transport = &self.shared.transport;
+                let query = query::rows(&self.shared.api, &readable, ids);
+                let answer = transport.ask("rows", transport.request(query)).await?;
+                let rows = wire::rows(&answer.body)?;
+                let read_at = wire::read_at(answer.header(&DATE), transport.now());
+                Ok(Rows { rows, read_at })
+            })
+        })
+        .await
+    }
+
+    /// Whether any row at all can be read: tells a missing row from missing rights.
+    pub async fn can_see_any_row(&self) -> Result<bool, SupabaseError> {
+        let transport = &self.shared.transport;
+        let query = query::columns(&self.shared.api, &["id"]);
+        let answer = transport
+            .ask("any", limit(transport.request(query), 1))
+            .await?;
+        Ok(wire::count(&answer.body)? > 0)
+    }
+
+    /// Ids of rows to sync (created since, or without a time; no deal id; status not blocked or inactive), in id order.
+    /// An empty page is the end; a short one is not.
+    pub async fn unsynced(
+        &self,
+        since: Timestamp,
+        after: Option<RowId>,
+    ) -> Result<Vec<RowId>, SupabaseError> {
+        self.with_unsynced(since, |unsynced| {
+            Box::pin(async move {
+                let transport = &self.shared.transport;
+                let query = unsynced.page(&self.shared.api, after);
+                let request = limit(transport.request(query), IDS_PER_PAGE);
+                wire::ids(&transport.ask("unsynced", request).await?.body)
+            })
+        })
+        .await
+    }
+
+    /// How many rows `unsynced` would walk over.
+    pub async fn count_unsynced(&self, since: Timestamp) -> Result<u64, SupabaseError> {
+        self.with_unsynced(since, |unsynced| {
+            Box::pin(async move {
+                let transport = &self.shared.transport;
+                let query = unsynced.count(&self.shared.api);
+                let answer = transport
+                    .exchange("count", transport.request(query))
+                    .await?;
+                let total = answer.header(&CONTENT_RANGE).and_then(wire::total);
+                if answer.status == 416 {
+                    // The range begins at the first row, so it can only be that there is none.
+                    return Ok(total.unwrap_or(0));
+                }
+                transport.judge(answer)?;
+                total.ok_or(SupabaseError::Malformed {
+                    what: "no total in its Content-Range",
+                })
+            })
+        })
+        .await
+    }
+
+    /// Fills the deal id (and the contact's, where the table has a column for it) if it is still empty.
+    pub async fn write_back(
+        &self,
+        id: RowId,
+        deal: DealId,
+        contact: Option<ContactId>,
+    ) -> Result<WriteBack, SupabaseError> {
+        let mut contact = contact;
+        if contact.is_some() && !self.columns().await?.present.contains(&CONTACT) {
+            contact = None;
+        }
+        let write =
+            |vacancy, contact| query::write_back(&self.shared.api, id, vacancy, deal, contact);
+
+        let mut outcome = self.fill(write(Vacancy::Null, contact)).await;
+        if let Err(error) = &outcome
+            && contact.is_some()
+            && wire::is_about_columns(error)
+        {
+            // It can be read and not written, or is gone: the deal id is what counts.
+            contact = None;
+            outcome = self.fill(write(Vacancy::Null, contact)).await;
+            if outcome.is_ok() {
+                self.forget(CONTACT).await;
+            }
+        }
+        if outcome? == WriteBack::Written {
+            return Ok(WriteBack::Written);
+        }
+        // An empty text reads as no deal id, so it has to be written over like one.
+        match self.fill(write(Vacancy::Blank, contact)).await {
+            // The column is a number: no empty text can be there.
+            Err(error) if wire::is_bad_value(&error) => Ok(WriteBack::NoRow),
+            outcome => outcome,
+        }
+    }
+
+    async fn fill(&self, query: postgrest::Builder) -> Result<WriteBack, SupabaseError> {
+        let transport = &self.shared.transport;
+        let strict = prefer(transport.request(query.clone()), AT_MOST_ONE);
+        let answer = match transport.ask("write_back", strict).await {
+            Err(error) if wire::is_unknown_preference(&error) => {
+                let plain = prefer(transport.request(query), REPRESENTATION);
+                transport.ask("write_back", plain).await?
+            }
+            answer => answer?,
+        };
+        Ok(match wire::count(&answer.body)? {
+            0 => WriteBack::NoRow,
+            _ => WriteBack::Written,
+        })
+    }
+
+    async fn with_unsynced<'a, T: Send + 'a>(
+        &'a self,
+        since: Timestamp,
+        ask: impl Fn(Unsynced) -> Asked<'a, T> + Send + Sync,
+    ) -> Result<T, SupabaseError> {
+        let by_status = self.columns().await?.present.contains(&STATUS);
+        let ask = &ask;
+        let ask = |by_status| {
+            self.with_columns(move |columns| {
+                ask(Unsynced {
+                    since,
+                    by_status: by_status && columns.present.contains(&STATUS),
+                })
+            })
+        };
+        match ask(by_status).await {
+            // The status is an enum that lacks one of the two words; who reads the row looks at it again.
+            Err(error) if by_status && wire::is_bad_value(&error) => ask(false).await,
+            outcome => outcome,
+        }
+    }
+
+    /// Runs a read with the columns that there are. If one has vanished, learns anew and runs it once more.
+    async fn with_columns<'a, T: Send + 'a>(
+        &'a self,
+        read: impl Fn(Arc<Columns>) -> Asked<'a, T> + Send + Sync,
+    ) -> Result<T, SupabaseError> {
+        let columns = self.columns().await?;
+        needed(&columns)?;
+        match read(Arc::clone(&columns)).await {
+            Err(error) if wire::is_missing_column(&error) => {
+                let columns = self.learn_unless_newer(&columns).await?;
+                needed(&columns)?;
+                read(columns).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn columns(&self) -> Result<Arc<Columns>, SupabaseError> {
+        if let Some(columns) = &*self.shared.columns.read().await {
+            return Ok(Arc::clone(columns));
+        }
+        self.learn_into(&mut *self.shared.columns.write().await)
+            .await
+    }
+
+    /// Drops what turned out stale, unless another reader was faster.
+    async fn learn_unless_newer(
+        &self,
+        stale: &Arc<Columns>,
+    ) -> Result<Arc<Columns>, SupabaseError> {
+        let mut known = self.shared.columns.write().await;
+        if known
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, stale))
+        {
+            *known = None;
+        }
+        self.learn_into(&mut known).await
+    }
+
+    async fn learn_into(
+        &self,
+        known: &mut Option<Arc<Columns>>,
+    ) -> Result<Arc<Columns>, SupabaseError> {
+        if let Some(columns) = known {
+            return Ok(Arc::clone(columns));
+        }
+        let columns = Arc::new(self.learn().await?);
+        if columns.missing.is_empty() {
+            *known = Some(Arc::clone(&columns));
+        }
+        Ok(columns)
+    }
+
+    async fn forget(&self, column: &str) {
+        if let Some(columns) = &mut *self.shared.columns.write().await {
+            Arc::make_mut(columns)
+                .present
+                .retain(|name| *name != column);
+        }
+    }
+
+    /// One request if all is well; else one for each column, since no code says which one it was.
+    async fn learn(&self) -> Result<Columns, SupabaseError> {
+        let wanted = &self.shared.wanted;
+        match self.can_read(wanted).await {
+            Ok(()) => {
+                return Ok(Columns {
+                    present: wanted.clone(),
+                    missing: Vec::new(),
+                });
+            }
+            Err(error) if wire::is_about_columns(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let mut columns = Columns::default();
+        for column in wanted {
+            match self.can_read(&[column]).await {
+                Ok(()) => columns.present.push(column),
+                // Without the key there is nothing to learn: the table is closed to us, or is not ours.
+                Err(error) if *column == "id" => return Err(error),
+                Err(error) if wire::is_about_columns(&error) => {
+                    if REQUIRED.contains(column) {
+                        columns.missing.push(column);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(columns)
+    }
+
+    async fn can_read(&self, columns: &[&str]) -> Result<(), SupabaseError> {
+        let transport = &self.shared.transport;
+        let query = query::columns(&self.shared.api, columns);
+        let answer = transport
+            .ask("probe", limit(transport.request(query), 1))
+            .await?;
+        wire::count(&answer.body).map(drop)
+    }
+}
+
+/// The columns, if all are there that nothing goes without.
+fn needed(columns: &Columns) -> Result<(), SupabaseError> {
+    if columns.missing.is_empty() {
+        return Ok(());
+    }
+    Err(SupabaseError::Schema {
+        status: 400,
+        code: "42703".to_owned(),
+    })
+}

@@ -1,0 +1,91 @@
+//! The questions that we ask, as the builder of the crate `postgrest` says them.
+
+use jiff::Timestamp;
+use postgrest::{Builder, Postgrest};
+
+use crate::domain::{ContactId, DealId, RowId};
+
+pub(super) const TABLE: &str = "tripwire_users";
+pub(super) const DEAL: &str = "amocrm_deal_id";
+pub(super) const CONTACT: &str = "amocrm_contact_id";
+pub(super) const STATUS: &str = "status";
+
+/// These columns of whatever row comes first.
+pub(super) fn columns(api: &Postgrest, columns: &[&str]) -> Builder {
+    api.from(TABLE).select(columns.join(","))
+}
+
+pub(super) fn rows(api: &Postgrest, columns: &[&str], ids: &[RowId]) -> Builder {
+    api.from(TABLE)
+        .select(columns.join(","))
+        // `in_` does not quote; a uuid needs none.
+        .in_("id", ids.iter().map(ToString::to_string))
+}
+
+/// Which of the unsynced rows: those with a status of theirs are left out only where there is such a column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unsynced {
+    pub(super) since: Timestamp,
+    pub(super) by_status: bool,
+}
+
+impl Unsynced {
+    /// A page in id order.
+    pub(super) fn page(self, api: &Postgrest, after: Option<RowId>) -> Builder {
+        let builder = self.filtered(api).order("id.asc");
+        match after {
+            Some(id) => builder.gt("id", id.to_string()),
+            None => builder,
+        }
+    }
+
+    /// How many: the total comes in `Content-Range`, with one id at most as its body.
+    pub(super) fn count(self, api: &Postgrest) -> Builder {
+        self.filtered(api).exact_count()
+    }
+
+    /// Two `or` parameters are both asked for.
+    fn filtered(self, api: &Postgrest) -> Builder {
+        let since = self.since;
+        let builder = api
+            .from(TABLE)
+            .select("id")
+            .is(DEAL, "null")
+            .or(format!("created_at.gte.{since},created_at.is.null"));
+        if self.by_status {
+            builder.or("status.is.null,status.not.in.(blocked,inactive)")
+        } else {
+            builder
+        }
+    }
+}
+
+/// What a deal id is written over. Nothing else is ever overwritten.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Vacancy {
+    Null,
+    /// An empty text, which some form or import left there.
+    Blank,
+}
+
+pub(super) fn write_back(
+    api: &Postgrest,
+    id: RowId,
+    vacancy: Vacancy,
+    deal: DealId,
+    contact: Option<ContactId>,
+) -> Builder {
+    let mut change = serde_json::Map::new();
+    change.insert(DEAL.to_owned(), deal.to_string().into());
+    if let Some(contact) = contact {
+        change.insert(CONTACT.to_owned(), contact.to_string().into());
+    }
+    let builder = api.from(TABLE).eq("id", id.to_string());
+    let builder = match vacancy {
+        Vacancy::Null => builder.is(DEAL, "null"),
+        Vacancy::Blank => builder.eq(DEAL, ""),
+    };
+    builder
+        .select(["id", DEAL].join(","))
+        .update(serde_json::Value::Object(change).to_string())
+}

@@ -1,0 +1,188 @@
+use super::*;
+use crate::tls;
+
+#[test]
+fn each_query_crosses_the_bridge_unchanged() {
+    let api = bridge::api("http://127.0.0.1:9/rest/v1");
+    let client = tls::client_builder(Duration::from_secs(1), &[])
+        .unwrap()
+        .build()
+        .unwrap();
+    let unsynced = |by_status| Unsynced {
+        since: time("2026-11-01T00:00:00Z"),
+        by_status,
+    };
+    let contact = Some(ContactId::new(7));
+    let write =
+        |vacancy, contact| query::write_back(&api, id(ANN), vacancy, DealId::new(42), contact);
+    for (name, builder) in [
+        ("probe", query::columns(&api, &["id", "email"])),
+        ("rows", query::rows(&api, &["id"], &[id(ANN), id(BOB)])),
+        ("first page", unsynced(false).page(&api, None)),
+        ("next page", unsynced(true).page(&api, Some(id(ANN)))),
+        ("count", unsynced(true).count(&api)),
+        ("write back", write(Vacancy::Null, contact)),
+        ("write back over blank", write(Vacancy::Blank, None)),
+    ] {
+        let old = builder.clone().build().build().unwrap();
+        let new = bridge::request(&client, builder);
+
+        assert_eq!(old.method().as_str(), new.method().as_str(), "{name}");
+        assert_eq!(old.url().as_str(), new.url().as_str(), "{name}");
+        let old_headers: Vec<_> = old
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        let new_headers: Vec<_> = new
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        assert_eq!(old_headers, new_headers, "{name}");
+        let old_body = old.body().and_then(|body| body.as_bytes()).unwrap_or(b"");
+        let new_body = new.body().and_then(|body| body.as_bytes()).unwrap_or(b"");
+        assert_eq!(old_body, new_body, "{name}");
+        assert_eq!(new_body.is_empty(), new.method() == "GET", "{name}");
+    }
+}
+
+#[actix_web::test]
+async fn only_a_jwt_is_sent_as_authorization() {
+    for (key, jwt, authorization) in [
+        (KEY, None, None),
+        ("sb_publishable_x", None, None),
+        ("eyJnot-a.jwt", None, None),
+        (LEGACY_KEY, None, Some(LEGACY_KEY)),
+        (KEY, Some(JWT), Some(JWT)),
+        (LEGACY_KEY, Some(JWT), Some(JWT)),
+    ] {
+        let server = Scripted::start([ok("[]")]);
+        let client = server.client_with(|settings| {
+            settings.key = key.into();
+            settings.jwt = jwt.map(Into::into);
+        });
+
+        client.can_see_any_row().await.unwrap();
+
+        let seen = &server.seen()[0];
+        assert_eq!(seen.header("apikey"), Some(key));
+        let expected = authorization.map(|jwt| format!("Bearer {jwt}"));
+        assert_eq!(seen.header("authorization"), expected.as_deref(), "{key}");
+        assert!(
+            seen.header("user-agent")
+                .unwrap()
+                .starts_with("tripwire-sync/"),
+            "the gateway refuses secret keys from browsers"
+        );
+    }
+}
+
+#[test]
+fn a_key_that_is_no_header_is_an_error_without_the_key() {
+    let mut settings = settings("http://127.0.0.1:9".parse().unwrap());
+    settings.key = "sb_secret_broken\nkey".into();
+
+    let error = Supabase::new(settings, clock()).unwrap_err();
+
+    assert_silent(&error, "sb_secret_broken");
+}
+
+#[test]
+fn the_client_says_nothing_of_its_keys() {
+    let mut settings = settings("http://127.0.0.1:9".parse().unwrap());
+    settings.jwt = Some(JWT.into());
+    assert!(!format!("{settings:?}").contains(KEY));
+
+    let client = Supabase::new(settings, clock()).unwrap();
+
+    let text = format!("{client:?} {:?}", client.shared.transport);
+    assert!(!text.contains(KEY) && !text.contains(JWT), "{text}");
+}
+
+#[actix_web::test]
+async fn the_rest_path_follows_whatever_the_project_url_ends_with() {
+    for path in ["", "/", "/proxy", "/proxy/"] {
+        let server = Scripted::start([ok("[]")]);
+        let base = server.url.join(path).unwrap();
+        let client = server.client_with(|settings| settings.project_url = base);
+
+        client.can_see_any_row().await.unwrap();
+
+        let prefix = path.trim_end_matches('/');
+        let expected = format!("{prefix}/rest/v1/tripwire_users");
+        assert_eq!(server.seen()[0].path, expected);
+    }
+}
+
+// --- what is told of a request ---
+
+#[actix_web::test]
+async fn a_request_is_counted_by_route_and_status() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = Scripted::start([ok("[]"), ok("[]"), reply(503, "")]);
+    let client = server.client();
+
+    client.rows(&[id(ANN)]).await.unwrap();
+    client.can_see_any_row().await.unwrap_err();
+    let nobody = settings("http://127.0.0.1:1".parse().unwrap());
+    let nobody = Supabase::new(nobody, clock()).unwrap();
+    nobody.can_see_any_row().await.unwrap_err();
+
+    let text = metrics.render();
+    for (route, status) in [
+        ("probe", "200"),
+        ("rows", "200"),
+        ("any", "503"),
+        ("any", "not_sent"),
+    ] {
+        let line =
+            format!(r#"tripwire_supabase_requests_total{{route="{route}",status="{status}"}} 1"#);
+        assert!(text.contains(&line), "{line} in\n{text}");
+    }
+}
+
+#[actix_web::test]
+async fn a_log_line_names_the_route_and_nothing_of_the_request() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter("tripwire_sync=trace")
+        .with_writer(move || Shared(Arc::clone(&writer)))
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let row = format!(r#"[{{"id":"{ANN}","email":"ann@example.org"}},{{"email":"x"}}]"#);
+    let server = Scripted::start([ok("[]"), ok(row), ok("[]"), ok("[]")]);
+    let client = server.client();
+
+    client.rows(&[id(ANN)]).await.unwrap();
+    let deal = DealId::new(42);
+    client.write_back(id(ANN), deal, None).await.unwrap();
+
+    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert!(
+        text.contains("write_back") && text.contains("duration_ms"),
+        "{text}"
+    );
+    assert!(text.contains("unreadable=1"), "{text}");
+    for secret in ["http", "127.0.0.1", "/rest", "example.org", KEY, "select"] {
+        assert!(!text.contains(secret), "{secret} in\n{text}");
+    }
+}
+
+/// A log that can be read back.
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

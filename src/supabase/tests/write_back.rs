@@ -1,0 +1,137 @@
+use super::*;
+
+const STRICT: &str = "return=representation, handling=strict, max-affected=1";
+
+fn written() -> Reply {
+    ok(format!(r#"[{{"id":"{ANN}","amocrm_deal_id":"42"}}]"#))
+}
+
+async fn write(client: &Supabase) -> Result<WriteBack, SupabaseError> {
+    let contact = Some(ContactId::new(7));
+    client.write_back(id(ANN), DealId::new(42), contact).await
+}
+
+#[actix_web::test]
+async fn a_deal_id_is_written_over_null_only() {
+    let server = Scripted::start([ok("[]"), written()]);
+
+    let outcome = write(&server.client()).await.unwrap();
+
+    assert_eq!(outcome, WriteBack::Written);
+    let seen = &server.seen()[1];
+    assert_eq!(seen.method, "PATCH");
+    assert_eq!(
+        seen.query(),
+        [
+            ("id", &*format!("eq.{ANN}")),
+            ("amocrm_deal_id", "is.null"),
+            ("select", "id,amocrm_deal_id")
+        ]
+    );
+    assert_eq!(seen.header("prefer"), Some(STRICT));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    let body: serde_json::Value = serde_json::from_str(&seen.body).unwrap();
+    assert_eq!(
+        body,
+        serde_json::json!({"amocrm_deal_id": "42", "amocrm_contact_id": "7"})
+    );
+}
+
+#[actix_web::test]
+async fn without_a_contact_the_deal_id_is_all() {
+    let server = Scripted::start([written()]);
+    let client = server.client();
+
+    client
+        .write_back(id(ANN), DealId::new(42), None)
+        .await
+        .unwrap();
+
+    assert_eq!(server.seen()[0].body, r#"{"amocrm_deal_id":"42"}"#);
+}
+
+#[actix_web::test]
+async fn without_a_column_for_it_the_contact_is_left_out() {
+    let mut answers = vec![refusal(400, "42703")];
+    answers.extend(vec![ok("[]"); 8]);
+    answers.extend([refusal(400, "42703"), written()]);
+    let server = Scripted::start(answers);
+
+    write(&server.client()).await.unwrap();
+
+    let seen = server.seen();
+    assert_eq!(seen.last().unwrap().body, r#"{"amocrm_deal_id":"42"}"#);
+}
+
+#[actix_web::test]
+async fn a_contact_that_may_not_be_written_does_not_hold_up_the_deal_id() {
+    for refused in [
+        refusal(403, "42501"),
+        refusal(400, "PGRST204"),
+        refusal(400, "42703"),
+    ] {
+        let server = Scripted::start([ok("[]"), refused, written(), written()]);
+        let client = server.client();
+
+        assert_eq!(write(&client).await.unwrap(), WriteBack::Written);
+        assert_eq!(write(&client).await.unwrap(), WriteBack::Written);
+
+        let seen = server.seen();
+        assert!(seen[1].body.contains("amocrm_contact_id"));
+        for later in &seen[2..] {
+            assert_eq!(later.body, r#"{"amocrm_deal_id":"42"}"#);
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_deal_id_that_may_not_be_written_is_a_refusal() {
+    let server = Scripted::start([ok("[]"), refusal(403, "42501"), refusal(403, "42501")]);
+
+    let error = write(&server.client()).await.unwrap_err();
+
+    assert!(matches!(error, SupabaseError::Refused { .. }), "{error:?}");
+    server.seen();
+}
+
+#[actix_web::test]
+async fn no_row_is_told_after_a_look_at_an_empty_text() {
+    for second in [ok("[]"), refusal(400, "22P02")] {
+        let server = Scripted::start([ok("[]"), second]);
+        let client = server.client();
+
+        let outcome = client.write_back(id(ANN), DealId::new(42), None).await;
+
+        assert_eq!(outcome.unwrap(), WriteBack::NoRow);
+        let seen = server.seen();
+        assert_eq!(seen[1].method, "PATCH");
+        assert!(seen[1].query().contains(&("amocrm_deal_id", "eq.")));
+        assert!(seen[1].query().contains(&("id", &format!("eq.{ANN}"))));
+    }
+}
+
+#[actix_web::test]
+async fn an_empty_text_is_written_over() {
+    let server = Scripted::start([ok("[]"), written()]);
+    let client = server.client();
+
+    let outcome = client.write_back(id(ANN), DealId::new(42), None).await;
+
+    assert_eq!(outcome.unwrap(), WriteBack::Written);
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[actix_web::test]
+async fn an_older_postgrest_gets_the_write_without_its_new_preferences() {
+    let server = Scripted::start([refusal(400, "PGRST122"), written()]);
+    let client = server.client();
+
+    let outcome = client.write_back(id(ANN), DealId::new(42), None).await;
+
+    assert_eq!(outcome.unwrap(), WriteBack::Written);
+    let seen = server.seen();
+    assert_eq!(seen[0].header("prefer"), Some(STRICT));
+    assert_eq!(seen[1].header("prefer"), Some("return=representation"));
+    assert_eq!(seen[0].query(), seen[1].query());
+    assert_eq!(seen[0].body, seen[1].body);
+}

@@ -1,0 +1,192 @@
+//! One request, one answer: keys, sizes, the log and the count of what was asked.
+
+use jiff::Timestamp;
+use reqwest::{
+    Client, Request,
+    header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
+
+use super::{Settings, SupabaseError, bridge, wire};
+use crate::{domain::SharedClock, tls};
+
+/// More than a page of the widest rows.
+const LARGEST_BODY: usize = 16 << 20;
+/// Of an error only its code is wanted.
+const LARGEST_ERROR_BODY: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Transport {
+    client: Client,
+    keys: HeaderMap,
+    clock: SharedClock,
+}
+
+/// A whole answer, whatever its status.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+impl Transport {
+    pub(super) fn new(
+        settings: &Settings,
+        rest_url: &str,
+        clock: SharedClock,
+    ) -> Result<Self, reqwest::Error> {
+        let client = tls::client_builder(settings.connect_timeout, &settings.extra_roots)?
+            .timeout(settings.timeout)
+            .build()?;
+        let keys = keys(&client, rest_url, settings).map_err(reqwest::Error::without_url)?;
+        Ok(Self {
+            client,
+            keys,
+            clock,
+        })
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn request(&self, query: postgrest::Builder) -> Request {
+        let mut request = bridge::request(&self.client, query);
+        request.headers_mut().extend(self.keys.clone());
+        request
+    }
+
+    /// The answer to a request that succeeded.
+    pub(super) async fn ask(
+        &self,
+        route: &'static str,
+        request: Request,
+    ) -> Result<Answer, SupabaseError> {
+        self.judge(self.exchange(route, request).await?)
+    }
+
+    pub(super) fn judge(&self, answer: Answer) -> Result<Answer, SupabaseError> {
+        if (200..300).contains(&answer.status) {
+            return Ok(answer);
+        }
+        // Reckoned by the peer's clock where it tells it, for ours may be off.
+        let now = answer.header(&DATE).and_then(wire::http_date);
+        let retry_after = answer
+            .header(&RETRY_AFTER)
+            .and_then(|header| wire::retry_after(header, now.unwrap_or_else(|| self.now())));
+        let code = wire::error_code(&answer.body);
+        Err(wire::failure(answer.status, code, retry_after))
+    }
+
+    /// The answer, whatever its status.
+    pub(super) async fn exchange(
+        &self,
+        route: &'static str,
+        request: Request,
+    ) -> Result<Answer, SupabaseError> {
+        let begun = Instant::now();
+        let outcome = self.receive(request).await;
+        let status = match &outcome {
+            Ok(answer) => answer.status.to_string(),
+            Err(SupabaseError::NotSent { .. }) => "not_sent".to_owned(),
+            Err(_) => "no_answer".to_owned(),
+        };
+        tracing::debug!(
+            route,
+            status,
+            duration_ms = begun.elapsed().as_millis(),
+            "asked Supabase"
+        );
+        metrics::counter!("tripwire_supabase_requests_total", "route" => route, "status" => status)
+            .increment(1);
+        outcome
+    }
+
+    async fn receive(&self, request: Request) -> Result<Answer, SupabaseError> {
+        let mut response = self.client.execute(request).await.map_err(unsent)?;
+        let status = response.status();
+        let largest = if status.is_success() {
+            LARGEST_BODY
+        } else {
+            LARGEST_ERROR_BODY
+        };
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > largest {
+                // Cut short it is no JSON any more, and is judged as such.
+                body.truncate(largest);
+                break;
+            }
+        }
+        Ok(Answer {
+            status: status.as_u16(),
+            headers: std::mem::take(response.headers_mut()),
+            body,
+        })
+    }
+}
+
+/// `apikey` always. `Authorization` only for a JWT, ours or a legacy key: an opaque key there is refused.
+fn keys(client: &Client, rest_url: &str, settings: &Settings) -> Result<HeaderMap, reqwest::Error> {
+    let key = settings.key.expose_secret();
+    let bearer = match &settings.jwt {
+        Some(jwt) => Some(jwt.expose_secret()),
+        None if is_jwt(key) => Some(key),
+        None => None,
+    };
+    // A request that is never sent: what cannot be a URL or a header is found out here.
+    let mut request = client.get(rest_url).header("apikey", key);
+    if let Some(bearer) = bearer {
+        request = request.bearer_auth(bearer);
+    }
+    let mut keys = std::mem::take(request.build()?.headers_mut());
+    for value in keys.values_mut() {
+        value.set_sensitive(true);
+    }
+    Ok(keys)
+}
+
+fn is_jwt(key: &str) -> bool {
+    key.starts_with("eyJ") && key.split('.').count() == 3
+}
+
+/// As a parameter: the builder's own `limit` is a `Range` header.
+pub(super) fn limit(mut request: Request, rows: u32) -> Request {
+    request
+        .url_mut()
+        .query_pairs_mut()
+        .append_pair("limit", &rows.to_string());
+    request
+}
+
+/// Instead of what the builder prefers.
+pub(super) fn prefer(mut request: Request, preferences: &'static str) -> Request {
+    request
+        .headers_mut()
+        .insert("prefer", HeaderValue::from_static(preferences));
+    request
+}
+
+fn unsent(error: reqwest::Error) -> SupabaseError {
+    if !error.is_connect() && !error.is_builder() {
+        return unanswered(error);
+    }
+    SupabaseError::NotSent {
+        untrusted: tls::is_untrusted(&error),
+        source: error.without_url(),
+    }
+}
+
+fn unanswered(error: reqwest::Error) -> SupabaseError {
+    SupabaseError::NoAnswer {
+        source: error.without_url(),
+    }
+}

@@ -1,0 +1,251 @@
+//! What PostgREST and the gateways before it answer, read leniently: statuses and codes decide, never message texts.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, civil::DateTime, fmt::rfc2822, tz::TimeZone};
+use serde_json::{Map, Value};
+
+use super::{Row, SupabaseError, query};
+use crate::domain::RowId;
+
+/// Up to here a float counts in ones.
+const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// Longer than this nobody means it.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
+
+/// The `code` of an error body (`{"code":"42703","message":…}`), or nothing: a gateway answers HTML, or nothing at all.
+pub(super) fn error_code(body: &[u8]) -> String {
+    let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
+        return String::new();
+    };
+    let code = body.get("code").and_then(text).unwrap_or_default();
+    // It is logged and shown to people, so it has to look like a code.
+    let sound = code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if sound { code } else { String::new() }
+}
+
+/// The rules of `errors` in the PostgREST documentation, and of Supabase's gateways.
+pub(super) fn failure(status: u16, code: String, retry_after: Option<Duration>) -> SupabaseError {
+    match (status, code.as_str()) {
+        (401 | 403, _) => SupabaseError::Refused { status, code },
+        (402 | 540, _) | (405, "25006") => SupabaseError::OutOfService { status, code },
+        (408 | 429 | 500..=599, _) => SupabaseError::Busy {
+            status,
+            code,
+            retry_after,
+        },
+        (404, "PGRST202" | "PGRST205" | "42P01" | "42883")
+        | (400, "42703" | "PGRST204")
+        | (406, "PGRST106") => SupabaseError::Schema { status, code },
+        (400..=499, "22P02" | "PGRST116") => SupabaseError::Row { status, code },
+        (400..=499, _) if is_constraint(&code) => SupabaseError::Row { status, code },
+        _ => SupabaseError::Unexpected { status, code },
+    }
+}
+
+/// `SQLSTATE` class 23.
+fn is_constraint(code: &str) -> bool {
+    code.len() == 5 && code.starts_with("23")
+}
+
+/// Whether the answer says that a column is not there or may not be used.
+pub(super) fn is_about_columns(error: &SupabaseError) -> bool {
+    code(error).is_some_and(|code| matches!(code, "42703" | "42501" | "PGRST204"))
+}
+
+/// Whether the answer says that a column is not there.
+pub(super) fn is_missing_column(error: &SupabaseError) -> bool {
+    code(error).is_some_and(|code| matches!(code, "42703" | "PGRST204"))
+}
+
+/// The text of some value is not of the column's type: `blocked` need not be a member of an enum.
+pub(super) fn is_bad_value(error: &SupabaseError) -> bool {
+    code(error) == Some("22P02")
+}
+
+/// Only PostgREST from 12.2 on knows `max-affected`.
+pub(super) fn is_unknown_preference(error: &SupabaseError) -> bool {
+    code(error) == Some("PGRST122")
+}
+
+fn code(error: &SupabaseError) -> Option<&str> {
+    match error {
+        SupabaseError::Busy { code, .. }
+        | SupabaseError::Refused { code, .. }
+        | SupabaseError::Schema { code, .. }
+        | SupabaseError::OutOfService { code, .. }
+        | SupabaseError::Row { code, .. }
+        | SupabaseError::Unexpected { code, .. } => Some(code),
+        SupabaseError::NotSent { .. }
+        | SupabaseError::NoAnswer { .. }
+        | SupabaseError::Malformed { .. } => None,
+    }
+}
+
+/// Seconds, or an HTTP date.
+pub(super) fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
+    let wait = match header.trim().parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => http_date(header)?
+            .duration_since(now)
+            .try_into()
+            .unwrap_or_default(),
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`
+pub(super) fn http_date(header: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new()
+        .relaxed_weekday(true)
+        .parse_timestamp(header.trim())
+        .ok()
+}
+
+/// When an answer was made, by the peer's clock. Its `Date` knows whole seconds only: where our own clock agrees with it
+/// within that second, ours tells the rest.
+pub(super) fn read_at(date: Option<&str>, ours: Timestamp) -> Timestamp {
+    match date.and_then(http_date) {
+        Some(theirs) if theirs.as_second() == ours.as_second() => ours,
+        Some(theirs) => theirs,
+        None => ours,
+    }
+}
+
+/// The total in `Content-Range: 0-0/57` or `*/0`.
+pub(super) fn total(content_range: &str) -> Option<u64> {
+    content_range.rsplit_once('/')?.1.trim().parse().ok()
+}
+
+/// The rows of a JSON array. One that cannot be read does not hide the others.
+pub(super) fn rows(body: &[u8]) -> Result<Vec<Row>, SupabaseError> {
+    objects(body, row)
+}
+
+pub(super) fn ids(body: &[u8]) -> Result<Vec<RowId>, SupabaseError> {
+    objects(body, id)
+}
+
+/// How many rows a write gave back.
+pub(super) fn count(body: &[u8]) -> Result<usize, SupabaseError> {
+    Ok(array(body)?.len())
+}
+
+fn array(body: &[u8]) -> Result<Vec<Value>, SupabaseError> {
+    serde_json::from_slice(body).map_err(|_| SupabaseError::Malformed {
+        what: "not a JSON array",
+    })
+}
+
+fn objects<T>(
+    body: &[u8],
+    read: impl Fn(&Map<String, Value>) -> Option<T>,
+) -> Result<Vec<T>, SupabaseError> {
+    let values = array(body)?;
+    let read: Vec<T> = values
+        .iter()
+        .filter_map(Value::as_object)
+        .filter_map(read)
+        .collect();
+    if read.is_empty() && !values.is_empty() {
+        // An empty answer means "there are none", which this is not.
+        return Err(SupabaseError::Malformed {
+            what: "rows without an id",
+        });
+    }
+    if read.len() < values.len() {
+        tracing::warn!(
+            unreadable = values.len() - read.len(),
+            "rows without a readable id are left out"
+        );
+    }
+    Ok(read)
+}
+
+fn id(row: &Map<String, Value>) -> Option<RowId> {
+    row.get("id")?.as_str()?.parse().ok()
+}
+
+fn row(row: &Map<String, Value>) -> Option<Row> {
+    let text = |column: &str| row.get(column).and_then(text);
+    Some(Row {
+        id: id(row)?,
+        email: text("email"),
+        full_name: text("full_name"),
+        phone: text("phone"),
+        manager_name: text("manager_name"),
+        price: text("price").and_then(|price| whole(&price)),
+        generated_password: text("generated_password").map(Into::into),
+        status: text(query::STATUS).map(|status| status.trim().to_lowercase()),
+        created_at: text("created_at").and_then(|time| time_of(&time)),
+        deal_id: row
+            .get(query::DEAL)
+            .and_then(deal_id)
+            .map(|deal| deal.trim().to_owned()),
+    })
+}
+
+/// Text or a number as text; blank is nothing.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()).filter(|text| !text.trim().is_empty()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Whatever stands there counts as filled, even if it makes no sense: we never write over it.
+fn deal_id(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(_) | Value::Number(_) => text(value),
+        Value::Bool(_) | Value::Array(_) | Value::Object(_) => Some(value.to_string()),
+    }
+}
+
+/// `990`, `990.00`, `990.5` (rounded): amoCRM's price is a whole number.
+fn whole(price: &str) -> Option<i64> {
+    let price = price.trim();
+    if let Ok(whole) = price.parse() {
+        return Some(whole);
+    }
+    let rounded = price.parse::<f64>().ok()?.round();
+    #[expect(clippy::cast_possible_truncation, reason = "its range was looked at")]
+    (rounded.abs() <= LARGEST_WHOLE).then_some(rounded as i64)
+}
+
+/// RFC 3339 with any offset; without one (a `timestamp without time zone`, a `date`) it is UTC.
+fn time_of(text: &str) -> Option<Timestamp> {
+    let text = text.trim();
+    if let Ok(time) = text.parse() {
+        return Some(time);
+    }
+    let local: DateTime = text.parse().ok()?;
+    Some(local.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peers_clock_decides_and_ours_fills_in_the_fraction() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        let table = [
+            (date, "1994-11-06T08:49:37.9Z", "1994-11-06T08:49:37.9Z"),
+            (date, "1994-11-06T08:49:38.1Z", "1994-11-06T08:49:37Z"),
+            (date, "1994-11-06T08:47:00Z", "1994-11-06T08:49:37Z"),
+            (
+                Some("yesterday"),
+                "1994-11-06T08:47:00Z",
+                "1994-11-06T08:47:00Z",
+            ),
+            (None, "1994-11-06T08:47:00Z", "1994-11-06T08:47:00Z"),
+        ];
+        for (date, ours, expected) in table {
+            assert_eq!(read_at(date, at(ours)), at(expected), "{date:?} {ours}");
+        }
+    }
+}
