@@ -15,6 +15,9 @@ pub mod http;
 /// Keeps them.
 pub mod inbox;
 
+/// Brings them into step.
+pub mod sync;
+
 /// The neighbours.
 pub mod amocrm;
 pub mod supabase;

@@ -1,0 +1,207 @@
+//! What closes a row: its note, and the deal's id written back.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::{
+    failure::{Failure, Verdict},
+    intents::has_our_note,
+    note::note,
+    run::{Members, Run, at_once, distinct},
+    triage::id_only,
+};
+use crate::{
+    amocrm::NewNote,
+    domain::{DealId, HaltCause},
+    inbox::{InboxError, Intent, Outcome, Placed, Settlement},
+    supabase::{SupabaseError, WriteBack},
+};
+
+/// Fits PostgREST's pool of ten and leaves room for others.
+const PARALLEL_WRITE_BACKS: usize = 8;
+
+impl Run {
+    // ---- note ----
+
+    pub(super) async fn note(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine = self.beginning(members, |work| {
+            work.progress.placed.is_some() && !work.progress.noted && work.progress.intent.is_none()
+        });
+        self.find_earlier_notes(&mine).await?;
+        // The way here may have taken as long as a row stays fresh.
+        self.refresh_rows(&mine).await?;
+        let mine = self.beginning(&mine, |work| !work.progress.noted);
+        if mine.is_empty() {
+            return Ok(());
+        }
+
+        let begin_by = Instant::now() + self.ctx.tempo.begin_within;
+        let decisive_from = self.begin_writes(&mine);
+        for &i in &mine {
+            self.works[i].progress.intent = Some(Intent::Note { decisive_from });
+        }
+        self.checkpoint(&mine).await?;
+
+        let mut requests = Vec::new();
+        for batch in self.batches(&mine, self.ctx.settings.batch_size) {
+            let amocrm = self.ctx.amocrm.clone();
+            let notes: Vec<NewNote> = batch
+                .iter()
+                .filter_map(|&i| {
+                    let work = &self.works[i];
+                    Some(NewNote {
+                        deal: work.chosen()?,
+                        text: note(&self.ctx.settings.note, work.row.as_ref()?),
+                    })
+                })
+                .collect();
+            let begin_by = begin_by.min(self.begin_by(&batch));
+            requests.push(async move { (batch, amocrm.add_notes(&notes, begin_by).await) });
+        }
+        for (batch, answer) in join_all(requests).await {
+            match answer {
+                Ok(made) => {
+                    for (&i, made) in batch.iter().zip(made) {
+                        if made.is_some() {
+                            let work = &mut self.works[i];
+                            work.progress.noted = true;
+                            work.progress.intent = None;
+                            work.tell("noted");
+                        } else {
+                            self.apply(
+                                i,
+                                &Verdict::Retry { after: None },
+                                "amoCRM не подтвердила примечание",
+                            );
+                        }
+                    }
+                }
+                Err(error) => self.write_failed(&batch, error).await?,
+            }
+        }
+        let noted: Members = mine
+            .into_iter()
+            .filter(|&i| self.works[i].in_run())
+            .collect();
+        self.checkpoint(&noted).await
+    }
+
+    /// A deal that needed no move may have been noted in an earlier life of ours, whose inbox is lost.
+    async fn find_earlier_notes(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let left = self.beginning(members, |work| work.progress.placed == Some(Placed::Left));
+        let deals = distinct(left.iter().filter_map(|&i| self.works[i].chosen()));
+        if deals.is_empty() {
+            return Ok(());
+        }
+        let notes = match self.ctx.amocrm.all_notes(&deals).await {
+            Ok(notes) => notes,
+            Err(error) => return self.fail(&left, &Failure::from(error)).await,
+        };
+        for &i in &left {
+            let work = &mut self.works[i];
+            if has_our_note(&notes, work.chosen(), work.id()) {
+                work.progress.noted = true;
+                work.tell("our note was there already");
+            }
+        }
+        let found: Members = left
+            .into_iter()
+            .filter(|&i| self.works[i].progress.noted)
+            .collect();
+        self.checkpoint(&found).await
+    }
+
+    // ---- write back ----
+
+    pub(super) async fn write_back(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine = self.beginning(members, |work| work.progress.noted);
+        let mut write_backs = Vec::new();
+        for i in mine {
+            let Some(choice) = &self.works[i].progress.choice else {
+                continue;
+            };
+            let (row, contact) = (self.works[i].id(), choice.contact);
+            let Some(deal) = choice.deal else { continue };
+            let ctx = Arc::clone(&self.ctx);
+            write_backs.push(async move {
+                // Once a write back has been refused, no other is tried.
+                if ctx.gate.closed().is_some() {
+                    return (i, deal, None);
+                }
+                (
+                    i,
+                    deal,
+                    Some(ctx.supabase.write_back(row, deal, contact).await),
+                )
+            });
+        }
+        let now = self.now();
+        for (i, deal, answer) in at_once(PARALLEL_WRITE_BACKS, write_backs).await {
+            match answer {
+                Some(Ok(WriteBack::Written)) => {
+                    self.works[i].end(Settlement::Done(Outcome::Synced));
+                }
+                Some(Ok(WriteBack::NoRow)) => self.why_no_row(i, deal).await?,
+                Some(Err(error)) => self.write_back_failed(i, error).await?,
+                None => self.works[i].again_at(now, "sending stopped"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_back_failed(
+        &mut self,
+        i: usize,
+        error: SupabaseError,
+    ) -> Result<(), InboxError> {
+        let failure = Failure::from(error);
+        let row = self.works[i].id();
+        let verdict = self.ctx.judge(&failure, Some(row)).await?;
+        self.apply(i, &verdict, &failure.reason());
+        Ok(())
+    }
+
+    /// No row matched: filled by somebody, gone, or not ours to change.
+    async fn why_no_row(&mut self, i: usize, deal: DealId) -> Result<(), InboxError> {
+        let row = self.works[i].id();
+        let read = match self.ctx.supabase.rows(&[row]).await {
+            Ok(read) => read.rows.into_iter().next(),
+            Err(error) => return self.fail(&[i], &Failure::from(error)).await,
+        };
+        match read {
+            Some(read) => match read.deal_id {
+                Some(filled) if filled.trim() == deal.to_string() => {
+                    self.works[i].end(Settlement::Done(Outcome::Synced));
+                }
+                Some(filled) => {
+                    let reason = format!(
+                        "в строке сделка {}, а мы работали со сделкой {deal}",
+                        id_only(&filled)
+                    );
+                    self.works[i].park(reason);
+                }
+                None => {
+                    let reason = "запись amocrm_deal_id не проходит: нет прав или политики UPDATE"
+                        .to_owned();
+                    self.ctx
+                        .gate
+                        .strike(HaltCause::SupabaseWriteBack, 1, reason.clone(), Some(row))
+                        .await?;
+                    self.apply(i, &Verdict::NotItsFault, &reason);
+                }
+            },
+            None => match self.ctx.supabase.can_see_any_row().await {
+                Ok(true) => self.works[i].end(Settlement::Done(Outcome::Gone)),
+                Ok(false) => self.apply(
+                    i,
+                    &Verdict::Retry { after: None },
+                    "ни одна строка не видна: права или политика",
+                ),
+                Err(error) => self.fail(&[i], &Failure::from(error)).await?,
+            },
+        }
+        Ok(())
+    }
+}

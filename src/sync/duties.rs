@@ -1,0 +1,290 @@
+//! What the engine does beside its runs: sweep, look for awaited contacts, probe a halt. Each in a task of its own, since
+//! each may have to wait for a neighbour.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
+
+use super::{
+    Context,
+    engine::INBOX_TROUBLE,
+    failure::{Chain, Failure, Verdict},
+    gate::{Closed, Halt},
+    triage::later,
+};
+use crate::{
+    amocrm::AmoError,
+    domain::{HaltCause, Side},
+    inbox::InboxError,
+    supabase::WriteBack,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Duty {
+    Sweep,
+    Look,
+    Probe,
+}
+
+/// How a duty ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    duty: Duty,
+    result: Result<Result<(), Failure>, InboxError>,
+}
+
+#[derive(Debug)]
+pub(super) struct Duties {
+    ctx: Arc<Context>,
+    tasks: JoinSet<Done>,
+    at_work: Vec<Duty>,
+    // By the monotonic clock: were the machine's own put back, they would not come for as long.
+    next_sweep: Option<Instant>,
+    failed_sweeps: u32,
+    /// Not before this, however due a look may be: the last one failed.
+    next_look: Option<Instant>,
+    failed_looks: u32,
+}
+
+impl Duties {
+    pub(super) fn new(ctx: Arc<Context>) -> Self {
+        Self {
+            next_sweep: ctx.settings.sweep_every.map(|_| Instant::now()),
+            ctx,
+            tasks: JoinSet::new(),
+            at_work: Vec::new(),
+            failed_sweeps: 0,
+            next_look: None,
+            failed_looks: 0,
+        }
+    }
+
+    /// Begins what is due, and answers when something will be. One that cannot be planned does not hold up the others.
+    pub(super) async fn begin_what_is_due(&mut self, closed: Option<&Closed>) -> Option<Timestamp> {
+        let dues = [
+            (Duty::Sweep, self.sweep_due(closed)),
+            (Duty::Look, self.look_due(closed).await),
+            (Duty::Probe, self.probe_due(closed)),
+        ];
+        // Read after them, so that what is due at once is not still to come.
+        let now = self.ctx.now();
+        let mut next = Vec::new();
+        for (duty, due) in dues {
+            match due {
+                Some(due) if due > now => next.push(due),
+                Some(_) if !self.at_work.contains(&duty) => self.begin(duty, closed),
+                Some(_) | None => {}
+            }
+        }
+        next.into_iter().min()
+    }
+
+    fn sweep_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
+        let is_halted =
+            matches!(closed, Some(Closed::Halted(halt)) if halt.cause.side() == Side::Supabase);
+        self.next_sweep
+            .filter(|_| !is_halted)
+            .map(|at| self.by_the_clock(at))
+    }
+
+    async fn look_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
+        if closed.is_some() {
+            return None;
+        }
+        match self.ctx.next_look().await {
+            Ok(due) => due.map(|due| {
+                self.next_look
+                    .map_or(due, |at| self.by_the_clock(at).max(due))
+            }),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "sync.inbox");
+                None
+            }
+        }
+    }
+
+    fn probe_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
+        match closed {
+            Some(Closed::Halted(halt)) => halt.probe_due(&self.ctx.tempo, self.ctx.now()),
+            Some(Closed::Stopping | Closed::Holding | Closed::Paused) | None => None,
+        }
+    }
+
+    fn by_the_clock(&self, at: Instant) -> Timestamp {
+        later(self.ctx.now(), at.saturating_duration_since(Instant::now()))
+    }
+
+    fn begin(&mut self, duty: Duty, closed: Option<&Closed>) {
+        let ctx = Arc::clone(&self.ctx);
+        let halt = match closed {
+            Some(Closed::Halted(halt)) => Some(halt.clone()),
+            _ => None,
+        };
+        self.at_work.push(duty);
+        self.tasks.spawn(async move {
+            let result = match duty {
+                Duty::Sweep => ctx.sweep().await.map(|swept| swept.map(|_| ())),
+                Duty::Look => ctx.look().await.map(|found| found.map(|_| ())),
+                Duty::Probe => match halt {
+                    Some(halt) => ctx.probe(&halt).await.map(Ok),
+                    None => Ok(Ok(())),
+                },
+            };
+            Done { duty, result }
+        });
+    }
+
+    /// Completes when a duty has ended; `None` when none is at work. Whoever gets it hands it to [`Duties::ended`].
+    pub(super) async fn next_end(&mut self) -> Option<Result<Done, JoinError>> {
+        self.tasks.join_next().await
+    }
+
+    /// Plans the next time of a duty that has ended.
+    ///
+    /// # Panics
+    /// When the duty panicked.
+    pub(super) async fn ended(&mut self, ended: Result<Done, JoinError>) {
+        let Done { duty, result } = match ended {
+            Ok(done) => done,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
+        };
+        self.at_work.retain(|at_work| *at_work != duty);
+        match duty {
+            Duty::Sweep => {
+                let every = self.ctx.settings.sweep_every;
+                let pause = self.pause_after(result, self.failed_sweeps).await;
+                self.failed_sweeps = pause.map_or(0, |_| self.failed_sweeps.saturating_add(1));
+                let pause = every.map(|every| pause.unwrap_or(every).min(every));
+                self.next_sweep = pause.map(|pause| Instant::now() + pause);
+            }
+            Duty::Look => {
+                let pause = self.pause_after(result, self.failed_looks).await;
+                self.failed_looks = pause.map_or(0, |_| self.failed_looks.saturating_add(1));
+                self.next_look = pause.map(|pause| Instant::now() + pause);
+            }
+            Duty::Probe => {
+                self.pause_after(result, 0).await;
+            }
+        }
+    }
+
+    /// `None`: all went well.
+    async fn pause_after(
+        &self,
+        result: Result<Result<(), Failure>, InboxError>,
+        failed: u32,
+    ) -> Option<Duration> {
+        let judged = match result {
+            Ok(Ok(())) => return None,
+            Ok(Err(failure)) => self.ctx.judge(&failure, None).await,
+            Err(error) => Err(error),
+        };
+        let asked = match judged {
+            Ok(Verdict::Retry { after }) => after,
+            Ok(Verdict::NotItsFault | Verdict::Park) => None,
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "sync.inbox");
+                Some(INBOX_TROUBLE)
+            }
+        };
+        let jitter = (self.ctx.jitter)();
+        Some(self.ctx.tempo.backoff(failed, asked, jitter))
+    }
+
+    /// Whatever they were doing can be done again.
+    pub(super) async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+impl Context {
+    /// Asks the neighbour whether a halt is over.
+    async fn probe(&self, halt: &Halt) -> Result<(), InboxError> {
+        if halt.cause.side() == Side::Amocrm {
+            self.amocrm.forgive();
+        }
+        let is_over = self.is_over(halt).await?;
+        tracing::info!(cause = halt.cause.as_str(), is_over, "sync.probe");
+        if is_over {
+            self.gate.lift(halt).await
+        } else {
+            self.gate.probe_failed(halt).await
+        }
+    }
+
+    async fn is_over(&self, halt: &Halt) -> Result<bool, InboxError> {
+        Ok(match halt.cause {
+            HaltCause::AmocrmToken | HaltCause::AmocrmPayment | HaltCause::AmocrmForbidden => {
+                match self.amocrm.account().await {
+                    Ok(_) => true,
+                    Err(error) => self.probe_was_refused(error).await?,
+                }
+            }
+            HaltCause::AmocrmStage => {
+                self.forget_pipelines();
+                match self.pipeline().await? {
+                    Ok(_) => true,
+                    Err(Some(Failure::Amocrm(error))) => self.probe_was_refused(error).await?,
+                    Err(_) => false,
+                }
+            }
+            // A refused write is probed by that very write: reads may have worked all the time.
+            HaltCause::SupabaseWriteBack
+            | HaltCause::SupabaseKey
+            | HaltCause::SupabaseSchema
+            | HaltCause::SupabaseProject => {
+                let columns = self.supabase.probe().await;
+                columns.is_ok_and(|columns| columns.missing.is_empty())
+                    && self.supabase.can_see_any_row().await.is_ok()
+                    && self.write_back_works(halt).await?
+            }
+        })
+    }
+
+    /// A probe that meets a ban must be the last one.
+    async fn probe_was_refused(&self, error: AmoError) -> Result<bool, InboxError> {
+        if matches!(error, AmoError::Forbidden) {
+            self.judge(&Failure::from(error), None).await?;
+        }
+        Ok(false)
+    }
+
+    /// Tries the very write back that was refused, if one was.
+    async fn write_back_works(&self, halt: &Halt) -> Result<bool, InboxError> {
+        let Some(row) = halt.row else { return Ok(true) };
+        let entry = self.inbox.entry(row).await?;
+        let choice = entry
+            .filter(|entry| entry.progress.noted)
+            .and_then(|entry| entry.progress.choice);
+        let Some((deal, contact)) = choice.and_then(|choice| Some((choice.deal?, choice.contact)))
+        else {
+            return Ok(true);
+        };
+        Ok(match self.supabase.write_back(row, deal, contact).await {
+            Ok(WriteBack::Written) => true,
+            // Filled or gone by now is not a refusal either.
+            Ok(WriteBack::NoRow) => match self.supabase.rows(&[row]).await {
+                Ok(read) => read.rows.first().is_none_or(|row| row.deal_id.is_some()),
+                Err(_) => false,
+            },
+            Err(_) => false,
+        })
+    }
+
+    /// Lets a halt be probed when the settings that it may be about have changed.
+    pub(super) async fn compare_settings(&self) -> Result<(), InboxError> {
+        let hasher = self.inbox.hasher();
+        if let Some(amocrm) = &self.settings.amocrm_fingerprint {
+            let fingerprint = hasher.text("amocrm settings", amocrm);
+            self.gate.settings_are(Side::Amocrm, fingerprint).await?;
+        }
+        let supabase = &self.settings.supabase_fingerprint;
+        let fingerprint = hasher.text("supabase settings", supabase);
+        self.gate.settings_are(Side::Supabase, fingerprint).await
+    }
+}

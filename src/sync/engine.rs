@@ -1,0 +1,267 @@
+//! The loop around the runs: when to claim and when to rest.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{
+    Context, Parts, duties::Duties, failure::Chain, gate::Closed, run::Run, triage::later,
+};
+use crate::inbox::{Claim, InboxError, Lane};
+
+/// The most entries of one run.
+const RUN: u32 = 5_000;
+/// The most entries of a run that takes the last place.
+const FEW: u32 = 20;
+/// Runs at work at once: while one is deep in its steps, a purchase of this minute need not wait for it.
+const PARALLEL_RUNS: usize = 4;
+/// How often the engine looks around while all runs are at work.
+const BUSY_GLANCE: Duration = Duration::from_millis(500);
+/// How often gauges are refreshed and working time is stored.
+const HOUSEKEEPING: Duration = Duration::from_secs(15);
+/// How often done entries past their retention are removed.
+const PURGE_EVERY: Duration = Duration::from_hours(1);
+/// The pause after the inbox itself failed.
+pub(super) const INBOX_TROUBLE: Duration = Duration::from_secs(1);
+
+/// The engine: one per inbox.
+#[derive(Debug)]
+pub struct Engine {
+    ctx: Arc<Context>,
+    runs: JoinSet<Lane>,
+    backfill_at_work: bool,
+    duties: Duties,
+    worked_until: Instant,
+    next_housekeeping: Instant,
+    next_purge: Instant,
+}
+
+impl Engine {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let ctx = Arc::new(Context::new(parts));
+        let now = Instant::now();
+        Self {
+            duties: Duties::new(Arc::clone(&ctx)),
+            ctx,
+            runs: JoinSet::new(),
+            backfill_at_work: false,
+            worked_until: now,
+            next_housekeeping: now,
+            next_purge: now,
+        }
+    }
+
+    /// Works until stopped. Answers after what was in flight is finished, or left with its intent when that takes
+    /// longer than the grace.
+    ///
+    /// # Panics
+    /// When a run panicked: the process must not live on with entries that nobody holds.
+    pub async fn work(mut self) {
+        while let Err(error) = self.ctx.compare_settings().await {
+            if self.trouble(&error).await {
+                return;
+            }
+        }
+        let ctx = Arc::clone(&self.ctx);
+        while !ctx.gate.is_stopping() {
+            // A probe, look or sweep may wait for a neighbour longer than a stop allows. Whatever it has asked of the
+            // inbox is carried out all the same.
+            let turn = tokio::select! {
+                turn = self.turn() => turn,
+                () = ctx.gate.stopping() => break,
+            };
+            match turn {
+                Ok(rest) => self.rest(rest).await,
+                Err(error) => {
+                    if self.trouble(&error).await {
+                        break;
+                    }
+                }
+            }
+        }
+        let grace = Instant::now() + self.ctx.tempo.grace;
+        self.duties.stop().await;
+        while !self.runs.is_empty() {
+            match tokio::time::timeout_at(grace, self.runs.join_next()).await {
+                Ok(Some(joined)) => self.joined(joined),
+                Ok(None) => break,
+                Err(_) => {
+                    tracing::warn!(runs = self.runs.len(), "sync.grace_is_over");
+                    self.runs.shutdown().await;
+                }
+            }
+        }
+        self.add_working_time()
+            .await
+            .unwrap_or_else(|error| tracing::warn!(error = %Chain(&error), "sync.inbox"));
+    }
+
+    /// Does what is due now, and answers when something will be due next.
+    async fn turn(&mut self) -> Result<Option<Timestamp>, InboxError> {
+        if self.ctx.gate.refresh().await? {
+            self.ctx.amocrm.forgive();
+        }
+        self.keep_house().await?;
+        let closed = self.ctx.gate.closed();
+        let mut next: Vec<Timestamp> = Vec::new();
+        next.extend(self.duties.begin_what_is_due(closed.as_ref()).await);
+        if closed.is_none() {
+            next.extend(self.claim_what_is_due().await?);
+        }
+        Ok(next.into_iter().min())
+    }
+
+    /// Sleeps until `next`, a change in the inbox, the end of a run or a duty, or the stop.
+    async fn rest(&mut self, next: Option<Timestamp>) {
+        // With all runs taken nothing can be claimed: changes are then looked at less eagerly, a pause among them.
+        let may_claim = self.runs.len() < PARALLEL_RUNS;
+        let longest = if may_claim { HOUSEKEEPING } else { BUSY_GLANCE };
+        let until = next.map_or(longest, |at| {
+            Duration::try_from(at.duration_since(self.ctx.now()))
+                .unwrap_or_default()
+                .min(longest)
+        });
+        let ctx = Arc::clone(&self.ctx);
+        tokio::select! {
+            () = tokio::time::sleep(until) => {}
+            () = ctx.inbox.changed(), if may_claim => {}
+            () = ctx.gate.stopping() => {}
+            Some(joined) = self.runs.join_next() => self.joined(joined),
+            Some(ended) = self.duties.next_end() => self.duties.ended(ended).await,
+        }
+    }
+
+    fn joined(&mut self, joined: Result<Lane, tokio::task::JoinError>) {
+        match joined {
+            Ok(lane) => self.backfill_at_work &= lane != Lane::Backfill,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
+        }
+    }
+
+    /// The inbox failed: wait a little. `true` = stopped meanwhile.
+    async fn trouble(&self, error: &InboxError) -> bool {
+        tracing::error!(error = %Chain(error), "sync.inbox");
+        tokio::select! {
+            () = tokio::time::sleep(INBOX_TROUBLE) => false,
+            () = self.ctx.gate.stopping() => true,
+        }
+    }
+
+    // ---- runs ----
+
+    async fn claim_what_is_due(&mut self) -> Result<Option<Timestamp>, InboxError> {
+        while self.runs.len() < PARALLEL_RUNS {
+            let only = self.backfill_at_work.then_some(Lane::Live);
+            // The last place is for a few, so that it is soon free again.
+            let is_last = self.runs.len() + 1 == PARALLEL_RUNS;
+            let limit = if is_last { FEW } else { RUN };
+            let Some(claim) = self.ctx.inbox.claim(limit, only).await? else {
+                return self.next_due(only.is_some()).await;
+            };
+            let has_backfill = claim
+                .entries
+                .iter()
+                .any(|entry| entry.lane == Lane::Backfill);
+            self.backfill_at_work |= has_backfill;
+            let lane = if has_backfill {
+                Lane::Backfill
+            } else {
+                Lane::Live
+            };
+            let ctx = Arc::clone(&self.ctx);
+            self.runs.spawn(async move {
+                run_to_the_end(ctx, claim).await;
+                lane
+            });
+        }
+        Ok(None)
+    }
+
+    async fn next_due(&self, only_live: bool) -> Result<Option<Timestamp>, InboxError> {
+        let due = self.ctx.inbox.next_due().await?;
+        if !only_live {
+            return Ok(due);
+        }
+        // The earliest of both lanes may be a row of the backfill that waits for a run to end, and not for the clock:
+        // behind it, somebody live may fall due at any time.
+        let soon = later(self.ctx.now(), self.ctx.tempo.person_busy);
+        Ok(due.map(|due| due.max(soon)))
+    }
+
+    // ---- keeping house ----
+
+    async fn keep_house(&mut self) -> Result<(), InboxError> {
+        if self.next_housekeeping > Instant::now() {
+            return Ok(());
+        }
+        self.next_housekeeping = Instant::now() + HOUSEKEEPING;
+        self.add_working_time().await?;
+        self.show_counts().await?;
+        if self.next_purge <= Instant::now() {
+            self.next_purge = Instant::now() + PURGE_EVERY;
+            let before = self
+                .ctx
+                .now()
+                .checked_sub(self.ctx.settings.retention)
+                .unwrap_or(Timestamp::MIN);
+            let purged = self.ctx.inbox.purge_done(before).await?;
+            if purged > 0 {
+                tracing::info!(purged, "inbox.purged");
+            }
+        }
+        Ok(())
+    }
+
+    /// Only time in which an entry could have been tried counts towards giving it up.
+    async fn add_working_time(&mut self) -> Result<(), InboxError> {
+        let worked = self.worked_until.elapsed();
+        self.worked_until = Instant::now();
+        match self.ctx.gate.closed() {
+            None | Some(Closed::Stopping) => self.ctx.inbox.add_working_time(worked).await,
+            Some(Closed::Holding | Closed::Paused | Closed::Halted(_)) => Ok(()),
+        }
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "gauges are floating point; counts stay far below 2^52"
+    )]
+    async fn show_counts(&self) -> Result<(), InboxError> {
+        let counts = self.ctx.inbox.counts().await?;
+        for (state, count) in counts.named() {
+            metrics::gauge!("tripwire_inbox_entries", "state" => state).set(count as f64);
+        }
+        let age = counts
+            .oldest_pending
+            .map(|at| self.ctx.now().duration_since(at).as_secs_f64());
+        metrics::gauge!("tripwire_inbox_oldest_pending_seconds").set(age.unwrap_or(0.0).max(0.0));
+        Ok(())
+    }
+}
+
+/// Takes a claim through its steps, and gives back what is left of it however long the inbox takes to accept that.
+async fn run_to_the_end(ctx: Arc<Context>, claim: Claim) {
+    let mut run = Run::new(Arc::clone(&ctx), claim);
+    if let Err(error) = run.go().await {
+        tracing::error!(error = %Chain(&error), "sync.run_broken_off");
+    }
+    loop {
+        match run.give_back().await {
+            Ok(()) => return,
+            Err(error @ InboxError::ClaimLost { row }) => {
+                tracing::error!(row.id = %row, error = %Chain(&error), "sync.claim_lost");
+                run.let_go(row);
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "sync.inbox");
+                tokio::select! {
+                    () = tokio::time::sleep(INBOX_TROUBLE) => {}
+                    () = ctx.gate.stopping() => return,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Whether anything may be sent: pause, hold, halts and the stop of the process, in one place.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::schedule::{Growing, Tempo};
+use crate::{
+    domain::{HaltCause, KeyedHash, RowId, SharedClock, Side, SyncState},
+    inbox::{Inbox, InboxError},
+};
+
+/// Keys of the engine's own state in the inbox. `pause` and `resume` write them from another process.
+pub const PAUSED: &str = "paused_since";
+pub const HALT: &str = "halt";
+const AMOCRM_FINGERPRINT: &str = "amocrm_settings";
+const SUPABASE_FINGERPRINT: &str = "supabase_settings";
+
+/// Failures of one cause count together only when they are this close.
+const STRIKES_WITHIN: Duration = Duration::from_mins(15);
+
+/// A stored halt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halt {
+    pub cause: HaltCause,
+    pub since: Timestamp,
+    pub probes: u32,
+    /// `None`: only a person ends it.
+    pub next_probe: Option<Timestamp>,
+    /// What was refused, for the operator. Russian, no personal data.
+    pub detail: String,
+    /// The row whose write back changed nothing.
+    pub row: Option<RowId>,
+}
+
+impl Halt {
+    fn probe_pause(tempo: &Tempo, cause: HaltCause, probes: u32) -> Option<Duration> {
+        let growing: Growing = match (cause, cause.side()) {
+            (HaltCause::AmocrmForbidden, _) => return None,
+            (_, Side::Amocrm) => tempo.amocrm_probe,
+            (_, Side::Supabase) => tempo.supabase_probe,
+        };
+        Some(growing.after(probes))
+    }
+
+    /// When it is to be probed: not later than it can have been said, if the clock was put back meanwhile.
+    pub(super) fn probe_due(&self, tempo: &Tempo, now: Timestamp) -> Option<Timestamp> {
+        let due = self.next_probe?;
+        let pause = Self::probe_pause(tempo, self.cause, self.probes)?;
+        let latest = now.checked_add(pause).unwrap_or(Timestamp::MAX);
+        Some(if due > latest { now } else { due })
+    }
+}
+
+/// Why nothing new may begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closed {
+    Stopping,
+    Holding,
+    Paused,
+    Halted(Halt),
+}
+
+#[derive(Debug)]
+pub struct Gate {
+    inbox: Inbox,
+    clock: SharedClock,
+    tempo: Tempo,
+    holding: bool,
+    stop: CancellationToken,
+    known: Mutex<Known>,
+    state: watch::Sender<SyncState>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    paused: Option<Timestamp>,
+    halt: Option<Halt>,
+    /// The halt is on disk too: if it is there no more, somebody has ended it.
+    is_stored: bool,
+    /// Changes of the halt by this process, so that a reading from before one is not taken for news.
+    changes: u64,
+    strikes: HashMap<HaltCause, Vec<Instant>>,
+}
+
+impl Known {
+    fn set(&mut self, halt: Option<Halt>, is_stored: bool) {
+        self.halt = halt;
+        self.is_stored = is_stored;
+        self.changes = self.changes.wrapping_add(1);
+        self.strikes.clear();
+    }
+}
+
+impl Gate {
+    #[must_use]
+    pub fn new(
+        inbox: Inbox,
+        clock: SharedClock,
+        tempo: Tempo,
+        holding: bool,
+        stop: CancellationToken,
+        state: watch::Sender<SyncState>,
+    ) -> Self {
+        Self {
+            inbox,
+            clock,
+            tempo,
+            holding,
+            stop,
+            known: Mutex::default(),
+            state,
+        }
+    }
+
+    /// Whether work in hand must stop at its next step.
+    #[must_use]
+    pub fn closed(&self) -> Option<Closed> {
+        if self.stop.is_cancelled() {
+            return Some(Closed::Stopping);
+        }
+        if self.holding {
+            return Some(Closed::Holding);
+        }
+        let known = self.known();
+        if known.paused.is_some() {
+            return Some(Closed::Paused);
+        }
+        known.halt.clone().map(Closed::Halted)
+    }
+
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Completes when the process is to stop.
+    pub async fn stopping(&self) {
+        self.stop.clone().cancelled_owned().await;
+    }
+
+    /// Takes over what is stored: another process may have paused or resumed. `true`: a halt was ended.
+    pub async fn refresh(&self) -> Result<bool, InboxError> {
+        let (changes, unstored) = {
+            let known = self.known();
+            (
+                known.changes,
+                known.halt.clone().filter(|_| !known.is_stored),
+            )
+        };
+        if let Some(halt) = unstored {
+            self.store(&halt).await?;
+        }
+        let paused = self.inbox.state(PAUSED).await?;
+        let halt: Option<Halt> = self.inbox.state(HALT).await?;
+        let resumed = {
+            let mut known = self.known();
+            known.paused = paused;
+            let resumed = known.changes == changes && known.is_stored && halt.is_none();
+            if known.changes == changes && known.halt != halt {
+                known.set(halt, true);
+            }
+            resumed && known.halt.is_none()
+        };
+        if resumed {
+            tracing::info!("sync.resumed");
+        }
+        self.publish();
+        Ok(resumed)
+    }
+
+    /// Lets a stored halt be probed at once when the settings of its neighbour have changed since it began. Not a
+    /// refusal with 403: that is a person's to end.
+    pub async fn settings_are(&self, side: Side, fingerprint: KeyedHash) -> Result<(), InboxError> {
+        let key = match side {
+            Side::Amocrm => AMOCRM_FINGERPRINT,
+            Side::Supabase => SUPABASE_FINGERPRINT,
+        };
+        if self.inbox.state(key).await? == Some(fingerprint) {
+            return Ok(());
+        }
+        let halt: Option<Halt> = self.inbox.state(HALT).await?;
+        if let Some(halt) = halt
+            .filter(|halt| halt.cause.side() == side && halt.cause != HaltCause::AmocrmForbidden)
+        {
+            let next_probe = Some(self.clock.now());
+            self.inbox
+                .set_state(HALT, &Halt { next_probe, ..halt })
+                .await?;
+        }
+        self.inbox.set_state(key, &fingerprint).await
+    }
+
+    /// Counts a failure that no entry is to blame for. `true`: sending has stopped.
+    pub async fn strike(
+        &self,
+        cause: HaltCause,
+        patience: u32,
+        detail: String,
+        row: Option<RowId>,
+    ) -> Result<bool, InboxError> {
+        let since = self.clock.now();
+        let halt = {
+            let mut known = self.known();
+            // A ban outranks whatever else has stopped us: it must not be probed.
+            let outranks = |halt: &Halt| {
+                cause == HaltCause::AmocrmForbidden && halt.cause != HaltCause::AmocrmForbidden
+            };
+            if known.halt.as_ref().is_some_and(|halt| !outranks(halt)) {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            let strikes = known.strikes.entry(cause).or_default();
+            strikes.retain(|at| now.duration_since(*at) < STRIKES_WITHIN);
+            strikes.push(now);
+            if strikes.len() < usize::try_from(patience).unwrap_or(usize::MAX) {
+                return Ok(false);
+            }
+            let next_probe = Halt::probe_pause(&self.tempo, cause, 0)
+                .and_then(|pause| since.checked_add(pause).ok());
+            let halt = Halt {
+                cause,
+                since,
+                probes: 0,
+                next_probe,
+                detail,
+                row,
+            };
+            // In force at once, also when the disk is not there to remember it.
+            known.set(Some(halt.clone()), false);
+            halt
+        };
+        tracing::error!(cause = cause.as_str(), detail = %halt.detail, "sync.halted");
+        self.publish();
+        self.store(&halt).await?;
+        Ok(true)
+    }
+
+    async fn store(&self, halt: &Halt) -> Result<(), InboxError> {
+        self.inbox.set_state(HALT, halt).await?;
+        let mut known = self.known();
+        if known.halt.as_ref() == Some(halt) {
+            known.is_stored = true;
+            known.changes = known.changes.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    /// The probe of a halt has failed: wait longer. Unless a person has ended the halt, or another has taken its place.
+    pub async fn probe_failed(&self, halt: &Halt) -> Result<(), InboxError> {
+        let probes = halt.probes.saturating_add(1);
+        let pause = Halt::probe_pause(&self.tempo, halt.cause, probes);
+        let next_probe = pause.and_then(|pause| self.clock.now().checked_add(pause).ok());
+        let later = Halt {
+            probes,
+            next_probe,
+            ..halt.clone()
+        };
+        if !self.is_in_force(halt).await? {
+            return Ok(());
+        }
+        self.inbox.set_state(HALT, &later).await?;
+        self.known().set(Some(later), true);
+        self.publish();
+        Ok(())
+    }
+
+    /// The probe of a halt has succeeded.
+    pub async fn lift(&self, halt: &Halt) -> Result<(), InboxError> {
+        if !self.is_in_force(halt).await? {
+            return Ok(());
+        }
+        self.inbox.clear_state(HALT).await?;
+        self.known().set(None, true);
+        tracing::info!(cause = halt.cause.as_str(), "sync.recovered");
+        self.publish();
+        Ok(())
+    }
+
+    async fn is_in_force(&self, halt: &Halt) -> Result<bool, InboxError> {
+        let stored: Option<Halt> = self.inbox.state(HALT).await?;
+        Ok(stored.as_ref() == Some(halt) && self.known().halt.as_ref() == Some(halt))
+    }
+
+    fn publish(&self) {
+        let state = {
+            let known = self.known();
+            match (&known.halt, known.paused) {
+                _ if self.holding => SyncState::Holding,
+                (Some(halt), _) => SyncState::Halted {
+                    cause: halt.cause,
+                    since: halt.since,
+                    next_probe: halt.next_probe,
+                },
+                (None, Some(since)) => SyncState::Paused { since },
+                (None, None) => SyncState::Working,
+            }
+        };
+        self.state.send_if_modified(|current| {
+            let changed = *current != state;
+            *current = state;
+            changed
+        });
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

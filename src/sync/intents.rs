@@ -1,0 +1,261 @@
+//! What an interrupted attempt may have left behind: writes whose answers never came are looked for, and forgotten only
+//! once an empty look is decisive.
+
+use std::sync::Arc;
+
+use super::{
+    failure::Failure,
+    fate::Look,
+    note::is_ours,
+    run::{Members, Run, Work, distinct},
+};
+use crate::{
+    amocrm::{AmoError, Contact, Deal, Note},
+    domain::{ContactId, DealId, RowId},
+    inbox::{InboxError, Intent, Placed},
+};
+
+/// Pages of the newest contacts that are searched for one that we may have made.
+const NEWEST_PAGES: u32 = 4;
+
+impl Run {
+    /// Looks for what a write, whose answer never came, may have left behind.
+    pub(super) async fn resolve_intents(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        self.resolve_notes(members).await?;
+        self.resolve_creates(members).await?;
+        self.resolve_creates_with_contact(members).await
+    }
+
+    async fn resolve_notes(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine = self.beginning(members, |work| {
+            matches!(work.progress.intent, Some(Intent::Note { .. }))
+        });
+        let deals = distinct(mine.iter().filter_map(|&i| self.works[i].chosen()));
+        if deals.is_empty() {
+            return Ok(());
+        }
+        // What is seen is older than the answer that tells it.
+        let look = Look::begin(&self.ctx);
+        let notes = match self.ctx.amocrm.all_notes(&deals).await {
+            Ok(notes) => notes,
+            Err(error) => return self.fail(&mine, &Failure::from(error)).await,
+        };
+        let ctx = Arc::clone(&self.ctx);
+        for &i in &mine {
+            let work = &mut self.works[i];
+            let Some(Intent::Note { decisive_from }) = work.progress.intent else {
+                continue;
+            };
+            if has_our_note(&notes, work.chosen(), work.id()) {
+                work.tell("the note of an earlier attempt was found");
+                work.progress.noted = true;
+                work.progress.intent = None;
+            } else if let Some(until) = ctx.fate_is_open_until(work.id(), decisive_from, look) {
+                work.progress.intent = Some(Intent::Note {
+                    decisive_from: until,
+                });
+                work.again_at(until, "the fate of a note is open");
+            } else {
+                work.progress.intent = None;
+            }
+        }
+        let resolved: Members = self.in_run(&mine).collect();
+        self.checkpoint(&resolved).await
+    }
+
+    async fn resolve_creates(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine = self.beginning(members, |work| {
+            open_create(work).is_some_and(|(contact, _)| contact.is_some())
+        });
+        let contacts = distinct(mine.iter().filter_map(|&i| open_create(&self.works[i])?.0));
+        if contacts.is_empty() {
+            return Ok(());
+        }
+        let look = Look::begin(&self.ctx);
+        let found = match self.ctx.amocrm.all_contacts(&contacts).await {
+            Ok(found) => found,
+            Err(error) => return self.fail(&mine, &Failure::from(error)).await,
+        };
+        let lost = mine
+            .iter()
+            .map(|&i| {
+                let contact =
+                    open_create(&self.works[i]).and_then(|(contact, _)| found.get(&contact?));
+                (i, contact.cloned())
+            })
+            .collect();
+        self.recover_creates(look, lost).await
+    }
+
+    async fn resolve_creates_with_contact(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine = self.beginning(members, |work| {
+            open_create(work).is_some_and(|(contact, _)| contact.is_none())
+        });
+        if mine.is_empty() {
+            return Ok(());
+        }
+        let after = mine
+            .iter()
+            .filter_map(|&i| open_create(&self.works[i])?.1)
+            .min();
+        let look = Look::begin(&self.ctx);
+        let newest = match self.newest_contacts(after).await {
+            Ok(newest) => newest,
+            Err(error) => return self.fail(&mine, &Failure::from(error)).await,
+        };
+        let mut lost = Vec::new();
+        for i in mine {
+            let mut same = self.works[i].matching(newest.iter().cloned());
+            if same.is_empty() {
+                let email = self.works[i].email.clone();
+                let Some(email) = email else { continue };
+                match self.ctx.amocrm.search_contacts(email.as_str()).await {
+                    Ok(found) => same = self.works[i].matching(found.hits),
+                    Err(error) => {
+                        self.fail(&[i], &Failure::from(error)).await?;
+                        continue;
+                    }
+                }
+            }
+            same.sort_by_key(|contact| contact.id);
+            lost.push((i, same.pop()));
+        }
+        self.recover_creates(look, lost).await
+    }
+
+    /// The newest contacts down to one that was there before, as far as the page cap reaches.
+    async fn newest_contacts(&self, after: Option<ContactId>) -> Result<Vec<Contact>, AmoError> {
+        let mut newest = Vec::new();
+        for page in 1..=NEWEST_PAGES {
+            let read = self.ctx.amocrm.newest_contacts(page).await?;
+            let reached = read
+                .contacts
+                .last()
+                .is_none_or(|last| after.is_some_and(|after| last.id <= after));
+            newest.extend(read.contacts);
+            if reached || read.is_last {
+                break;
+            }
+        }
+        Ok(newest)
+    }
+
+    /// For each entry, the deal among its contact's that an unanswered create has made.
+    async fn recover_creates(
+        &mut self,
+        look: Look,
+        lost: Vec<(usize, Option<Contact>)>,
+    ) -> Result<(), InboxError> {
+        let members: Members = lost.iter().map(|(i, _)| *i).collect();
+        let ids = distinct(
+            lost.iter()
+                .flat_map(|(i, contact)| self.newer_deals(*i, contact.as_ref())),
+        );
+        let deals = match self.ctx.amocrm.all_deals(&ids).await {
+            Ok(deals) => deals,
+            Err(error) => return self.fail(&members, &Failure::from(error)).await,
+        };
+        for (i, contact) in lost {
+            let mut made: Vec<&Deal> = self
+                .newer_deals(i, contact.as_ref())
+                .into_iter()
+                .filter_map(|id| deals.get(&id))
+                .filter(|deal| self.is_the_created(i, deal))
+                .collect();
+            made.sort_by_key(|deal| deal.id);
+            let deal = match made.as_slice() {
+                [] => None,
+                [one] => Some(one.id),
+                several => {
+                    let ids: Vec<_> = several.iter().map(|deal| deal.id).collect();
+                    let notes = match self.ctx.amocrm.all_notes(&ids).await {
+                        Ok(notes) => notes,
+                        Err(error) => {
+                            self.fail(&[i], &Failure::from(error)).await?;
+                            continue;
+                        }
+                    };
+                    let row = self.works[i].id();
+                    let ours = ids
+                        .iter()
+                        .copied()
+                        .find(|id| has_our_note(&notes, Some(*id), row));
+                    ours.or(ids.first().copied())
+                }
+            };
+            self.create_resolved(i, look, contact.map(|contact| contact.id), deal);
+        }
+        let resolved: Members = self.in_run(&members).collect();
+        self.checkpoint(&resolved).await
+    }
+
+    fn newer_deals(&self, i: usize, contact: Option<&Contact>) -> Vec<DealId> {
+        let Some(Intent::Create { after_deal, .. }) = self.works[i].progress.intent else {
+            return Vec::new();
+        };
+        contact
+            .map(|c| {
+                c.deals
+                    .iter()
+                    .copied()
+                    .filter(|id| *id > after_deal)
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    fn is_the_created(&self, i: usize, deal: &Deal) -> bool {
+        let Some(Intent::Create { name, .. }) = self.works[i].progress.intent else {
+            return false;
+        };
+        deal.pipeline == self.ctx.settings.rules.target.pipeline
+            && self.ctx.name_hash(&deal.name) == name
+    }
+
+    fn create_resolved(
+        &mut self,
+        i: usize,
+        look: Look,
+        contact: Option<ContactId>,
+        deal: Option<DealId>,
+    ) {
+        let now = self.now();
+        let ctx = Arc::clone(&self.ctx);
+        let work = &mut self.works[i];
+        let row = work.id();
+        let Some(Intent::Create { decisive_from, .. }) = work.progress.intent.as_mut() else {
+            return;
+        };
+        let open_until = ctx.fate_is_open_until(row, *decisive_from, look);
+        if let Some(until) = open_until {
+            *decisive_from = until;
+        }
+        if let (Some(deal), Some(choice)) = (deal, work.progress.choice.as_mut()) {
+            choice.deal = Some(deal);
+            choice.contact = choice.contact.or(contact);
+            work.progress.placed = Some(Placed::Created);
+            work.progress.intent = None;
+            work.tell(format!("the deal {deal} of an earlier attempt was found"));
+        } else if let Some(until) = open_until {
+            work.again_at(until, "the fate of a create is open");
+        } else {
+            work.progress.intent = None;
+            work.progress.choice = None;
+            work.again_at(now, "an earlier create never happened, choosing anew");
+        }
+    }
+}
+
+/// The contact and the highest earlier contact of a create whose answer is open.
+fn open_create(work: &Work) -> Option<(Option<ContactId>, Option<ContactId>)> {
+    let Some(Intent::Create { after_contact, .. }) = work.progress.intent else {
+        return None;
+    };
+    Some((work.progress.choice.as_ref()?.contact, after_contact))
+}
+
+pub(super) fn has_our_note(notes: &[Note], deal: Option<DealId>, row: RowId) -> bool {
+    notes
+        .iter()
+        .any(|note| Some(note.deal) == deal && is_ours(&note.text, row))
+}

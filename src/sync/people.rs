@@ -1,0 +1,409 @@
+//! Whose row it is: recognising people without remembering them, one worker per person, and finding their contacts.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{
+    Context, MissingContact,
+    deals::Plan,
+    failure::Failure,
+    run::{Members, Run, Work, at_once, distinct},
+    triage::{later, since},
+};
+use crate::{
+    amocrm::{AmoCrm, AmoError, Contact, Search},
+    domain::{ContactId, Email, KeyedHash, Phone},
+    inbox::{InboxError, Known, Settlement},
+    supabase::Row,
+};
+
+/// Of one run: the throttle paces them, more in flight would only hold memory.
+const PARALLEL_SEARCHES: usize = 8;
+
+// ---- one worker per person ----
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Taken {
+    Person(KeyedHash),
+    Contact(ContactId),
+}
+
+/// People and contacts that runs of this process work on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Holds(Arc<Mutex<HashSet<Taken>>>);
+
+/// Gives the person or contact free when dropped.
+#[derive(Debug)]
+pub(super) struct Hold {
+    holds: Holds,
+    what: Taken,
+}
+
+impl Holds {
+    fn take(&self, what: Taken) -> Option<Hold> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.insert(what).then(|| Hold {
+            holds: self.clone(),
+            what,
+        })
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.holds
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.what);
+    }
+}
+
+impl Work {
+    /// Remembers who the row is about. A choice made for somebody else is dropped while nothing was written.
+    pub(super) fn recognise(&mut self, ctx: &Context, row: &Row, email: &Email) {
+        let hasher = ctx.inbox.hasher();
+        self.progress.person = Some(hasher.email(email));
+        self.progress.phone = phone_of(row).map(|phone| hasher.phone(&phone));
+        let fingerprint = self.fingerprint(ctx);
+        if self
+            .progress
+            .choice
+            .as_ref()
+            .is_some_and(|choice| choice.fingerprint != fingerprint)
+            && !self.progress.has_written()
+        {
+            self.tell("e-mail or phone changed, choosing anew");
+            self.progress.choice = None;
+        }
+    }
+
+    /// Changes when the row's e-mail or phone does.
+    pub(super) fn fingerprint(&self, ctx: &Context) -> KeyedHash {
+        let hash = |hash: Option<KeyedHash>| hash.map(|hash| hash.to_string()).unwrap_or_default();
+        let text = format!(
+            "{}/{}",
+            hash(self.progress.person),
+            hash(self.progress.phone)
+        );
+        ctx.inbox.hasher().text("fingerprint", &text)
+    }
+
+    /// What is worth remembering of this person for their next row.
+    pub(super) fn known(&self) -> Option<(KeyedHash, Known)> {
+        let choice = self.progress.choice.as_ref()?;
+        Some((
+            self.progress.person?,
+            Known {
+                contact: choice.contact?,
+                deal: choice.deal?,
+            },
+        ))
+    }
+
+    fn hold(&mut self, holds: &Holds, what: Taken) -> bool {
+        if self.holds.iter().any(|hold| hold.what == what) {
+            return true;
+        }
+        let hold = holds.take(what);
+        let is_free = hold.is_some();
+        self.holds.extend(hold);
+        is_free
+    }
+}
+
+pub(super) fn phone_of(row: &Row) -> Option<Phone> {
+    row.phone.as_deref().and_then(Phone::parse)
+}
+
+impl Run {
+    /// Work on one person is serial: the second row finds what the first made. People are held for a slice, not for the
+    /// run, so that their other rows need not wait for strangers.
+    pub(super) async fn hold_people(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mut mine = self.beginning(members, |_| true);
+        if mine.is_empty() {
+            return Ok(());
+        }
+        // Whoever has begun goes on before anybody else of the same person begins.
+        mine.sort_by_key(|&i| !self.works[i].progress.crm_work_is_open());
+
+        let begun = self.ctx.inbox.open_work(self.token).await?;
+        let begun_people: HashSet<_> = begun.iter().filter_map(|open| open.person).collect();
+
+        let soon = later(self.now(), self.ctx.tempo.person_busy);
+        let later_on = later(self.now(), self.ctx.tempo.second_look / 4);
+        for i in mine {
+            let ctx = Arc::clone(&self.ctx);
+            let work = &mut self.works[i];
+            let begun_here = work.progress.crm_work_is_open();
+            let Some(person) = work.progress.person else {
+                continue;
+            };
+            let contact = work
+                .progress
+                .choice
+                .as_ref()
+                .and_then(|choice| choice.contact);
+            if !begun_here && begun_people.contains(&person) {
+                work.again_at(later_on, "another row of this person is not finished");
+            } else if !work.hold(&ctx.holds, Taken::Person(person))
+                || contact.is_some_and(|contact| !work.hold(&ctx.holds, Taken::Contact(contact)))
+            {
+                work.again_at(soon, "another row of this person is at work");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the contacts found, or puts the entry off when another row works on one of them.
+    pub(super) fn hold_contacts(&mut self, i: usize, contacts: Vec<Contact>) {
+        let soon = later(self.now(), self.ctx.tempo.person_busy);
+        let ctx = Arc::clone(&self.ctx);
+        let work = &mut self.works[i];
+        if contacts
+            .iter()
+            .all(|contact| work.hold(&ctx.holds, Taken::Contact(contact.id)))
+        {
+            work.progress.missed_since = None;
+            work.contacts = contacts;
+        } else {
+            work.again_at(soon, "another row of this contact is at work");
+        }
+    }
+
+    /// Puts off whoever has found a contact for which an entry outside this slice still has work open. Looked at with
+    /// the contacts in hand, so nobody can begin on them afterwards.
+    async fn leave_begun_contacts(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine: Members = self
+            .in_run(members)
+            .filter(|&i| !self.works[i].contacts.is_empty())
+            .collect();
+        if mine.is_empty() {
+            return Ok(());
+        }
+        let begun = self.ctx.inbox.open_work(self.token).await?;
+        let begun: HashSet<_> = begun.iter().filter_map(|open| open.contact).collect();
+        let later_on = later(self.now(), self.ctx.tempo.second_look / 4);
+        for i in mine {
+            let work = &mut self.works[i];
+            if work
+                .contacts
+                .iter()
+                .any(|contact| begun.contains(&contact.id))
+            {
+                work.again_at(later_on, "another row of this contact is not finished");
+            }
+        }
+        Ok(())
+    }
+
+    // ---- finding contacts ----
+
+    pub(super) async fn find_contacts(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine = self.beginning(members, |work| work.progress.choice.is_none());
+        if mine.is_empty() {
+            return Ok(());
+        }
+        let recorded = self.recorded_contacts(&mine).await?;
+        let mut missed = Members::new();
+        // Many runs may be searching for minutes: none of it may come between another's reads and the writes that
+        // have to begin soon after them.
+        let amocrm = self.ctx.amocrm.patient();
+        for (i, found) in self.search_all(&amocrm, &mine).await {
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    self.fail(&[i], &Failure::from(error)).await?;
+                    continue;
+                }
+            };
+            let mut contacts = self.works[i].matching(found.hits);
+            if let Some(known) = self.works[i].known_contact(&recorded)
+                && contacts.iter().all(|contact| contact.id != known.id)
+            {
+                contacts.push(known);
+            }
+            if !contacts.is_empty() {
+                self.hold_contacts(i, contacts);
+            } else if found.complete {
+                missed.push(i);
+            } else {
+                self.works[i]
+                    .park("поиск контакта обрезан: похожих слишком много, проверьте вручную");
+            }
+        }
+        self.look_beyond_the_index(&mut missed).await?;
+        self.without_contact(&missed).await?;
+        self.leave_begun_contacts(&mine).await
+    }
+
+    /// The contacts that we used for these people before, from the main store, which never lags.
+    async fn recorded_contacts(
+        &mut self,
+        mine: &[usize],
+    ) -> Result<HashMap<ContactId, Contact>, InboxError> {
+        let people = distinct(mine.iter().filter_map(|&i| self.works[i].progress.person));
+        let known = self.ctx.inbox.people(people).await?;
+        for &i in mine {
+            let work = &mut self.works[i];
+            work.recorded = work
+                .progress
+                .person
+                .and_then(|person| known.get(&person).copied());
+        }
+        let ids = distinct(known.values().map(|known| known.contact));
+        match self.ctx.amocrm.all_contacts(&ids).await {
+            Ok(contacts) => Ok(contacts),
+            // Only those who have a record wait for it.
+            Err(error) => {
+                let recorded: Members = mine
+                    .iter()
+                    .copied()
+                    .filter(|&i| self.works[i].recorded.is_some())
+                    .collect();
+                self.fail(&recorded, &Failure::from(error)).await?;
+                Ok(HashMap::new())
+            }
+        }
+    }
+
+    pub(super) async fn search_all(
+        &self,
+        amocrm: &AmoCrm,
+        mine: &[usize],
+    ) -> Vec<(usize, Result<Search, AmoError>)> {
+        let mut searches = Vec::new();
+        for i in self.in_run(mine) {
+            let amocrm = amocrm.clone();
+            if let Some(email) = self.works[i].email.clone() {
+                searches.push(async move { (i, amocrm.search_contacts(email.as_str()).await) });
+            }
+        }
+        at_once(PARALLEL_SEARCHES, searches).await
+    }
+
+    /// A contact made a moment ago is in the list of changes before the search finds it: one request for all.
+    async fn look_beyond_the_index(&mut self, missed: &mut Members) -> Result<(), InboxError> {
+        if !missed
+            .iter()
+            .any(|&i| self.works[i].progress.missed_since.is_some())
+        {
+            return Ok(());
+        }
+        let page = match self.ctx.amocrm.changed_contacts(1).await {
+            Ok(page) => page.contacts,
+            Err(error) => {
+                self.fail(missed, &Failure::from(error)).await?;
+                missed.clear();
+                return Ok(());
+            }
+        };
+        for i in std::mem::take(missed) {
+            let contacts = self.works[i].matching(page.iter().cloned());
+            if contacts.is_empty() {
+                missed.push(i);
+            } else {
+                self.hold_contacts(i, contacts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows whose e-mail nobody has: by phone after the second miss, then wait or create.
+    async fn without_contact(&mut self, missed: &[usize]) -> Result<(), InboxError> {
+        let create = self.ctx.settings.missing_contact == MissingContact::Create;
+        let now = self.now();
+        let mut by_phone = Vec::new();
+        for &i in missed {
+            let tempo = self.ctx.tempo;
+            let work = &mut self.works[i];
+            let phone = work.row.as_ref().and_then(phone_of);
+            let since = since(&mut work.progress.missed_since, now);
+            let second_look_at = later(since, tempo.second_look);
+            match phone {
+                None if create => {
+                    work.plan = Some(Plan::CreateWithContact {
+                        after_contact: None,
+                    });
+                }
+                _ if now < second_look_at => work.end(Settlement::Waiting {
+                    due_at: second_look_at,
+                    reason: "контакт с таким e-mail не найден, проверим ещё раз".to_owned(),
+                }),
+                Some(phone) => by_phone.push((i, phone)),
+                None => self.wait_for_contact(i),
+            }
+        }
+
+        let mut searches = Vec::new();
+        for (i, phone) in by_phone {
+            let amocrm = self.ctx.amocrm.patient();
+            searches.push(async move {
+                let found = amocrm.search_contacts(phone.as_str()).await;
+                (i, phone, found)
+            });
+        }
+        for (i, phone, found) in at_once(PARALLEL_SEARCHES, searches).await {
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    self.fail(&[i], &Failure::from(error)).await?;
+                    continue;
+                }
+            };
+            let mut same: Vec<_> = found
+                .hits
+                .into_iter()
+                .filter(|hit| !hit.has_email && hit.phones.contains(&phone))
+                .collect();
+            if found.complete && same.len() == 1 {
+                self.works[i].tell("contact found by phone");
+                self.hold_contacts(i, std::mem::take(&mut same));
+            } else if create && found.complete {
+                self.works[i].plan = Some(Plan::CreateWithContact {
+                    after_contact: None,
+                });
+            } else {
+                self.wait_for_contact(i);
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_contact(&mut self, i: usize) {
+        let now = self.now();
+        let tempo = &self.ctx.tempo;
+        let work = &mut self.works[i];
+        let since = since(&mut work.progress.missed_since, now);
+        if now > later(since, tempo.wait_for_contact) {
+            work.park("контакт так и не появился");
+        } else {
+            work.end(Settlement::Waiting {
+                due_at: later(now, tempo.search_waiting),
+                reason: "ждём контакт с таким e-mail в amoCRM".to_owned(),
+            });
+        }
+    }
+}
+
+impl Work {
+    /// Those that are this person: the search answers with lookalikes too.
+    pub(super) fn matching(&self, hits: impl IntoIterator<Item = Contact>) -> Vec<Contact> {
+        let Some(email) = &self.email else {
+            return Vec::new();
+        };
+        let mut seen = HashSet::new();
+        hits.into_iter()
+            .filter(|hit| hit.emails.contains(email) && seen.insert(hit.id))
+            .collect()
+    }
+
+    /// The contact on record, while nothing speaks against it: one found by phone has no e-mail to compare.
+    fn known_contact(&self, recorded: &HashMap<ContactId, Contact>) -> Option<Contact> {
+        let contact = recorded.get(&self.recorded?.contact)?;
+        let same = !contact.has_email || contact.emails.contains(self.email.as_ref()?);
+        same.then(|| contact.clone())
+    }
+}

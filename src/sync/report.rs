@@ -1,0 +1,100 @@
+//! What an attempt tells when it is over: one line, and its share of the metrics.
+
+use std::time::Duration;
+
+use super::run::Run;
+use crate::{
+    domain::RowId,
+    inbox::{Outcome, Settlement},
+};
+
+impl Run {
+    /// The one line of an attempt.
+    pub(super) fn report(&self, i: usize) {
+        let work = &self.works[i];
+        let Some(end) = work.ending() else { return };
+        let outcome = outcome_name(end);
+        metrics::counter!("tripwire_attempts_total", "outcome" => outcome).increment(1);
+        if let (Settlement::Done(Outcome::Synced), Some(created_at)) =
+            (end, work.row.as_ref().and_then(|row| row.created_at))
+        {
+            let took = self.now().duration_since(created_at).as_secs_f64();
+            metrics::histogram!("tripwire_insert_to_write_back_seconds").record(took.max(0.0));
+        }
+        let (next_attempt, reason) = match end {
+            Settlement::Again { due_at, reason, .. } => (Some(*due_at), reason.as_deref()),
+            Settlement::Waiting { due_at, reason } => (Some(*due_at), Some(reason.as_str())),
+            Settlement::Parked { reason } => (None, Some(reason.as_str())),
+            Settlement::Done(_) => (None, None),
+        };
+        let line = AttemptLine {
+            row: work.id(),
+            deal: work
+                .progress
+                .choice
+                .as_ref()
+                .and_then(|choice| choice.deal)
+                .map(super::super::domain::DealId::get),
+            attempt: work.entry.attempts.saturating_add(1),
+            duration: self.started.elapsed(),
+            delivery: work.entry.delivery.as_deref(),
+            next_attempt: next_attempt.map(|at| at.to_string()),
+            reason,
+            outcome,
+        };
+        line.write(end);
+    }
+}
+
+/// Everything that one attempt has to say. Documented in `docs/operation.md`.
+struct AttemptLine<'a> {
+    row: RowId,
+    deal: Option<i64>,
+    attempt: u32,
+    duration: Duration,
+    delivery: Option<&'a str>,
+    next_attempt: Option<String>,
+    reason: Option<&'a str>,
+    outcome: &'static str,
+}
+
+impl AttemptLine<'_> {
+    fn write(&self, end: &Settlement) {
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    row.id = %self.row,
+                    deal.id = self.deal,
+                    delivery.id = self.delivery,
+                    outcome = self.outcome,
+                    attempt = self.attempt,
+                    duration_ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+                    next_attempt = self.next_attempt,
+                    reason = self.reason,
+                    "sync.attempt"
+                )
+            };
+        }
+        match end {
+            Settlement::Parked { .. } => line!(error),
+            Settlement::Again { failed: true, .. } => line!(warn),
+            Settlement::Again { .. } | Settlement::Waiting { .. } | Settlement::Done(_) => {
+                line!(info);
+            }
+        }
+    }
+}
+
+fn outcome_name(end: &Settlement) -> &'static str {
+    match end {
+        Settlement::Done(Outcome::Synced) => "synced",
+        Settlement::Done(Outcome::AlreadyLinked) => "already_linked",
+        Settlement::Done(Outcome::Skipped) => "skipped",
+        Settlement::Done(Outcome::TooOld) => "too_old",
+        Settlement::Done(Outcome::Gone) => "gone",
+        Settlement::Again { failed: true, .. } => "retry",
+        Settlement::Again { failed: false, .. } => "later",
+        Settlement::Waiting { .. } => "waiting",
+        Settlement::Parked { .. } => "parked",
+    }
+}

@@ -1,0 +1,203 @@
+//! When: every duration of the engine, and the arithmetic over them.
+
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// What the requests of one slice need at the full rate, with room.
+const THROTTLED: Duration = Duration::from_secs(3);
+
+/// All durations of the engine. One factor scales them for tests with real processes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tempo {
+    /// A row or deal read longer ago than this is read again before anything is written.
+    pub fresh_for: Duration,
+    /// A write is not begun later than this after its intent was stored.
+    pub begin_within: Duration,
+    /// The longest wait for the answer to a write.
+    pub write_timeout: Duration,
+    /// The longest wait for the answer to a read.
+    pub read_timeout: Duration,
+    pub connect_timeout: Duration,
+    /// How long after its gateway gave up amoCRM may still carry out a write.
+    pub late_commit: Duration,
+    /// Between two looks that must both find nothing: for a row that is gone, for a contact that is missing.
+    pub second_look: Duration,
+    /// When somebody else works on the same person.
+    pub person_busy: Duration,
+    pub retry_first: Duration,
+    pub retry_longest: Duration,
+    /// Un-halted time after which a failing entry is parked.
+    pub park_after: Duration,
+    /// How long a row waits for its contact.
+    pub wait_for_contact: Duration,
+    /// Each waiting row is searched for by itself this often.
+    pub search_waiting: Duration,
+    /// How far looks at changed contacts overlap.
+    pub look_overlap: Duration,
+    pub amocrm_probe: Growing,
+    pub supabase_probe: Growing,
+    /// How long pipelines and stages are taken as known.
+    pub pipelines_for: Duration,
+    /// How long a stopping service waits for what is in flight.
+    pub grace: Duration,
+    scale: f64,
+}
+
+/// A pause that doubles from `first` up to `longest`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Growing {
+    pub first: Duration,
+    pub longest: Duration,
+}
+
+impl Growing {
+    /// The pause after the `n`-th attempt (from 0).
+    #[must_use]
+    pub fn after(self, n: u32) -> Duration {
+        self.first
+            .saturating_mul(2_u32.saturating_pow(n.min(31)))
+            .min(self.longest)
+    }
+}
+
+impl Default for Tempo {
+    fn default() -> Self {
+        Self::scaled(1.0)
+    }
+}
+
+impl Tempo {
+    /// The real durations times `scale`. Not scaled are the grace of a stop and, below [`THROTTLED`], the times within
+    /// which requests must get through the throttle, which is never scaled.
+    #[must_use]
+    pub fn scaled(scale: f64) -> Self {
+        let d = |real: Duration| real.mul_f64(scale);
+        Self {
+            fresh_for: d(10 * SECOND).max(THROTTLED),
+            begin_within: d(10 * SECOND).max(THROTTLED),
+            write_timeout: d(20 * SECOND),
+            read_timeout: d(30 * SECOND),
+            connect_timeout: d(5 * SECOND),
+            late_commit: d(30 * SECOND),
+            second_look: d(MINUTE),
+            person_busy: d(SECOND),
+            retry_first: d(5 * SECOND),
+            retry_longest: d(HOUR),
+            park_after: d(7 * DAY),
+            wait_for_contact: d(90 * DAY),
+            search_waiting: d(DAY),
+            look_overlap: d(10 * MINUTE),
+            amocrm_probe: Growing {
+                first: d(15 * MINUTE),
+                longest: d(6 * HOUR),
+            },
+            supabase_probe: Growing {
+                first: d(MINUTE),
+                longest: d(15 * MINUTE),
+            },
+            pipelines_for: d(HOUR),
+            grace: 6 * SECOND,
+            scale,
+        }
+    }
+
+    /// From when on an empty look proves that a write, whose intent is stored now, never happened and never will.
+    #[must_use]
+    pub fn decisive_after(&self) -> Duration {
+        self.begin_within + self.write_timeout + self.late_commit
+    }
+
+    /// The pause before the next attempt: doubling, with up to a quarter more by `jitter` (0 to 1), and never shorter
+    /// than the peer asked for.
+    #[must_use]
+    pub fn backoff(&self, failed_attempts: u32, asked: Option<Duration>, jitter: f64) -> Duration {
+        let growing = Growing {
+            first: self.retry_first,
+            longest: self.retry_longest,
+        };
+        let pause = growing
+            .after(failed_attempts)
+            .mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
+        pause.max(asked.unwrap_or_default())
+    }
+
+    /// How often the list of changed contacts is looked at for all waiting rows together, by the age of the youngest.
+    #[must_use]
+    pub fn look_every(&self, youngest: Duration) -> Duration {
+        let real = if youngest < HOUR.mul_f64(self.scale) {
+            2 * MINUTE
+        } else if youngest < DAY.mul_f64(self.scale) {
+            15 * MINUTE
+        } else if youngest < (7 * DAY).mul_f64(self.scale) {
+            2 * HOUR
+        } else {
+            DAY
+        };
+        real.mul_f64(self.scale)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_look_is_decisive_after_a_minute() {
+        assert_eq!(Tempo::default().decisive_after(), MINUTE);
+    }
+
+    #[test]
+    fn the_backoff_doubles_to_an_hour_and_never_undercuts_the_peer() {
+        let tempo = Tempo::default();
+        let table = [
+            (0, 5),
+            (1, 10),
+            (2, 20),
+            (5, 160),
+            (9, 2_560),
+            (10, 3_600),
+            (1_000, 3_600),
+        ];
+        for (attempts, seconds) in table {
+            assert_eq!(
+                tempo.backoff(attempts, None, 0.0),
+                seconds * SECOND,
+                "{attempts}"
+            );
+        }
+        assert_eq!(tempo.backoff(0, None, 1.0), Duration::from_millis(6_250));
+        assert_eq!(tempo.backoff(0, Some(5 * MINUTE), 0.0), 5 * MINUTE);
+        assert_eq!(tempo.backoff(3, Some(SECOND), 0.0), 40 * SECOND);
+    }
+
+    #[test]
+    fn probes_grow_from_a_quarter_of_an_hour_to_six_hours() {
+        let probe = Tempo::default().amocrm_probe;
+        assert_eq!(
+            [0, 1, 4, 5, 99].map(|n| probe.after(n).as_secs() / 60),
+            [15, 30, 240, 360, 360]
+        );
+    }
+
+    #[test]
+    fn looks_for_waiting_rows_thin_out_with_age() {
+        let tempo = Tempo::default();
+        let ages = [SECOND, HOUR, DAY, 8 * DAY];
+        assert_eq!(
+            ages.map(|age| tempo.look_every(age).as_secs() / 60),
+            [2, 15, 120, 1_440]
+        );
+    }
+
+    #[test]
+    fn a_scale_touches_every_pause_alike() {
+        let tempo = Tempo::scaled(0.1);
+        assert_eq!(tempo.decisive_after(), THROTTLED + 5 * SECOND);
+        assert_eq!(tempo.backoff(1, None, 0.0), SECOND);
+        assert_eq!(tempo.look_every(HOUR), 90 * SECOND);
+    }
+}

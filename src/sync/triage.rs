@@ -1,0 +1,186 @@
+//! What a row's own state says, before amoCRM is asked for anything. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::schedule::Tempo;
+use crate::{
+    domain::Email,
+    inbox::{Lane, Outcome, Progress, Settlement},
+    supabase::Row,
+};
+
+/// Which rows are ours.
+#[derive(Debug, Clone, Copy)]
+pub struct RowRules {
+    /// Rows created earlier are left alone unless a person asks for them.
+    pub since: Timestamp,
+    /// No write before the row is this old: the manager's backend may still remove it.
+    pub settle_delay: Duration,
+}
+
+/// What the entry knows of its row without reading it.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    pub lane: Lane,
+    /// When we learnt of the row.
+    pub stored_at: Timestamp,
+}
+
+/// What reading the row gave.
+#[derive(Debug, Clone, Copy)]
+pub enum Sight<'a> {
+    Present {
+        row: &'a Row,
+        /// By PostgREST's clock.
+        read_at: Timestamp,
+    },
+    /// `others_visible`: a control read returned some row, so this one is missing and not merely hidden.
+    Absent { others_visible: bool },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Triage {
+    Proceed(Email),
+    End(Settlement),
+    /// Nobody can tell whether the row exists: try again like after an error, with this reason.
+    Unclear(&'static str),
+}
+
+pub(super) const STATUSES_SKIPPED: [&str; 2] = ["blocked", "inactive"];
+
+/// Looks at a row, and remembers in `progress` since when it is absent.
+pub fn triage(
+    rules: &RowRules,
+    tempo: &Tempo,
+    entry: Known,
+    progress: &mut Progress,
+    sight: Sight<'_>,
+    now: Timestamp,
+) -> Triage {
+    let (row, read_at) = match sight {
+        Sight::Present { row, read_at } => {
+            progress.absent_since = None;
+            (row, read_at)
+        }
+        Sight::Absent {
+            others_visible: false,
+        } => return Triage::Unclear("ни одна строка не видна: права или политика"),
+        Sight::Absent {
+            others_visible: true,
+        } => return absent(tempo, progress, now),
+    };
+
+    if let Some(filled) = &row.deal_id {
+        return Triage::End(already_filled(progress, filled));
+    }
+    // What was begun is finished, whatever the row says by now.
+    if !progress.has_written() {
+        let status = row
+            .status
+            .as_deref()
+            .unwrap_or_default()
+            .trim()
+            .to_lowercase();
+        if STATUSES_SKIPPED.contains(&status.as_str()) {
+            return Triage::End(Settlement::Done(Outcome::Skipped));
+        }
+        if entry.lane == Lane::Live && row.created_at.is_some_and(|at| at < rules.since) {
+            return Triage::End(Settlement::Done(Outcome::TooOld));
+        }
+    }
+    let delay = rules.settle_delay;
+    if let Some(due_at) = row
+        .created_at
+        .and_then(|created_at| settles_at(delay, created_at, read_at, entry.stored_at, now))
+    {
+        return Triage::End(Settlement::Again {
+            due_at,
+            failed: false,
+            reason: None,
+        });
+    }
+    match row.email.as_deref().and_then(Email::parse) {
+        Some(email) => Triage::Proceed(email),
+        None => Triage::End(Settlement::Parked {
+            reason: "в строке нет годного e-mail".to_owned(),
+        }),
+    }
+}
+
+fn absent(tempo: &Tempo, progress: &mut Progress, now: Timestamp) -> Triage {
+    let since = since(&mut progress.absent_since, now);
+    let gone_at = later(since, tempo.second_look);
+    Triage::End(if now >= gone_at {
+        Settlement::Done(Outcome::Gone)
+    } else {
+        Settlement::Again {
+            due_at: gone_at,
+            failed: false,
+            reason: Some("строки нет, проверим ещё раз".to_owned()),
+        }
+    })
+}
+
+/// Since when, remembered at the first look. A time still to come was remembered before the clock was put back.
+pub(super) fn since(first: &mut Option<Timestamp>, now: Timestamp) -> Timestamp {
+    *first.insert(first.map_or(now, |at| at.min(now)))
+}
+
+fn already_filled(progress: &Progress, filled: &str) -> Settlement {
+    let ours = progress.choice.as_ref().and_then(|choice| choice.deal);
+    match ours {
+        Some(deal) if deal.to_string() == filled.trim() => Settlement::Done(Outcome::Synced),
+        Some(deal) if progress.has_written() => Settlement::Parked {
+            reason: format!(
+                "в строке сделка {}, а мы работали со сделкой {deal}",
+                id_only(filled)
+            ),
+        },
+        None if progress.has_written() => Settlement::Parked {
+            reason: format!(
+                "в строке сделка {}, а наше создание сделки осталось без ответа",
+                id_only(filled)
+            ),
+        },
+        _ => Settlement::Done(Outcome::AlreadyLinked),
+    }
+}
+
+/// The column is free text: only what looks like an id is repeated.
+pub(super) fn id_only(text: &str) -> &str {
+    let text = text.trim();
+    if text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text
+    } else {
+        "(не число)"
+    }
+}
+
+/// From when on the row has settled, by our clock; `None` when it has.
+///
+/// Its age is told by the clock that dated it. A row from the future (a local time without its zone, a chosen date) is
+/// as old as our knowledge of it.
+fn settles_at(
+    delay: Duration,
+    created_at: Timestamp,
+    read_at: Timestamp,
+    stored_at: Timestamp,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let (since, at) = if created_at > read_at {
+        (stored_at, now)
+    } else {
+        (created_at, read_at)
+    };
+    let left = Duration::try_from(at.duration_until(later(since, delay))).ok()?;
+    (!left.is_zero()).then(|| later(now, left))
+}
+
+pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+use super::*;
+use crate::{
+    domain::{ContactId, DealId, KeyedHash},
+    inbox::{Choice, Intent, Placed},
+};
+
+const SINCE: i64 = 1_790_000_000;
+
+fn at(seconds_after_since: i64) -> Timestamp {
+    Timestamp::from_second(SINCE + seconds_after_since).unwrap()
+}
+
+fn rules() -> RowRules {
+    RowRules {
+        since: at(0),
+        settle_delay: Duration::from_secs(5),
+    }
+}
+
+fn row() -> Row {
+    Row {
+        id: "00000000-0000-4000-8000-000000000001".parse().unwrap(),
+        email: Some(" Ann@Example.org".into()),
+        full_name: None,
+        phone: None,
+        manager_name: None,
+        price: None,
+        generated_password: None,
+        status: Some("active".into()),
+        created_at: Some(at(60)),
+        deal_id: None,
+    }
+}
+
+fn written(deal: Option<i64>) -> Progress {
+    Progress {
+        choice: Some(Choice {
+            fingerprint: KeyedHash::new([0; 16]),
+            contact: Some(ContactId::new(501)),
+            deal: deal.map(DealId::new),
+            why: "open".into(),
+        }),
+        placed: deal.map(|_| Placed::Moved),
+        intent: deal.is_none().then_some(Intent::Note {
+            decisive_from: at(0),
+        }),
+        ..Progress::default()
+    }
+}
+
+fn known(lane: Lane) -> Known {
+    Known {
+        lane,
+        stored_at: at(199),
+    }
+}
+
+fn see(row: &Row, lane: Lane, mut progress: Progress) -> Triage {
+    let sight = Sight::Present {
+        row,
+        read_at: at(100),
+    };
+    triage(
+        &rules(),
+        &Tempo::default(),
+        known(lane),
+        &mut progress,
+        sight,
+        at(200),
+    )
+}
+
+fn done(outcome: Outcome) -> Triage {
+    Triage::End(Settlement::Done(outcome))
+}
+
+#[test]
+fn a_row_is_ours_by_its_age_status_and_deal_id() {
+    let status = |status: &str| Row {
+        status: Some(status.into()),
+        ..row()
+    };
+    let created = |seconds| Row {
+        created_at: Some(at(seconds)),
+        ..row()
+    };
+    let filled = |deal: &str| Row {
+        deal_id: Some(deal.into()),
+        ..row()
+    };
+    let proceed = Triage::Proceed(Email::parse("ann@example.org").unwrap());
+    let fresh = Progress::default;
+
+    let table: Vec<(&str, Row, Lane, Progress, Triage)> = vec![
+        ("a new row", row(), Lane::Live, fresh(), proceed.clone()),
+        (
+            "a row without a time counts as new",
+            Row {
+                created_at: None,
+                ..row()
+            },
+            Lane::Live,
+            fresh(),
+            proceed.clone(),
+        ),
+        (
+            "created at the very start",
+            created(0),
+            Lane::Live,
+            fresh(),
+            proceed.clone(),
+        ),
+        (
+            "created before",
+            created(-1),
+            Lane::Live,
+            fresh(),
+            done(Outcome::TooOld),
+        ),
+        (
+            "created before, asked for by a person",
+            created(-1),
+            Lane::Backfill,
+            fresh(),
+            proceed.clone(),
+        ),
+        (
+            "created before, but already begun",
+            created(-1),
+            Lane::Live,
+            written(Some(901)),
+            proceed.clone(),
+        ),
+        (
+            "blocked",
+            status("blocked"),
+            Lane::Live,
+            fresh(),
+            done(Outcome::Skipped),
+        ),
+        (
+            "inactive, in whatever spelling",
+            status(" Inactive "),
+            Lane::Backfill,
+            fresh(),
+            done(Outcome::Skipped),
+        ),
+        (
+            "completed",
+            status("completed"),
+            Lane::Live,
+            fresh(),
+            proceed.clone(),
+        ),
+        (
+            "blocked after we began",
+            status("blocked"),
+            Lane::Live,
+            written(Some(901)),
+            proceed,
+        ),
+        (
+            "filled before us",
+            filled("77"),
+            Lane::Live,
+            fresh(),
+            done(Outcome::AlreadyLinked),
+        ),
+        (
+            "filled with ours",
+            filled(" 901 "),
+            Lane::Live,
+            written(Some(901)),
+            done(Outcome::Synced),
+        ),
+    ];
+    for (what, row, lane, progress, expected) in table {
+        assert_eq!(see(&row, lane, progress), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_row_filled_with_another_deal_after_we_wrote_is_parked_with_both_named() {
+    let filled = Row {
+        deal_id: Some("77".into()),
+        ..row()
+    };
+    let Triage::End(Settlement::Parked { reason }) = see(&filled, Lane::Live, written(Some(901)))
+    else {
+        panic!()
+    };
+    assert!(reason.contains("77") && reason.contains("901"), "{reason}");
+    let Triage::End(Settlement::Parked { reason }) = see(&filled, Lane::Live, written(None)) else {
+        panic!()
+    };
+    assert!(reason.contains("77"), "{reason}");
+    let personal = Row {
+        deal_id: Some("Анна".into()),
+        ..row()
+    };
+    let Triage::End(Settlement::Parked { reason }) = see(&personal, Lane::Live, written(Some(901)))
+    else {
+        panic!()
+    };
+    assert!(!reason.contains("Анна"), "{reason}");
+}
+
+#[test]
+fn a_row_is_left_alone_until_it_has_settled() {
+    let young = |age: i64| Row {
+        created_at: Some(at(100 - age)),
+        ..row()
+    };
+    let due = |row: &Row| match see(row, Lane::Live, Progress::default()) {
+        Triage::End(Settlement::Again {
+            due_at,
+            failed: false,
+            ..
+        }) => Some(due_at),
+        Triage::Proceed(_) => None,
+        other => panic!("{other:?}"),
+    };
+    // Read at 100 by PostgREST's clock, while ours says 200.
+    assert_eq!(due(&young(0)), Some(at(205)));
+    assert_eq!(due(&young(3)), Some(at(202)));
+    assert_eq!(due(&young(5)), None);
+    // A row from the future is as old as our knowledge of it: we were told at 199, and it is 200 now.
+    assert_eq!(due(&young(-1)), Some(at(204)));
+    assert_eq!(due(&young(-3_600)), Some(at(204)));
+}
+
+#[test]
+fn a_row_without_a_sound_email_is_parked() {
+    for email in [
+        None,
+        Some(String::new()),
+        Some("   ".into()),
+        Some("ann".into()),
+    ] {
+        let row = Row { email, ..row() };
+        assert!(matches!(
+            see(&row, Lane::Live, Progress::default()),
+            Triage::End(Settlement::Parked { .. })
+        ));
+    }
+}
+
+#[test]
+fn a_row_is_gone_when_absent_twice_a_minute_apart_while_others_can_be_seen() {
+    let mut progress = Progress::default();
+    let mut look = |others_visible, now| {
+        let sight = Sight::Absent { others_visible };
+        triage(
+            &rules(),
+            &Tempo::default(),
+            known(Lane::Live),
+            &mut progress,
+            sight,
+            at(now),
+        )
+    };
+    assert!(
+        matches!(look(false, 0), Triage::Unclear(_)),
+        "nothing visible says nothing"
+    );
+    let Triage::End(Settlement::Again {
+        due_at,
+        failed: false,
+        ..
+    }) = look(true, 10)
+    else {
+        panic!()
+    };
+    assert_eq!(due_at, at(70));
+    let Triage::End(Settlement::Again { due_at, .. }) = look(true, 69) else {
+        panic!()
+    };
+    assert_eq!(due_at, at(70));
+    assert!(matches!(look(false, 70), Triage::Unclear(_)));
+    assert_eq!(look(true, 70), done(Outcome::Gone));
+}
+
+#[test]
+fn a_row_that_came_back_is_not_gone() {
+    let mut progress = Progress {
+        absent_since: Some(at(0)),
+        ..Progress::default()
+    };
+    let row = row();
+    let sight = Sight::Present {
+        row: &row,
+        read_at: at(100),
+    };
+    let seen = triage(
+        &rules(),
+        &Tempo::default(),
+        known(Lane::Live),
+        &mut progress,
+        sight,
+        at(200),
+    );
+    assert!(matches!(seen, Triage::Proceed(_)));
+    assert_eq!(progress.absent_since, None);
+}

@@ -1,0 +1,98 @@
+//! Looks for the contacts that rows wait for: one list of changes for all of them together.
+
+use std::{collections::HashSet, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{Context, failure::Failure, triage::later};
+use crate::{
+    amocrm::Contact,
+    domain::KeyedHash,
+    inbox::{InboxError, Revival},
+};
+
+/// When the last look began.
+const LAST_LOOK: &str = "last_look";
+/// A look that would need more pages than this leaves the rest to the rows' own searches.
+const PAGES: u32 = 20;
+
+impl Context {
+    /// When the next look is due; `None` when nothing waits.
+    pub(super) async fn next_look(&self) -> Result<Option<Timestamp>, InboxError> {
+        let Some((_, youngest)) = self.inbox.missing_since().await? else {
+            return Ok(None);
+        };
+        let age = Duration::try_from(self.now().duration_since(youngest)).unwrap_or_default();
+        let last: Timestamp = self.inbox.state(LAST_LOOK).await?.unwrap_or(youngest);
+        let now = self.clock.now();
+        Ok(Some(if last > now {
+            // Before the clock was put back.
+            now
+        } else {
+            later(last, self.tempo.look_every(age))
+        }))
+    }
+
+    /// Wakes the entries whose contact is among those changed since the last look.
+    pub(super) async fn look(&self) -> Result<Result<u64, Failure>, InboxError> {
+        let began = self.now();
+        let Some((longest, _)) = self.inbox.missing_since().await? else {
+            return Ok(Ok(0));
+        };
+        let awaited = self.inbox.awaited().await?;
+        let last: Timestamp = self.inbox.state(LAST_LOOK).await?.unwrap_or(longest);
+        let until = last
+            .max(longest)
+            .checked_sub(self.tempo.look_overlap)
+            .unwrap_or(Timestamp::MIN);
+        let mut found = HashSet::new();
+        for page in 1..=PAGES {
+            let read = match self.amocrm.changed_contacts(page).await {
+                Ok(read) => read,
+                Err(error) => return Ok(Err(Failure::from(error))),
+            };
+            found.extend(
+                read.contacts
+                    .iter()
+                    .flat_map(|c| self.hashes(c))
+                    .filter(|hash| awaited.contains(hash)),
+            );
+            if read.is_last
+                || read
+                    .contacts
+                    .last()
+                    .is_none_or(|oldest| oldest.updated_at < until)
+            {
+                break;
+            }
+        }
+        self.inbox.set_state(LAST_LOOK, &began).await?;
+        let revived = if found.is_empty() {
+            0
+        } else {
+            self.inbox
+                .revive(Revival::Waiting(found.into_iter().collect()))
+                .await?
+        };
+        tracing::info!(awaited = awaited.len(), revived, "look.done");
+        Ok(Ok(revived))
+    }
+
+    /// What a waiting entry would know this contact by. A phone counts only where there is no e-mail.
+    fn hashes(&self, contact: &Contact) -> Vec<KeyedHash> {
+        let hasher = self.inbox.hasher();
+        if contact.has_email {
+            contact
+                .emails
+                .iter()
+                .map(|email| hasher.email(email))
+                .collect()
+        } else {
+            contact
+                .phones
+                .iter()
+                .map(|phone| hasher.phone(phone))
+                .collect()
+        }
+    }
+}

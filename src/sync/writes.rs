@@ -1,0 +1,396 @@
+//! Putting the deal in its place: moves and creates. Each step is stored when it is done.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    deals::Plan,
+    decide::{Placement, placement},
+    failure::{Failure, Verdict},
+    note::deal_name,
+    run::{Members, Run, Work, distinct},
+    triage::later,
+};
+use crate::{
+    amocrm::{self, AmoError, NewDeal, NewDealAndContact, Pipeline},
+    domain::{ContactId, DealId},
+    inbox::{Choice, InboxError, Intent, Placed},
+};
+
+impl Work {
+    /// The row, or a deal, read longer ago than `fresh_for` when this comes is read again first.
+    fn fresh_until(&self, fresh_for: Duration) -> Instant {
+        self.read_at + fresh_for
+    }
+}
+
+impl Run {
+    /// Bulk writes of at most `size`; whoever spoilt one before goes alone.
+    pub(super) fn batches(&self, members: &[usize], size: usize) -> Vec<Members> {
+        let (alone, together): (Members, Members) =
+            members.iter().partition(|&&i| self.works[i].progress.alone);
+        let together = together.chunks(size.max(1)).map(<[usize]>::to_vec);
+        together.chain(alone.into_iter().map(|i| vec![i])).collect()
+    }
+
+    pub(super) fn begin_by(&self, batch: &[usize]) -> Instant {
+        let fresh_for = self.ctx.tempo.fresh_for;
+        let earliest = batch
+            .iter()
+            .map(|&i| self.works[i].fresh_until(fresh_for))
+            .min();
+        earliest.unwrap_or_else(Instant::now)
+    }
+
+    /// Answers from when on an empty look will prove that a write never happened.
+    pub(super) fn begin_writes(&self, members: &[usize]) -> Timestamp {
+        let after = self.ctx.tempo.decisive_after();
+        let rows = members.iter().map(|&i| self.works[i].id());
+        self.ctx.in_flight.begin(rows, Instant::now() + after);
+        later(self.now(), after)
+    }
+
+    // ---- move ----
+
+    pub(super) async fn move_deals(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine = self.beginning(members, |work| {
+            work.progress.placed.is_none()
+                && work.progress.intent.is_none()
+                && work.chosen().is_some()
+        });
+        let Some(pipeline) = self.know_the_stages(&mine).await? else {
+            return Ok(());
+        };
+        let target = self.ctx.settings.rules.target;
+        let mut to_move = Members::new();
+        for &i in &mine {
+            let work = &mut self.works[i];
+            match work
+                .deals
+                .iter()
+                .find(|deal| Some(deal.id) == work.chosen())
+            {
+                Some(deal) if placement(target, &pipeline, deal) == Placement::Leave => {
+                    work.progress.placed = Some(Placed::Left);
+                }
+                Some(_) => to_move.push(i),
+                None => {}
+            }
+        }
+
+        let mut requests = Vec::new();
+        for batch in self.batches(&to_move, self.ctx.settings.batch_size) {
+            let amocrm = self.ctx.amocrm.clone();
+            let ids: Vec<DealId> = batch
+                .iter()
+                .filter_map(|&i| self.works[i].chosen())
+                .collect();
+            let begin_by = self.begin_by(&batch);
+            requests.push(async move { (batch, amocrm.move_deals(&ids, target, begin_by).await) });
+        }
+        for (batch, answer) in join_all(requests).await {
+            match answer {
+                Ok(moved) => self.moved(&batch, &moved),
+                Err(AmoError::Rejected { .. }) if batch.len() > 1 => {
+                    self.move_one_by_one(&batch, &pipeline).await?;
+                }
+                Err(error) => self.fail(&batch, &Failure::from(error)).await?,
+            }
+        }
+        let placed: Members = mine
+            .into_iter()
+            .filter(|&i| self.works[i].progress.placed.is_some())
+            .collect();
+        self.checkpoint(&placed).await
+    }
+
+    fn moved(&mut self, batch: &[usize], answers: &[Option<DealId>]) {
+        for (&i, answer) in batch.iter().zip(answers) {
+            if answer.is_some() {
+                let work = &mut self.works[i];
+                work.progress.placed = Some(Placed::Moved);
+                work.tell("moved");
+            } else {
+                // Absolute values: the next attempt reads where the deal stands, and moves it again if need be.
+                self.apply(
+                    i,
+                    &Verdict::Retry { after: None },
+                    "amoCRM не подтвердила перенос сделки",
+                );
+            }
+        }
+    }
+
+    /// After a rejected bulk move: each deal is looked at again, and moved alone if it still needs it.
+    async fn move_one_by_one(
+        &mut self,
+        batch: &[usize],
+        pipeline: &Pipeline,
+    ) -> Result<(), InboxError> {
+        let target = self.ctx.settings.rules.target;
+        let ids = distinct(batch.iter().filter_map(|&i| self.works[i].chosen()));
+        let looked_at = Instant::now();
+        let standing = match self.ctx.amocrm.all_deals(&ids).await {
+            Ok(standing) => standing,
+            Err(error) => return self.fail(batch, &Failure::from(error)).await,
+        };
+        for &i in batch {
+            let Some(id) = self.works[i].chosen() else {
+                continue;
+            };
+            let Some(deal) = standing
+                .get(&id)
+                .filter(|deal| deal.pipeline == target.pipeline)
+            else {
+                let reason = "сделка исчезла перед переносом";
+                self.apply(i, &Verdict::Retry { after: None }, reason);
+                continue;
+            };
+            if deal.stage == target.stage {
+                self.moved(&[i], &[Some(id)]);
+                continue;
+            }
+            if placement(target, pipeline, deal) == Placement::Leave {
+                self.works[i].progress.placed = Some(Placed::Left);
+                continue;
+            }
+            if self.beginning(&[i], |_| true).is_empty() {
+                continue;
+            }
+            self.works[i].read_at = looked_at;
+            let begin_by = self.begin_by(&[i]);
+            match self.ctx.amocrm.move_deals(&[id], target, begin_by).await {
+                Ok(answer) => self.moved(&[i], &answer),
+                Err(error) => self.fail(&[i], &Failure::from(error)).await?,
+            }
+        }
+        Ok(())
+    }
+
+    // ---- create ----
+
+    pub(super) async fn create_deals(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine = self.beginning(members, |work| {
+            work.plan.is_some() && work.progress.choice.is_none()
+        });
+        if mine.is_empty() {
+            return Ok(());
+        }
+        let begin_by = Instant::now() + self.ctx.tempo.begin_within;
+        let decisive_from = self.begin_writes(&mine);
+        for &i in &mine {
+            self.intend_create(i, decisive_from);
+        }
+        self.checkpoint(&mine).await?;
+
+        let (with_contact, for_contact): (Members, Members) = mine
+            .iter()
+            .partition(|&&i| matches!(self.works[i].plan, Some(Plan::CreateWithContact { .. })));
+        self.send_creates(&for_contact, begin_by).await?;
+        self.send_creates_with_contact(&with_contact, begin_by)
+            .await?;
+
+        let known: Members = mine
+            .into_iter()
+            .filter(|&i| self.works[i].in_run())
+            .collect();
+        self.checkpoint(&known).await
+    }
+
+    fn intend_create(&mut self, i: usize, decisive_from: Timestamp) {
+        let fingerprint = self.works[i].fingerprint(&self.ctx);
+        let name = self.works[i]
+            .row
+            .as_ref()
+            .map(deal_name)
+            .unwrap_or_default();
+        let name = self.ctx.name_hash(&name);
+        let work = &mut self.works[i];
+        let (contact, after_deal, after_contact) = match work.plan {
+            Some(Plan::Create {
+                contact,
+                after_deal,
+            }) => (Some(contact), after_deal, None),
+            Some(Plan::CreateWithContact { after_contact }) => {
+                (None, DealId::new(0), after_contact)
+            }
+            None => return,
+        };
+        let why = if contact.is_some() {
+            "no usable deal"
+        } else {
+            "no contact"
+        };
+        work.progress.choice = Some(Choice {
+            fingerprint,
+            contact,
+            deal: None,
+            why: why.to_owned(),
+        });
+        work.progress.intent = Some(Intent::Create {
+            decisive_from,
+            name,
+            after_deal,
+            after_contact,
+        });
+    }
+
+    async fn send_creates(
+        &mut self,
+        members: &[usize],
+        begin_by: Instant,
+    ) -> Result<(), InboxError> {
+        let target = self.ctx.settings.rules.target;
+        let mut requests = Vec::new();
+        for batch in self.batches(members, self.ctx.settings.batch_size) {
+            let amocrm = self.ctx.amocrm.clone();
+            let deals: Vec<NewDeal> = batch
+                .iter()
+                .filter_map(|&i| self.works[i].new_deal())
+                .collect();
+            let begin_by = begin_by.min(self.begin_by(&batch));
+            requests
+                .push(async move { (batch, amocrm.create_deals(&deals, target, begin_by).await) });
+        }
+        for (batch, answer) in join_all(requests).await {
+            match answer {
+                Ok(made) => {
+                    let made: Vec<_> = made.into_iter().map(|deal| Some((deal?, None))).collect();
+                    self.created(&batch, &made);
+                }
+                Err(error) => self.write_failed(&batch, error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_creates_with_contact(
+        &mut self,
+        members: &[usize],
+        begin_by: Instant,
+    ) -> Result<(), InboxError> {
+        let target = self.ctx.settings.rules.target;
+        let size = self.ctx.settings.batch_size.min(amocrm::COMPLEX_PER_WRITE);
+        let mut requests = Vec::new();
+        for batch in self.batches(members, size) {
+            let amocrm = self.ctx.amocrm.clone();
+            let deals: Vec<NewDealAndContact> = batch
+                .iter()
+                .filter_map(|&i| self.works[i].new_deal_and_contact())
+                .collect();
+            let begin_by = begin_by.min(self.begin_by(&batch));
+            requests.push(async move {
+                (
+                    batch,
+                    amocrm
+                        .create_deals_and_contacts(&deals, target, begin_by)
+                        .await,
+                )
+            });
+        }
+        for (batch, answer) in join_all(requests).await {
+            match answer {
+                Ok(made) => {
+                    let made: Vec<_> = made
+                        .into_iter()
+                        .map(|made| made.map(|(deal, contact)| (deal, Some(contact))))
+                        .collect();
+                    self.created(&batch, &made);
+                }
+                Err(error) => self.write_failed(&batch, error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn created(&mut self, batch: &[usize], answers: &[Option<(DealId, Option<ContactId>)>]) {
+        for (&i, answer) in batch.iter().zip(answers) {
+            let Some((deal, contact)) = answer else {
+                self.apply(
+                    i,
+                    &Verdict::Retry { after: None },
+                    "amoCRM не подтвердила создание сделки",
+                );
+                continue;
+            };
+            let work = &mut self.works[i];
+            if let Some(choice) = work.progress.choice.as_mut() {
+                choice.deal = Some(*deal);
+                choice.contact = contact.or(choice.contact);
+            }
+            work.progress.placed = Some(Placed::Created);
+            work.progress.intent = None;
+            work.tell(format!("deal {deal} created"));
+        }
+    }
+
+    /// A create or a note that failed: what is certain closes the intent, what is not leaves it to be looked for.
+    pub(super) async fn write_failed(
+        &mut self,
+        batch: &[usize],
+        error: AmoError,
+    ) -> Result<(), InboxError> {
+        let now = self.now();
+        let ctx = Arc::clone(&self.ctx);
+        let rejected = matches!(error, AmoError::Rejected { .. });
+        let not_applied = error.was_not_applied() || (rejected && batch.len() == 1);
+        for &i in batch {
+            let row = self.works[i].id();
+            let progress = &mut self.works[i].progress;
+            if not_applied {
+                progress.forget_intent();
+            } else if rejected {
+                // Some of the batch may have been carried out, but nothing more can land: look at once, then go alone.
+                progress.alone = true;
+                progress.is_decisive_from(now);
+                ctx.in_flight.end(row);
+            }
+        }
+        if rejected && batch.len() > 1 {
+            let failure = Failure::from(error);
+            let reason = failure.reason();
+            // A wrong stage stops everything; a bad item is found by sending it alone.
+            let verdict = match self.ctx.judge(&failure, None).await? {
+                Verdict::Park => Verdict::Retry { after: None },
+                other => other,
+            };
+            for &i in batch {
+                self.apply(i, &verdict, &reason);
+            }
+            return Ok(());
+        }
+        self.fail(batch, &Failure::from(error)).await
+    }
+}
+
+impl Work {
+    fn new_deal(&self) -> Option<NewDeal> {
+        let row = self.row.as_ref()?;
+        let contact = self.progress.choice.as_ref()?.contact?;
+        Some(NewDeal {
+            name: deal_name(row),
+            price: row.price,
+            contact,
+        })
+    }
+
+    fn new_deal_and_contact(&self) -> Option<NewDealAndContact> {
+        let row = self.row.as_ref()?;
+        let email = self.email.clone()?;
+        let name = row
+            .full_name
+            .as_deref()
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
+        Some(NewDealAndContact {
+            deal_name: deal_name(row),
+            price: row.price,
+            contact_name: name.unwrap_or(email.as_str()).to_owned(),
+            email,
+            phone: row.phone.clone().filter(|phone| !phone.trim().is_empty()),
+        })
+    }
+}
