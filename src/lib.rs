@@ -18,6 +18,9 @@ pub mod inbox;
 /// Brings them into step.
 pub mod sync;
 
+/// Tells a person when only a person can help.
+pub mod alerts;
+
 /// The neighbours.
 pub mod amocrm;
 pub mod supabase;

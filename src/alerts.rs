@@ -1,0 +1,373 @@
+//! Alerts: few words to a person, when only a person can help, and again when it is over.
+//!
+//! What to say is decided here, from what is seen and what was said before; nothing here sends, sleeps or stores.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::{
+    domain::{HaltCause, SyncState},
+    inbox::Stuck,
+};
+
+mod telegram;
+mod watch;
+mod words;
+
+pub use self::{
+    telegram::{Telegram, TelegramError},
+    watch::Watch,
+};
+
+/// Alarms in a day. Ends of what was announced come on top, at most one for each.
+const ALARMS_A_DAY: usize = 6;
+/// Of these, how many may be about entries: a flood of them must leave room to say that all has stopped.
+const ABOUT_ENTRIES_A_DAY: usize = 4;
+
+/// To whom, as whom, and how often.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub bot_token: SecretString,
+    pub chat_id: String,
+    pub base_url: Url,
+    pub pace: Pace,
+}
+
+/// All durations of the alerts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two looks; a change of the engine's state is looked at when it comes.
+    pub look_every: Duration,
+    /// What is parked within this time of the first makes one message.
+    pub gather: Duration,
+    /// An entry that is pending for longer is late, unless sending was stopped meanwhile.
+    pub late_after: Duration,
+    /// Sending must go on for so long before a halt is called over.
+    pub sure_after: Duration,
+    /// The time that the budget is for; what lasts is said again once in it.
+    pub day: Duration,
+    /// The first pause before a message is tried again.
+    pub retry_first: Duration,
+    /// A longer pause than this is not waited for with a message in hand.
+    pub retry_longest: Duration,
+    /// The first and the longest time without any try, after a message was dropped.
+    pub quiet_first: Duration,
+    pub quiet_longest: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::scaled(1.0)
+    }
+}
+
+impl Pace {
+    #[must_use]
+    pub fn scaled(scale: f64) -> Self {
+        let d = |real: Duration| real.mul_f64(scale);
+        Self {
+            look_every: d(Duration::from_secs(30)),
+            gather: d(Duration::from_mins(5)),
+            late_after: d(Duration::from_mins(15)),
+            sure_after: d(Duration::from_mins(1)),
+            day: d(Duration::from_hours(24)),
+            retry_first: d(Duration::from_secs(5)),
+            retry_longest: d(Duration::from_mins(1)),
+            quiet_first: d(Duration::from_mins(15)),
+            quiet_longest: d(Duration::from_hours(6)),
+        }
+    }
+}
+
+/// What there is to see.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub now: Timestamp,
+    pub state: SyncState,
+    /// Parked after [`Said::parked_until`], the first one first.
+    pub parked: Vec<Stuck>,
+    /// Pending for longer than [`Pace::late_after`], the oldest first.
+    pub late: Vec<Stuck>,
+}
+
+/// What was said. Stored in the inbox, so that a restart repeats nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    /// The halt that was announced, and whose end was not.
+    halt: Option<SaidHalt>,
+    /// When lateness was announced, if its end was not.
+    late_at: Option<Timestamp>,
+    /// Everything parked until then was told.
+    parked_until: Option<Timestamp>,
+    /// Those raised within the last day.
+    alarms: Vec<Alarm>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Alarm {
+    at: Timestamp,
+    about_entries: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct SaidHalt {
+    cause: HaltCause,
+    since: Timestamp,
+    at: Timestamp,
+}
+
+impl Said {
+    /// From when on parked entries are news.
+    #[must_use]
+    pub fn parked_until(&self) -> Timestamp {
+        self.parked_until.unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Halted,
+    Recovered,
+    Parked,
+    Late,
+    Moving,
+}
+
+impl Kind {
+    /// The name used in logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Halted => "halted",
+            Self::Recovered => "recovered",
+            Self::Parked => "parked",
+            Self::Late => "late",
+            Self::Moving => "moving",
+        }
+    }
+
+    /// `None`: it ends what was announced.
+    fn alarm(self, at: Timestamp) -> Option<Alarm> {
+        let about_entries = match self {
+            Self::Halted => false,
+            Self::Parked | Self::Late => true,
+            Self::Recovered | Self::Moving => return None,
+        };
+        Some(Alarm { at, about_entries })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub kind: Kind,
+    /// Plain text, Russian, no personal data.
+    pub text: String,
+    /// What will have been said once this is.
+    then: Said,
+}
+
+/// Decides what to say, one message at a time.
+#[derive(Debug)]
+pub struct Alerts {
+    pace: Pace,
+    said: Said,
+    /// Since when sending has been going on, as far as this process has seen.
+    working_since: Option<Timestamp>,
+    /// Since when there has been no halt.
+    free_since: Option<Timestamp>,
+}
+
+impl Alerts {
+    #[must_use]
+    pub fn new(pace: Pace, said: Said) -> Self {
+        Self {
+            pace,
+            said,
+            working_since: None,
+            free_since: None,
+        }
+    }
+
+    #[must_use]
+    pub fn said(&self) -> &Said {
+        &self.said
+    }
+
+    /// What is to be said now. It is not said before [`Alerts::told`].
+    pub fn look(&mut self, seen: &Seen) -> Option<Message> {
+        self.follow(seen);
+        let news: [fn(&Self, &Seen) -> Option<Message>; 5] = [
+            Self::halted,
+            Self::recovered,
+            Self::parked,
+            Self::late,
+            Self::moving,
+        ];
+        news.iter()
+            .filter_map(|news| news(self, seen))
+            .find_map(|message| self.within_budget(message, seen.now))
+    }
+
+    pub fn told(&mut self, message: Message) {
+        self.said = message.then;
+    }
+
+    fn follow(&mut self, seen: &Seen) {
+        match seen.state {
+            SyncState::Starting => {}
+            SyncState::Working => {
+                self.working_since.get_or_insert(seen.now);
+                self.free_since.get_or_insert(seen.now);
+            }
+            SyncState::Holding | SyncState::Paused { .. } | SyncState::Standby => {
+                self.working_since = None;
+                self.free_since.get_or_insert(seen.now);
+            }
+            SyncState::Halted { .. } => {
+                self.working_since = None;
+                self.free_since = None;
+            }
+        }
+    }
+
+    fn halted(&self, seen: &Seen) -> Option<Message> {
+        let SyncState::Halted { cause, since, .. } = seen.state else {
+            return None;
+        };
+        let before = self
+            .said
+            .halt
+            .filter(|said| (said.cause, said.since) == (cause, since));
+        if before.is_some_and(|said| !has_passed(self.pace.day, said.at, seen.now)) {
+            return None;
+        }
+        let halt = SaidHalt {
+            cause,
+            since,
+            at: seen.now,
+        };
+        Some(Message {
+            kind: Kind::Halted,
+            text: words::halted(cause, since, before.is_some()),
+            then: Said {
+                halt: Some(halt),
+                ..self.said.clone()
+            },
+        })
+    }
+
+    fn recovered(&self, seen: &Seen) -> Option<Message> {
+        let halt = self.said.halt?;
+        if !has_passed(self.pace.sure_after, self.free_since?, seen.now) {
+            return None;
+        }
+        Some(Message {
+            kind: Kind::Recovered,
+            text: words::recovered(halt.cause, halt.since, seen.state),
+            then: Said {
+                halt: None,
+                ..self.said.clone()
+            },
+        })
+    }
+
+    fn parked(&self, seen: &Seen) -> Option<Message> {
+        let first = seen.parked.first()?;
+        if !has_passed(self.pace.gather, first.since, seen.now) {
+            return None;
+        }
+        // Whoever is parked in this very moment may be committed with an earlier time than what was just read.
+        let all_there = self.pace.gather / 10;
+        let ready: Vec<&Stuck> = seen
+            .parked
+            .iter()
+            .filter(|stuck| has_passed(all_there, stuck.since, seen.now))
+            .collect();
+        let until = ready.iter().map(|stuck| stuck.since).max()?;
+        Some(Message {
+            kind: Kind::Parked,
+            text: words::parked(&ready),
+            then: Said {
+                parked_until: Some(until),
+                ..self.said.clone()
+            },
+        })
+    }
+
+    fn late(&self, seen: &Seen) -> Option<Message> {
+        let is_due = self
+            .said
+            .late_at
+            .is_none_or(|at| has_passed(self.pace.day, at, seen.now));
+        let sent_all_along = has_passed(self.pace.late_after, self.working_since?, seen.now);
+        if seen.late.is_empty() || !is_due || !sent_all_along {
+            return None;
+        }
+        Some(Message {
+            kind: Kind::Late,
+            text: words::late(&seen.late.iter().collect::<Vec<_>>(), self.pace.late_after),
+            then: Said {
+                late_at: Some(seen.now),
+                ..self.said.clone()
+            },
+        })
+    }
+
+    fn moving(&self, seen: &Seen) -> Option<Message> {
+        self.said.late_at?;
+        if !seen.late.is_empty() || seen.state != SyncState::Working {
+            return None;
+        }
+        Some(Message {
+            kind: Kind::Moving,
+            text: words::moving(),
+            then: Said {
+                late_at: None,
+                ..self.said.clone()
+            },
+        })
+    }
+
+    /// `None`: held back. What is held back is not said, so it comes, up to date, when there is room again.
+    fn within_budget(&self, mut message: Message, now: Timestamp) -> Option<Message> {
+        let Some(alarm) = message.kind.alarm(now) else {
+            return Some(message);
+        };
+        let alarms = &mut message.then.alarms;
+        alarms.retain(|alarm| !has_passed(self.pace.day, alarm.at, now));
+        if self.room_at(alarms, alarm.about_entries).is_some() {
+            return None;
+        }
+        alarms.push(alarm);
+        if let Some(room_at) = self.room_at(alarms, alarm.about_entries) {
+            message.text.push_str(&words::held_back(room_at));
+        }
+        Some(message)
+    }
+
+    /// From when on another alarm is within the budget. `None`: from now on.
+    fn room_at(&self, alarms: &[Alarm], about_entries: bool) -> Option<Timestamp> {
+        let first_of = |of: &[Timestamp], budget| {
+            let is_used_up = of.len() >= budget;
+            of.iter().min().filter(|_| is_used_up).copied()
+        };
+        let all: Vec<_> = alarms.iter().map(|alarm| alarm.at).collect();
+        let of_entries = alarms.iter().filter(|alarm| alarm.about_entries);
+        let of_entries: Vec<_> = of_entries.map(|alarm| alarm.at).collect();
+        let first = first_of(&all, ALARMS_A_DAY)
+            .max(first_of(&of_entries, ABOUT_ENTRIES_A_DAY).filter(|_| about_entries))?;
+        Some(first.saturating_add(self.pace.day).unwrap_or(first))
+    }
+}
+
+fn has_passed(pause: Duration, since: Timestamp, now: Timestamp) -> bool {
+    since.checked_add(pause).is_ok_and(|due| due <= now)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+use super::*;
+use crate::domain::RowId;
+
+mod properties;
+mod sending;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Alerts under a clock, before a service whose state a test sets.
+#[derive(Debug)]
+struct Scene {
+    alerts: Alerts,
+    now: Timestamp,
+    state: SyncState,
+    parked: Vec<Stuck>,
+    late: Vec<Stuck>,
+    rows: u128,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            alerts: Alerts::new(Pace::default(), Said::default()),
+            now: "2026-11-22T10:00:00Z".parse().unwrap(),
+            state: SyncState::Working,
+            parked: Vec::new(),
+            late: Vec::new(),
+            rows: 0,
+        }
+    }
+
+    fn halt(&mut self, cause: HaltCause) {
+        self.state = SyncState::Halted {
+            cause,
+            since: self.now,
+            next_probe: None,
+        };
+    }
+
+    fn stuck(&mut self, reason: &str) -> Stuck {
+        self.rows += 1;
+        Stuck {
+            row: RowId::new(uuid::Uuid::from_u128(self.rows)),
+            reason: Some(reason.to_owned()),
+            since: self.now,
+        }
+    }
+
+    fn park(&mut self, count: usize, reason: &str) {
+        for _ in 0..count {
+            let stuck = self.stuck(reason);
+            self.parked.push(stuck);
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        let until = self.alerts.said().parked_until();
+        let news = self.parked.iter().filter(|stuck| stuck.since > until);
+        Seen {
+            now: self.now,
+            state: self.state,
+            parked: news.cloned().collect(),
+            late: self.late.clone(),
+        }
+    }
+
+    /// Says whatever there is to say.
+    fn look(&mut self) -> Vec<Message> {
+        let mut said = Vec::new();
+        while let Some(message) = self.alerts.look(&self.seen()) {
+            self.alerts.told(message.clone());
+            said.push(message);
+            assert!(said.len() < 6, "it never stops: {said:?}");
+        }
+        said
+    }
+
+    fn look_after(&mut self, pause: Duration) -> Vec<Message> {
+        self.now = self.now.checked_add(pause).unwrap();
+        self.look()
+    }
+
+    fn restart(&mut self) {
+        let stored = serde_json::to_string(self.alerts.said()).unwrap();
+        let said = serde_json::from_str(&stored).unwrap();
+        self.alerts = Alerts::new(Pace::default(), said);
+    }
+}
+
+fn kinds(messages: &[Message]) -> Vec<Kind> {
+    messages.iter().map(|message| message.kind).collect()
+}
+
+fn only(mut messages: Vec<Message>) -> Message {
+    assert_eq!(messages.len(), 1, "{messages:#?}");
+    messages.remove(0)
+}
+
+#[test]
+fn a_halt_is_told_at_once_with_what_to_do() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.look(), []);
+    scene.halt(HaltCause::AmocrmToken);
+
+    let message = only(scene.look());
+
+    assert_eq!(message.kind, Kind::Halted);
+    assert!(
+        message.text.contains(HaltCause::AmocrmToken.hint()),
+        "{}",
+        message.text
+    );
+    assert!(message.text.contains("22.11 10:00 UTC"), "{}", message.text);
+}
+
+#[test]
+fn a_halt_is_told_once_however_long_one_looks_and_over_a_restart() {
+    let mut scene = Scene::new();
+    scene.halt(HaltCause::AmocrmForbidden);
+    assert_eq!(scene.look().len(), 1);
+
+    assert_eq!(scene.look_after(HOUR), []);
+    scene.restart();
+    let halted = std::mem::replace(&mut scene.state, SyncState::Starting);
+    assert_eq!(scene.look_after(HOUR), []);
+    scene.state = halted;
+    assert_eq!(scene.look_after(HOUR), []);
+}
+
+#[test]
+fn a_halt_that_lasts_is_said_again_after_a_day() {
+    let mut scene = Scene::new();
+    scene.halt(HaltCause::AmocrmPayment);
+    scene.look();
+
+    let again = only(scene.look_after(24 * HOUR));
+
+    assert!(again.text.contains("всё ещё"), "{}", again.text);
+    assert_eq!(scene.look_after(23 * HOUR), []);
+}
+
+#[test]
+fn another_cause_or_another_time_is_another_halt() {
+    let mut scene = Scene::new();
+    scene.halt(HaltCause::AmocrmToken);
+    scene.look();
+
+    scene.halt(HaltCause::SupabaseKey);
+    assert_eq!(kinds(&scene.look_after(SECOND)), [Kind::Halted]);
+    scene.now = scene.now.checked_add(SECOND).unwrap();
+    scene.halt(HaltCause::SupabaseKey);
+    assert_eq!(kinds(&scene.look()), [Kind::Halted]);
+}
+
+#[test]
+fn a_halt_is_over_once_sending_has_gone_on_for_a_minute() {
+    let mut scene = Scene::new();
+    scene.halt(HaltCause::AmocrmToken);
+    scene.look();
+    scene.state = SyncState::Working;
+
+    assert_eq!(scene.look_after(SECOND), []);
+    assert_eq!(scene.look_after(59 * SECOND), []);
+    assert_eq!(kinds(&scene.look_after(SECOND)), [Kind::Recovered]);
+    assert_eq!(scene.look_after(HOUR), []);
+}
+
+#[test]
+fn a_resume_that_changes_nothing_is_no_recovery() {
+    let mut scene = Scene::new();
+    scene.halt(HaltCause::AmocrmToken);
+    scene.look();
+    scene.state = SyncState::Working;
+    assert_eq!(scene.look_after(SECOND), []);
+    scene.halt(HaltCause::AmocrmToken);
+
+    assert_eq!(kinds(&scene.look_after(2 * MINUTE)), [Kind::Halted]);
+}
+
+#[test]
+fn a_halt_that_was_cured_while_the_service_was_down_is_told_to_be_over() {
+    let mut scene = Scene::new();
+    scene.halt(HaltCause::AmocrmToken);
+    scene.look();
+    scene.restart();
+    scene.state = SyncState::Starting;
+    assert_eq!(scene.look_after(HOUR), []);
+    scene.state = SyncState::Working;
+
+    assert_eq!(scene.look(), []);
+    assert_eq!(kinds(&scene.look_after(MINUTE)), [Kind::Recovered]);
+}
+
+#[test]
+fn a_recovery_into_a_pause_says_so() {
+    let mut scene = Scene::new();
+    scene.halt(HaltCause::AmocrmToken);
+    scene.look();
+    scene.state = SyncState::Paused { since: scene.now };
+    scene.look();
+
+    let message = only(scene.look_after(MINUTE));
+
+    assert!(message.text.contains("resume"), "{}", message.text);
+}
+
+#[test]
+fn nobody_is_told_of_what_a_person_did() {
+    let mut scene = Scene::new();
+    let stuck = scene.stuck("нет соединения с amoCRM");
+    scene.late.push(stuck);
+    let since = scene.now;
+    for state in [
+        SyncState::Paused { since },
+        SyncState::Holding,
+        SyncState::Standby,
+    ] {
+        scene.state = state;
+        assert_eq!(scene.look_after(24 * HOUR), [], "{state:?}");
+    }
+}
+
+#[test]
+fn what_is_parked_within_minutes_is_one_message_by_reason() {
+    let mut scene = Scene::new();
+    scene.park(2, "нет годного e-mail");
+    assert_eq!(scene.look(), []);
+    scene.now = scene.now.checked_add(3 * MINUTE).unwrap();
+    scene.park(1, "похожих слишком много");
+    assert_eq!(scene.look(), []);
+
+    let message = only(scene.look_after(2 * MINUTE));
+
+    assert_eq!(message.kind, Kind::Parked);
+    for part in [
+        "отложено записей: 3",
+        "e-mail: 2",
+        "много: 1",
+        "000000000003",
+    ] {
+        assert!(message.text.contains(part), "{part} in {}", message.text);
+    }
+    assert_eq!(scene.look_after(HOUR), []);
+    scene.restart();
+    assert_eq!(scene.look_after(HOUR), []);
+}
+
+#[test]
+fn what_was_tried_again_in_time_is_not_told() {
+    let mut scene = Scene::new();
+    scene.park(1, "нет годного e-mail");
+    scene.look();
+    scene.parked.clear();
+
+    assert_eq!(scene.look_after(HOUR), []);
+}
+
+#[test]
+fn an_entry_is_late_when_sending_went_on_for_as_long() {
+    let mut scene = Scene::new();
+    let stuck = scene.stuck("сбой amoCRM (502)");
+    scene.late.push(stuck);
+    scene.halt(HaltCause::AmocrmPayment);
+    scene.look();
+    scene.state = SyncState::Working;
+    assert_eq!(scene.look_after(3 * HOUR), []);
+    assert_eq!(kinds(&scene.look_after(14 * MINUTE)), [Kind::Recovered]);
+
+    let message = only(scene.look_after(MINUTE));
+
+    assert_eq!(message.kind, Kind::Late);
+    for part in ["15 мин: 1, самая старая с 22.11 10:00 UTC", "(502): 1"] {
+        assert!(message.text.contains(part), "{part} in {}", message.text);
+    }
+    assert_eq!(scene.look_after(HOUR), []);
+    scene.late.clear();
+    assert_eq!(kinds(&scene.look_after(SECOND)), [Kind::Moving]);
+    assert_eq!(scene.look_after(HOUR), []);
+}
+
+#[test]
+fn a_message_that_was_not_taken_is_said_again_up_to_date() {
+    let mut scene = Scene::new();
+    scene.park(1, "нет годного e-mail");
+    scene.now = scene.now.checked_add(HOUR).unwrap();
+    let lost = scene.alerts.look(&scene.seen()).unwrap();
+    scene.park(1, "нет годного e-mail");
+
+    let message = only(scene.look_after(HOUR));
+
+    assert!(lost.text.contains("записей: 1"), "{}", lost.text);
+    assert!(message.text.contains("записей: 2"), "{}", message.text);
+}
+
+#[test]
+fn the_fourth_alarm_about_entries_says_that_more_are_held_back() {
+    let mut scene = Scene::new();
+    let mut messages = Vec::new();
+    for _ in 0..9 {
+        scene.park(1, "нет годного e-mail");
+        messages.extend(scene.look_after(10 * MINUTE));
+    }
+
+    assert_eq!(messages.len(), 4);
+    let is_last: Vec<bool> = messages
+        .iter()
+        .map(|m| m.text.contains("не раньше 23.11 10:10 UTC"))
+        .collect();
+    assert_eq!(is_last, [false, false, false, true]);
+
+    scene.halt(HaltCause::AmocrmForbidden);
+    assert_eq!(
+        kinds(&scene.look()),
+        [Kind::Halted],
+        "it has room of its own"
+    );
+
+    scene.now = "2026-11-23T10:09:59Z".parse().unwrap();
+    assert_eq!(scene.look(), []);
+    let rest = only(scene.look_after(SECOND));
+    assert!(rest.text.contains("записей: 5"), "{}", rest.text);
+}
+
+#[test]
+fn the_sixth_halt_of_a_day_is_the_last_but_its_end_is_told() {
+    let mut scene = Scene::new();
+    let mut said = Vec::new();
+    for _ in 0..8 {
+        scene.halt(HaltCause::SupabaseProject);
+        said.extend(scene.look());
+        scene.state = SyncState::Working;
+        said.extend(scene.look_after(MINUTE));
+        said.extend(scene.look_after(MINUTE));
+    }
+
+    assert_eq!(kinds(&said), [Kind::Halted, Kind::Recovered].repeat(6));
+    assert!(said[10].text.contains("не раньше"), "{}", said[10].text);
+    assert!(!said[8].text.contains("не раньше"), "{}", said[8].text);
+}

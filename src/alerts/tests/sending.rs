@@ -1,0 +1,303 @@
+//! The client and the task against a bot that answers as it is told.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    domain::SystemClock,
+    inbox::{Inbox, Role},
+    telemetry::captured::Captured,
+};
+
+const TOKEN: &str = "123456:very-secret-token";
+const PATIENCE: Duration = MINUTE;
+
+/// Answers one request after the other as its script says, then 200.
+struct Bot {
+    url: Url,
+    seen: watch::Receiver<Vec<(String, Value)>>,
+}
+
+impl Bot {
+    async fn start(script: impl IntoIterator<Item = (u16, Value)>) -> Self {
+        let mut script: VecDeque<_> = script.into_iter().collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (seen, receiver) = watch::channel(Vec::new());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let request = read(&mut stream).await;
+                let (status, body) = script.pop_front().unwrap_or((200, json!({ "ok": true })));
+                let body = body.to_string();
+                let answer = format!(
+                    "HTTP/1.1 {status} Whatever\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                seen.send_modify(|seen| seen.push(request));
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        Self {
+            url: url.parse().unwrap(),
+            seen: receiver,
+        }
+    }
+
+    /// Waits for so many requests. Answers their texts.
+    async fn texts(&mut self, count: usize) -> Vec<String> {
+        let wait = self.seen.wait_for(|seen| seen.len() >= count);
+        let seen = tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap();
+        let texts = seen
+            .iter()
+            .map(|(_, body)| body["text"].as_str().unwrap().to_owned());
+        texts.collect()
+    }
+}
+
+/// The path and the body.
+async fn read(stream: &mut TcpStream) -> (String, Value) {
+    let mut bytes = Vec::new();
+    loop {
+        bytes.push(stream.read_u8().await.unwrap());
+        if !bytes.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        let head = String::from_utf8(bytes).unwrap().to_lowercase();
+        let (_, rest) = head.split_once("content-length: ").unwrap();
+        let length = rest.lines().next().unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await.unwrap();
+        let path = head.split(' ').nth(1).unwrap().to_owned();
+        return (path, serde_json::from_slice(&body).unwrap());
+    }
+}
+
+fn settings(base_url: Url) -> Settings {
+    let moment = Duration::from_millis(5);
+    Settings {
+        bot_token: TOKEN.into(),
+        chat_id: "-100500".to_owned(),
+        base_url,
+        pace: Pace {
+            look_every: moment,
+            retry_first: moment,
+            quiet_first: moment,
+            quiet_longest: moment,
+            sure_after: moment,
+            ..Pace::default()
+        },
+    }
+}
+
+async fn sent_to(script: impl IntoIterator<Item = (u16, Value)>) -> Result<(), TelegramError> {
+    let bot = Bot::start(script).await;
+    let telegram = Telegram::new(&settings(bot.url.clone())).unwrap();
+    telegram.send("проверка").await
+}
+
+/// Where nobody listens.
+async fn nowhere() -> Url {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    url.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_message_is_plain_text_to_the_chat() {
+    let bot = Bot::start([]).await;
+    let url = bot.url.join("/proxy/").unwrap();
+
+    Telegram::new(&settings(url))
+        .unwrap()
+        .send("<b>_*проверка")
+        .await
+        .unwrap();
+
+    let seen = bot.seen.borrow().clone();
+    let body =
+        json!({ "chat_id": "-100500", "text": "<b>_*проверка", "disable_web_page_preview": true });
+    assert_eq!(seen, [(format!("/proxy/bot{TOKEN}/sendmessage"), body)]);
+}
+
+#[tokio::test]
+async fn each_refusal_says_what_is_wrong() {
+    let throttled = json!({ "ok": false, "error_code": 429, "parameters": { "retry_after": 37 } });
+    let after = |sent| match sent {
+        Err(TelegramError::Throttled { retry_after }) => retry_after,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(after(sent_to([(429, throttled)]).await), Some(37 * SECOND));
+    assert_eq!(after(sent_to([(429, json!("slow down"))]).await), None);
+    for status in [401, 404] {
+        let sent = sent_to([(status, json!({}))]).await;
+        assert!(
+            matches!(sent, Err(TelegramError::Token { status: told }) if told == status),
+            "{sent:?}"
+        );
+    }
+    for status in [400, 403] {
+        let sent = sent_to([(status, json!({}))]).await;
+        assert!(
+            matches!(sent, Err(TelegramError::Chat { status: told }) if told == status),
+            "{sent:?}"
+        );
+    }
+    for status in [302, 500, 502] {
+        let sent = sent_to([(status, json!({}))]).await;
+        assert!(
+            matches!(sent, Err(TelegramError::Unexpected { status: told }) if told == status),
+            "{sent:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_connection_is_told_without_the_address() {
+    let telegram = Telegram::new(&settings(nowhere().await)).unwrap();
+
+    let error = telegram.send("проверка").await.unwrap_err();
+
+    assert!(matches!(error, TelegramError::NotSent(_)), "{error:?}");
+    assert!(
+        !format!("{error:?} {telegram:?}").contains("secret"),
+        "{error:?} {telegram:?}"
+    );
+}
+
+/// The task beside an inbox, with the state of the engine in a test's hand.
+struct Service {
+    state: watch::Sender<SyncState>,
+    inbox: Inbox,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Service {
+    async fn start(settings: &Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inbox.db");
+        let inbox = Inbox::open(&path, Role::Owner, Arc::new(SystemClock))
+            .await
+            .unwrap();
+        let (state, status) = watch::channel(halted());
+        let stop = CancellationToken::new();
+        let watch = Watch::new(
+            settings,
+            inbox.clone(),
+            status,
+            Arc::new(SystemClock),
+            stop.clone(),
+        );
+        let task = tokio::spawn(watch.unwrap().work());
+        Self {
+            state,
+            inbox,
+            stop,
+            task,
+            _folder: folder,
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .unwrap()
+            .unwrap();
+        self.inbox.close().await;
+    }
+}
+
+fn halted() -> SyncState {
+    SyncState::Halted {
+        cause: HaltCause::AmocrmToken,
+        since: Timestamp::UNIX_EPOCH,
+        next_probe: None,
+    }
+}
+
+/// What is logged until the answer is dropped, by this thread.
+fn capture() -> (Captured, tracing::subscriber::DefaultGuard) {
+    let captured = Captured::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(captured.clone())
+        .finish();
+    (captured, tracing::subscriber::set_default(subscriber))
+}
+
+#[tokio::test]
+async fn a_message_that_fails_thrice_is_dropped_and_said_anew_later() {
+    let (log, _guard) = capture();
+    let mut bot = Bot::start([500, 502, 503, 429].map(|status| (status, json!({})))).await;
+    let service = Service::start(&settings(bot.url.clone())).await;
+
+    // Three tries and a drop; then a try that fails and one that does not.
+    let halts = bot.texts(5).await;
+    service.state.send(SyncState::Working).unwrap();
+    let all = bot.texts(6).await;
+    service.stop().await;
+
+    assert!(halts.iter().all(|text| text == &halts[0]), "{halts:#?}");
+    assert!(all[5].contains("снова работает"), "{}", all[5]);
+    assert_eq!(all.len(), 6, "{all:#?}");
+    let log = log.text();
+    assert_eq!(log.matches("alerts.dropped").count(), 1, "{log}");
+    assert!(
+        log.contains("unexpected answer from Telegram (503)"),
+        "{log}"
+    );
+    assert!(
+        !log.contains("very-secret") && !log.contains("/bot"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_bot_that_cannot_be_reached_is_complained_about_without_its_token() {
+    let (log, _guard) = capture();
+    let mut settings = settings(nowhere().await);
+    settings.pace.quiet_first = HOUR;
+    settings.pace.quiet_longest = HOUR;
+    let service = Service::start(&settings).await;
+
+    let dropped = async {
+        while !log.text().contains("alerts.dropped") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, dropped).await.unwrap();
+    service.stop().await;
+
+    let log = log.text();
+    assert!(log.contains("no connection to Telegram"), "{log}");
+    assert!(
+        !log.contains("very-secret") && !log.contains("/bot"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_bot_that_never_answers_does_not_hold_up_a_stop() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let service = Service::start(&settings(url.parse().unwrap())).await;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    read(&mut stream).await;
+
+    let asked = std::time::Instant::now();
+    service.stop().await;
+
+    assert!(asked.elapsed() < 10 * SECOND, "{:?}", asked.elapsed());
+}

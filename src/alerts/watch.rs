@@ -1,0 +1,212 @@
+//! The task that looks, decides and sends. It only reads what the sync does, and nobody waits for it.
+
+use std::{pin::pin, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
+use crate::{
+    domain::{Chain, SharedClock, SyncStatus},
+    inbox::{Inbox, InboxError},
+};
+
+/// Key of what was said in the inbox.
+const SAID: &str = "alerts_said";
+/// How often one message is tried.
+const TRIES: u32 = 3;
+/// How long a message on its way is waited for when the service stops; the engine takes longer.
+const GRACE: Duration = Duration::from_secs(2);
+/// More late entries than this need not be counted.
+const LATE_LISTED: u32 = 1_000;
+
+/// Watches the service and tells a person.
+#[derive(Debug)]
+pub struct Watch {
+    inbox: Inbox,
+    status: SyncStatus,
+    clock: SharedClock,
+    telegram: Telegram,
+    pace: Pace,
+    stop: CancellationToken,
+}
+
+/// What became of a message.
+enum Sent {
+    Taken,
+    /// After so many tries; Telegram may have said how long it wants to be left alone.
+    Dropped(Option<Duration>),
+    Stopping,
+}
+
+impl Watch {
+    pub fn new(
+        settings: &Settings,
+        inbox: Inbox,
+        status: SyncStatus,
+        clock: SharedClock,
+        stop: CancellationToken,
+    ) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            telegram: Telegram::new(settings)?,
+            pace: settings.pace,
+            inbox,
+            status,
+            clock,
+            stop,
+        })
+    }
+
+    /// Works until stopped.
+    pub async fn work(mut self) {
+        let said = self.inbox.state(SAID).await.unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "alerts.forgotten");
+            None
+        });
+        let mut alerts = Alerts::new(self.pace, said.unwrap_or_default());
+        let mut quiet_until = Instant::now();
+        let mut dropped = 0;
+        let mut engine_lives = true;
+        while !self.stop.is_cancelled() {
+            while !self.stop.is_cancelled()
+                && let Some(message) = self.look(&mut alerts).await
+            {
+                if Instant::now() < quiet_until {
+                    break;
+                }
+                match self.send(&message).await {
+                    Sent::Taken => {
+                        dropped = 0;
+                        alerts.told(message);
+                        self.remember(alerts.said()).await;
+                    }
+                    Sent::Dropped(asked) => {
+                        let quiet = doubled(self.pace.quiet_first, dropped)
+                            .max(asked.unwrap_or_default())
+                            .min(self.pace.quiet_longest);
+                        quiet_until = Instant::now() + quiet;
+                        dropped = dropped.saturating_add(1);
+                        break;
+                    }
+                    Sent::Stopping => return,
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(self.pace.look_every) => {}
+                changed = self.status.changed(), if engine_lives => engine_lives = changed.is_ok(),
+            }
+        }
+    }
+
+    /// What is to be said now. When the inbox cannot be read, that is the engine's to complain about.
+    async fn look(&mut self, alerts: &mut Alerts) -> Option<Message> {
+        match self.see(alerts.said()).await {
+            Ok(seen) => alerts.look(&seen),
+            Err(error) => {
+                tracing::debug!(error = %Chain(&error), "alerts.blind");
+                None
+            }
+        }
+    }
+
+    async fn see(&mut self, said: &Said) -> Result<Seen, InboxError> {
+        let now = self.clock.now();
+        let state = *self.status.borrow_and_update();
+        let late_since = now.saturating_sub(self.pace.late_after).unwrap_or(now);
+        Ok(Seen {
+            now,
+            state,
+            parked: self.inbox.parked_after(said.parked_until()).await?,
+            late: self.inbox.pending_since(late_since, LATE_LISTED).await?,
+        })
+    }
+
+    async fn send(&self, message: &Message) -> Sent {
+        let kind = message.kind.as_str();
+        let mut tries = 0;
+        loop {
+            let Some(sent) = self.send_once(message).await else {
+                return Sent::Stopping;
+            };
+            tries += 1;
+            let Err(error) = sent else {
+                tracing::info!(kind, "alerts.sent");
+                count("sent");
+                return Sent::Taken;
+            };
+            let Some(pause) = pause_before_retry(&self.pace, &error, tries) else {
+                tracing::warn!(kind, tries, error = %Chain(&error), "alerts.dropped");
+                count("dropped");
+                return Sent::Dropped(error.retry_after());
+            };
+            tracing::debug!(kind, tries, error = %Chain(&error), "alerts.failed");
+            tokio::select! {
+                () = self.stop.cancelled() => return Sent::Stopping,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// `None`: the service stops, and Telegram does not answer.
+    async fn send_once(&self, message: &Message) -> Option<Result<(), TelegramError>> {
+        let mut sending = pin!(self.telegram.send(&message.text));
+        tokio::select! {
+            sent = &mut sending => Some(sent),
+            // What is on its way is waited for, or it would be said again after a restart.
+            () = self.stop.cancelled() => tokio::time::timeout(GRACE, sending).await.ok(),
+        }
+    }
+
+    async fn remember(&self, said: &Said) {
+        if let Err(error) = self.inbox.set_state(SAID, said).await {
+            tracing::warn!(error = %Chain(&error), "alerts.not_remembered");
+        }
+    }
+}
+
+/// `None`: not worth another try.
+fn pause_before_retry(pace: &Pace, error: &TelegramError, tries: u32) -> Option<Duration> {
+    let asked = error.retry_after().unwrap_or_default();
+    let pause = doubled(pace.retry_first, tries.saturating_sub(1)).max(asked);
+    (error.may_pass() && tries < TRIES && pause <= pace.retry_longest).then_some(pause)
+}
+
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(times.min(31)))
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("tripwire_alerts_total", "outcome" => outcome).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_pass_is_tried_again_and_not_for_long() {
+        let seconds = Duration::from_secs;
+        let throttled = |after: Option<u64>| TelegramError::Throttled {
+            retry_after: after.map(seconds),
+        };
+        let broken = || TelegramError::Unexpected { status: 502 };
+        let table = [
+            (broken(), 1, Some(5)),
+            (broken(), 2, Some(10)),
+            (broken(), 3, None),
+            (throttled(None), 1, Some(5)),
+            (throttled(Some(37)), 1, Some(37)),
+            (throttled(Some(1)), 2, Some(10)),
+            (throttled(Some(61)), 1, None),
+            (throttled(Some(u64::MAX)), 1, None),
+            (TelegramError::Token { status: 401 }, 1, None),
+            (TelegramError::Chat { status: 403 }, 1, None),
+            (TelegramError::Unexpected { status: 418 }, 1, None),
+        ];
+        for (error, tries, expected) in table {
+            let pause = pause_before_retry(&Pace::default(), &error, tries);
+            assert_eq!(pause, expected.map(seconds), "{error:?} after {tries}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The messages: plain text, since names and reasons hold characters that markup trips over.
+
+use std::{collections::HashMap, fmt::Write as _, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    domain::{HaltCause, SyncState},
+    inbox::Stuck,
+};
+
+/// With these a message stays below the 4,096 characters that Telegram takes.
+const REASONS: usize = 6;
+const ROWS_OF_A_REASON: usize = 5;
+const REASON_LENGTH: usize = 160;
+
+pub(super) fn halted(cause: HaltCause, since: Timestamp, again: bool) -> String {
+    let still = if again { "всё ещё " } else { "" };
+    format!(
+        "⛔ tripwire-sync: отправка {still}остановлена с {}\n\n{}.\n\nНовые ученики принимаются и ждут, никто не потерян.",
+        time(since),
+        cause.hint(),
+    )
+}
+
+pub(super) fn recovered(cause: HaltCause, since: Timestamp, state: SyncState) -> String {
+    let now = match state.hint() {
+        None => "отправка снова работает".to_owned(),
+        Some(hint) => format!("причина остановки устранена. {hint}"),
+    };
+    format!(
+        "✅ tripwire-sync: {now}\n\nОстановка была с {} ({}).",
+        time(since),
+        cause.as_str()
+    )
+}
+
+pub(super) fn parked(entries: &[&Stuck]) -> String {
+    format!(
+        "⚠️ tripwire-sync: нужен человек, отложено записей: {}\n{}\n\n\
+         Что было с записью: tripwire-sync explain <строка>\n\
+         Когда исправлено: tripwire-sync retry --parked",
+        entries.len(),
+        by_reason(entries)
+    )
+}
+
+pub(super) fn late(entries: &[&Stuck], after: Duration) -> String {
+    let oldest = entries.first().map_or(String::new(), |oldest| {
+        format!(", самая старая с {}", time(oldest.since))
+    });
+    format!(
+        "🕒 tripwire-sync: записи не проходят дольше {} мин: {}{oldest}\n{}\n\n\
+         Попытки продолжаются. Проверить настройки и соседей: tripwire-sync check",
+        after.as_secs().div_ceil(60),
+        entries.len(),
+        by_reason(entries)
+    )
+}
+
+pub(super) fn moving() -> String {
+    "✅ tripwire-sync: записей, которые долго не проходят, больше нет".to_owned()
+}
+
+pub(super) fn held_back(room_at: Timestamp) -> String {
+    format!(
+        "\n\nСообщений за сутки было много. Следующее такое придёт не раньше {}, сразу обо всём.",
+        time(room_at)
+    )
+}
+
+fn time(at: Timestamp) -> String {
+    at.strftime("%d.%m %H:%M UTC").to_string()
+}
+
+/// The most frequent reason first, each with some of its rows.
+fn by_reason(entries: &[&Stuck]) -> String {
+    let mut groups: HashMap<String, Vec<&Stuck>> = HashMap::new();
+    for entry in entries {
+        groups.entry(reason(entry)).or_default().push(entry);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by(|(a, of_a), (b, of_b)| of_b.len().cmp(&of_a.len()).then_with(|| a.cmp(b)));
+
+    let mut text = String::new();
+    for (reason, entries) in groups.iter().take(REASONS) {
+        push(&mut text, format_args!("\n• {reason}: {}", entries.len()));
+        for entry in entries.iter().take(ROWS_OF_A_REASON) {
+            push(&mut text, format_args!("\n  {}", entry.row));
+        }
+        if entries.len() > ROWS_OF_A_REASON {
+            let more = entries.len() - ROWS_OF_A_REASON;
+            push(&mut text, format_args!("\n  и ещё {more}"));
+        }
+    }
+    let others: usize = groups.iter().skip(REASONS).map(|(_, of)| of.len()).sum();
+    if others > 0 {
+        push(&mut text, format_args!("\n• другие причины: {others}"));
+    }
+    text
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    let _ = text.write_fmt(line);
+}
+
+/// Without the ids that would make every reason its own; status codes stay.
+fn reason(entry: &Stuck) -> String {
+    let reason = entry.reason.as_deref().unwrap_or("причина не указана");
+    let mut told = String::new();
+    let mut digits = String::new();
+    for c in reason.chars().take(REASON_LENGTH).chain(['\0']) {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        if digits.len() > 3 {
+            told.push('…');
+        } else {
+            told.push_str(&digits);
+        }
+        digits.clear();
+        if !c.is_control() {
+            told.push(c);
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::RowId;
+
+    fn stuck(n: u128, reason: &str) -> Stuck {
+        Stuck {
+            row: RowId::new(uuid::Uuid::from_u128(n)),
+            reason: Some(reason.to_owned()),
+            since: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn told(entries: &[Stuck]) -> String {
+        by_reason(&entries.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn reasons_that_differ_in_ids_alone_are_one() {
+        let entries = [
+            stuck(1, "в строке сделка 12345, а мы работали со сделкой 67890"),
+            stuck(2, "сбой amoCRM (502)"),
+            stuck(3, "в строке сделка 777777, а мы работали со сделкой 888888"),
+        ];
+        assert_eq!(
+            told(&entries),
+            "\n• в строке сделка …, а мы работали со сделкой …: 2\
+             \n  00000000-0000-0000-0000-000000000001\
+             \n  00000000-0000-0000-0000-000000000003\
+             \n• сбой amoCRM (502): 1\
+             \n  00000000-0000-0000-0000-000000000002"
+        );
+    }
+
+    #[test]
+    fn what_is_too_much_to_list_is_counted() {
+        let same: Vec<_> = (0..7).map(|n| stuck(n, "нет e-mail")).collect();
+        assert!(
+            told(&same).ends_with("000000000004\n  и ещё 2"),
+            "{}",
+            told(&same)
+        );
+        let words = ["а", "б", "в", "г", "д", "е", "ж", "з"];
+        let all_different: Vec<_> = words
+            .iter()
+            .zip(0..)
+            .map(|(word, n)| stuck(n, word))
+            .collect();
+        assert!(
+            told(&all_different).ends_with("\n• другие причины: 2"),
+            "{}",
+            told(&all_different)
+        );
+    }
+
+    #[test]
+    fn the_longest_message_is_one_that_telegram_takes() {
+        let entries: Vec<_> = (0..5_000)
+            .map(|n| {
+                stuck(
+                    n,
+                    &char::from(b'a' + u8::try_from(n % 26).unwrap())
+                        .to_string()
+                        .repeat(1_000),
+                )
+            })
+            .collect();
+        let text = parked(&entries.iter().collect::<Vec<_>>()) + &held_back(Timestamp::UNIX_EPOCH);
+        assert!(text.chars().count() < 4_096, "{}", text.chars().count());
+    }
+}
