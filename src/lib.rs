@@ -25,3 +25,7 @@ pub mod alerts;
 pub mod amocrm;
 pub mod supabase;
 pub mod tls;
+
+/// Both neighbours, for trying things.
+#[cfg(feature = "sandbox")]
+pub mod sandbox;

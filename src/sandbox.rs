@@ -1,0 +1,113 @@
+//! amoCRM and PostgREST, played on this machine: what tests, demo and benchmarks run against.
+//!
+//! ```text
+//!             ┌ gate: token, rate limit, ban        ┌ amocrm/read   ┐
+//!  request ─▶ server ─▶ recorder ─▶ faults ─▶ route ─┤ amocrm/write  ├─▶ world ─▶ answer
+//!             └ one request at a time in the record └ postgrest     ┘
+//! ```
+//!
+//! Both are real HTTP servers on 127.0.0.1. They are strict where the real ones are strict, write down whatever
+//! the documents forbid ([`AmoSandbox::protocol_errors`]), and fail on demand ([`Faults`]).
+
+pub mod faults;
+pub mod recorder;
+mod server;
+
+pub mod amocrm;
+pub mod postgrest;
+pub mod webhook;
+
+pub mod school;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    amocrm::{AmoQuirks, AmoSandbox, World},
+    faults::{Access, Fault, Faults, Kind, Page, Point, RandomFaults, When},
+    postgrest::{PostgrestQuirks, PostgrestSandbox},
+    recorder::{Recorded, Recorder},
+    school::{Case, Expect, Missing, Pupil, School, Setting},
+    server::Server,
+    webhook::WebhookTarget,
+};
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::domain::{SharedClock, SystemClock};
+
+/// Both neighbours with one record of requests and one script of faults, so that their order can be asked for.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    pub amo: AmoSandbox,
+    pub postgrest: PostgrestSandbox,
+}
+
+impl Sandbox {
+    pub fn start(amo: AmoQuirks, postgrest: PostgrestQuirks) -> io::Result<Self> {
+        Self::start_with(amo, postgrest, Arc::new(SystemClock))
+    }
+
+    pub fn start_with(
+        amo: AmoQuirks,
+        postgrest: PostgrestQuirks,
+        clock: SharedClock,
+    ) -> io::Result<Self> {
+        let joint = Joint {
+            clock,
+            recorder: Recorder::default(),
+            faults: Faults::default(),
+        };
+        Ok(Self {
+            amo: AmoSandbox::start_joined(any_port(), joint.clone(), amo)?,
+            postgrest: PostgrestSandbox::start_joined(any_port(), joint, postgrest)?,
+        })
+    }
+
+    /// Every request to either, in the order of arrival.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.amo.recorder().all()
+    }
+
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        self.amo.faults()
+    }
+
+    pub async fn stop(&self) {
+        self.amo.stop().await;
+        self.postgrest.stop().await;
+    }
+}
+
+/// What two servers may share.
+#[derive(Debug, Clone)]
+pub(crate) struct Joint {
+    pub(crate) clock: SharedClock,
+    pub(crate) recorder: Recorder,
+    pub(crate) faults: Faults,
+}
+
+impl Joint {
+    pub(crate) fn alone(clock: SharedClock) -> Self {
+        Self {
+            clock,
+            recorder: Recorder::default(),
+            faults: Faults::default(),
+        }
+    }
+}
+
+pub(crate) fn any_port() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// A panic in one test helper must not hide behind a poisoned lock in the next.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

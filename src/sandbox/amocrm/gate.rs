@@ -1,0 +1,125 @@
+//! The gate before the account: ban, rate limit, length, token.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    super::server::{ELSEWHERE, Reply, Request},
+    Throttled, World,
+    answer::problem,
+};
+
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) token: String,
+    /// When the requests of the last second came.
+    window: VecDeque<Instant>,
+    pub(super) violations: u32,
+    pub(super) is_banned: bool,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            token: "sandbox-token".to_owned(),
+            window: VecDeque::new(),
+            violations: 0,
+            is_banned: false,
+        }
+    }
+}
+
+impl Gate {
+    pub(super) fn refuse(
+        &mut self,
+        request: &Request,
+        world: &mut World,
+        now: Instant,
+    ) -> Option<Reply> {
+        if request.path == ELSEWHERE {
+            if request.header("authorization").is_some() {
+                world.protocol_error("a redirect was followed with the token");
+            }
+            return Some(Reply::html(404));
+        }
+        if self.is_banned {
+            return Some(Reply::html(403));
+        }
+        if let Some(limit) = world.quirks.rate_limit
+            && self.counts_too_many(now, limit)
+        {
+            self.is_banned = world
+                .quirks
+                .ban_after
+                .is_some_and(|most| self.violations >= most);
+            return Some(too_many(world.quirks.throttled));
+        }
+        if request.target_length > world.quirks.longest_target {
+            let length = request.target_length;
+            world.protocol_error(format!(
+                "{}: {length} bytes of path and query",
+                request.path
+            ));
+            return Some(Reply::html(414));
+        }
+        match request.header("authorization") {
+            None => world.protocol_error(format!("{}: no Authorization", request.path)),
+            Some(value) if value.strip_prefix("Bearer ") == Some(&self.token) => {
+                if !request.body.is_empty()
+                    && !request
+                        .header("content-type")
+                        .is_some_and(|it| it.starts_with("application/json"))
+                {
+                    world.protocol_error(format!(
+                        "{}: the body is not declared as JSON",
+                        request.path
+                    ));
+                }
+                return None;
+            }
+            Some(_) => {}
+        }
+        Some(problem(
+            401,
+            "Unauthorized",
+            "Неверное имя пользователя или пароль",
+        ))
+    }
+
+    fn counts_too_many(&mut self, now: Instant, limit: u32) -> bool {
+        let second_ago = now.checked_sub(Duration::from_secs(1));
+        while self
+            .window
+            .front()
+            .is_some_and(|at| second_ago.is_some_and(|ago| *at <= ago))
+        {
+            self.window.pop_front();
+        }
+        if self.window.len() >= limit as usize {
+            self.violations += 1;
+            return true;
+        }
+        self.window.push_back(now);
+        false
+    }
+}
+
+fn too_many(mode: Throttled) -> Reply {
+    let json = |body: Value| Reply::new(429, "application/problem+json", body.to_string());
+    let plain =
+        json!({"title": "Too Many Requests", "status": 429, "detail": "Превышен лимит запросов"});
+    match mode {
+        Throttled::Html => Reply::html(429),
+        Throttled::Json => json(plain),
+        Throttled::Header(seconds) => Reply::html(429).with("retry-after", seconds.to_string()),
+        Throttled::Body(seconds) => {
+            let mut body = plain;
+            body["retry_after"] = seconds.into();
+            json(body)
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The lists: filters, order, pages.
+
+use std::ops::RangeInclusive;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::domain::{ContactId, DealId, PipelineId};
+
+use super::{
+    super::server::{Reply, Request},
+    FieldFilter,
+    answer::{hal, nothing, problem},
+    world::World,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OrderBy {
+    Id,
+    CreatedAt,
+    UpdatedAt,
+}
+
+/// A list request, understood.
+#[derive(Debug)]
+struct List {
+    query: Option<String>,
+    ids: Vec<i64>,
+    pipelines: Vec<PipelineId>,
+    entities: Vec<DealId>,
+    note_types: Vec<String>,
+    created: RangeInclusive<i64>,
+    updated: RangeInclusive<i64>,
+    email_filter: Vec<String>,
+    order: OrderBy,
+    descending: bool,
+    page: usize,
+    limit: usize,
+    with: Vec<String>,
+    only_entity: Option<DealId>,
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self {
+            query: None,
+            ids: Vec::new(),
+            pipelines: Vec::new(),
+            entities: Vec::new(),
+            note_types: Vec::new(),
+            created: 0..=i64::MAX,
+            updated: 0..=i64::MAX,
+            email_filter: Vec::new(),
+            order: OrderBy::Id,
+            descending: false,
+            page: 1,
+            limit: 50,
+            with: Vec::new(),
+            only_entity: None,
+        }
+    }
+}
+
+/// `filter[id][]` and `filter[id][0]` are `filter[id]`.
+fn plain_key(key: &str) -> &str {
+    let index = key
+        .strip_suffix(']')
+        .and_then(|rest| rest.rsplit_once('['))
+        .filter(|(_, index)| index.chars().all(|c| c.is_ascii_digit()));
+    index.map_or(key, |(plain, _)| plain)
+}
+
+const CONTACTS: &[&str] = &[
+    "query",
+    "filter[id]",
+    "filter[created_at][from]",
+    "filter[created_at][to]",
+    "filter[updated_at][from]",
+    "filter[updated_at][to]",
+    "order[id]",
+    "order[updated_at]",
+];
+const DEALS: &[&str] = &[
+    "filter[id]",
+    "filter[pipeline_id]",
+    "filter[created_at][from]",
+    "filter[created_at][to]",
+    "filter[updated_at][from]",
+    "filter[updated_at][to]",
+    "order[id]",
+    "order[created_at]",
+    "order[updated_at]",
+];
+const NOTES: &[&str] = &[
+    "filter[id]",
+    "filter[entity_id]",
+    "filter[note_type]",
+    "filter[updated_at][from]",
+    "filter[updated_at][to]",
+    "order[id]",
+    "order[updated_at]",
+];
+
+impl World {
+    pub(super) fn list_contacts(&mut self, request: &Request) -> Reply {
+        let list = match self.understand(request, CONTACTS) {
+            Ok(list) => list,
+            Err(refusal) => return refusal,
+        };
+        let hits = list.query.as_deref().map(|query| self.search(query));
+        let wanted = |id: ContactId| {
+            (list.ids.is_empty() || list.ids.contains(&id.get()))
+                && hits
+                    .as_ref()
+                    .is_none_or(|hits| hits.binary_search(&id).is_ok())
+        };
+        let found = self
+            .contacts()
+            .filter(|it| wanted(it.id))
+            .filter(|it| list.is_within(it.created_at, it.updated_at))
+            .filter(|it| {
+                list.email_filter.is_empty()
+                    || it
+                        .emails()
+                        .iter()
+                        .any(|email| list.email_filter.iter().any(|f| f == email))
+            })
+            .map(|it| (it.id, it.created_at, it.updated_at))
+            .collect();
+        let with_leads = list.with.iter().any(|with| with == "leads");
+        let show = |world: &Self, id| {
+            let contact = world.contacts.get(&id)?;
+            Some(world.contact_json(contact, with_leads))
+        };
+        self.page(&list, request, "contacts", found, show)
+    }
+
+    pub(super) fn list_deals(&mut self, request: &Request) -> Reply {
+        let list = match self.understand(request, DEALS) {
+            Ok(list) => list,
+            Err(refusal) => return refusal,
+        };
+        let only_deleted = list.with.iter().any(|with| with == "only_deleted");
+        let found = self
+            .deals
+            .values()
+            .filter(|it| it.is_deleted == only_deleted)
+            .filter(|it| list.ids.is_empty() || list.ids.contains(&it.id.get()))
+            .filter(|it| list.pipelines.is_empty() || list.pipelines.contains(&it.pipeline))
+            .filter(|it| list.is_within(it.created_at, it.updated_at))
+            .map(|it| (it.id, it.created_at, it.updated_at))
+            .collect();
+        let with_contacts = list.with.iter().any(|with| with == "contacts");
+        let show = |world: &Self, id| {
+            let deal = world.deals.get(&id)?;
+            Some(world.deal_json(deal, with_contacts))
+        };
+        self.page(&list, request, "leads", found, show)
+    }
+
+    pub(super) fn list_notes(&mut self, of: Option<DealId>, request: &Request) -> Reply {
+        let mut list = match self.understand(request, NOTES) {
+            Ok(list) => list,
+            Err(refusal) => return refusal,
+        };
+        list.only_entity = of;
+        let found = self
+            .notes
+            .values()
+            .filter(|it| list.only_entity.is_none_or(|deal| deal == it.deal))
+            .filter(|it| list.ids.is_empty() || list.ids.contains(&it.id.get()))
+            .filter(|it| list.entities.is_empty() || list.entities.contains(&it.deal))
+            .filter(|it| list.note_types.is_empty() || list.note_types.contains(&it.note_type))
+            .filter(|it| list.is_within(it.created_at, it.created_at))
+            .map(|it| (it.id, it.created_at, it.created_at))
+            .collect();
+        let show = |world: &Self, id| Some(world.note_json(world.notes.get(&id)?));
+        self.page(&list, request, "notes", found, show)
+    }
+
+    pub(super) fn list_pipelines(&self) -> Reply {
+        let pipelines: Vec<Value> = self
+            .pipelines
+            .iter()
+            .map(|pipeline| self.pipeline_json(pipeline))
+            .collect();
+        hal(
+            200,
+            &json!({"_total_items": pipelines.len(), "_links": {}, "_embedded": {"pipelines": pipelines}}),
+        )
+    }
+
+    pub(super) fn one_pipeline(&self, id: i64) -> Reply {
+        match self.pipeline(PipelineId::new(id)) {
+            Some(pipeline) => hal(200, &self.pipeline_json(pipeline)),
+            None => problem(404, "Not Found", "Pipeline not found"),
+        }
+    }
+
+    pub(super) fn one_contact(&mut self, id: i64, request: &Request) -> Reply {
+        let with_leads = request
+            .param("with")
+            .is_some_and(|with| with.contains("leads"));
+        match self.contacts.get(&ContactId::new(id)) {
+            Some(contact) if !contact.is_deleted => {
+                hal(200, &self.contact_json(contact, with_leads))
+            }
+            _ => nothing(),
+        }
+    }
+
+    pub(super) fn one_deal(&mut self, id: i64, request: &Request) -> Reply {
+        let with_contacts = request
+            .param("with")
+            .is_some_and(|with| with.contains("contacts"));
+        match self.deals.get(&DealId::new(id)) {
+            Some(deal) if !deal.is_deleted => hal(200, &self.deal_json(deal, with_contacts)),
+            _ => nothing(),
+        }
+    }
+
+    /// amoCRM ignores what it does not know; here it is written down.
+    fn understand(&mut self, request: &Request, known: &[&str]) -> Result<List, Reply> {
+        let mut list = List::default();
+        let path = &request.path;
+        for (key, value) in &request.query {
+            let key = plain_key(key);
+            if key.starts_with("filter[custom_fields_values]") {
+                match self.quirks.field_filter {
+                    FieldFilter::Works => list.email_filter.push(value.clone()),
+                    FieldFilter::Ignored => {}
+                    FieldFilter::Refused => {
+                        let detail = "Invalid filter for current account";
+                        return Err(problem(400, "Bad Request", detail));
+                    }
+                }
+                continue;
+            }
+            let is_common = ["page", "limit", "with"].contains(&key);
+            if (!is_common && !known.contains(&key)) || list.take(key, value).is_none() {
+                self.protocol_error(format!("{path}: parameter {key} is unknown or malformed"));
+            }
+        }
+        if list
+            .query
+            .as_deref()
+            .is_some_and(|query| query.trim().is_empty())
+        {
+            self.protocol_error(format!("{path}: an empty query returns the whole account"));
+            list.query = None;
+        }
+        if list.limit > 250 {
+            self.protocol_error(format!("{path}: limit {} is above 250", list.limit));
+            list.limit = 250;
+        }
+        if list.page == 1 && list.ids.len() > list.limit {
+            let (ids, limit) = (list.ids.len(), list.limit);
+            self.protocol_error(format!("{path}: {ids} ids, but a page of {limit}"));
+        }
+        Ok(list)
+    }
+
+    fn page<Id: Ord + Copy>(
+        &mut self,
+        list: &List,
+        request: &Request,
+        kind: &str,
+        mut found: Vec<(Id, Timestamp, Timestamp)>,
+        show: impl Fn(&Self, Id) -> Option<Value>,
+    ) -> Reply {
+        found.sort_unstable_by_key(|(id, created_at, updated_at)| {
+            let by = match list.order {
+                OrderBy::Id => Timestamp::MIN,
+                OrderBy::CreatedAt => *created_at,
+                OrderBy::UpdatedAt => *updated_at,
+            };
+            (by, *id)
+        });
+        if list.descending {
+            found.reverse();
+        }
+        let first = (list.page - 1).saturating_mul(list.limit);
+        let items: Vec<Value> = found
+            .iter()
+            .skip(first)
+            .take(list.limit)
+            .filter_map(|(id, ..)| show(self, *id))
+            .collect();
+        if items.is_empty() {
+            return nothing();
+        }
+        let has_more = found.len() > first + items.len();
+        let mut links = json!({"self": {"href": self.page_href(request, list.page)}});
+        if has_more && !self.quirks.next_link_missing {
+            links["next"] = json!({"href": self.page_href(request, list.page + 1)});
+        }
+        hal(
+            200,
+            &json!({"_page": list.page, "_links": links, "_embedded": {kind: items}}),
+        )
+    }
+
+    fn page_href(&self, request: &Request, page: usize) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(request.query.iter().filter(|(key, _)| key != "page"));
+        query.append_pair("page", &page.to_string());
+        format!("{}{}?{}", self.base_url, request.path, query.finish())
+    }
+}
+
+impl List {
+    /// `None`: malformed.
+    fn take(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "query" => self.query = Some(value.to_owned()),
+            "page" => self.page = value.parse().ok().filter(|page| *page > 0)?,
+            "limit" => self.limit = value.parse().ok().filter(|limit| *limit > 0)?,
+            "with" => self.with.extend(value.split(',').map(str::to_owned)),
+            "filter[id]" => self.ids.push(value.parse().ok()?),
+            "filter[pipeline_id]" => self.pipelines.push(PipelineId::new(value.parse().ok()?)),
+            "filter[entity_id]" => self.entities.push(DealId::new(value.parse().ok()?)),
+            "filter[note_type]" => self.note_types.push(value.to_owned()),
+            "filter[created_at][from]" => {
+                self.created = value.parse().ok()?..=*self.created.end();
+            }
+            "filter[created_at][to]" => {
+                self.created = *self.created.start()..=value.parse().ok()?;
+            }
+            "filter[updated_at][from]" => {
+                self.updated = value.parse().ok()?..=*self.updated.end();
+            }
+            "filter[updated_at][to]" => {
+                self.updated = *self.updated.start()..=value.parse().ok()?;
+            }
+            "order[id]" => self.order_by(OrderBy::Id, value)?,
+            "order[created_at]" => self.order_by(OrderBy::CreatedAt, value)?,
+            "order[updated_at]" => self.order_by(OrderBy::UpdatedAt, value)?,
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn order_by(&mut self, order: OrderBy, direction: &str) -> Option<()> {
+        self.order = order;
+        self.descending = match direction {
+            "asc" => false,
+            "desc" => true,
+            _ => return None,
+        };
+        Some(())
+    }
+
+    fn is_within(&self, created_at: Timestamp, updated_at: Timestamp) -> bool {
+        self.created.contains(&created_at.as_second())
+            && self.updated.contains(&updated_at.as_second())
+    }
+}
