@@ -2,7 +2,11 @@
 //!
 //! The modules, in the order in which a purchase meets them; `ARCHITECTURE.md` tells the whole story.
 
+/// What a person or a supervisor can ask for.
+pub mod cli;
+
 /// The composition root, and the settings it starts from.
+pub mod app;
 pub mod config;
 pub mod telemetry;
 

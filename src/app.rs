@@ -1,0 +1,404 @@
+//! The composition root: the only place that knows every part, and the one that starts and stops them.
+
+use std::{io, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use rand::RngExt as _;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::{
+    alerts,
+    amocrm::{self, AmoCrm, Target},
+    config::{AmocrmConfig, AmocrmToken, Config},
+    domain::{SharedClock, SyncState, SyncStatus},
+    http::{self, HttpState, MetricsPage, Verifier},
+    inbox::{Inbox, InboxError, Role},
+    supabase::{self, Supabase},
+    sync::{self, Engine, MissingContact, Parts, decide::Rules, schedule::Tempo, triage::RowRules},
+};
+
+/// Enough for a burst of `pg_net`, on the smallest machine.
+const HTTP_WORKERS: usize = 2;
+/// How long the last requests have, once the engine has stopped.
+const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// What the service is told to be.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub bind_addr: SocketAddr,
+    pub metrics_addr: SocketAddr,
+    pub verifier: Verifier,
+    pub inbox_path: PathBuf,
+    pub amocrm: amocrm::Settings,
+    pub supabase: supabase::Settings,
+    pub sync: sync::Settings,
+    pub tempo: Tempo,
+    /// Where a test wants the process to die.
+    #[cfg(feature = "sandbox")]
+    pub die_at: Option<crate::domain::DieAt>,
+    /// `None`: nobody is alerted.
+    pub telegram: Option<alerts::Settings>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("the HTTP client cannot be set up")]
+    Client(#[source] reqwest::Error),
+}
+
+/// A part of the service ended although nobody told it to.
+#[derive(Debug, thiserror::Error)]
+#[error("{part} ended by itself")]
+pub struct Died {
+    part: &'static str,
+}
+
+impl Settings {
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        let tempo = Tempo::scaled(time_scale(config));
+        let note = config.note_template.clone();
+        let supabase = supabase::Settings {
+            project_url: config.supabase.url.clone(),
+            key: config.supabase.key.clone(),
+            jwt: config.supabase.jwt.clone(),
+            note_columns: note.columns(),
+            connect_timeout: tempo.connect_timeout,
+            timeout: tempo.read_timeout,
+            extra_roots: Vec::new(),
+        };
+        let (amocrm, engine) = match &config.amocrm {
+            AmocrmConfig::Send(send) => {
+                let AmocrmToken::LongLived(token) = &send.token;
+                let target = Target {
+                    pipeline: send.pipeline,
+                    stage: send.stage,
+                };
+                let missing_contact = match send.missing_contact {
+                    crate::config::MissingContact::Wait => MissingContact::Wait,
+                    crate::config::MissingContact::Create => MissingContact::Create,
+                };
+                let engine = EngineChoices {
+                    target,
+                    reuse_closed: send.reuse_closed,
+                    missing_contact,
+                    batch_size: send.batch_size,
+                    hold: false,
+                };
+                (
+                    amocrm_settings(
+                        send.base_url.clone(),
+                        token.clone(),
+                        send.requests_per_second,
+                        &tempo,
+                    ),
+                    engine,
+                )
+            }
+            // Nothing is ever sent to it.
+            AmocrmConfig::Hold => (
+                amocrm_settings(nowhere(), SecretString::default(), 1, &tempo),
+                EngineChoices::hold(),
+            ),
+        };
+        let sync = sync::Settings {
+            rules: Rules {
+                target: engine.target,
+                reuse_closed: engine.reuse_closed,
+            },
+            rows: RowRules {
+                since: config.sync_since,
+                settle_delay: config.settle_delay,
+            },
+            missing_contact: engine.missing_contact,
+            note,
+            batch_size: engine.batch_size,
+            sweep_every: config.reconcile_interval,
+            hold: engine.hold,
+            amocrm_fingerprint: (!engine.hold).then(|| amocrm_fingerprint(&amocrm, engine.target)),
+            supabase_fingerprint: supabase_fingerprint(&supabase),
+            retention: config.retention,
+        };
+        Self {
+            bind_addr: config.bind_addr,
+            metrics_addr: config.metrics_addr,
+            verifier: Verifier {
+                secrets: config.webhook.secrets.clone(),
+                token: config.webhook.bearer.clone(),
+                tolerance: config.webhook.tolerance,
+            },
+            inbox_path: config.inbox_path.clone(),
+            amocrm,
+            supabase,
+            sync,
+            tempo,
+            #[cfg(feature = "sandbox")]
+            die_at: config.die_at,
+            telegram: config.telegram.as_ref().map(|telegram| alerts::Settings {
+                bot_token: telegram.bot_token.clone(),
+                chat_id: telegram.chat_id.clone(),
+                base_url: telegram.base_url.clone(),
+                pace: alerts::Pace::scaled(time_scale(config)),
+            }),
+        }
+    }
+}
+
+struct EngineChoices {
+    target: Target,
+    reuse_closed: Duration,
+    missing_contact: MissingContact,
+    batch_size: usize,
+    hold: bool,
+}
+
+impl EngineChoices {
+    fn hold() -> Self {
+        let target = Target {
+            pipeline: crate::domain::PipelineId::new(0),
+            stage: crate::domain::StageId::new(0),
+        };
+        Self {
+            target,
+            reuse_closed: Duration::ZERO,
+            missing_contact: MissingContact::Wait,
+            batch_size: 1,
+            hold: true,
+        }
+    }
+}
+
+#[cfg(feature = "sandbox")]
+fn time_scale(config: &Config) -> f64 {
+    config.time_scale
+}
+
+#[cfg(not(feature = "sandbox"))]
+fn time_scale(_: &Config) -> f64 {
+    1.0
+}
+
+pub(crate) fn amocrm_settings(
+    base_url: Url,
+    token: SecretString,
+    requests_per_second: u32,
+    tempo: &Tempo,
+) -> amocrm::Settings {
+    amocrm::Settings {
+        base_url,
+        token,
+        requests_per_second: NonZeroU32::new(requests_per_second).unwrap_or(NonZeroU32::MIN),
+        timeouts: amocrm::Timeouts {
+            connect: tempo.connect_timeout,
+            read: tempo.read_timeout,
+            write: tempo.write_timeout,
+        },
+        assume_full_window: true,
+        extra_roots: Vec::new(),
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a constant")]
+fn nowhere() -> Url {
+    Url::parse("https://amocrm.invalid").expect("a sound address")
+}
+
+fn amocrm_fingerprint(amocrm: &amocrm::Settings, target: Target) -> String {
+    format!(
+        "{}\n{}\n{}\n{}",
+        amocrm.base_url,
+        amocrm.token.expose_secret(),
+        target.pipeline,
+        target.stage
+    )
+}
+
+fn supabase_fingerprint(supabase: &supabase::Settings) -> String {
+    let jwt = supabase
+        .jwt
+        .as_ref()
+        .map_or("", ExposeSecret::expose_secret);
+    format!(
+        "{}\n{}\n{jwt}",
+        supabase.project_url,
+        supabase.key.expose_secret()
+    )
+}
+
+/// The running service.
+#[derive(Debug)]
+pub struct App {
+    pub address: SocketAddr,
+    pub metrics_address: SocketAddr,
+    pub inbox: Inbox,
+    pub amocrm: AmoCrm,
+    pub status: SyncStatus,
+    /// Counts settled attempts.
+    pub settled: watch::Receiver<u64>,
+    stop: CancellationToken,
+    engine: JoinHandle<()>,
+    alerts: Option<JoinHandle<()>>,
+    http: Served,
+    metrics: Served,
+}
+
+#[derive(Debug)]
+struct Served {
+    handle: actix_web::dev::ServerHandle,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Served {
+    fn spawn(server: actix_web::dev::Server) -> Self {
+        Self {
+            handle: server.handle(),
+            task: tokio::spawn(server),
+        }
+    }
+
+    /// Lets requests in flight end, but does not wait for idle connections for long.
+    async fn stop(self) {
+        let graceful = self.handle.stop(true);
+        if tokio::time::timeout(HTTP_GRACE, graceful).await.is_err() {
+            self.handle.stop(false).await;
+        }
+    }
+}
+
+impl App {
+    /// Opens the inbox, listens, and begins to work.
+    pub async fn start(
+        settings: Settings,
+        clock: SharedClock,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, StartError> {
+        let listen = |address| {
+            let listener =
+                http::bind(address).map_err(|source| StartError::Listen { address, source })?;
+            let bound = listener
+                .local_addr()
+                .map_err(|source| StartError::Listen { address, source })?;
+            Ok::<_, StartError>((listener, bound))
+        };
+        let inbox = Inbox::open(&settings.inbox_path, Role::Owner, clock.clone()).await?;
+        #[cfg(feature = "sandbox")]
+        if let Some(at) = settings.die_at {
+            inbox.die_at(at);
+        }
+        let amocrm = AmoCrm::new(settings.amocrm, clock.clone()).map_err(StartError::Client)?;
+        let supabase =
+            Supabase::new(settings.supabase, clock.clone()).map_err(StartError::Client)?;
+        let (listener, address) = listen(settings.bind_addr)?;
+        let (metrics_listener, metrics_address) = listen(settings.metrics_addr)?;
+
+        let stop = CancellationToken::new();
+        let (state, status) = watch::channel(SyncState::Starting);
+        let (settled, count) = watch::channel(0);
+        let engine = Engine::new(Parts {
+            inbox: inbox.clone(),
+            amocrm: amocrm.clone(),
+            supabase,
+            clock: clock.clone(),
+            settings: settings.sync,
+            tempo: settings.tempo,
+            jitter: Arc::new(|| rand::rng().random_range(0.0..1.0)),
+            stop: stop.clone(),
+            state,
+            settled,
+        });
+        let watch = settings
+            .telegram
+            .map(|alerts| {
+                let (inbox, clock) = (inbox.clone(), clock.clone());
+                alerts::Watch::new(&alerts, inbox, status.clone(), clock, stop.clone())
+            })
+            .transpose()
+            .map_err(StartError::Client)?;
+        let http_state = HttpState {
+            inbox: inbox.clone(),
+            verifier: settings.verifier,
+            clock: clock.clone(),
+            sync_status: status.clone(),
+        };
+        let page = MetricsPage {
+            handle: metrics,
+            inbox: inbox.clone(),
+            clock,
+            sync_status: status.clone(),
+        };
+        let serve = |source| StartError::Listen { address, source };
+        let http = Served::spawn(http::serve(listener, http_state, HTTP_WORKERS).map_err(serve)?);
+        let metrics = Served::spawn(http::serve_metrics(metrics_listener, page).map_err(serve)?);
+        tracing::info!(%address, %metrics_address, "service.started");
+        Ok(Self {
+            address,
+            metrics_address,
+            inbox,
+            amocrm,
+            status,
+            settled: count,
+            stop,
+            engine: tokio::spawn(engine.work()),
+            alerts: watch.map(|watch| tokio::spawn(watch.work())),
+            http,
+            metrics,
+        })
+    }
+
+    /// Ends as a killed process would: at once, with nothing finished or given back.
+    #[cfg(feature = "sandbox")]
+    pub async fn die(self) {
+        self.engine.abort();
+        if let Some(alerts) = self.alerts {
+            alerts.abort();
+            let _ = alerts.await;
+        }
+        self.http.handle.stop(false).await;
+        self.metrics.handle.stop(false).await;
+        // Joined, so that nobody works on; how they ended does not matter.
+        let _ = (
+            self.engine.await,
+            self.http.task.await,
+            self.metrics.task.await,
+        );
+        // Runs are aborted with the engine, but may hold the inbox a moment longer; a dead process holds nothing.
+        self.inbox.close().await;
+    }
+
+    /// Works until `signal`, or until a part dies, which is an error; then stops in order.
+    pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> Result<(), Died> {
+        let died = tokio::select! {
+            () = signal => None,
+            _ = &mut self.engine => Some("the engine"),
+            _ = &mut self.http.task => Some("the receiver"),
+            _ = &mut self.metrics.task => Some("the metrics page"),
+        };
+        tracing::info!("service.stopping");
+        // Deliveries are taken to the last moment: the inbox outlives both the engine and the receiver.
+        self.stop.cancel();
+        let engine_ended_well = died == Some("the engine") || self.engine.await.is_ok();
+        if let Some(alerts) = self.alerts
+            && alerts.await.is_err()
+        {
+            tracing::error!("alerts.ended");
+        }
+        tokio::join!(self.http.stop(), self.metrics.stop());
+        self.inbox.close().await;
+        tracing::info!("service.stopped");
+        match died {
+            Some(part) => Err(Died { part }),
+            None if !engine_ended_well => Err(Died { part: "the engine" }),
+            None => Ok(()),
+        }
+    }
+}

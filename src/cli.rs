@@ -1,0 +1,251 @@
+//! The command line: what a person or a supervisor can ask of the service.
+
+use std::{io::IsTerminal, process::ExitCode, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use clap::{Parser, Subcommand};
+
+use crate::{
+    amocrm::AmoError,
+    app::{App, Died, Settings, StartError},
+    config::{self, Config, ConfigErrors},
+    domain::{RowId, SharedClock, SystemClock},
+    inbox::{InboxError, State},
+    sync::Chain,
+    telemetry,
+};
+
+mod check;
+#[cfg(feature = "sandbox")]
+mod demo;
+mod entries;
+mod explain;
+mod pipelines;
+#[cfg(feature = "sandbox")]
+mod play;
+mod terminal;
+
+use terminal::{Lang, Terminal};
+
+/// Carries every new student from Supabase to the right deal in amoCRM: once, and never forgotten.
+#[derive(Debug, Parser)]
+#[command(name = "tripwire-sync", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve,
+    /// Show the whole main job on this machine: nothing to install, nothing to set
+    #[cfg(feature = "sandbox")]
+    Demo(demo::Options),
+    /// Run the amoCRM and PostgREST sandboxes alone, for trying things
+    #[cfg(feature = "sandbox")]
+    Sandbox(play::Options),
+    /// Check every setting and both neighbours: one line each, with what to do
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print pipelines and stages with their ids
+    Pipelines {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the inbox
+    Entries {
+        /// Only entries in this state
+        #[arg(long, value_enum)]
+        state: Option<EntryState>,
+        /// How many at most, latest change first
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell the whole story of one student
+    Explain {
+        /// The id of a row, or an e-mail address
+        #[arg(value_name = "ROW OR E-MAIL")]
+        whom: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try entries again now: these rows, or all that are parked
+    Retry {
+        rows: Vec<RowId>,
+        #[arg(long, conflicts_with = "rows", required_unless_present = "rows")]
+        parked: bool,
+    },
+    /// Stop sending to amoCRM; webhooks are still accepted
+    Pause,
+    /// Send again; also ends a halt
+    Resume,
+    /// Make a new webhook secret
+    Secret,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum EntryState {
+    Pending,
+    Claimed,
+    Waiting,
+    Parked,
+    Done,
+}
+
+impl From<EntryState> for State {
+    fn from(state: EntryState) -> Self {
+        match state {
+            EntryState::Pending => Self::Pending,
+            EntryState::Claimed => Self::Claimed,
+            EntryState::Waiting => Self::Waiting,
+            EntryState::Parked => Self::Parked,
+            EntryState::Done => Self::Done,
+        }
+    }
+}
+
+/// Why a command did not succeed. The exit code is 2 for usage and settings, else 1.
+#[derive(Debug)]
+enum CommandError {
+    Settings(ConfigErrors),
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    /// Said already, line by line.
+    Told,
+    /// As `Told`: asked in a way that cannot be answered.
+    Misused,
+}
+
+impl From<ConfigErrors> for CommandError {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Settings(errors)
+    }
+}
+
+macro_rules! fails_with {
+    ($($error:ty),*) => {
+        $(impl From<$error> for CommandError {
+            fn from(error: $error) -> Self {
+                Self::Failed(error.into())
+            }
+        })*
+    };
+}
+fails_with!(
+    std::io::Error,
+    StartError,
+    Died,
+    InboxError,
+    AmoError,
+    reqwest::Error,
+    serde_json::Error,
+    telemetry::LoggingError,
+    metrics_exporter_prometheus::BuildError
+);
+
+type Outcome = Result<(), CommandError>;
+
+/// Runs what the command line asks for.
+pub async fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // The terminal may be gone; there is nobody left to tell.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let mut terminal = Terminal::new(Lang::of_locale(config::locale().as_deref()));
+    match run(cli.command, &mut terminal).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CommandError::Told) => ExitCode::FAILURE,
+        Err(CommandError::Misused) => ExitCode::from(2),
+        Err(CommandError::Settings(errors)) => {
+            terminal.complain(&errors.to_string());
+            ExitCode::from(2)
+        }
+        // `… | head`: who reads has seen enough.
+        Err(CommandError::Failed(error)) if is_broken_pipe(error.as_ref()) => ExitCode::FAILURE,
+        Err(CommandError::Failed(error)) => {
+            terminal.complain(&Chain(error.as_ref()).to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
+    match command {
+        Command::Serve => serve().await,
+        #[cfg(feature = "sandbox")]
+        Command::Demo(options) => demo::run(&options, terminal).await,
+        #[cfg(feature = "sandbox")]
+        Command::Sandbox(options) => play::run(&options, terminal).await,
+        Command::Check { json } => check::run(json, terminal).await,
+        Command::Pipelines { json } => pipelines::run(json, terminal).await,
+        Command::Entries { state, limit, json } => {
+            entries::list(state.map(State::from), limit, json, terminal).await
+        }
+        Command::Explain { whom, json } => explain::run(&whom, json, terminal).await,
+        Command::Retry { rows, parked } => entries::retry(rows, parked, terminal).await,
+        Command::Pause => entries::pause(terminal).await,
+        Command::Resume => entries::resume(terminal).await,
+        Command::Secret => secret(terminal),
+    }
+}
+
+/// The service, until SIGTERM or SIGINT.
+async fn serve() -> Outcome {
+    // First: a signal that comes while we start is not lost, and does not end us out of order.
+    let told_to_stop = told_to_stop()?;
+    let config = Config::load(std::io::stderr().is_terminal())?;
+    telemetry::init_logging(config.log.format, Some(&config.log.filter))?;
+    for warning in &config.warnings {
+        tracing::warn!(warning, "settings.warning");
+    }
+    let metrics = telemetry::install_metrics()?;
+    let app = App::start(Settings::from_config(&config), clock(), metrics).await?;
+    app.run_until(told_to_stop).await?;
+    Ok(())
+}
+
+fn clock() -> SharedClock {
+    Arc::new(SystemClock)
+}
+
+/// Completes at the first signal to stop.
+fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// A new secret: 32 random bytes, in the form that both the trigger and the service take.
+fn secret(terminal: &mut Terminal) -> Outcome {
+    terminal.say(&new_secret())?;
+    Ok(())
+}
+
+fn new_secret() -> String {
+    format!("whsec_{}", STANDARD.encode(rand::random::<[u8; 32]>()))
+}

@@ -1,0 +1,539 @@
+//! `demo`: the whole main job on this machine, against neighbours of our own making.
+//!
+//! Reads no environment and no `.env`, and talks to 127.0.0.1 only.
+
+use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, time::Duration};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde_json::json;
+use tokio::time::Instant;
+use url::Url;
+use uuid::Uuid;
+
+use super::{CommandError, Outcome, clock, new_secret, terminal::Terminal, told_to_stop};
+use crate::{
+    amocrm::Target,
+    app::{self, App, amocrm_settings},
+    domain::{DealId, NoteTemplate, PipelineId, RowId, StageId, WebhookSecret},
+    http::Verifier,
+    inbox::State,
+    sandbox::{
+        AmoQuirks, PostgrestQuirks, Recorded, Sandbox, Server, WebhookTarget,
+        school::{School, Setting},
+    },
+    supabase,
+    sync::{self, MissingContact, decide::Rules, schedule::Tempo, triage::RowRules},
+    telemetry,
+};
+
+/// What amoCRM allows, and what the demo shows to be used to the full.
+const REQUESTS_PER_SECOND: u32 = 7;
+const SETTLE_DELAY: Duration = Duration::from_millis(500);
+/// How often the demo looks whether something has happened.
+const GLANCE: Duration = Duration::from_millis(20);
+/// One row takes about two seconds.
+const PATIENCE: Duration = Duration::from_mins(1);
+const SEED: u64 = 20_261_122;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Sync this many mixed rows at once and show the progress
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    rows: Option<u32>,
+    /// Leave everything running, and print the addresses
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Where bought deals go in the sandbox, with names.
+struct Shop {
+    pipeline: PipelineId,
+    bought: StageId,
+    names: BTreeMap<StageId, String>,
+}
+
+/// The service with both neighbours.
+struct Stage {
+    sandbox: Sandbox,
+    app: App,
+    secret: String,
+    /// Gone when the demo ends.
+    _folder: tempfile::TempDir,
+}
+
+pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
+    telemetry::init_logging(telemetry::LogFormat::Pretty, Some("warn"))?;
+    if options.keep {
+        return show(options, terminal).await;
+    }
+    let told_to_stop = told_to_stop()?;
+    tokio::select! {
+        outcome = show(options, terminal) => outcome,
+        // What is dropped here takes the temporary folder with it.
+        () = told_to_stop => Err(CommandError::Told),
+    }
+}
+
+async fn show(options: &Options, terminal: &mut Terminal) -> Outcome {
+    match options.rows {
+        None => one_row(options.keep, terminal).await,
+        Some(rows) => many_rows(rows, options.keep, terminal).await,
+    }
+}
+
+impl Stage {
+    async fn set(sandbox: Sandbox, target: Target) -> Result<Self, CommandError> {
+        let folder = tempfile::tempdir()?;
+        let secret = new_secret();
+        let settings = settings(&sandbox, target, &secret, folder.path().join("inbox.db"))?;
+        let app = App::start(settings, clock(), telemetry::install_metrics()?).await?;
+        sandbox.postgrest.on_insert(WebhookTarget {
+            url: format!("http://{}/webhooks/supabase", app.address),
+            secret: SecretString::from(secret.clone()),
+        });
+        Ok(Self {
+            sandbox,
+            app,
+            secret,
+            _folder: folder,
+        })
+    }
+
+    async fn end(self, keep: bool, terminal: &mut Terminal) -> Outcome {
+        if keep {
+            self.tell_addresses(terminal)?;
+            self.app.run_until(told_to_stop()?).await?;
+        } else {
+            self.app.run_until(std::future::ready(())).await?;
+        }
+        self.sandbox.stop().await;
+        Ok(())
+    }
+
+    fn tell_addresses(&self, terminal: &mut Terminal) -> std::io::Result<()> {
+        terminal.say("")?;
+        terminal.say(terminal.pick(
+            "Left running; Ctrl-C ends it.",
+            "Всё работает дальше; остановить — Ctrl-C.",
+        ))?;
+        for (what, where_) in [
+            ("service", format!("http://{}", self.app.address)),
+            (
+                "metrics",
+                format!("http://{}/metrics", self.app.metrics_address),
+            ),
+            ("amoCRM", self.sandbox.amo.url()),
+            ("amoCRM token", self.sandbox.amo.token()),
+            ("PostgREST", self.sandbox.postgrest.url()),
+            ("PostgREST key", self.sandbox.postgrest.key()),
+            ("webhook secret", self.secret.clone()),
+        ] {
+            terminal.say(&format!("  {what:<15} {where_}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn settings(
+    sandbox: &Sandbox,
+    target: Target,
+    secret: &str,
+    inbox: PathBuf,
+) -> Result<app::Settings, CommandError> {
+    let tempo = Tempo::default();
+    let note = NoteTemplate::default();
+    let url = |text: String| Url::parse(&text).map_err(|error| CommandError::Failed(error.into()));
+    let any_port = || std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let key = WebhookSecret::parse(secret).map_err(|error| CommandError::Failed(error.into()))?;
+    let token = SecretString::from(sandbox.amo.token());
+    let mut amocrm = amocrm_settings(url(sandbox.amo.url())?, token, REQUESTS_PER_SECOND, &tempo);
+    // Nobody has asked this amoCRM anything yet.
+    amocrm.assume_full_window = false;
+    Ok(app::Settings {
+        bind_addr: any_port(),
+        metrics_addr: any_port(),
+        verifier: Verifier {
+            secrets: vec![key],
+            token: None,
+            tolerance: Duration::from_mins(5),
+        },
+        inbox_path: inbox,
+        amocrm,
+        supabase: supabase::Settings {
+            project_url: url(sandbox.postgrest.url())?,
+            key: SecretString::from(sandbox.postgrest.key()),
+            jwt: None,
+            note_columns: note.columns(),
+            connect_timeout: tempo.connect_timeout,
+            timeout: tempo.read_timeout,
+            extra_roots: Vec::new(),
+        },
+        sync: sync::Settings {
+            rules: Rules {
+                target,
+                reuse_closed: Duration::from_hours(2160),
+            },
+            rows: RowRules {
+                since: Timestamp::UNIX_EPOCH,
+                settle_delay: SETTLE_DELAY,
+            },
+            missing_contact: MissingContact::Wait,
+            note,
+            batch_size: 50,
+            sweep_every: Some(Duration::from_mins(5)),
+            hold: false,
+            amocrm_fingerprint: None,
+            supabase_fingerprint: String::new(),
+            retention: Duration::from_hours(2160),
+        },
+        tempo,
+        die_at: None,
+        telegram: None,
+    })
+}
+
+// ---- one row ----
+
+async fn one_row(keep: bool, terminal: &mut Terminal) -> Outcome {
+    let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
+    let (shop, deal) = open_shop(&sandbox);
+    let target = Target {
+        pipeline: shop.pipeline,
+        stage: shop.bought,
+    };
+    let stage = Stage::set(sandbox, target).await?;
+
+    terminal.say(terminal.pick(
+        "A student pays. In amoCRM there is a deal with her e-mail:",
+        "Ученица оплатила курс. В amoCRM есть сделка с её e-mail:",
+    ))?;
+    tell_deal(&stage.sandbox, &shop, deal, terminal)?;
+    terminal.say("")?;
+    terminal.say(terminal.pick(
+        "The manager creates the student: a row appears, its trigger signs and posts a webhook.",
+        "Менеджер заводит ученицу: появляется строка, триггер подписывает и шлёт вебхук.",
+    ))?;
+
+    let began = Instant::now();
+    let row = stage.sandbox.postgrest.insert_row(&json!({
+        "id": Uuid::new_v4(),
+        "email": "Aigerim.Omarova@Example.kz",
+        "full_name": "Айгерим Омарова",
+        "phone": "+7 701 234 56 78",
+        "price": 5000,
+        "status": "active",
+        "manager_name": "Данияр",
+        "created_at": clock().now(),
+    }));
+    let mut told = 0;
+    while deal_id_of(&stage.sandbox, row).is_none() {
+        told = tell_requests(&stage.sandbox, told, terminal)?;
+        if began.elapsed() > PATIENCE {
+            terminal.complain(terminal.pick(
+                "the row did not get its deal in time",
+                "строка не получила сделку вовремя",
+            ));
+            return Err(CommandError::Told);
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+    tell_requests(&stage.sandbox, told, terminal)?;
+
+    terminal.say("")?;
+    terminal.say(terminal.pick(
+        "The deal now, with its note:",
+        "Сделка теперь, с примечанием:",
+    ))?;
+    tell_deal(&stage.sandbox, &shop, deal, terminal)?;
+    terminal.say("")?;
+    terminal.say(terminal.pick("The row now:", "Строка теперь:"))?;
+    let patched = stage.sandbox.postgrest.row(row).unwrap_or_default();
+    for column in ["id", "amocrm_deal_id", "amocrm_contact_id"] {
+        let value = patched
+            .get(column)
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        terminal.say(&format!("  {column:<18} {value}"))?;
+    }
+    terminal.say("")?;
+    let done = terminal.pick("Done in", "Готово за");
+    terminal.say(&format!("{done} {:.1} s", began.elapsed().as_secs_f64()))?;
+    stage.end(keep, terminal).await
+}
+
+fn open_shop(sandbox: &Sandbox) -> (Shop, DealId) {
+    sandbox.amo.world(|world| {
+        let names = ["Новая заявка", "Связались", "Купил продукт", "Учится"];
+        let tripwire = world.add_pipeline("Tripwire", &names);
+        let names = world
+            .pipeline(tripwire.id)
+            .map(|pipeline| {
+                pipeline
+                    .stages
+                    .iter()
+                    .map(|stage| (stage.id, stage.name.clone()))
+                    .collect()
+            })
+            .unwrap_or_default();
+        // The search answers with this one too: its address contains hers.
+        let lookalike =
+            world.add_contact("Мадина Сагитова", &["not.aigerim.omarova@example.kz"], &[]);
+        world.add_deal(
+            &[lookalike],
+            tripwire.id,
+            tripwire.stages[0],
+            "Заявка с сайта",
+        );
+        let contact = world.add_contact(
+            "Айгерим Омарова",
+            &["aigerim.omarova@example.kz"],
+            &["+77012345678"],
+        );
+        let deal = world.add_deal(
+            &[contact],
+            tripwire.id,
+            tripwire.stages[1],
+            "Заявка с сайта",
+        );
+        (
+            Shop {
+                pipeline: tripwire.id,
+                bought: tripwire.stages[2],
+                names,
+            },
+            deal,
+        )
+    })
+}
+
+fn deal_id_of(sandbox: &Sandbox, row: RowId) -> Option<String> {
+    Some(
+        sandbox
+            .postgrest
+            .row(row)?
+            .get("amocrm_deal_id")?
+            .as_str()?
+            .to_owned(),
+    )
+}
+
+fn tell_deal(
+    sandbox: &Sandbox,
+    shop: &Shop,
+    id: DealId,
+    terminal: &mut Terminal,
+) -> std::io::Result<()> {
+    let (deal, notes) = sandbox.amo.world(|world| {
+        let notes: Vec<String> = world.notes_of(id).map(|note| note.text.clone()).collect();
+        (world.deal(id).cloned(), notes)
+    });
+    let Some(deal) = deal else { return Ok(()) };
+    let stage = shop
+        .names
+        .get(&deal.stage)
+        .map(String::as_str)
+        .unwrap_or_default();
+    let at = terminal.pick("stage", "этап");
+    terminal.say(&format!("  {id}  «{}»  {at} «{stage}»", deal.name))?;
+    for line in notes.iter().flat_map(|note| note.lines()) {
+        terminal.say(&format!("    | {line}"))?;
+    }
+    Ok(())
+}
+
+/// One line for each request to a neighbour since the last call.
+fn tell_requests(
+    sandbox: &Sandbox,
+    told: usize,
+    terminal: &mut Terminal,
+) -> std::io::Result<usize> {
+    let all = sandbox.requests();
+    let first = all.first().map(|request| request.at);
+    for request in all.iter().skip(told) {
+        let since = first
+            .map(|first| request.at.duration_since(first).as_secs_f64())
+            .unwrap_or_default();
+        let line = format!(
+            "  {since:>5.2} s  {:<9} {}",
+            peer(request),
+            what(request, terminal)
+        );
+        terminal.say(&line)?;
+    }
+    Ok(all.len())
+}
+
+fn peer(request: &Recorded) -> &'static str {
+    match request.server {
+        Server::Amo => "amoCRM",
+        Server::Postgrest => "PostgREST",
+    }
+}
+
+fn what(request: &Recorded, terminal: &Terminal) -> String {
+    let (english, russian) = match (request.server, request.method.as_str(), request.route) {
+        (Server::Postgrest, "PATCH", _) => (
+            "write the deal's id into the row",
+            "записать id сделки в строку",
+        ),
+        (Server::Postgrest, ..) => what_is_read(request),
+        (Server::Amo, "PATCH", _) => ("move the deal", "перенести сделку"),
+        (Server::Amo, "POST", route) if route.contains("note") => {
+            ("add the note", "добавить примечание")
+        }
+        (Server::Amo, "POST", _) => ("create the deal", "создать сделку"),
+        (Server::Amo, _, "account") => ("ask for the account", "запросить аккаунт"),
+        (Server::Amo, _, "contacts.list") => (
+            "read the contact with its deals",
+            "прочитать контакт со сделками",
+        ),
+        (Server::Amo, _, route) if route.contains("pipeline") => {
+            ("read pipelines and stages", "прочитать воронки и этапы")
+        }
+        (Server::Amo, _, route) if route.contains("contact") => {
+            ("find the contact by e-mail", "найти контакт по e-mail")
+        }
+        (Server::Amo, _, route) if route.contains("note") => {
+            ("look for an earlier note", "поискать прежнее примечание")
+        }
+        (Server::Amo, ..) => ("read the contact's deals", "прочитать сделки контакта"),
+    };
+    terminal.pick(english, russian).to_owned()
+}
+
+/// The filters tell one read of rows from another.
+fn what_is_read(request: &Recorded) -> (&'static str, &'static str) {
+    let asks = |column, by: &str| {
+        request
+            .param(column)
+            .is_some_and(|filter| filter.starts_with(by))
+    };
+    if asks("id", "in.") || asks("id", "eq.") {
+        ("read the row", "прочитать строку")
+    } else if asks("amocrm_deal_id", "is.null") {
+        (
+            "sweep: rows without a deal's id",
+            "сверка: строки без id сделки",
+        )
+    } else if request.param("select") == Some("id") {
+        (
+            "see that rows can be read at all",
+            "проверить, что строки вообще видны",
+        )
+    } else {
+        (
+            "learn which columns there are",
+            "узнать, какие есть колонки",
+        )
+    }
+}
+
+// ---- many rows ----
+
+async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
+    let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
+    let setting = Setting::build(&sandbox.amo);
+    let target = Target {
+        pipeline: setting.pipeline,
+        stage: setting.target,
+    };
+    let stage = Stage::set(sandbox, target).await?;
+
+    let began = Instant::now();
+    let count = usize::try_from(rows).unwrap_or(usize::MAX);
+    let school = School::mixed(
+        SEED,
+        count,
+        &stage.sandbox.amo,
+        &stage.sandbox.postgrest,
+        &setting,
+    );
+    let told = terminal.pick(
+        "rows inserted; syncing at",
+        "строк добавлено; обрабатываем, запросов в секунду:",
+    );
+    terminal.say(&format!("{rows} {told} {REQUESTS_PER_SECOND}/s"))?;
+    let everything_ended = watch(&stage, u64::from(rows), terminal).await?;
+
+    let violations = school.verify();
+    let requests = stage.sandbox.amo.requests();
+    let refused = requests
+        .iter()
+        .filter(|request| request.status == Some(429))
+        .count();
+    let counts = stage.app.inbox.counts().await?;
+    let by_state: Vec<String> = counts
+        .named()
+        .filter(|(_, count)| *count > 0)
+        .map(|(state, count)| format!("{state} {count}"))
+        .collect();
+    terminal.say("")?;
+    let seconds = began.elapsed().as_secs_f64();
+    for (what, value) in [
+        (terminal.pick("time", "время"), format!("{seconds:.1} s")),
+        (terminal.pick("entries", "записи"), by_state.join(", ")),
+        (
+            terminal.pick("amoCRM requests", "запросов к amoCRM"),
+            format!(
+                "{} ({:.2} per row, at most {} in any second, {refused} refused with 429)",
+                requests.len(),
+                f64::from(u32::try_from(requests.len()).unwrap_or(u32::MAX)) / f64::from(rows),
+                stage.sandbox.amo.max_in_any_second(),
+            ),
+        ),
+        (
+            terminal.pick("rows not right", "неверных строк"),
+            violations.len().to_string(),
+        ),
+    ] {
+        terminal.say(&format!("  {what:<18} {value}"))?;
+    }
+    for violation in &violations {
+        terminal.complain(violation);
+    }
+    stage.end(keep, terminal).await?;
+    if violations.is_empty() && everything_ended {
+        Ok(())
+    } else {
+        Err(CommandError::Told)
+    }
+}
+
+/// Shows the progress until every row is done, waits for its contact, or is parked. `false`: it took too long.
+async fn watch(stage: &Stage, rows: u64, terminal: &mut Terminal) -> Result<bool, CommandError> {
+    let on_terminal = std::io::stderr().is_terminal();
+    let bar = if on_terminal {
+        ProgressBar::new(rows)
+    } else {
+        ProgressBar::hidden()
+    };
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  ETA {eta}") {
+        bar.set_style(style);
+    }
+    let patience = PATIENCE + Duration::from_secs(rows);
+    let began = Instant::now();
+    let mut next_line = began + Duration::from_secs(2);
+    loop {
+        let counts = stage.app.inbox.counts().await?;
+        let ended: u64 = [State::Done, State::Waiting, State::Parked]
+            .iter()
+            .filter_map(|state| counts.by_state.get(state))
+            .sum();
+        bar.set_position(ended);
+        if !on_terminal && (Instant::now() >= next_line || ended >= rows) {
+            next_line = Instant::now() + Duration::from_secs(2);
+            terminal.say(&format!(
+                "  {:>5.1} s  {ended}/{rows}",
+                began.elapsed().as_secs_f64()
+            ))?;
+        }
+        if ended >= rows || began.elapsed() > patience {
+            bar.finish_and_clear();
+            return Ok(ended >= rows);
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+}

@@ -1,0 +1,162 @@
+//! `entries`, `retry`, `pause`, `resume`: the inbox, beside a service that may be running on it.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{CommandError, Outcome, clock, terminal::Terminal};
+use crate::{
+    config::Config,
+    domain::RowId,
+    inbox::{Entry, Inbox, InboxError, Revival, Role, State},
+    sync::gate::{HALT, Halt, PAUSED},
+};
+
+pub(super) async fn list(
+    state: Option<State>,
+    limit: u32,
+    as_json: bool,
+    terminal: &mut Terminal,
+) -> Outcome {
+    let inbox = open(terminal).await?;
+    let entries = inbox.entries(state, limit).await?;
+    let counts = inbox.counts().await?;
+    inbox.close().await;
+    if as_json {
+        let list: Vec<_> = entries.iter().map(as_value).collect();
+        return Ok(terminal.say(&serde_json::to_string_pretty(&list)?)?);
+    }
+    let rows: Vec<Vec<String>> = entries
+        .iter()
+        .map(|entry| {
+            vec![
+                entry.row.to_string(),
+                entry.state.as_str().to_owned(),
+                deal_of(entry)
+                    .map(|deal| deal.to_string())
+                    .unwrap_or_default(),
+                entry.attempts.to_string(),
+                seconds(entry.updated_at),
+                if entry.state == State::Done {
+                    String::new()
+                } else {
+                    seconds(entry.due_at)
+                },
+                what(entry),
+            ]
+        })
+        .collect();
+    let head = terminal.pick(
+        [
+            "row",
+            "state",
+            "deal",
+            "failed",
+            "changed",
+            "next attempt",
+            "what",
+        ],
+        [
+            "строка",
+            "состояние",
+            "сделка",
+            "сбоев",
+            "изменено",
+            "следующая попытка",
+            "что",
+        ],
+    );
+    terminal.table(&head, &rows)?;
+    let total: Vec<String> = counts
+        .named()
+        .map(|(state, count)| format!("{state} {count}"))
+        .collect();
+    Ok(terminal.say(&format!("\n{}", total.join(", ")))?)
+}
+
+fn as_value(entry: &Entry) -> serde_json::Value {
+    json!({
+        "row": entry.row,
+        "state": entry.state,
+        "outcome": entry.outcome,
+        "reason": entry.reason,
+        "deal": deal_of(entry),
+        "failed_attempts": entry.attempts,
+        "stored_at": entry.stored_at,
+        "updated_at": entry.updated_at,
+        "due_at": entry.due_at,
+    })
+}
+
+fn deal_of(entry: &Entry) -> Option<crate::domain::DealId> {
+    entry.progress.choice.as_ref()?.deal
+}
+
+fn what(entry: &Entry) -> String {
+    match (&entry.outcome, &entry.reason) {
+        (Some(outcome), _) => format!("{outcome:?}"),
+        (None, Some(reason)) => reason.clone(),
+        (None, None) => String::new(),
+    }
+}
+
+pub(super) fn seconds(at: jiff::Timestamp) -> String {
+    jiff::Timestamp::from_second(at.as_second())
+        .map(|at| at.to_string())
+        .unwrap_or_default()
+}
+
+pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Terminal) -> Outcome {
+    let inbox = open(terminal).await?;
+    let whom = if parked {
+        Revival::AllParked
+    } else {
+        Revival::Rows(rows)
+    };
+    let revived = inbox.revive(whom).await?;
+    inbox.close().await;
+    Ok(terminal.say(&format!(
+        "{} {revived}",
+        terminal.pick("to be tried again:", "будут повторены:")
+    ))?)
+}
+
+pub(super) async fn pause(terminal: &mut Terminal) -> Outcome {
+    let inbox = open(terminal).await?;
+    inbox.set_state(PAUSED, &clock().now()).await?;
+    inbox.close().await;
+    Ok(terminal.say(terminal.pick(
+        "paused: webhooks are stored, nothing is sent to amoCRM; go on with `tripwire-sync resume`",
+        "пауза: вебхуки принимаются, в amoCRM ничего не отправляется; дальше — `tripwire-sync resume`",
+    ))?)
+}
+
+pub(super) async fn resume(terminal: &mut Terminal) -> Outcome {
+    let inbox = open(terminal).await?;
+    inbox.clear_state(PAUSED).await?;
+    inbox.clear_state(HALT).await?;
+    inbox.close().await;
+    Ok(terminal.say(terminal.pick("sending goes on", "отправка продолжается"))?)
+}
+
+/// The halt on record, if there is an inbox and it holds one.
+pub(super) async fn stored_halt(path: &Path) -> Result<Option<Halt>, InboxError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let inbox = Inbox::open(path, Role::Guest, clock()).await?;
+    let halt = inbox.state(HALT).await;
+    inbox.close().await;
+    halt
+}
+
+/// The inbox that the settings name; a wrong path is not made into an empty inbox.
+pub(super) async fn open(terminal: &mut Terminal) -> Result<Inbox, CommandError> {
+    let path = Config::load_inbox_path()?;
+    if !path.exists() {
+        let what = terminal.pick("there is no inbox at", "нет файла очереди:");
+        terminal.complain(&format!("{what} {} (DATABASE_URL)", path.display()));
+        return Err(CommandError::Told);
+    }
+    Ok(Inbox::open(&path, Role::Guest, clock()).await?)
+}

@@ -1,0 +1,65 @@
+//! `sandbox`: amoCRM and PostgREST alone, for trying things against them by hand.
+
+use clap::Args;
+use secrecy::SecretString;
+
+use super::{Outcome, terminal::Terminal, told_to_stop};
+use crate::sandbox::{
+    AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget,
+    school::{School, Setting},
+};
+
+const SEED: u64 = 1;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Rows to begin with, of every kind
+    #[arg(long, default_value_t = 12)]
+    rows: usize,
+    /// Post a signed webhook for each row to this URL (with --secret)
+    #[arg(long, requires = "secret")]
+    webhook_url: Option<String>,
+    /// The `whsec_…` to sign with
+    #[arg(long, requires = "webhook_url")]
+    secret: Option<SecretString>,
+}
+
+pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
+    crate::tls::install_crypto_provider();
+    let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
+    let setting = Setting::build(&sandbox.amo);
+    if let (Some(url), Some(secret)) = (&options.webhook_url, &options.secret) {
+        sandbox.postgrest.on_insert(WebhookTarget {
+            url: url.clone(),
+            secret: secret.clone(),
+        });
+    }
+    let _school = School::mixed(
+        SEED,
+        options.rows,
+        &sandbox.amo,
+        &sandbox.postgrest,
+        &setting,
+    );
+    terminal.say(terminal.pick(
+        "# settings for a service beside it; Ctrl-C ends it",
+        "# настройки для сервиса рядом; остановить — Ctrl-C",
+    ))?;
+    for (name, value) in [
+        ("AMOCRM_BASE_URL", sandbox.amo.url()),
+        ("AMOCRM_ACCESS_TOKEN", sandbox.amo.token()),
+        ("AMOCRM_TRIPWIRE_PIPELINE_ID", setting.pipeline.to_string()),
+        (
+            "AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID",
+            setting.target.to_string(),
+        ),
+        ("SUPABASE_URL", sandbox.postgrest.url()),
+        ("SUPABASE_KEY", sandbox.postgrest.key()),
+        ("SYNC_SINCE", "2020-01-01".to_owned()),
+    ] {
+        terminal.say(&format!("{name}={value}"))?;
+    }
+    told_to_stop()?.await;
+    sandbox.stop().await;
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! What a person sees: two languages, plain lines, tables.
+
+use std::io::{self, Write};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lang {
+    English,
+    Russian,
+}
+
+impl Lang {
+    /// By `LC_ALL`, `LC_MESSAGES` or `LANG`.
+    pub(super) fn of_locale(locale: Option<&str>) -> Self {
+        match locale {
+            Some(locale) if locale.starts_with("ru") => Self::Russian,
+            _ => Self::English,
+        }
+    }
+}
+
+/// Results go to standard output, complaints to standard error.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    lang: Lang,
+    out: io::Stdout,
+    err: io::Stderr,
+}
+
+impl Terminal {
+    pub(super) fn new(lang: Lang) -> Self {
+        Self {
+            lang,
+            out: io::stdout(),
+            err: io::stderr(),
+        }
+    }
+
+    /// The text in the reader's language.
+    pub(super) fn pick<T>(&self, english: T, russian: T) -> T {
+        match self.lang {
+            Lang::English => english,
+            Lang::Russian => russian,
+        }
+    }
+
+    pub(super) fn say(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.out, "{line}")
+    }
+
+    pub(super) fn complain(&mut self, line: &str) {
+        // Nobody is left to tell when standard error is gone.
+        let _ = writeln!(self.err, "{line}");
+    }
+
+    /// Columns as wide as their widest cell.
+    pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+        for line in table(head, rows) {
+            self.say(&line)?;
+        }
+        Ok(())
+    }
+}
+
+fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let width = |column: usize| {
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
+        cells
+            .chain([head[column].chars().count()])
+            .max()
+            .unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:<width$}"))
+            .collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let body = rows
+        .iter()
+        .map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(line(head.to_vec())).chain(body).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_by_characters_not_bytes() {
+        let rows = vec![
+            vec!["1".into(), "Новая".into(), "x".into()],
+            vec!["22".into(), "A".into(), String::new()],
+        ];
+        assert_eq!(
+            table(&["id", "name", "why"], &rows),
+            ["id  name   why", "1   Новая  x", "22  A"]
+        );
+    }
+
+    #[test]
+    fn russian_is_for_russian_locales() {
+        assert_eq!(Lang::of_locale(Some("ru_RU.UTF-8")), Lang::Russian);
+        assert_eq!(Lang::of_locale(Some("en_US.UTF-8")), Lang::English);
+        assert_eq!(Lang::of_locale(None), Lang::English);
+    }
+}
