@@ -1,0 +1,218 @@
+//! What a person is told by Telegram while the service works, halts and recovers.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch};
+use tripwire_sync::{
+    alerts::{self, Pace},
+    app,
+    config::Config,
+    domain::{HaltCause, RowId},
+    inbox::State,
+};
+
+use crate::support::{NowForTests, PATIENCE, SECRET, Wishes, World};
+
+/// A bot that keeps what it is told to say.
+struct Bot {
+    url: String,
+    said: watch::Receiver<Vec<String>>,
+}
+
+impl Bot {
+    fn start() -> Self {
+        let (say, said) = watch::channel(Vec::new());
+        let say = web::Data::from(Arc::new(say));
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(say.clone())
+                .route("/bot{token}/sendMessage", web::post().to(send_message))
+        });
+        let server = server
+            .workers(1)
+            .disable_signals()
+            .bind("127.0.0.1:0")
+            .unwrap();
+        let url = format!("http://{}", server.addrs()[0]);
+        tokio::spawn(server.run());
+        Self { url, said }
+    }
+
+    /// Waits for the n-th message, which must be the last one so far.
+    async fn message(&mut self, n: usize) -> String {
+        let wait = self.said.wait_for(|said| said.len() >= n);
+        let said = tokio::time::timeout(PATIENCE, wait)
+            .await
+            .unwrap()
+            .unwrap()
+            .clone();
+        assert_eq!(said.len(), n, "{said:#?}");
+        said[n - 1].clone()
+    }
+}
+
+async fn send_message(
+    say: web::Data<watch::Sender<Vec<String>>>,
+    body: web::Json<Value>,
+) -> HttpResponse {
+    assert_eq!(body["chat_id"], "-100500");
+    say.send_modify(|said| said.push(body["text"].as_str().unwrap().to_owned()));
+    HttpResponse::Ok().json(json!({ "ok": true }))
+}
+
+/// The usual settings, and whom to tell.
+fn telling(world: &World, url: &str) -> app::Settings {
+    let moment = Duration::from_millis(20);
+    app::Settings {
+        telegram: Some(alerts::Settings {
+            bot_token: "123456:token".into(),
+            chat_id: "-100500".to_owned(),
+            base_url: url.parse().unwrap(),
+            pace: Pace {
+                look_every: moment,
+                gather: 10 * moment,
+                sure_after: 10 * moment,
+                ..Pace::default()
+            },
+        }),
+        ..world.settings()
+    }
+}
+
+fn with_wrong_token(settings: app::Settings) -> app::Settings {
+    let mut settings = settings;
+    settings.amocrm.token = "wrong".into();
+    settings.sync.amocrm_fingerprint = Some("wrong".to_owned());
+    settings
+}
+
+/// Rows that nobody can sync, made long enough ago to be settled.
+fn insert_broken(world: &World, count: usize) -> Vec<RowId> {
+    let an_hour_ago = Timestamp::now_for_tests() - Duration::from_hours(1);
+    let row = json!({ "email": "nobody", "created_at": an_hour_ago });
+    (0..count).map(|_| world.insert(&row)).collect()
+}
+
+fn add_student(world: &World) -> RowId {
+    let (pipeline, stage) = (world.setting.pipeline, world.setting.before[0]);
+    world.sandbox.amo.world(|amo| {
+        let contact = amo.add_contact("Айгерим", &["aigerim@example.kz"], &[]);
+        amo.add_deal(&[contact], pipeline, stage, "Tripwire");
+    });
+    world.insert(&json!({ "email": "aigerim@example.kz" }))
+}
+
+#[test]
+fn whom_to_tell_is_taken_from_the_settings() {
+    let mut vars: BTreeMap<String, String> = [
+        ("WEBHOOK_SECRET", SECRET),
+        ("SUPABASE_URL", "https://abcdefghijklmnopqrst.supabase.co"),
+        ("SUPABASE_KEY", "sb_secret_key"),
+        ("SYNC_SINCE", "2026-12-01"),
+        ("AMOCRM_ENABLED", "false"),
+        ("TELEGRAM_BOT_TOKEN", "123456:token"),
+        ("TELEGRAM_CHAT_ID", "-100500"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let told = |vars: &BTreeMap<String, String>| {
+        let config = Config::from_vars(vars, false).unwrap();
+        app::Settings::from_config(&config).telegram
+    };
+
+    let telegram = told(&vars).unwrap();
+    assert_eq!(telegram.chat_id, "-100500");
+    assert_eq!(telegram.base_url.as_str(), "https://api.telegram.org/");
+    assert_eq!(telegram.pace, Pace::default());
+    vars.retain(|name, _| !name.starts_with("TELEGRAM"));
+    assert!(told(&vars).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_halt_and_its_end_are_told_once_each_over_restarts() {
+    let mut bot = Bot::start();
+    let mut world = World::prepare(Wishes::default());
+    let settings = telling(&world, &bot.url);
+    let row = add_student(&world);
+
+    world.launch_with(with_wrong_token(settings.clone())).await;
+    assert_eq!(world.deliver(row).await, 202);
+    let halted = bot.message(1).await;
+    world.stop().await;
+    world.launch_with(with_wrong_token(settings.clone())).await;
+    world.until_sync_is("halted").await;
+    world.stop().await;
+
+    world.launch_with(settings.clone()).await;
+    let recovered = bot.message(2).await;
+    world.until_state(row, State::Done).await;
+    world.stop().await;
+    world.launch_with(settings).await;
+    let broken = insert_broken(&world, 1)[0];
+    assert_eq!(world.deliver(broken).await, 202);
+    let parked = bot.message(3).await;
+
+    assert!(halted.contains(HaltCause::AmocrmToken.hint()), "{halted}");
+    assert!(recovered.contains("снова работает"), "{recovered}");
+    assert!(parked.contains("отложено записей: 1"), "{parked}");
+    for message in [halted, recovered, parked] {
+        assert!(
+            !message.contains("aigerim") && !message.contains("nobody"),
+            "{message}"
+        );
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_parked_entries_are_one_message() {
+    let mut bot = Bot::start();
+    let mut world = World::prepare(Wishes {
+        sweep_every: Some(Duration::from_hours(1)),
+        ..Wishes::default()
+    });
+    let rows = insert_broken(&world, 30);
+    world.launch_with(telling(&world, &bot.url)).await;
+
+    let parked = bot.message(1).await;
+    world.sandbox.amo.ban();
+    let student = add_student(&world);
+    assert_eq!(world.deliver(student).await, 202);
+    let halted = bot.message(2).await;
+
+    assert!(parked.contains("отложено записей: 30"), "{parked}");
+    assert!(
+        parked.contains("в строке нет годного e-mail: 30"),
+        "{parked}"
+    );
+    let named = rows.iter().filter(|row| parked.contains(&row.to_string()));
+    assert_eq!(named.count(), 5, "{parked}");
+    assert!(
+        halted.contains(HaltCause::AmocrmForbidden.hint()),
+        "{halted}"
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_synced_while_telegram_does_not_answer() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut world = World::prepare(Wishes::default());
+    world.launch_with(telling(&world, &url)).await;
+    let broken = insert_broken(&world, 1)[0];
+    assert_eq!(world.deliver(broken).await, 202);
+    // An alert is on its way, and nobody takes it.
+    let accepted = tokio::time::timeout(PATIENCE, silent.accept()).await;
+    let _open = accepted.unwrap().unwrap();
+
+    let student = add_student(&world);
+    assert_eq!(world.deliver(student).await, 202);
+
+    world.until_state(student, State::Done).await;
+    assert!(world.column(student, "amocrm_deal_id").is_some());
+    world.stop().await;
+}

@@ -1,0 +1,218 @@
+//! `explain`: one student's story, told by the program beside the running service.
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tripwire_sync::{domain::RowId, inbox::State, sandbox::school::Missing};
+use uuid::Uuid;
+
+use crate::support::{Wishes, World};
+
+const EMAIL: &str = "aigerim@example.kz";
+const NAME: &str = "Айгерим";
+
+async fn explain(world: &World, locale: &str, args: &[&str]) -> Output {
+    let inbox = world.inbox_path();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_tripwire-sync"));
+    program
+        .arg("explain")
+        .args(args)
+        .env_clear()
+        .env("LC_ALL", locale)
+        .env("DATABASE_URL", format!("sqlite://{}", inbox.display()))
+        .current_dir(inbox.parent().unwrap());
+    tokio::task::spawn_blocking(move || program.output())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+/// What a successful call prints; it never repeats whom it is about.
+async fn told(world: &World, locale: &str, args: &[&str]) -> String {
+    let output = explain(world, locale, args).await;
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success(), "{out}{err}");
+    assert!(!out.contains(EMAIL) && !out.contains(NAME), "{out}");
+    out
+}
+
+async fn told_as_json(world: &World, whom: &str) -> Value {
+    serde_json::from_str(&told(world, "C", &[whom, "--json"]).await).unwrap()
+}
+
+/// The text beside a label.
+fn beside<'t>(text: &'t str, label: &str) -> &'t str {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{label} ")));
+    line.unwrap_or_else(|| panic!("no line {label:?} in:\n{text}"))
+        .trim()
+}
+
+async fn synced() -> (World, RowId, String) {
+    let mut world = World::prepare(Wishes::default());
+    let (pipeline, stage) = (world.setting.pipeline, world.setting.before[0]);
+    let deal = world.sandbox.amo.world(|amo| {
+        let contact = amo.add_contact(NAME, &[EMAIL], &[]);
+        amo.add_deal(&[contact], pipeline, stage, NAME)
+    });
+    world.launch().await;
+    let row = world.insert(&json!({ "email": EMAIL }));
+    assert_eq!(world.deliver_as(row, "msg_of_the_story").await, 202);
+    world.until_state(row, State::Done).await;
+    (world, row, deal.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_story_of_a_synced_row_says_what_was_chosen_and_done() {
+    let (world, row, deal) = synced().await;
+
+    let story = told(&world, "C", &[&row.to_string()]).await;
+
+    assert_eq!(beside(&story, "row"), row.to_string());
+    assert!(
+        beside(&story, "state").starts_with("done: the deal is in place"),
+        "{story}"
+    );
+    assert_eq!(beside(&story, "deal"), deal);
+    assert_eq!(beside(&story, "why this one"), "open");
+    assert_eq!(beside(&story, "deal's place"), "moved to the target");
+    assert_eq!(beside(&story, "note"), "is there");
+    assert_eq!(beside(&story, "failed attempts"), "0");
+    assert_eq!(beside(&story, "learnt by"), "webhook msg_of_the_story");
+    let (_, history) = story.split_once("\nhistory\n").unwrap();
+    assert!(
+        history.contains(&format!(
+            "deal {deal} chosen: open; moved; noted; done: synced"
+        )),
+        "{history}"
+    );
+    assert!(!story.contains("next attempt"), "{story}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_student_is_found_by_e_mail_as_by_row_in_whatever_case() {
+    let (world, row, _) = synced().await;
+
+    let by_row = told_as_json(&world, &row.to_string()).await;
+    let by_email = told_as_json(&world, " Aigerim@Example.KZ ").await;
+
+    assert_eq!(by_email, by_row);
+    assert_eq!(by_email[0]["outcome"], "synced");
+    assert_eq!(by_email[0]["placed"], "moved");
+    let history = by_email[0]["history"].as_array().unwrap();
+    let last = history.last().unwrap()["text"].as_str().unwrap();
+    assert!(last.ends_with("done: synced"), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_russian_reader_gets_the_whole_story_in_russian() {
+    let (world, row, deal) = synced().await;
+
+    let story = told(&world, "ru_RU.UTF-8", &[&row.to_string()]).await;
+
+    assert_eq!(beside(&story, "сделка"), deal);
+    let (_, history) = story.split_once("\nистория\n").unwrap();
+    for line in history.lines() {
+        let (_at, text) = line.split_once("  ").unwrap();
+        let text = text.replace("msg_of_the_story", "");
+        assert!(!text.chars().any(|c| c.is_ascii_alphabetic()), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_story_of_a_waiting_row_says_for_what_and_until_when() {
+    let world = World::start(Wishes {
+        missing: Missing::Wait,
+        ..Wishes::default()
+    })
+    .await;
+    let row = world.insert(&json!({ "email": EMAIL }));
+    assert_eq!(world.deliver(row).await, 202);
+    // The first miss is looked at again soon; after the second the next attempt is a day away, scaled.
+    let entry = world
+        .until(row, "missed twice", |entry| {
+            entry.state == State::Waiting
+                && entry.reason.as_deref() == Some("ждём контакт с таким e-mail в amoCRM")
+        })
+        .await;
+
+    let story = told(&world, "C", &[EMAIL]).await;
+
+    assert_eq!(beside(&story, "row"), row.to_string());
+    assert!(beside(&story, "state").starts_with("waiting: "), "{story}");
+    assert_eq!(Some(beside(&story, "reason")), entry.reason.as_deref());
+    assert_eq!(
+        beside(&story, "next attempt")[..16],
+        entry.due_at.to_string()[..16]
+    );
+    beside(&story, "no contact since");
+    let told = told_as_json(&world, EMAIL).await;
+    assert_eq!(told[0]["next_attempt"], json!(entry.due_at));
+    assert_eq!(told[0]["deal"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_story_of_a_parked_row_says_why_and_what_to_do() {
+    let world = World::start(Wishes::default()).await;
+    let row = world.insert(&json!({ "email": "nobody" }));
+    assert_eq!(world.deliver(row).await, 202);
+    world.until_state(row, State::Parked).await;
+
+    let story = told(&world, "C", &[&row.to_string()]).await;
+
+    assert!(
+        beside(&story, "state").contains("tripwire-sync retry"),
+        "{story}"
+    );
+    assert_eq!(beside(&story, "reason"), "в строке нет годного e-mail");
+    assert!(!story.contains("next attempt"), "{story}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_story_of_an_open_row_says_that_sending_is_halted() {
+    let mut world = World::prepare(Wishes::default());
+    let mut settings = world.settings();
+    settings.amocrm.token = "wrong".into();
+    world.launch_with(settings).await;
+    let row = world.insert(&json!({ "email": EMAIL }));
+    assert_eq!(world.deliver(row).await, 202);
+    world.until_sync_is("halted").await;
+    world.until_state(row, State::Pending).await;
+
+    let story = told(&world, "C", &[&row.to_string()]).await;
+
+    assert!(
+        beside(&story, "sending").contains("amocrm_token"),
+        "{story}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_the_inbox_does_not_know_is_said_clearly_and_not_repeated() {
+    let world = World::start(Wishes::default()).await;
+
+    for whom in [Uuid::nil().to_string(), EMAIL.to_owned()] {
+        let output = explain(&world, "C", &[&whom]).await;
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{complaint}");
+        assert!(
+            complaint.starts_with("the inbox knows no row")
+                || complaint.starts_with("the inbox does not know"),
+            "{complaint}"
+        );
+        assert!(!complaint.contains(&whom), "{complaint}");
+        assert_eq!(output.stdout, b"");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_neither_a_row_nor_an_e_mail_is_misuse_and_not_repeated() {
+    let world = World::start(Wishes::default()).await;
+
+    let output = explain(&world, "C", &["aigerim@example"]).await;
+
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{complaint}");
+    assert!(!complaint.contains("aigerim"), "{complaint}");
+}

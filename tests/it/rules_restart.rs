@@ -1,0 +1,155 @@
+//! A kill at every interesting moment: one deal, one note, the right stage, the row patched.
+
+use serde_json::json;
+use tripwire_sync::sandbox::{Fault, Kind, Point, When, school::Missing};
+
+use crate::support::{EMAIL, Wishes, World};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Student {
+    WithDeal,
+    OnTarget,
+    WithoutDeal,
+    Unknown,
+}
+
+/// Kills the service while a request hangs, before or after it had its effect, and starts it again.
+async fn killed_at(student: Student, point: Point, when: When) {
+    let what = format!("{student:?} killed at {point:?} {when:?}");
+    let mut world = World::start(Wishes {
+        missing: Missing::Create,
+        ..Wishes::brisk()
+    })
+    .await;
+    match student {
+        Student::WithDeal => drop(world.student(EMAIL)),
+        Student::OnTarget => {
+            let contact = world.contact(EMAIL);
+            world.deal(contact, world.setting.target);
+        }
+        Student::WithoutDeal => drop(world.contact(EMAIL)),
+        Student::Unknown => {}
+    }
+    let route = point.route.clone().unwrap();
+    world
+        .sandbox
+        .faults()
+        .add(Fault::once(point, Kind::Hang(when)));
+    let row = world.insert(&json!({}));
+    assert_eq!(world.deliver(row).await, 202);
+    world.until_asked(&route, 1, |it| it.fault.is_some()).await;
+    world.die().await;
+    world.sandbox.faults().clear();
+    world.launch().await;
+
+    let deal = world.until_synced_once(row).await;
+    assert_eq!(world.deals_of(EMAIL), [deal], "{what}");
+    let contacts = world
+        .sandbox
+        .amo
+        .world(|world| world.contacts_with_email(EMAIL).count());
+    assert_eq!(contacts, 1, "{what}");
+    assert_eq!(world.sandbox.amo.protocol_errors(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_kill_while_reading_loses_nothing() {
+    let read = When::Before;
+    killed_at(Student::WithDeal, Point::postgrest("rows.read"), read).await;
+    killed_at(Student::WithDeal, Point::amo("contacts.search"), read).await;
+    killed_at(Student::WithDeal, Point::amo("leads.list"), read).await;
+    killed_at(Student::WithDeal, Point::amo("pipelines.list"), read).await;
+    killed_at(Student::WithoutDeal, Point::amo("contacts.list"), read).await;
+    killed_at(Student::OnTarget, Point::amo("notes.list"), read).await;
+}
+
+#[tokio::test]
+async fn a_kill_around_the_move_moves_and_notes_once() {
+    killed_at(Student::WithDeal, Point::amo("leads.update"), When::Before).await;
+    killed_at(Student::WithDeal, Point::amo("leads.update"), When::After).await;
+}
+
+#[tokio::test]
+async fn a_kill_around_the_create_makes_one_deal() {
+    killed_at(
+        Student::WithoutDeal,
+        Point::amo("leads.create"),
+        When::Before,
+    )
+    .await;
+    killed_at(
+        Student::WithoutDeal,
+        Point::amo("leads.create"),
+        When::After,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_kill_around_the_create_with_contact_makes_one_of_each() {
+    killed_at(Student::Unknown, Point::amo("leads.complex"), When::Before).await;
+    killed_at(Student::Unknown, Point::amo("leads.complex"), When::After).await;
+}
+
+#[tokio::test]
+async fn a_kill_around_the_note_makes_one_note() {
+    killed_at(Student::WithDeal, Point::amo("notes.create"), When::Before).await;
+    killed_at(Student::WithDeal, Point::amo("notes.create"), When::After).await;
+}
+
+#[tokio::test]
+async fn a_kill_around_the_write_back_repeats_no_step() {
+    killed_at(
+        Student::WithDeal,
+        Point::postgrest("rows.update"),
+        When::Before,
+    )
+    .await;
+    killed_at(
+        Student::WithDeal,
+        Point::postgrest("rows.update"),
+        When::After,
+    )
+    .await;
+    killed_at(
+        Student::Unknown,
+        Point::postgrest("rows.update"),
+        When::After,
+    )
+    .await;
+}
+
+/// The second kill comes while the first one's traces are looked for.
+#[tokio::test]
+async fn a_second_kill_while_recovering_changes_nothing() {
+    let mut world = World::start(Wishes::brisk()).await;
+    world.contact(EMAIL);
+    let row = world.insert(&json!({}));
+    let hang = |route: &str, when| Fault::once(Point::amo(route), Kind::Hang(when));
+    world
+        .sandbox
+        .faults()
+        .add(hang("leads.create", When::After));
+    world.deliver(row).await;
+    world
+        .until_asked("leads.create", 1, |it| it.fault.is_some())
+        .await;
+    world.die().await;
+    for route in ["contacts.list", "leads.list", "notes.create"] {
+        let before = world.asked(route);
+        world.sandbox.faults().add(hang(route, When::After));
+        world.launch().await;
+        world.until_asked(route, before + 1, |_| true).await;
+        world
+            .until_asked(route, 1, |it| it.fault.is_some() && it.status.is_none())
+            .await;
+        world.die().await;
+    }
+    world.sandbox.faults().clear();
+    world.launch().await;
+
+    let deal = world.until_synced_once(row).await;
+    assert_eq!(world.deals_of(EMAIL), [deal]);
+    assert_eq!(world.asked("leads.create"), 1);
+    assert_eq!(world.asked("notes.create"), 1);
+}

@@ -1,0 +1,174 @@
+//! The sweep: no row is forgotten, whoever failed to tell us of it.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, ToSpan};
+use serde_json::{Value, json};
+use tripwire_sync::{
+    domain::RowId,
+    inbox::{Outcome, State},
+    sandbox::PostgrestQuirks,
+};
+
+use crate::support::{EMAIL, NowForTests, Wishes, World};
+
+fn sweeping() -> Wishes {
+    Wishes {
+        sweep_every: Some(Duration::from_millis(200)),
+        ..Wishes::brisk()
+    }
+}
+
+#[tokio::test]
+async fn rows_whose_webhooks_never_came_are_found_at_start_and_later() {
+    let mut world = World::prepare(sweeping());
+    let deal = world.student(EMAIL);
+    let early = world.insert(&json!({}));
+    world.launch().await;
+    assert_eq!(world.until_synced_once(early).await, deal);
+
+    let late = world.insert(&json!({"email": "late@example.kz"}));
+    world.student("late@example.kz");
+    // It has no entry that could settle yet.
+    world
+        .until_asked("rows.update", 2, |it| it.status == Some(200))
+        .await;
+    world.until_synced_once(late).await;
+}
+
+#[tokio::test]
+async fn a_page_cap_of_seven_hides_no_row() {
+    let mut wishes = sweeping();
+    wishes.postgrest = PostgrestQuirks {
+        max_rows: 7,
+        ..PostgrestQuirks::default()
+    };
+    let mut world = World::prepare(wishes);
+    let rows: Vec<RowId> = (0..30)
+        .map(|n| {
+            let email = format!("student{n}@example.kz");
+            world.student(&email);
+            world.insert(&json!({"email": email}))
+        })
+        .collect();
+    world.launch().await;
+    for row in rows {
+        world.until_synced_once(row).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_leaves_out_what_is_not_ours() {
+    let now = Timestamp::now_for_tests();
+    let mut world = World::prepare(Wishes {
+        since: now - 24.hours(),
+        ..sweeping()
+    });
+    world.student(EMAIL);
+    let others = [
+        json!({"status": "blocked"}),
+        json!({"status": "inactive"}),
+        json!({"created_at": now - 25.hours()}),
+        json!({"amocrm_deal_id": "77"}),
+    ]
+    .map(|columns| world.insert(&columns));
+    let ours = world.insert(&json!({"created_at": null}));
+    world.launch().await;
+    world.until_synced_once(ours).await;
+
+    for row in others {
+        assert_eq!(world.entry(row).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_done_entry_of_an_unsynced_row_is_reopened_with_its_steps_kept() {
+    let world = World::start(sweeping()).await;
+    let deal = world.student(EMAIL);
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    world.until_synced_once(row).await;
+    let writes = world.amo_writes().len();
+    world.sandbox.postgrest.update_row(row, |row| {
+        row.insert("amocrm_deal_id".into(), Value::Null);
+    });
+
+    world
+        .until_asked("rows.update", 2, |it| it.status == Some(200))
+        .await;
+    assert_eq!(world.until_synced_once(row).await, deal);
+    assert_eq!(world.amo_writes().len(), writes, "no step is taken again");
+}
+
+#[tokio::test]
+async fn a_row_that_was_skipped_is_synced_once_its_status_allows() {
+    let world = World::start(sweeping()).await;
+    world.student(EMAIL);
+    let row = world.insert(&json!({"status": "blocked"}));
+    world.deliver(row).await;
+    world.until_done(row, Outcome::Skipped).await;
+    world.sandbox.postgrest.update_row(row, |row| {
+        row.insert("status".into(), "active".into());
+    });
+
+    world
+        .until_asked("rows.update", 1, |it| it.status == Some(200))
+        .await;
+    world.until_synced_once(row).await;
+}
+
+#[tokio::test]
+async fn a_sweep_wakes_neither_waiting_nor_parked_entries() {
+    let world = World::start(sweeping()).await;
+    let waiting = world.insert(&json!({}));
+    let parked = world.insert(&json!({"email": null}));
+    for (row, state) in [(waiting, State::Waiting), (parked, State::Parked)] {
+        world.deliver(row).await;
+        world.until_state(row, state).await;
+    }
+    let sweeps = |world: &World| {
+        let mut reads = world.requests_to("rows.read");
+        reads.retain(|read| read.param("amocrm_deal_id").is_some() || read.param("or").is_some());
+        reads.len()
+    };
+    let before = sweeps(&world);
+    let attempts = world.inbox().history(parked).await.unwrap().len();
+    while sweeps(&world) < before + 3 {
+        let reads = world.asked("rows.read");
+        world.until_asked("rows.read", reads + 1, |_| true).await;
+    }
+    assert_eq!(world.entry(parked).await.unwrap().state, State::Parked);
+    assert_eq!(world.inbox().history(parked).await.unwrap().len(), attempts);
+}
+
+/// Deliveries of many rows are read together, and the answer is cut off.
+#[tokio::test]
+async fn a_row_cut_off_by_the_page_cap_is_not_gone() {
+    let mut wishes = Wishes::brisk();
+    wishes.postgrest.max_rows = 7;
+    wishes.hold = true;
+    let mut world = World::start(wishes).await;
+    let mut rows = Vec::new();
+    for n in 0..30 {
+        let email = format!("student{n}@example.kz");
+        world.student(&email);
+        let row = world.insert(&json!({"email": email}));
+        world.deliver(row).await;
+        rows.push(row);
+    }
+    let absent = RowId::new(uuid::Uuid::new_v4());
+    world.deliver(absent).await;
+    world.stop().await;
+    world.wishes.hold = false;
+    world.launch().await;
+
+    for row in rows {
+        world.until_synced_once(row).await;
+        let story = world.inbox().history(row).await.unwrap();
+        assert!(
+            story.iter().all(|event| !event.text.contains("строки нет")),
+            "{story:?}"
+        );
+    }
+    world.until_done(absent, Outcome::Gone).await;
+}
