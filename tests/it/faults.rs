@@ -1,0 +1,356 @@
+//! Every fault, at every request that a sync makes.
+//!
+//! The points are not kept by hand: a sync without faults is recorded, and each of its requests is met by each kind of
+//! fault in turn. Whatever happens, in the end every row has its one deal on its stage, its one note, and its deal's id.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use futures::{StreamExt, stream};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tripwire_sync::{
+    app::Settings,
+    inbox::{Revival, State},
+    sandbox::{
+        AmoQuirks, Fault, Kind, Page, Point, Recorded, Server, When,
+        school::{Case, Missing, School},
+    },
+    sync::schedule::Tempo,
+};
+
+use crate::support::{PATIENCE, Wishes, World};
+
+/// Worlds at once: each mostly waits.
+const PARALLEL: usize = 12;
+const SCALE: f64 = 0.01;
+/// Later than any answer, earlier than `late_commit` says.
+const LATE: Duration = Duration::from_secs(25);
+
+/// What is synced, each kind of write alone and all of them in one bulk.
+#[derive(Debug, Clone, Copy)]
+struct Scenario {
+    name: &'static str,
+    cases: &'static [Case],
+}
+
+const MOVE: Scenario = Scenario {
+    name: "move",
+    cases: &[Case::OpenBeforeTarget],
+};
+const CREATE: Scenario = Scenario {
+    name: "create",
+    cases: &[Case::NoDeal],
+};
+const LEAVE: Scenario = Scenario {
+    name: "leave",
+    cases: &[Case::OnTarget],
+};
+const NEW_CONTACT: Scenario = Scenario {
+    name: "new contact",
+    cases: &[Case::MissingContact],
+};
+const BULK: Scenario = Scenario {
+    name: "bulk",
+    cases: &[
+        Case::OpenBeforeTarget,
+        Case::OpenBeforeTarget,
+        Case::OpenBeforeTarget,
+        Case::NoDeal,
+        Case::NoDeal,
+        Case::NoDeal,
+        Case::MissingContact,
+        Case::MissingContact,
+        Case::OnTarget,
+        Case::TwoContacts,
+        Case::LostAndOpen,
+    ],
+};
+
+/// The n-th request to a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    server: Server,
+    route: &'static str,
+    nth: u32,
+    is_write: bool,
+}
+
+impl Place {
+    fn point(&self) -> Point {
+        let route = Some(self.route.to_owned());
+        Point {
+            route,
+            ..Point::any(self.server)
+        }
+        .nth(self.nth)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {} #{}", self.server, self.route, self.nth)
+    }
+}
+
+fn places(requests: &[Recorded]) -> Vec<Place> {
+    let mut counts = HashMap::new();
+    requests
+        .iter()
+        .map(|request| {
+            let nth = counts.entry((request.server, request.route)).or_insert(0);
+            *nth += 1;
+            Place {
+                server: request.server,
+                route: request.route,
+                nth: *nth,
+                is_write: request.is_write,
+            }
+        })
+        .collect()
+}
+
+/// Each request of a recorded sync, as a point for a fault.
+pub(crate) fn points(requests: &[Recorded]) -> Vec<Point> {
+    places(requests).iter().map(Place::point).collect()
+}
+
+fn status(when: When, code: u16, page: Page, retry_after: Option<u64>) -> Kind {
+    Kind::Status {
+        when,
+        code,
+        page,
+        retry_after,
+    }
+}
+
+/// Everything that can go wrong with one request, and pass.
+fn kinds(place: &Place) -> Vec<Kind> {
+    let mut kinds = vec![
+        Kind::Reset(When::Before),
+        Kind::Reset(When::After),
+        Kind::Hang(When::Before),
+        Kind::Hang(When::After),
+        status(When::Before, 429, Page::Html, None),
+        status(When::Before, 429, Page::Json, None),
+        status(When::Before, 429, Page::Html, Some(1)),
+        Kind::MalformedJson,
+        Kind::HtmlOk,
+    ];
+    for code in [500, 502, 503, 504] {
+        kinds.push(status(When::Before, code, Page::Html, None));
+        kinds.push(status(When::After, code, Page::Html, None));
+    }
+    if place.is_write {
+        kinds.extend([
+            Kind::LateCommit { delay: LATE },
+            Kind::NoContent,
+            Kind::ShortAnswer,
+        ]);
+    }
+    if place.is_write && place.server == Server::Amo {
+        kinds.extend([true, false].map(|others_applied| Kind::BulkRejected {
+            others_applied,
+            bad_index: 0,
+        }));
+    }
+    kinds
+}
+
+/// Short enough to wait for, with the order that the rules rest on: begun, answered, committed, decisive.
+fn tempo() -> Tempo {
+    let ms = Duration::from_millis;
+    let mut tempo = Tempo::scaled(SCALE);
+    tempo.fresh_for = ms(600);
+    tempo.begin_within = ms(600);
+    tempo.write_timeout = ms(250);
+    tempo.read_timeout = ms(250);
+    tempo
+}
+
+pub(crate) fn prepare(cases: &[Case]) -> (World, School) {
+    let world = World::prepare(Wishes {
+        amo: AmoQuirks::patient(),
+        time_scale: SCALE,
+        missing: Missing::Create,
+        sweep_every: Some(Duration::from_hours(1)),
+        requests_per_second: 1_000,
+        ..Wishes::default()
+    });
+    let school = School::of_cases(
+        3,
+        cases.iter().copied(),
+        &world.sandbox.amo,
+        &world.sandbox.postgrest,
+        &world.setting,
+    );
+    (world, school)
+}
+
+pub(crate) fn settings(world: &World) -> Settings {
+    let mut settings = world.settings();
+    settings.tempo = tempo();
+    settings.amocrm.timeouts.read = settings.tempo.read_timeout;
+    settings.amocrm.timeouts.write = settings.tempo.write_timeout;
+    settings.supabase.timeout = settings.tempo.read_timeout;
+    settings
+}
+
+async fn launch(world: &mut World) {
+    let settings = settings(world);
+    world.launch_with(settings).await;
+}
+
+/// The requests of a sync in which nothing goes wrong.
+async fn recorded(scenario: Scenario) -> Vec<Place> {
+    let (mut world, school) = prepare(scenario.cases);
+    launch(&mut world).await;
+    until_all_done(&world, &school, "no fault").await;
+    let places = places(&world.sandbox.requests());
+    world.stop().await;
+    places
+}
+
+/// Waits until every row's entry is done; parked ones are a person's business, who tries them again.
+pub(crate) async fn until_all_done(world: &World, school: &School, what: &str) {
+    let rows = school.pupils.len() as u64;
+    let mut settled = world.app().settled.clone();
+    let wait = async {
+        loop {
+            settled.mark_unchanged();
+            let counts = world.inbox().counts().await.unwrap();
+            let of = |state| counts.by_state.get(&state).copied().unwrap_or(0);
+            if of(State::Done) == rows {
+                return;
+            }
+            if of(State::Parked) > 0 && of(State::Parked) + of(State::Done) == rows {
+                world.inbox().revive(Revival::AllParked).await.unwrap();
+            }
+            settled.changed().await.unwrap();
+        }
+    };
+    let done = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(
+        done.is_ok(),
+        "{what}: {:#?}",
+        world.inbox().entries(None, 20).await
+    );
+}
+
+/// Meets one sync with these faults. Answers what is wrong in the end.
+async fn meet(scenario: Scenario, faults: &[(Place, Kind)]) -> Vec<String> {
+    let (mut world, school) = prepare(scenario.cases);
+    for (place, kind) in faults {
+        world
+            .sandbox
+            .faults()
+            .add(Fault::once(place.point(), kind.clone()));
+    }
+    launch(&mut world).await;
+    let what = format!("{}: {}", scenario.name, told(faults));
+    until_all_done(&world, &school, &what).await;
+    // A commit may come late; whoever repeated before it came has doubled.
+    while world.sandbox.amo.late_commits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut wrong = school.verify();
+    wrong.extend(world.sandbox.amo.protocol_errors());
+    if faults.len() == 1 && !world.sandbox.faults().unmet().is_empty() {
+        wrong.push("the fault met no request".to_owned());
+    }
+    world.stop().await;
+    wrong
+        .iter()
+        .map(|wrong| format!("{what}: {wrong}"))
+        .collect()
+}
+
+fn told(faults: &[(Place, Kind)]) -> String {
+    let told: Vec<String> = faults
+        .iter()
+        .map(|(place, kind)| format!("{place} {kind:?}"))
+        .collect();
+    told.join(" and ")
+}
+
+async fn every_fault_at_every_request(scenario: Scenario) {
+    let mut cases = Vec::new();
+    for place in recorded(scenario).await {
+        for kind in kinds(&place) {
+            cases.push(vec![(place.clone(), kind)]);
+        }
+    }
+    let count = cases.len();
+    let wrong = meet_all(scenario, cases).await;
+    assert!(
+        wrong.is_empty(),
+        "{} of {count} went wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+async fn meet_all(scenario: Scenario, cases: Vec<Vec<(Place, Kind)>>) -> Vec<String> {
+    let runs = stream::iter(cases).map(|faults| async move { meet(scenario, &faults).await });
+    runs.buffer_unordered(PARALLEL)
+        .collect::<Vec<_>>()
+        .await
+        .concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moved_deal_survives_every_single_fault() {
+    every_fault_at_every_request(MOVE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_created_deal_survives_every_single_fault() {
+    every_fault_at_every_request(CREATE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deal_that_needs_no_move_survives_every_single_fault() {
+    every_fault_at_every_request(LEAVE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deal_with_a_new_contact_survives_every_single_fault() {
+    every_fault_at_every_request(NEW_CONTACT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bulk_run_survives_every_single_fault() {
+    every_fault_at_every_request(BULK).await;
+}
+
+/// Pairs per scenario.
+const PAIRS: usize = 40;
+/// Another seed finds other pairs; this one is fixed so that a red run stays red.
+const SEED: u64 = 20_261_122;
+
+/// Two faults at once, drawn from the same points.
+async fn random_pairs(scenario: Scenario) {
+    let places = recorded(scenario).await;
+    let mut rng = SmallRng::seed_from_u64(SEED);
+    let mut draw = || {
+        let place = places[rng.random_range(0..places.len())].clone();
+        let mut kinds = kinds(&place);
+        let kind = kinds.swap_remove(rng.random_range(0..kinds.len()));
+        (place, kind)
+    };
+    let cases = std::iter::repeat_with(|| vec![draw(), draw()])
+        .take(PAIRS)
+        .collect();
+    let wrong = meet_all(scenario, cases).await;
+    assert!(
+        wrong.is_empty(),
+        "seed {SEED}, {} went wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pairs_of_faults_are_survived_too() {
+    for scenario in [MOVE, CREATE, LEAVE, NEW_CONTACT, BULK] {
+        random_pairs(scenario).await;
+    }
+}
