@@ -11,6 +11,7 @@ mod program;
 mod support;
 
 mod alerts;
+mod clocks;
 mod commands;
 mod database;
 mod deaths;
@@ -18,7 +19,10 @@ mod end_to_end;
 mod explain;
 mod faults;
 mod mixed;
+mod moods_amocrm;
+mod moods_supabase;
 mod process;
+mod receiver;
 mod refusals;
 mod row_life;
 mod rules_contacts;
