@@ -11,6 +11,7 @@ mod program;
 mod support;
 
 mod alerts;
+mod chaos;
 mod clocks;
 mod commands;
 mod database;
