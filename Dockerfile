@@ -1,0 +1,20 @@
+# One Debian release in both stages: a binary asks for the C library that it was built against.
+FROM rust:1.95-slim-trixie AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --profile dist --no-default-features --locked
+
+FROM debian:trixie-slim
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && install --directory --owner=nobody --group=nogroup --mode=0700 /data
+COPY --from=build /src/target/dist/tripwire-sync /usr/local/bin/tripwire-sync
+ENV DATABASE_URL=sqlite:///data/inbox.db \
+    METRICS_ADDR=0.0.0.0:9464
+VOLUME /data
+EXPOSE 8080 9464
+# No USER: Fly mounts a volume that belongs to root, and its machine is a VM with nothing else in it.
+# Elsewhere `docker run --user nobody` works: a named volume takes over the owner of /data.
+ENTRYPOINT ["/usr/local/bin/tripwire-sync"]
+CMD ["serve"]
