@@ -142,6 +142,27 @@ async fn a_contact_without_email_is_taken_by_phone_after_the_second_miss() {
 }
 
 #[tokio::test]
+async fn a_contact_once_found_by_phone_is_the_persons_though_it_has_no_email() {
+    let world = World::start(creating()).await;
+    let contact = with_phone(&world, &[], SAME_PHONE);
+    let deal = world.deal(contact, world.setting.before[0]);
+    let first = world.insert(&json!({"phone": PHONE}));
+    world.deliver(first).await;
+    assert_eq!(world.until_synced_once(first).await, deal);
+
+    // Without the record nothing would lead from the e-mail to the contact, and another would be made.
+    let second = world.insert(&json!({"phone": null}));
+    world.deliver(second).await;
+    world.until_state(second, State::Done).await;
+
+    assert_eq!(
+        world.column(second, "amocrm_deal_id"),
+        Some(deal.to_string())
+    );
+    assert_eq!(world.asked("leads.complex"), 0);
+}
+
+#[tokio::test]
 async fn a_phone_is_not_enough_when_two_have_it_or_its_owner_has_another_email() {
     let world = World::start(Wishes::brisk()).await;
     let twins = [
