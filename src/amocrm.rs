@@ -1,6 +1,7 @@
 //! amoCRM's API v4: typed calls, one request each, and what an error means for the work at hand.
 //!
-//! Chunking, repeating and looking-before-repeating belong to the engine; this client never repeats a request.
+//! Repeating and looking-before-repeating belong to the engine; this client never repeats a request. Reads of many ids
+//! go side by side, a hundred a request (`many`).
 
 mod error;
 mod many;

@@ -18,7 +18,7 @@ const FEW: u32 = 20;
 const PARALLEL_RUNS: usize = 4;
 /// How often the engine looks around while all runs are at work.
 const BUSY_GLANCE: Duration = Duration::from_millis(500);
-/// How often gauges are refreshed and working time is stored.
+/// How often working time is stored.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often done entries past their retention are removed.
 const PURGE_EVERY: Duration = Duration::from_hours(1);
@@ -199,7 +199,6 @@ impl Engine {
         }
         self.next_housekeeping = Instant::now() + HOUSEKEEPING;
         self.add_working_time().await?;
-        self.show_counts().await?;
         if self.next_purge <= Instant::now() {
             self.next_purge = Instant::now() + PURGE_EVERY;
             let before = self
@@ -223,22 +222,6 @@ impl Engine {
             None | Some(Closed::Stopping) => self.ctx.inbox.add_working_time(worked).await,
             Some(Closed::Holding | Closed::Paused | Closed::Halted(_)) => Ok(()),
         }
-    }
-
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "gauges are floating point; counts stay far below 2^52"
-    )]
-    async fn show_counts(&self) -> Result<(), InboxError> {
-        let counts = self.ctx.inbox.counts().await?;
-        for (state, count) in counts.named() {
-            metrics::gauge!("tripwire_inbox_entries", "state" => state).set(count as f64);
-        }
-        let age = counts
-            .oldest_pending
-            .map(|at| self.ctx.now().duration_since(at).as_secs_f64());
-        metrics::gauge!("tripwire_inbox_oldest_pending_seconds").set(age.unwrap_or(0.0).max(0.0));
-        Ok(())
     }
 }
 
