@@ -1,0 +1,25 @@
+-- The lease. Whoever holds it is not disturbed: all of it is rolled back.
+begin;
+create extension if not exists pgtap with schema extensions;
+set local search_path = public, extensions;
+select plan(17);
+
+select has_table('tripwire_sync', 'lease', 'the lease has its table');
+select table_owner_is('tripwire_sync', 'lease', 'postgres', 'postgres owns it');
+select col_is_pk('tripwire_sync', 'lease', 'only_row', 'it has one row at most');
+select has_check('tripwire_sync', 'lease', 'and no second one under another key');
+select table_privs_are('tripwire_sync', 'lease', role, array[]::text[], role || ' may do nothing with the table')
+  from unnest(array['anon', 'authenticated', 'service_role', 'tripwire_sync']) as role;
+
+select function_returns('public', 'tripwire_sync_lease', array['text', 'integer'], 'boolean');
+select function_owner_is('public', 'tripwire_sync_lease', array['text', 'integer'], 'postgres');
+select is_definer('public', 'tripwire_sync_lease', array['text', 'integer']);
+select volatility_is('public', 'tripwire_sync_lease', array['text', 'integer'], 'volatile');
+select ok('search_path=""' = any (proconfig), 'its search_path is empty')
+  from pg_proc where oid = 'public.tripwire_sync_lease(text, integer)'::regprocedure;
+select function_privs_are('public', 'tripwire_sync_lease', array['text', 'integer'], role, may)
+  from (values ('tripwire_sync', array['EXECUTE']), ('service_role', array['EXECUTE']), ('anon', array[]::text[]),
+               ('authenticated', array[]::text[])) as privileges (role, may);
+
+select * from finish();
+rollback;
