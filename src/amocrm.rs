@@ -1,7 +1,7 @@
 //! amoCRM's API v4: typed calls, one request each, and what an error means for the work at hand.
 //!
 //! Repeating and looking-before-repeating belong to the engine; this client never repeats a request. Reads of many ids
-//! go side by side, a hundred a request (`many`).
+//! go side by side, as many a request as fit (`many`).
 
 mod error;
 mod many;
@@ -11,7 +11,7 @@ mod throttle;
 mod transport;
 mod wire;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use reqwest::Method;
@@ -123,6 +123,8 @@ pub struct Page {
     pub contacts: Vec<Contact>,
     /// No page follows.
     pub is_last: bool,
+    /// A next one is named. That none is proves nothing: it is sometimes missing although there is more.
+    pub names_next: bool,
 }
 
 /// Where a deal goes. Pipeline and stage always travel together.
@@ -156,15 +158,32 @@ pub struct NewNote {
     pub text: String,
 }
 
+/// Leave to send, asked for before each request, and again in the last moment before it goes.
+pub trait Permit: fmt::Debug + Send + Sync {
+    fn is_valid(&self) -> bool;
+}
+
+/// For whoever need not share the account.
+#[derive(Debug)]
+struct Always;
+
+impl Permit for Always {
+    fn is_valid(&self) -> bool {
+        true
+    }
+}
+
 /// A client for one account; clones share connections and throttle.
 #[derive(Debug, Clone)]
 pub struct AmoCrm {
     transport: Arc<Transport>,
+    requests_per_second: NonZeroU32,
     is_patient: bool,
 }
 
-/// Most ids in one `filter[id]` (keeps the URL well under 8 KB).
-pub const IDS_PER_READ: usize = 100;
+/// Most ids in one read: an answer about all of them is still short of a page, so known to be the last. With ten digits
+/// each the URL stays under 8 KB, a server's usual limit.
+pub const IDS_PER_READ: usize = PAGE - 1;
 /// amoCRM's own cap for deals made together with contacts.
 pub const COMPLEX_PER_WRITE: usize = 50;
 
@@ -173,7 +192,7 @@ const PAGE: usize = 250;
 /// A search that needs more pages than this is too vague to be worth them.
 const SEARCH_PAGES: u32 = 4;
 /// Of a list about [`IDS_PER_READ`] ids: 100 notes on every deal.
-const MOST_PAGES: u32 = 40;
+const MOST_PAGES: u32 = 100;
 /// amoCRM answers an empty search with the whole account, and a short one with much of it.
 const SHORTEST_SEARCH: usize = 6;
 
@@ -183,19 +202,35 @@ impl AmoCrm {
     /// Fails on what no request could be sent with: an unreadable certificate, an address without a host, a token
     /// that cannot stand in a header.
     pub fn new(settings: Settings, clock: SharedClock) -> Result<Self, reqwest::Error> {
+        Self::permitted(settings, clock, Arc::new(Always))
+    }
+
+    /// As [`AmoCrm::new`], but nothing is sent without the permit.
+    pub fn permitted(
+        settings: Settings,
+        clock: SharedClock,
+        permit: Arc<dyn Permit>,
+    ) -> Result<Self, reqwest::Error> {
         Ok(Self {
-            transport: Arc::new(Transport::new(settings, clock)?),
+            requests_per_second: settings.requests_per_second,
+            transport: Arc::new(Transport::new(settings, clock, permit)?),
             is_patient: false,
         })
     }
 
-    /// The same client, whose reads let others go first: for long work that nobody waits for yet.
+    /// The same client, whose requests let others go first: for long work that nobody waits for yet.
     #[must_use]
     pub fn patient(&self) -> Self {
         Self {
             is_patient: true,
             ..self.clone()
         }
+    }
+
+    /// As it is set; after a 429 it is less for a while.
+    #[must_use]
+    pub fn requests_per_second(&self) -> usize {
+        usize::try_from(self.requests_per_second.get()).unwrap_or(usize::MAX)
     }
 
     /// When the latest requests were sent, oldest first.
@@ -333,6 +368,7 @@ impl AmoCrm {
             body: &wire::moved_deals(deals, target),
             deals,
             begin_by,
+            is_patient: self.is_patient,
         };
         let answer: wire::MovedDeals = self.transport.write(&write).await?;
         answer.in_order(deals).ok_or(AmoError::Malformed {
@@ -350,7 +386,7 @@ impl AmoCrm {
             return Ok(Vec::new());
         }
         let body = wire::created_deals(deals, target);
-        let write = post("deals.create", "leads", &body, begin_by);
+        let write = self.post("deals.create", "leads", &body, begin_by);
         let answer: wire::CreatedDeals = self.transport.write(&write).await?;
         Ok(answer.in_order(deals.len()))
     }
@@ -367,7 +403,7 @@ impl AmoCrm {
             return Ok(Vec::new());
         }
         let body = wire::created_with_contacts(deals, target);
-        let write = post(
+        let write = self.post(
             "deals.create_with_contact",
             "leads/complex",
             &body,
@@ -386,9 +422,27 @@ impl AmoCrm {
             return Ok(Vec::new());
         }
         let body = wire::added_notes(notes);
-        let write = post("notes.add", "leads/notes", &body, begin_by);
+        let write = self.post("notes.add", "leads/notes", &body, begin_by);
         let answer: wire::AddedNotes = self.transport.write(&write).await?;
         Ok(answer.in_order(notes.len()))
+    }
+
+    fn post<'a, B>(
+        &self,
+        route: &'static str,
+        path: &'a str,
+        body: &'a B,
+        begin_by: Instant,
+    ) -> Write<'a, B> {
+        Write {
+            route,
+            method: Method::POST,
+            path,
+            body,
+            deals: &[],
+            begin_by,
+            is_patient: self.is_patient,
+        }
     }
 
     async fn contact_page(
@@ -401,8 +455,9 @@ impl AmoCrm {
             .page::<wire::Contacts>(route, "contacts", query, page)
             .await?;
         Ok(Page {
-            contacts: alive(found.items).collect(),
             is_last: found.is_last,
+            names_next: found.names_next,
+            contacts: alive(found.items).collect(),
         })
     }
 
@@ -428,12 +483,14 @@ impl AmoCrm {
             return Ok(RawPage {
                 items: Vec::new(),
                 is_last: true,
+                names_next: false,
             });
         };
         let names_next = listing.names_next();
         let items = listing.embedded.items();
         Ok(RawPage {
             is_last: items.len() < PAGE && !names_next,
+            names_next,
             items,
         })
     }
@@ -471,6 +528,7 @@ impl AmoCrm {
 struct RawPage<T> {
     items: Vec<T>,
     is_last: bool,
+    names_next: bool,
 }
 
 fn alive(contacts: Vec<wire::RawContact>) -> impl Iterator<Item = Contact> {
@@ -483,15 +541,4 @@ fn by_ids(filter: &'static str, ids: impl ExactSizeIterator<Item = i64>) -> Opti
     debug_assert!(ids.len() <= IDS_PER_READ);
     let query: Query = ids.map(|id| (filter, id.to_string())).collect();
     (!query.is_empty()).then_some(query)
-}
-
-fn post<'a, B>(route: &'static str, path: &'a str, body: &'a B, begin_by: Instant) -> Write<'a, B> {
-    Write {
-        route,
-        method: Method::POST,
-        path,
-        body,
-        deals: &[],
-        begin_by,
-    }
 }

@@ -10,6 +10,9 @@ pub enum AmoError {
     /// The throttle had no room before the write's deadline; nothing was sent.
     #[error("amoCRM was not asked: its turn would have come too late")]
     TooLate,
+    /// The permit is not there (any more); nothing was sent.
+    #[error("amoCRM was not asked: this service may not send now")]
+    NotPermitted,
     /// No connection; nothing was sent. `untrusted` = the certificate was refused.
     #[error("amoCRM cannot be reached{}", if *.untrusted { ": its certificate is not trusted" } else { "" })]
     NotSent {
@@ -91,6 +94,7 @@ impl AmoError {
         let halt = |cause| Disposition::Halt { cause, patience: 1 };
         match self {
             Self::TooLate
+            | Self::NotPermitted
             | Self::NotSent { .. }
             | Self::NoAnswer { .. }
             | Self::Server { .. }
@@ -112,12 +116,19 @@ impl AmoError {
         }
     }
 
+    /// A gateway gave up waiting: what amoCRM answers to a write of too many items.
+    #[must_use]
+    pub fn is_too_big(&self) -> bool {
+        matches!(self, Self::Server { status: 504 })
+    }
+
     /// The request was certainly not carried out: a write may be sent again without looking.
     #[deny(clippy::wildcard_enum_match_arm)]
     #[must_use]
     pub fn was_not_applied(&self) -> bool {
         match self {
             Self::TooLate
+            | Self::NotPermitted
             | Self::NotSent { .. }
             | Self::Throttled { .. }
             | Self::Unauthorized

@@ -1,4 +1,4 @@
-//! Reads of any number of ids: a hundred a request, side by side under the throttle.
+//! Reads of any number of ids: as many a request as fit, side by side under the throttle.
 
 use std::{collections::HashMap, hash::Hash};
 

@@ -1,6 +1,7 @@
 //! The client against a server on this machine that answers what the test told it, in order.
 
 mod failures;
+mod permit;
 mod reading;
 mod server;
 mod telling;

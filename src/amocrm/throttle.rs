@@ -124,9 +124,17 @@ impl Throttle {
     }
 
     /// As [`Throttle::acquire`], but however many are patient, at most one of them is ahead of anybody else.
-    pub(super) async fn acquire_patiently(&self) -> Result<Turn<'_>, Denied> {
-        let _head = self.patient.lock().await;
-        self.acquire(None).await
+    pub(super) async fn acquire_patiently(
+        &self,
+        begin_by: Option<Instant>,
+    ) -> Result<Turn<'_>, Denied> {
+        let _head = match begin_by {
+            None => self.patient.lock().await,
+            Some(limit) => timeout_at(limit, self.patient.lock())
+                .await
+                .map_err(|_| Denied::TooLate)?,
+        };
+        self.acquire(begin_by).await
     }
 
     /// A 429 for the request sent at `sent_at`.

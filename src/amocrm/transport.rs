@@ -1,6 +1,6 @@
 //! One request to amoCRM: its turn, the sending, the status first, the body second.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
@@ -10,10 +10,10 @@ use reqwest::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
-use url::Url;
+use url::{Url, form_urlencoded::byte_serialize};
 
 use super::{
-    AmoError, Settings, Timeouts,
+    AmoError, Permit, Settings, Timeouts,
     throttle::{Denied, LONGEST_PAUSE, Refusal, Throttle},
     wire,
 };
@@ -25,6 +25,8 @@ use crate::{
 /// A page of 250 contacts with many fields is about 1 MB.
 const LONGEST_ANSWER: usize = 8 << 20;
 const LONGEST_PROBLEM: usize = 64 << 10;
+/// Some milliseconds of work.
+const LONG_TO_DECODE: usize = 32 << 10;
 
 #[derive(Debug)]
 pub(super) struct Transport {
@@ -33,6 +35,7 @@ pub(super) struct Transport {
     token: SecretString,
     timeouts: Timeouts,
     throttle: Throttle,
+    permit: Arc<dyn Permit>,
     clock: SharedClock,
 }
 
@@ -50,9 +53,9 @@ pub(super) struct Read<'a> {
 
 /// How a request waits for its turn.
 #[derive(Debug, Clone, Copy)]
-enum Line {
-    Patient,
-    Common { begin_by: Option<Instant> },
+struct Line {
+    is_patient: bool,
+    begin_by: Option<Instant>,
 }
 
 /// A change.
@@ -65,10 +68,16 @@ pub(super) struct Write<'a, B> {
     /// The deals in the order of the request, where amoCRM names them by id in its problems.
     pub(super) deals: &'a [DealId],
     pub(super) begin_by: Instant,
+    /// Lets others go first.
+    pub(super) is_patient: bool,
 }
 
 impl Transport {
-    pub(super) fn new(settings: Settings, clock: SharedClock) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(
+        settings: Settings,
+        clock: SharedClock,
+        permit: Arc<dyn Permit>,
+    ) -> Result<Self, reqwest::Error> {
         let http =
             tls::client_builder(settings.timeouts.connect, &settings.extra_roots)?.build()?;
         // Says now what every request would say: an address without a host, a token that no header can carry.
@@ -82,6 +91,7 @@ impl Transport {
             token: settings.token,
             timeouts: settings.timeouts,
             throttle: Throttle::new(settings.requests_per_second, settings.assume_full_window),
+            permit,
             clock,
         })
     }
@@ -95,28 +105,24 @@ impl Transport {
     }
 
     /// `None`: nothing was found.
-    pub(super) async fn read<T: DeserializeOwned>(
+    pub(super) async fn read<T: DeserializeOwned + Send + 'static>(
         &self,
         read: &Read<'_>,
     ) -> Result<Option<T>, AmoError> {
         let mut url = self.url(read.path);
-        if !read.query.is_empty() {
-            url.query_pairs_mut()
-                .extend_pairs(read.query.iter().map(|(name, value)| (*name, value)));
-        }
+        url.set_query(query(read.query).as_deref());
         let request = self
             .request(Method::GET, url, self.timeouts.read)
             .build()
             .map_err(failure)?;
-        let line = if read.is_patient {
-            Line::Patient
-        } else {
-            Line::Common { begin_by: None }
+        let line = Line {
+            is_patient: read.is_patient,
+            begin_by: None,
         };
         let answer = self.exchange(read.route, request, line).await?;
         match answer.status {
             StatusCode::NO_CONTENT => Ok(None),
-            status if status.is_success() => wire::decode(&answer.body).map(Some),
+            status if status.is_success() => decode(answer.body).await.map(Some),
             // An unknown path under the API says so in JSON; a page in HTML is some other server.
             StatusCode::NOT_FOUND if wire::is_json_or_empty(&answer.body) => Ok(None),
             StatusCode::NOT_FOUND => Err(AmoError::Unexpected { status: 404 }),
@@ -138,7 +144,8 @@ impl Transport {
             .body(wire::encode(write.body))
             .build()
             .map_err(failure)?;
-        let line = Line::Common {
+        let line = Line {
+            is_patient: write.is_patient,
             begin_by: Some(write.begin_by),
         };
         let answer = self.exchange(write.route, request, line).await?;
@@ -171,13 +178,19 @@ impl Transport {
         request: Request,
         line: Line,
     ) -> Result<Answer, AmoError> {
+        // Nobody stands in line for a turn that is of no use.
+        self.permitted()?;
         let asked = Instant::now();
-        let turn = match line {
-            Line::Patient => self.throttle.acquire_patiently().await,
-            Line::Common { begin_by } => self.throttle.acquire(begin_by).await,
+        let turn = if line.is_patient {
+            self.throttle.acquire_patiently(line.begin_by).await
+        } else {
+            self.throttle.acquire(line.begin_by).await
         };
         metrics::histogram!("tripwire_amocrm_throttle_wait_seconds").record(asked.elapsed());
-        let sent_at = turn.map_err(AmoError::from)?.sent();
+        let turn = turn.map_err(AmoError::from)?;
+        // In the last moment: the wait, or a process that stood still, may have taken any time.
+        self.permitted()?;
+        let sent_at = turn.sent();
 
         let mut seen = Seen::default();
         let result = match self.http.execute(request).await {
@@ -253,6 +266,14 @@ impl Transport {
         }
     }
 
+    fn permitted(&self) -> Result<(), AmoError> {
+        if self.permit.is_valid() {
+            Ok(())
+        } else {
+            Err(AmoError::NotPermitted)
+        }
+    }
+
     fn refused(&self, refusal: Refusal) -> AmoError {
         self.throttle.turn_away(refusal);
         refusal.into()
@@ -275,6 +296,33 @@ impl Transport {
             .or_else(|| wire::retry_after(body))
             .map(|wait| wait.min(LONGEST_PAUSE))
     }
+}
+
+/// A long answer is decoded on a thread of its own. On this one somebody may have been given a turn that must not be late:
+/// two requests that were well apart would arrive as one, and that is what a limit per second counts.
+async fn decode<T: DeserializeOwned + Send + 'static>(body: Vec<u8>) -> Result<T, AmoError> {
+    if body.len() < LONG_TO_DECODE {
+        return wire::decode(&body);
+    }
+    match tokio::task::spawn_blocking(move || wire::decode(&body)).await {
+        Ok(decoded) => decoded,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(AmoError::Malformed {
+            what: "an answer that nobody was left to read",
+        }),
+    }
+}
+
+/// The brackets of names stay as they are: encoded, 250 ids would not fit into a URL.
+fn query(pairs: &[(&str, String)]) -> Option<String> {
+    let pairs: Vec<String> = pairs
+        .iter()
+        .map(|(name, value)| {
+            let value: String = byte_serialize(value.as_bytes()).collect();
+            format!("{name}={value}")
+        })
+        .collect();
+    (!pairs.is_empty()).then(|| pairs.join("&"))
 }
 
 /// A success, or a 4xx whose body says what was wrong.

@@ -61,7 +61,7 @@ impl<E> Listing<E> {
 }
 
 /// The one list that a page carries.
-pub(super) trait Items {
+pub(super) trait Items: Send + 'static {
     type Item;
     fn items(self) -> Vec<Self::Item>;
 }

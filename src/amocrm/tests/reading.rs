@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    super::{Account, AmoError, Note},
+    super::{Account, AmoError, IDS_PER_READ, Note},
     Reply, Server, client,
     server::Seen,
 };
@@ -169,7 +169,19 @@ async fn contacts_are_read_by_id() {
     ]);
     assert_eq!(asked(&server), ("/api/v4/contacts".into(), expected));
     let target = server.only_seen().target;
-    assert!(target.contains("filter%5Bid%5D%5B%5D=1"), "{target}");
+    assert!(target.contains("filter[id][]=1"), "{target}");
+}
+
+#[tokio::test]
+async fn as_many_long_ids_as_one_read_may_have_fit_into_a_url() {
+    let server = Server::start([Reply::empty()]).await;
+    let ids: Vec<_> = (9_999_999_000..)
+        .take(IDS_PER_READ)
+        .map(DealId::new)
+        .collect();
+    client(&server).notes(&ids).await.unwrap();
+    let length = server.only_seen().target.len();
+    assert!((7_000..8_000).contains(&length), "{length} bytes");
 }
 
 #[tokio::test]

@@ -388,7 +388,7 @@ async fn of_all_who_are_patient_one_at_most_is_ahead_of_anybody_else() {
     burst(&throttle).await;
     let began = Instant::now();
     let mut patient: Vec<_> = (0..3)
-        .map(|_| Box::pin(throttle.acquire_patiently()))
+        .map(|_| Box::pin(throttle.acquire_patiently(None)))
         .collect();
     for waiter in &mut patient {
         assert!(futures::poll!(waiter.as_mut()).is_pending());
