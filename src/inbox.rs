@@ -64,8 +64,12 @@ pub enum Source {
     /// Seen in the table without a deal id: re-opens a `done` entry, its completed steps stay.
     Sweep,
     /// As `Sweep`, asked for by a person; may be older than `SYNC_SINCE`.
-    Backfill,
+    Backfill(BackfillId),
 }
+
+/// One explicit backfill, by its number in this inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackfillId(pub(crate) i64);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
@@ -120,6 +124,8 @@ pub struct Entry {
     /// `webhook-id` of the delivery that brought it, if one did.
     pub delivery: Option<String>,
     pub outcome: Option<Outcome>,
+    /// The last backfill that asked for the row, if any did.
+    pub backfill: Option<BackfillId>,
     /// Why it waits, is parked, or last failed. Russian, no personal data.
     pub reason: Option<String>,
     pub progress: Progress,
@@ -210,6 +216,17 @@ pub struct Counts {
     /// Since when the oldest one that is pending or claimed has been so: time spent parked, or waiting for a contact,
     /// does not count.
     pub oldest_pending: Option<Timestamp>,
+}
+
+/// What has become of the rows of one backfill by now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// An outcome is there where the state is `done`.
+    pub by_end: HashMap<(State, Option<Outcome>), u64>,
+    /// How many of those that wait for a contact will be looked up again by the time that was asked about.
+    pub waiting_briefly: u64,
+    /// When the first of those that are pending falls due.
+    pub next_due: Option<Timestamp>,
 }
 
 /// An entry that makes no progress, told in short.
@@ -335,6 +352,15 @@ impl Inbox {
         })
     }
 
+    /// Whether some process is the owner of this file.
+    pub fn is_owned(path: &Path) -> Result<bool, InboxError> {
+        match sqlite::lock(path) {
+            Ok(_) => Ok(false),
+            Err(InboxError::AlreadyOwned { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Ends the process at a commit, as a crash would.
     #[cfg(feature = "sandbox")]
     pub fn die_at(&self, at: crate::domain::DieAt) {
@@ -387,10 +413,27 @@ impl Inbox {
         self.write(|reply| Command::Revive(whom, reply)).await
     }
 
+    /// The number under which a person now asks for rows.
+    pub async fn begin_backfill(&self) -> Result<BackfillId, InboxError> {
+        self.write(Command::BeginBackfill).await
+    }
+
     // Looking.
 
     pub async fn entry(&self, row: RowId) -> Result<Option<Entry>, InboxError> {
         self.read(|file| async move { views::entry(&file, row).await })
+            .await
+    }
+
+    /// Of those among these rows that have an entry.
+    pub async fn states_of(&self, rows: Vec<RowId>) -> Result<HashMap<RowId, State>, InboxError> {
+        self.read(|file| async move { views::states_of(&file, &rows).await })
+            .await
+    }
+
+    /// `soon`: see [`Tally::waiting_briefly`].
+    pub async fn tally(&self, backfill: BackfillId, soon: Timestamp) -> Result<Tally, InboxError> {
+        self.read(move |file| async move { views::tally(&file, backfill, soon).await })
             .await
     }
 
@@ -440,6 +483,12 @@ impl Inbox {
     /// When the next pending or waiting entry falls due.
     pub async fn next_due(&self) -> Result<Option<Timestamp>, InboxError> {
         self.read(|file| async move { views::next_due(&file).await })
+            .await
+    }
+
+    /// How many live entries are due; counts to `limit` at most.
+    pub async fn live_due(&self, now: Timestamp, limit: u32) -> Result<u32, InboxError> {
+        self.read(move |file| async move { views::live_due(&file, now, limit).await })
             .await
     }
 

@@ -118,7 +118,7 @@ fn private_file(path: &Path) -> io::Result<File> {
 }
 
 /// On a sibling, since SQLite's own locks on the file would be lost when any handle on it is closed.
-fn lock(path: &Path) -> Result<File, InboxError> {
+pub(super) fn lock(path: &Path) -> Result<File, InboxError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let file = private_file(&PathBuf::from(name)).map_err(|source| cannot_open(path, source))?;

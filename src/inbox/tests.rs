@@ -45,7 +45,7 @@ fn swept(n: u128) -> Arrival {
 fn backfilled(n: u128) -> Arrival {
     Arrival {
         row: row(n),
-        source: Source::Backfill,
+        source: Source::Backfill(BackfillId(1)),
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Arrival, Claim, ClaimToken, InboxError, Lane, Mark, Revival, Settled, Stored,
+    Arrival, BackfillId, Claim, ClaimToken, InboxError, Lane, Mark, Revival, Settled, Stored,
     sqlite::{Link, store::store, upkeep, verbs},
 };
 use crate::domain::{DieAt, KeyedHash, RowId, SharedClock};
@@ -46,6 +46,7 @@ pub(super) enum Command {
     Checkpoint(ClaimToken, Vec<Mark>, Reply<()>),
     Settle(ClaimToken, Vec<Settled>, Reply<()>),
     Revive(Revival, Reply<u64>),
+    BeginBackfill(Reply<BackfillId>),
     SetState(&'static str, String, Reply<()>),
     ClearState(&'static str, Reply<()>),
     AddWorkingTime(Duration, Reply<()>),
@@ -365,6 +366,10 @@ async fn run(
             effects.wakes |= outcome.as_ref().is_ok_and(|revived| *revived > 0);
             effects.answer(reply, outcome)
         }
+        Command::BeginBackfill(reply) => {
+            let outcome = upkeep::begin_backfill(conn).await;
+            effects.answer(reply, outcome)
+        }
         Command::SetState(key, value, reply) => {
             let outcome = upkeep::set_state(conn, key, &value).await;
             effects.answer(reply, outcome)
@@ -461,6 +466,7 @@ impl Command {
         match self {
             Self::Store(_, reply) => send(reply, error),
             Self::Claim(_, _, reply) => send(reply, error),
+            Self::BeginBackfill(reply) => send(reply, error),
             Self::Revive(_, reply) | Self::PurgeDone(_, reply) | Self::Forget(_, _, reply) => {
                 send(reply, error);
             }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     domain::{ContactId, KeyedHash, RowId},
-    inbox::{Entry, InboxError, Lane, Outcome, Progress, State},
+    inbox::{BackfillId, Entry, InboxError, Lane, Outcome, Progress, State},
 };
 
 /// One row of the table `entry`.
@@ -21,6 +21,7 @@ pub(super) struct EntryRecord {
     attempts: u32,
     delivery: Option<String>,
     outcome: Option<Outcome>,
+    backfill: Option<i64>,
     reason: Option<String>,
     progress: String,
     stored_at: i64,
@@ -40,6 +41,7 @@ impl TryFrom<EntryRecord> for Entry {
             attempts: record.attempts,
             delivery: record.delivery,
             outcome: record.outcome,
+            backfill: record.backfill.map(BackfillId),
             reason: record.reason,
             progress: serde_json::from_str(&record.progress)
                 .map_err(|_| InboxError::Corrupt { what: "progress" })?,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::RowId,
-    inbox::{Arrival, InboxError, Lane, Source, Stored},
+    inbox::{Arrival, BackfillId, InboxError, Lane, Source, Stored},
 };
 
 pub(in crate::inbox) const INSERT_NEW: &str = "
@@ -38,6 +38,12 @@ pub(in crate::inbox) const REOPEN: &str = "
 pub(in crate::inbox) const LIFT: &str = "
     UPDATE entry SET lane = 'live', updated_at = ?2
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND +lane = 'backfill' AND +state = 'pending'";
+
+/// Whatever state the entry is in, and however it is heard of later: it was asked for.
+pub(in crate::inbox) const ASK_FOR: &str = "
+    UPDATE entry SET backfill = asked.backfill
+    FROM (SELECT value ->> 0 AS row_id, value ->> 1 AS backfill FROM json_each(?1)) AS asked
+    WHERE entry.row_id = asked.row_id";
 
 #[derive(Debug, Serialize)]
 struct Opening<'a> {
@@ -84,6 +90,7 @@ pub(in crate::inbox) async fn store(
     }
     drop_old_history(conn, &reopened).await?;
 
+    ask_for(conn, arrivals).await?;
     let lifted = lift(conn, now, arrivals, &answers).await?;
     let stored = arrivals
         .iter()
@@ -104,7 +111,7 @@ fn new_entry(arrival: &Arrival) -> Opening<'_> {
             format!("delivery {delivery}"),
         ),
         Source::Sweep => (Lane::Live, None, "sweep".to_owned()),
-        Source::Backfill => (Lane::Backfill, None, "backfill".to_owned()),
+        Source::Backfill(_) => (Lane::Backfill, None, "backfill".to_owned()),
     };
     Opening {
         row: arrival.row,
@@ -119,7 +126,7 @@ fn reopened_entry(arrival: &Arrival) -> Option<Opening<'_>> {
     let (lane, text) = match &arrival.source {
         Source::Webhook { .. } => return None,
         Source::Sweep => (None, "sweep"),
-        Source::Backfill => (Some(Lane::Backfill), "backfill"),
+        Source::Backfill(_) => (Some(Lane::Backfill), "backfill"),
     };
     Some(Opening {
         row: arrival.row,
@@ -155,6 +162,26 @@ async fn open(
         .map(|opening| (opening.row, opening.text.as_str()));
     tell(conn, now, lines).await?;
     Ok(opened)
+}
+
+async fn ask_for(conn: &mut SqliteConnection, arrivals: &[Arrival]) -> Result<(), InboxError> {
+    let asked: HashMap<RowId, i64> = arrivals
+        .iter()
+        .filter_map(|arrival| match arrival.source {
+            Source::Backfill(BackfillId(backfill)) => Some((arrival.row, backfill)),
+            Source::Webhook { .. } | Source::Sweep => None,
+        })
+        .collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let asked: Vec<(RowId, i64)> = asked.into_iter().collect();
+    sqlx::query(ASK_FOR)
+        .bind(json("rows", &asked)?)
+        .execute(conn)
+        .await
+        .map(drop)
+        .map_err(database("ask for rows"))
 }
 
 /// A delivery of a row that a backfill brought, and nobody has begun: somebody waits for it now.

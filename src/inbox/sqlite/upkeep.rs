@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 use super::record::{database, json};
 use crate::{
     domain::{KeyedHash, RowId},
-    inbox::InboxError,
+    inbox::{BackfillId, InboxError},
 };
 
 pub(in crate::inbox) async fn set_state(
@@ -38,6 +38,16 @@ pub(in crate::inbox) async fn clear_state(
         .await
         .map_err(database("clear its state"))?;
     Ok(())
+}
+
+pub(in crate::inbox) async fn begin_backfill(
+    conn: &mut SqliteConnection,
+) -> Result<BackfillId, InboxError> {
+    sqlx::query_scalar("UPDATE counter SET n = n + 1 WHERE name = 'backfill' RETURNING n")
+        .fetch_one(conn)
+        .await
+        .map(BackfillId)
+        .map_err(database("number a backfill"))
 }
 
 /// What was scheduled before the clock was put back would lie for as long: it is due now. Too early does no harm, whoever

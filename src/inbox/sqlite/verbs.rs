@@ -220,9 +220,12 @@ pub(in crate::inbox) async fn checkpoint(
     Ok(())
 }
 
+/// Asked for by a backfill while it was found too old: that is no reason any more, so it is looked at again.
 pub(in crate::inbox) const SETTLE: &str = "
     UPDATE entry SET
-        state = settled.state, claim = NULL, due_at = coalesce(settled.due_at, entry.due_at), outcome = settled.outcome,
+        state = iif(settled.outcome = 'too_old' AND entry.backfill IS NOT NULL, 'pending', settled.state), claim = NULL,
+        due_at = coalesce(settled.due_at, entry.due_at),
+        outcome = iif(settled.outcome = 'too_old' AND entry.backfill IS NOT NULL, NULL, settled.outcome),
         reason = settled.reason, attempts = attempts + settled.failed, progress = settled.progress,
         person = settled.person, phone = settled.phone, contact = settled.contact, crm_open = settled.crm_open,
         updated_at = ?3, events = events + 1

@@ -8,7 +8,10 @@ use sqlx::SqlitePool;
 use super::record::{EntryRecord, database, json, keyed_hash, row_id, timestamp};
 use crate::{
     domain::{ContactId, DealId, KeyedHash, RowId},
-    inbox::{ClaimToken, Counts, Entry, Event, InboxError, Known, OpenWork, State, Stuck},
+    inbox::{
+        BackfillId, ClaimToken, Counts, Entry, Event, InboxError, Known, OpenWork, Outcome, State,
+        Stuck, Tally,
+    },
 };
 
 pub(in crate::inbox) async fn entry(
@@ -22,6 +25,51 @@ pub(in crate::inbox) async fn entry(
         .map_err(database("read an entry"))?
         .map(Entry::try_from)
         .transpose()
+}
+
+pub(in crate::inbox) const STATES_OF: &str =
+    "SELECT row_id, state FROM entry WHERE row_id IN (SELECT value FROM json_each(?1))";
+
+pub(in crate::inbox) async fn states_of(
+    pool: &SqlitePool,
+    rows: &[RowId],
+) -> Result<HashMap<RowId, State>, InboxError> {
+    let found: Vec<(String, State)> = sqlx::query_as(STATES_OF)
+        .bind(json("rows", rows)?)
+        .fetch_all(pool)
+        .await
+        .map_err(database("look rows up"))?;
+    found
+        .into_iter()
+        .map(|(row, state)| Ok((row_id(&row)?, state)))
+        .collect()
+}
+
+pub(in crate::inbox) const TALLY: &str = "
+    SELECT state, outcome, count(*), sum(due_at <= ?2), min(due_at) FROM entry
+    WHERE backfill = ?1 GROUP BY state, outcome";
+
+pub(in crate::inbox) async fn tally(
+    pool: &SqlitePool,
+    backfill: BackfillId,
+    soon: Timestamp,
+) -> Result<Tally, InboxError> {
+    let groups: Vec<(State, Option<Outcome>, i64, i64, i64)> = sqlx::query_as(TALLY)
+        .bind(backfill.0)
+        .bind(soon.as_millisecond())
+        .fetch_all(pool)
+        .await
+        .map_err(database("count a backfill"))?;
+    let mut tally = Tally::default();
+    for (state, outcome, count, due_soon, first_due) in groups {
+        tally.by_end.insert((state, outcome), count.unsigned_abs());
+        match state {
+            State::Waiting => tally.waiting_briefly = due_soon.unsigned_abs(),
+            State::Pending => tally.next_due = Some(timestamp(first_due)?),
+            State::Claimed | State::Parked | State::Done => {}
+        }
+    }
+    Ok(tally)
 }
 
 /// Newest change first. The inner query needs the index only, so that years of `done` entries are not read.
@@ -190,6 +238,25 @@ pub(in crate::inbox) async fn next_due(pool: &SqlitePool) -> Result<Option<Times
         .map_err(database("find what is due next"))?
         .map(timestamp)
         .transpose()
+}
+
+pub(in crate::inbox) const LIVE_DUE: &str = "
+    SELECT count(*) FROM (
+        SELECT 1 FROM entry
+        WHERE state IN ('pending', 'waiting') AND lane = 'live' AND due_at <= ?1 LIMIT ?2
+    )";
+
+pub(in crate::inbox) async fn live_due(
+    pool: &SqlitePool,
+    now: Timestamp,
+    limit: u32,
+) -> Result<u32, InboxError> {
+    sqlx::query_scalar(LIVE_DUE)
+        .bind(now.as_millisecond())
+        .bind(limit)
+        .fetch_one(pool)
+        .await
+        .map_err(database("count what is due"))
 }
 
 /// Parked entries hold nobody up: whatever they wrote has landed long ago, and is found by looking.

@@ -73,11 +73,15 @@ impl Model {
 
     fn store(&mut self, now: Timestamp, arrival: &Arrival) -> Stored {
         let work = self.work;
+        let asked_for = match arrival.source {
+            Source::Backfill(backfill) => Some(backfill),
+            Source::Webhook { .. } | Source::Sweep => None,
+        };
         let Some(Kept { entry, .. }) = self.find(arrival.row) else {
             let (lane, delivery) = match &arrival.source {
                 Source::Webhook { delivery } => (Lane::Live, Some(delivery.clone())),
                 Source::Sweep => (Lane::Live, None),
-                Source::Backfill => (Lane::Backfill, None),
+                Source::Backfill(_) => (Lane::Backfill, None),
             };
             let entry = Entry {
                 row: arrival.row,
@@ -87,6 +91,7 @@ impl Model {
                 attempts: 0,
                 delivery,
                 outcome: None,
+                backfill: asked_for,
                 reason: None,
                 progress: Progress::default(),
                 stored_at: now,
@@ -96,14 +101,15 @@ impl Model {
             self.kept.push(Kept { entry, claim: None });
             return Stored::New;
         };
+        entry.backfill = asked_for.or(entry.backfill);
         match (&arrival.source, entry.state, entry.lane) {
             (Source::Webhook { .. }, State::Pending, Lane::Backfill) => {
                 entry.lane = Lane::Live;
                 entry.updated_at = now;
                 Stored::Duplicate
             }
-            (Source::Sweep | Source::Backfill, State::Done, _) => {
-                if arrival.source == Source::Backfill {
+            (Source::Sweep | Source::Backfill(_), State::Done, _) => {
+                if asked_for.is_some() {
                     entry.lane = Lane::Backfill;
                 }
                 entry.state = State::Pending;

@@ -28,14 +28,18 @@ async fn entries_meant_by_row_are_looked_up_one_by_one() {
 async fn frequent_questions_do_not_read_the_whole_table() {
     let t = Fixture::new().await;
     for statement in [
+        store::ASK_FOR,
         verbs::CLAIM,
         verbs::REVIVE_PARKED,
         verbs::REVIVE_WAITING,
         views::PARKED_AFTER,
         views::PENDING_SINCE,
         views::NEXT_DUE,
+        views::LIVE_DUE,
         views::OPEN_WORK,
         views::AWAITED,
+        views::STATES_OF,
+        views::TALLY,
         upkeep::RESCHEDULE,
     ] {
         for step in plan_of(&t, statement).await {

@@ -18,6 +18,7 @@ async fn a_new_delivery_is_pending_at_once_and_carries_its_id() {
         attempts: 0,
         delivery: Some("msg_1".to_owned()),
         outcome: None,
+        backfill: None,
         reason: None,
         progress: Progress::default(),
         stored_at: t.now(),
@@ -58,11 +59,59 @@ async fn a_second_sighting_of_an_unfinished_entry_changes_nothing() {
     let before = t.inbox.entries(None, 10).await.unwrap();
     t.clock.advance(MINUTE);
 
-    for arrival in [delivered, swept, backfilled] {
+    for arrival in [delivered, swept] {
         let stored = t.store((1..=4).map(arrival).collect::<Vec<_>>()).await;
         assert_eq!(stored, [Duplicate; 4]);
     }
     assert_eq!(t.inbox.entries(None, 10).await.unwrap(), before);
+
+    // But that it was asked for.
+    let stored = t.store((1..=4).map(backfilled).collect::<Vec<_>>()).await;
+    assert_eq!(stored, [Duplicate; 4]);
+    let asked_for = before.into_iter().map(|entry| Entry {
+        backfill: Some(BackfillId(1)),
+        ..entry
+    });
+    let asked_for: Vec<Entry> = asked_for.collect();
+    assert_eq!(t.inbox.entries(None, 10).await.unwrap(), asked_for);
+}
+
+#[tokio::test]
+async fn whoever_was_asked_for_stays_so_whatever_is_heard_later() {
+    let t = Fixture::new().await;
+    let first = t.inbox.begin_backfill().await.unwrap();
+    let second = t.inbox.begin_backfill().await.unwrap();
+    assert!(first < second);
+    t.store([delivered(1), backfilled(1), delivered(1), swept(1)])
+        .await;
+    assert_eq!(t.entry(1).await.backfill, Some(first));
+
+    let again = Arrival {
+        row: row(1),
+        source: Source::Backfill(second),
+    };
+    t.store([again]).await;
+    assert_eq!(t.entry(1).await.backfill, Some(second));
+}
+
+/// It had been claimed as one that nobody asked for.
+#[tokio::test]
+async fn asked_for_while_found_too_old_it_is_looked_at_again() {
+    let t = Fixture::new().await;
+    t.store([delivered(1), delivered(2)]).await;
+    let claim = t.claim().await;
+    t.store([backfilled(1)]).await;
+    let too_old = |n| end(n, Settlement::Done(Outcome::TooOld));
+    let ends = vec![too_old(1), too_old(2)];
+    t.inbox.settle(claim.token, ends).await.unwrap();
+
+    let (asked, other) = (t.entry(1).await, t.entry(2).await);
+    assert_eq!((asked.state, asked.outcome), (State::Pending, None));
+    assert_eq!(
+        (other.state, other.outcome),
+        (State::Done, Some(Outcome::TooOld))
+    );
+    assert_eq!(rows_of(&t.claim().await.entries), [row(1)]);
 }
 
 #[tokio::test]

@@ -88,11 +88,7 @@ async fn what_was_parked_since_a_look_is_told_oldest_first() {
 #[tokio::test]
 async fn what_is_pending_for_long_is_told_except_a_backfill() {
     let t = Fixture::new().await;
-    let backfilled = Arrival {
-        row: row(1),
-        source: Source::Backfill,
-    };
-    t.store([backfilled, delivered(2), delivered(3)]).await;
+    t.store([backfilled(1), delivered(2), delivered(3)]).await;
     let stored_at = t.now();
     t.settled(parked(3)).await;
     t.clock.advance(MINUTE);
@@ -226,4 +222,54 @@ async fn the_engine_keeps_values_of_its_own() {
     ));
     t.inbox.clear_state("looks").await.unwrap();
     assert_eq!(read().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_backfill_is_counted_by_its_own_rows() {
+    let t = Fixture::new().await;
+    let id = t.inbox.begin_backfill().await.unwrap();
+    t.store((1..=6).map(backfilled).collect::<Vec<_>>()).await;
+    t.store([delivered(7)]).await;
+    let claim = t.claim().await;
+    let later = t.now() + MINUTE * 60;
+    let again = Settlement::Again {
+        due_at: t.in_a_minute(),
+        failed: false,
+        reason: None,
+    };
+    let ends = vec![
+        done(1),
+        end(2, Settlement::Done(Outcome::Gone)),
+        parked(3),
+        waiting(4, t.in_a_minute()),
+        waiting(5, later),
+        end(6, again),
+        done(7),
+    ];
+    t.inbox.settle(claim.token, ends).await.unwrap();
+
+    let tally = t.inbox.tally(id, t.in_a_minute()).await.unwrap();
+
+    let expected = [
+        ((State::Done, Some(Outcome::Synced)), 1),
+        ((State::Done, Some(Outcome::Gone)), 1),
+        ((State::Parked, None), 1),
+        ((State::Waiting, None), 2),
+        ((State::Pending, None), 1),
+    ];
+    assert_eq!(tally.by_end, HashMap::from(expected));
+    assert_eq!(tally.waiting_briefly, 1);
+    assert_eq!(tally.next_due, Some(t.in_a_minute()));
+}
+
+#[tokio::test]
+async fn states_are_told_of_rows_that_have_an_entry() {
+    let t = Fixture::new().await;
+    t.settled(parked(1)).await;
+    t.store([delivered(2), delivered(3)]).await;
+
+    let states = t.inbox.states_of(vec![row(1), row(2), row(9)]).await;
+
+    let expected = [(row(1), State::Parked), (row(2), State::Pending)];
+    assert_eq!(states.unwrap(), HashMap::from(expected));
 }
