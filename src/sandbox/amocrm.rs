@@ -225,6 +225,12 @@ impl AmoSandbox {
         token.clone_into(&mut lock(&self.amo.state).gate.token);
     }
 
+    /// From now on this token is good too: [`Recorded::token`] tells whose a request was.
+    pub fn add_token(&self, token: &str) {
+        let mut state = lock(&self.amo.state);
+        state.gate.more_tokens.push(token.to_owned());
+    }
+
     /// Looks at the account, or changes it. Late commits that are due have happened.
     ///
     /// The account is locked meanwhile: `look` must not ask this handle for anything.

@@ -51,6 +51,8 @@ pub enum Kind {
     NoContent,
     /// The effect is there for all, the answer lacks the last half of its items (at least one).
     ShortAnswer,
+    /// The effect is there for all, no item of the answer says which it is.
+    NoRequestIds,
     /// 400 `validation-errors` about one item of a bulk write.
     BulkRejected {
         others_applied: bool,

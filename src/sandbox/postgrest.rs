@@ -1,5 +1,6 @@
-//! The part of PostgREST, behind Supabase's gateway, that we use: one table, reads, one kind of PATCH, one function.
+//! The part of PostgREST, behind Supabase's gateway, that we use: one table, reads, one kind of PATCH, two functions.
 
+mod doctor;
 mod filter;
 mod table;
 mod verbs;
@@ -15,11 +16,13 @@ use std::{
 };
 
 use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::domain::{RowId, SharedClock, SystemClock};
 
+pub use self::doctor::Behind;
 use self::table::{Table, with_defaults};
 use super::{
     Access, Faults, Joint, Recorded, Recorder, Server, WebhookTarget, any_port, lock,
@@ -42,6 +45,8 @@ pub enum LeaseFunction {
     /// The migration is not applied: 404 PGRST202.
     Missing,
     Present,
+    /// The key's role may not call it: 42501.
+    Denied,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +66,7 @@ pub struct PostgrestQuirks {
     /// `false` = a server before `max-affected`, which refuses it under `handling=strict`.
     pub knows_max_affected: bool,
     pub lease: LeaseFunction,
+    pub behind: Behind,
     /// Before every answer.
     pub latency: Duration,
     /// Scales the delay of late commits.
@@ -78,7 +84,8 @@ impl Default for PostgrestQuirks {
             policies: Policies::Open,
             is_denied: false,
             knows_max_affected: true,
-            lease: LeaseFunction::Missing,
+            lease: LeaseFunction::Present,
+            behind: Behind::default(),
             latency: Duration::ZERO,
             time_scale: 1.0,
         }
@@ -223,6 +230,10 @@ impl PostgrestSandbox {
 
     /// From now on an insert posts a signed delivery, once, as the trigger and `pg_net` do.
     pub fn on_insert(&self, target: WebhookTarget) {
+        self.quirks(|quirks| {
+            quirks.behind.vault_url = Some(target.url.clone());
+            quirks.behind.vault_secret = Some(target.secret.expose_secret().to_owned());
+        });
         *lock(&self.hook) = Some(Sender::new(target));
     }
 
@@ -246,6 +257,21 @@ impl PostgrestSandbox {
             Some(sender) => sender.all().await,
             None => Vec::new(),
         }
+    }
+
+    /// Who has the lease.
+    #[must_use]
+    pub fn lease_holder(&self) -> Option<String> {
+        let now = self.postgrest.clock.now();
+        let state = self.postgrest.current();
+        let lease = state.lease.as_ref().filter(|(_, until)| *until > now);
+        lease.map(|(holder, _)| holder.clone())
+    }
+
+    /// Somebody has it, or nobody.
+    pub fn set_lease(&self, lease: Option<(&str, Timestamp)>) {
+        let lease = lease.map(|(holder, until)| (holder.to_owned(), until));
+        self.postgrest.current().lease = lease;
     }
 
     #[must_use]
@@ -318,6 +344,7 @@ impl Emulator for Postgrest {
             ("HEAD", "/rest/v1/tripwire_users") => ("rows.count", Access::Read),
             ("PATCH", "/rest/v1/tripwire_users") => ("rows.update", Access::Write),
             ("POST", "/rest/v1/rpc/tripwire_sync_lease") => ("rpc.lease", Access::Write),
+            ("POST", "/rest/v1/rpc/tripwire_sync_doctor") => ("rpc.doctor", Access::Read),
             ("GET" | "HEAD", _) => ("unknown", Access::Read),
             _ => ("unknown", Access::Write),
         };

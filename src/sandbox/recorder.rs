@@ -25,6 +25,8 @@ pub struct Recorded {
     /// The route's name, for example `leads.update`.
     pub route: &'static str,
     pub is_write: bool,
+    /// Of `Authorization: Bearer`.
+    pub token: Option<String>,
     /// `Null` when there was none, or when it was not JSON.
     pub body: Value,
     /// `None` while there is no answer, and for ever when the fault was to give none.

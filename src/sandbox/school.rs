@@ -1,5 +1,6 @@
 //! A school in which every kind of student occurs, and what must have become of each.
 
+mod mix;
 mod people;
 mod verify;
 
@@ -14,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::{ContactId, DealId, PipelineId, RowId, StageId};
 
+pub use self::mix::IMPORT_DAY;
 use self::people::Person;
 use super::{AmoSandbox, PostgrestSandbox, World};
 
@@ -81,11 +83,20 @@ impl Setting {
         let mut rng = SmallRng::seed_from_u64(seed);
         amo.world(|world| {
             for number in 0..count {
-                let person = Person::invent(&mut rng, "crowd", number);
-                let contact = world.add_contact(&person.name, &[&person.email], &[&person.phone]);
-                world.add_deal(&[contact], self.pipeline, self.before[0], "Заявка с сайта");
+                self.add_stranger(world, &mut rng, number);
             }
         });
+    }
+
+    fn add_stranger(&self, world: &mut World, rng: &mut SmallRng, number: usize) {
+        let person = Person::invent(rng, "crowd", number);
+        let contact = world.add_contact(&person.name, &[&person.email], &[&person.phone]);
+        let long_ago = hours_before(world.now(), 300 * 24);
+        world.set_contact(contact, |contact| {
+            contact.created_at = long_ago;
+            contact.updated_at = long_ago;
+        });
+        world.add_deal(&[contact], self.pipeline, self.before[0], "Заявка с сайта");
     }
 
     fn cases(&self) -> Vec<Case> {
@@ -114,9 +125,12 @@ pub enum Case {
     DeletedDeal,
     MissingContact,
     PaddedEmail,
+    /// Another row of the student enrolled before, who had an open deal: the same deal, another note.
+    SecondRow,
 }
 
 impl Case {
+    /// Every kind of student; [`Case::SecondRow`] is a kind of row.
     pub const ALL: [Self; 14] = [
         Self::OpenBeforeTarget,
         Self::OtherPipelineOnly,
@@ -152,6 +166,7 @@ impl fmt::Display for Case {
             Self::DeletedDeal => "deleted deal only",
             Self::MissingContact => "no contact",
             Self::PaddedEmail => "padded e-mail in mixed case",
+            Self::SecondRow => "second row of the same student",
         })
     }
 }
@@ -217,17 +232,35 @@ impl School {
         postgrest: &PostgrestSandbox,
         setting: &Setting,
     ) -> Self {
+        let cases = cases.into_iter().collect();
+        Self::enrol_among(seed, cases, 0, amo, postgrest, setting)
+    }
+
+    fn enrol_among(
+        seed: u64,
+        cases: Vec<Case>,
+        crowd: usize,
+        amo: &AmoSandbox,
+        postgrest: &PostgrestSandbox,
+        setting: &Setting,
+    ) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut pupils: Vec<Pupil> = amo.world(|world| {
             let mut enrolling = Enrolling {
                 world,
                 setting,
                 rng: &mut rng,
+                mover: None,
             };
-            let numbered = cases.into_iter().enumerate();
-            numbered
-                .map(|(number, case)| enrolling.enrol(case, number))
-                .collect()
+            let rows = cases.len();
+            let mut pupils = Vec::with_capacity(rows);
+            for (number, case) in cases.into_iter().enumerate() {
+                for stranger in crowd * number / rows..crowd * (number + 1) / rows {
+                    setting.add_stranger(enrolling.world, enrolling.rng, stranger);
+                }
+                pupils.push(enrolling.enrol(case, number));
+            }
+            pupils
         });
         let before = amo.world(|world| world.clone());
         for pupil in &mut pupils {
@@ -274,12 +307,23 @@ struct Enrolling<'a> {
     world: &'a mut World,
     setting: &'a Setting,
     rng: &'a mut SmallRng,
+    /// Who had an open deal, and has no second row yet.
+    mover: Option<(Person, DealId)>,
 }
 
 impl Enrolling<'_> {
     fn enrol(&mut self, case: Case, number: usize) -> Pupil {
-        let person = Person::invent(self.rng, "student", number);
-        let expect = self.build(case, &person);
+        let earlier = self.mover.take_if(|_| case == Case::SecondRow);
+        let (person, expect) = if let Some((person, deal)) = earlier {
+            (person, Expect::Moved(deal))
+        } else {
+            let person = Person::invent(self.rng, "student", number);
+            let expect = self.build(case, &person);
+            (person, expect)
+        };
+        if let (Case::OpenBeforeTarget, Expect::Moved(deal)) = (case, expect) {
+            self.mover = Some((person.clone(), deal));
+        }
         let id = uuid::Builder::from_random_bytes(self.rng.random()).into_uuid();
         let email = match case {
             Case::PaddedEmail => format!(" {} ", capitals(&person.email)),
@@ -320,7 +364,7 @@ impl Enrolling<'_> {
         let contact = self.contact(&person.name, &email, 200.days());
         match case {
             Case::MissingContact | Case::NoDeal => Expect::Created { contact },
-            Case::OpenBeforeTarget | Case::Lookalike | Case::PaddedEmail => {
+            Case::OpenBeforeTarget | Case::Lookalike | Case::PaddedEmail | Case::SecondRow => {
                 Expect::Moved(self.deal(contact, pipeline, start, 3.days()))
             }
             Case::OtherPipelineOnly => {
@@ -397,12 +441,12 @@ impl Enrolling<'_> {
 
     fn time(&self, ago: Span) -> Timestamp {
         // A timestamp knows hours, no days.
-        let hours = i64::from(ago.get_days()) * 24;
-        self.world
-            .now()
-            .saturating_sub(hours.hours())
-            .unwrap_or(Timestamp::MIN)
+        hours_before(self.world.now(), i64::from(ago.get_days()) * 24)
     }
+}
+
+fn hours_before(now: Timestamp, hours: i64) -> Timestamp {
+    now.saturating_sub(hours.hours()).unwrap_or(Timestamp::MIN)
 }
 
 /// Every other letter.

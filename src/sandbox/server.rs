@@ -186,6 +186,10 @@ impl<E: Emulator> Shell<E> {
             query: request.query.clone(),
             route: route.name,
             is_write: route.access == Access::Write,
+            token: request
+                .header("authorization")
+                .and_then(|value| value.strip_prefix("Bearer "))
+                .map(str::to_owned),
             body: request.json().unwrap_or(Value::Null),
             status: None,
             fault: None,
@@ -243,6 +247,7 @@ impl<E: Emulator> Shell<E> {
                 Reply::empty(204)
             }
             Some(Kind::ShortAnswer) => self.emulator.shorten(act()),
+            Some(Kind::NoRequestIds) => without_request_ids(act()),
             Some(Kind::BulkRejected {
                 others_applied,
                 bad_index,
@@ -260,6 +265,24 @@ fn cut_in_half(mut reply: Reply) -> Reply {
         half -= 1;
     }
     reply.body.truncate(half);
+    reply
+}
+
+fn without_request_ids(mut reply: Reply) -> Reply {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.remove("request_id");
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    if let Ok(mut body) = serde_json::from_str(&reply.body) {
+        strip(&mut body);
+        reply.body = body.to_string();
+    }
     reply
 }
 

@@ -1,6 +1,9 @@
 //! The few filters that we use, by the letter of PostgREST's grammar; any other is refused.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::table::{BadValue, Comparable, Row, type_of};
 
@@ -19,6 +22,7 @@ pub(super) enum Test {
     Eq(Comparable),
     Gt(Comparable),
     Gte(Comparable),
+    Lt(Comparable),
     In(Vec<Comparable>),
     IsNull,
 }
@@ -58,6 +62,31 @@ impl Filter {
         }
     }
 
+    /// The only rows that can match, where the filter names them.
+    pub(super) fn ids(&self) -> Option<BTreeSet<Uuid>> {
+        let Self::Compare {
+            column,
+            is_negated: false,
+            test,
+        } = self
+        else {
+            return None;
+        };
+        let ids = match test {
+            Test::Eq(id) => std::slice::from_ref(id),
+            Test::In(ids) => ids.as_slice(),
+            Test::Gt(_) | Test::Gte(_) | Test::Lt(_) | Test::IsNull => return None,
+        };
+        let of = |id: &Comparable| match id {
+            Comparable::Uuid(id) => Some(*id),
+            _ => None,
+        };
+        ids.iter()
+            .map(of)
+            .collect::<Option<_>>()
+            .filter(|_| column == "id")
+    }
+
     pub(super) fn matches(&self, row: &Row) -> bool {
         match self {
             Self::Or(parts) => parts.iter().any(|part| part.matches(row)),
@@ -76,6 +105,7 @@ impl Filter {
                     (Test::Eq(wanted), Some(value)) => value == wanted,
                     (Test::Gt(bound), Some(value)) => value > bound,
                     (Test::Gte(bound), Some(value)) => value >= bound,
+                    (Test::Lt(bound), Some(value)) => value < bound,
                     (Test::In(wanted), Some(value)) => wanted.contains(value),
                 };
                 holds != *is_negated
@@ -98,6 +128,7 @@ fn parse_condition(column: &str, condition: &str) -> Result<Filter, FilterError>
         "eq" => Test::Eq(value(operand)?),
         "gt" => Test::Gt(value(operand)?),
         "gte" => Test::Gte(value(operand)?),
+        "lt" => Test::Lt(value(operand)?),
         "is" if operand == "null" => Test::IsNull,
         "in" => {
             let list = operand

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::domain::TestClock;
+use crate::domain::{TestClock, WebhookSecret};
 
 use super::*;
 
@@ -241,6 +241,8 @@ async fn what_is_wrong_with_a_read_has_postgrests_codes() {
         let seen = http.send("GET", query, "", "").await;
         assert_eq!(seen.error(), (status, code.to_owned()), "{query}");
     }
+    http.postgrest
+        .quirks(|quirks| quirks.lease = LeaseFunction::Missing);
     let seen = http.send("POST", "rpc/tripwire_sync_lease", "", "{}").await;
     assert_eq!(seen.error(), (404, "PGRST202".to_owned()));
     assert_eq!(
@@ -383,21 +385,24 @@ async fn what_is_wrong_with_a_write_back_changes_nothing() {
 #[tokio::test]
 async fn a_lease_is_held_by_one_until_it_ends_or_is_given_back() {
     let http = Http::start();
-    http.postgrest
-        .quirks(|quirks| quirks.lease = LeaseFunction::Present);
     let take = async |holder: &str, seconds: u32| {
         let body = json!({"holder": holder, "seconds": seconds}).to_string();
         http.send("POST", "rpc/tripwire_sync_lease", "", &body)
             .await
             .body
     };
+    assert_eq!(take("a", 0).await, "false");
     assert_eq!(take("a", 60).await, "true");
     assert_eq!(take("b", 60).await, "false");
+    assert_eq!(take("b", 0).await, "false");
     assert_eq!(take("a", 60).await, "true");
     http.clock.advance(Duration::from_mins(1));
     assert_eq!(take("b", 60).await, "true");
     assert_eq!(take("b", 0).await, "true");
     assert_eq!(take("a", 60).await, "true");
+    http.postgrest
+        .quirks(|quirks| quirks.lease = LeaseFunction::Denied);
+    assert!(take("a", 60).await.contains("42501"));
     http.postgrest.stop().await;
 }
 
@@ -428,5 +433,81 @@ async fn an_insert_posts_a_delivery_once() {
         "id and created_at only"
     );
     receiver.stop().await;
+    http.postgrest.stop().await;
+}
+
+#[tokio::test]
+async fn the_doctor_tells_what_the_sandbox_is_and_does() {
+    let http = Http::start();
+    let told = async || {
+        let seen = http
+            .send("POST", "rpc/tripwire_sync_doctor", "", "{}")
+            .await;
+        seen.json()
+    };
+    let healthy = told().await;
+    assert_eq!(healthy["now"], "2026-11-22T10:00:00.500000+00:00");
+    assert_eq!(healthy["caller"]["name"], "service_role");
+    assert_eq!(healthy["caller"]["bypasses_rls"], true);
+    assert_eq!(healthy["vault"]["url"], Value::Null);
+    assert_eq!(healthy["lease"], Value::Null);
+
+    let lease = json!({ "holder": "a", "seconds": 60 }).to_string();
+    http.postgrest.quirks(|quirks| {
+        quirks.lease = LeaseFunction::Present;
+        quirks.policies = Policies::NoUpdate;
+        quirks.absent_columns = vec!["price".to_owned()];
+        quirks.unreadable_columns = vec!["phone".to_owned()];
+        quirks.behind.unwritable_columns = vec!["amocrm_contact_id".to_owned()];
+    });
+    http.send("POST", "rpc/tripwire_sync_lease", "", &lease)
+        .await;
+    http.postgrest.on_insert(WebhookTarget {
+        url: "https://sync.example.org:8443/webhooks/supabase".to_owned(),
+        secret: "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE= whsec_short".into(),
+    });
+    let told = told().await;
+    let has = |list: &Value, column: &str| {
+        let list = list.as_array().unwrap();
+        list.iter().any(|it| it == column)
+    };
+    assert!(!has(&told["columns"], "price") && has(&told["columns"], "phone"));
+    let caller = &told["caller"];
+    assert!(!has(&caller["may_select"], "phone") && has(&caller["may_select"], "email"));
+    assert!(!has(&caller["may_update"], "amocrm_contact_id"));
+    assert_eq!(
+        (
+            &caller["select_policy"],
+            &caller["update_policy"],
+            &told["rls"]
+        ),
+        (&json!(true), &json!(false), &json!(true))
+    );
+    assert_eq!(caller["bypasses_rls"], false);
+    assert_eq!(
+        told["lease"],
+        json!({ "held_by": "a", "seconds_left": 60.0 })
+    );
+    assert_eq!(
+        told["vault"],
+        json!({ "url": "https://sync.example.org:8443", "url_path": "/webhooks/supabase",
+                "fingerprints": [WebhookSecret::parse("whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE=").unwrap().fingerprint()],
+                "unusable": 1, "error": null })
+    );
+    // What it tells is so.
+    http.insert(1, json!({ "email": "a@example.org" }));
+    let query = format!("tripwire_users?id=eq.{}&select=id", id(1));
+    let body = json!({ "amocrm_contact_id": "1" }).to_string();
+    assert_eq!(
+        http.send("PATCH", &query, "", &body).await.error(),
+        (403, "42501".to_owned())
+    );
+
+    http.postgrest
+        .quirks(|quirks| quirks.behind.has_doctor = false);
+    let seen = http
+        .send("POST", "rpc/tripwire_sync_doctor", "", "{}")
+        .await;
+    assert_eq!(seen.error(), (404, "PGRST202".to_owned()));
     http.postgrest.stop().await;
 }

@@ -11,7 +11,7 @@ use super::{
     table::{COLUMNS, Comparable, Row, compare, row_json, timestamptz, type_of},
 };
 
-const JSON: &str = "application/json; charset=utf-8";
+pub(super) const JSON: &str = "application/json; charset=utf-8";
 
 /// `Prefer`, read.
 #[derive(Debug, Default)]
@@ -74,6 +74,7 @@ impl State {
             "rows.read" | "rows.count" => self.read(request).unwrap_or_else(|refusal| refusal),
             "rows.update" => self.update(request, now).unwrap_or_else(|refusal| refusal),
             "rpc.lease" => self.take_lease(request, now),
+            "rpc.doctor" => self.tell(request, now),
             _ => self.unknown(request),
         }
     }
@@ -116,9 +117,12 @@ impl State {
 
         let mut found: Vec<&Row> = match self.quirks.policies {
             Policies::HideAll => Vec::new(),
-            Policies::Open | Policies::NoUpdate => self.table.rows.values().collect(),
+            Policies::Open | Policies::NoUpdate => self
+                .matching(&filters)
+                .into_iter()
+                .map(|(_, row)| row)
+                .collect(),
         };
-        found.retain(|row| filters.iter().all(|filter| filter.matches(row)));
         found.sort_by(|left, right| {
             order
                 .iter()
@@ -165,6 +169,23 @@ impl State {
         Ok(Reply::new(status, JSON, body).with("content-range", content_range))
     }
 
+    /// In the order of ids. Whoever names ids is not made to wait for the whole table.
+    fn matching(&self, filters: &[Filter]) -> Vec<(Uuid, &Row)> {
+        let rows = &self.table.rows;
+        let named = filters.iter().find_map(Filter::ids);
+        let candidates: Vec<(Uuid, &Row)> = match named {
+            Some(ids) => ids
+                .into_iter()
+                .filter_map(|id| Some((id, rows.get(&id)?)))
+                .collect(),
+            None => rows.iter().map(|(id, row)| (*id, row)).collect(),
+        };
+        candidates
+            .into_iter()
+            .filter(|(_, row)| filters.iter().all(|filter| filter.matches(row)))
+            .collect()
+    }
+
     fn update(&mut self, request: &Request, now: Timestamp) -> Result<Reply, Reply> {
         let preferences = Preferences::read(request, self.quirks.knows_max_affected);
         if let Some(refusal) = preferences.refusal() {
@@ -182,6 +203,9 @@ impl State {
                 );
                 return Err(error(400, "PGRST204", &message, None));
             };
+            if self.quirks.behind.unwritable_columns.contains(column) {
+                return Err(denied());
+            }
             let text = match value {
                 Value::Null => None,
                 Value::String(text) => Some(text.clone()),
@@ -213,11 +237,10 @@ impl State {
 
         let is_writable = self.quirks.policies == Policies::Open;
         let matching: Vec<Uuid> = self
-            .table
-            .rows
-            .iter()
-            .filter(|(_, row)| is_writable && filters.iter().all(|filter| filter.matches(row)))
-            .map(|(id, _)| *id)
+            .matching(&filters)
+            .into_iter()
+            .map(|(id, _)| id)
+            .filter(|_| is_writable)
             .collect();
         if preferences.is_strict
             && preferences
@@ -248,10 +271,12 @@ impl State {
             .with("preference-applied", preferences.applied.join(", ")))
     }
 
-    /// Granted or renewed = true; nobody holds it after `seconds`; 0 gives it back.
+    /// As the migration's: granted or renewed = true; nobody holds it after `seconds`; 0 gives back one's own.
     fn take_lease(&mut self, request: &Request, now: Timestamp) -> Reply {
-        if self.quirks.lease == LeaseFunction::Missing {
-            return function_missing("tripwire_sync_lease");
+        match self.quirks.lease {
+            LeaseFunction::Missing => return function_missing("tripwire_sync_lease"),
+            LeaseFunction::Denied => return denied(),
+            LeaseFunction::Present => {}
         }
         let body = request.json().unwrap_or_default();
         let (Some(holder), Some(seconds)) = (body["holder"].as_str(), body["seconds"].as_i64())
@@ -259,16 +284,18 @@ impl State {
             self.protocol_error("rpc/tripwire_sync_lease: wants holder and seconds".to_owned());
             return function_missing("tripwire_sync_lease");
         };
-        let is_free = self
+        let held_by = self
             .lease
             .as_ref()
-            .is_none_or(|(held_by, until)| held_by == holder || *until <= now);
-        if is_free {
+            .map(|(held_by, until)| (held_by.as_str(), *until));
+        let is_its_own = held_by.is_some_and(|(held_by, _)| held_by == holder);
+        let is_free = held_by.is_none_or(|(_, until)| until <= now);
+        let is_granted = is_its_own || (is_free && seconds > 0);
+        if is_granted {
             let until = now.saturating_add(jiff::SignedDuration::from_secs(seconds));
-            self.lease =
-                (seconds > 0).then(|| (holder.to_owned(), until.unwrap_or(Timestamp::MAX)));
+            self.lease = Some((holder.to_owned(), until.unwrap_or(Timestamp::MAX)));
         }
-        Reply::new(200, JSON, json!(is_free).to_string())
+        Reply::new(200, JSON, json!(is_granted).to_string())
     }
 
     pub(super) fn has(&self, column: &str) -> bool {
@@ -392,7 +419,7 @@ fn denied() -> Reply {
     )
 }
 
-fn function_missing(function: &str) -> Reply {
+pub(super) fn function_missing(function: &str) -> Reply {
     let message = format!("Could not find the function public.{function} in the schema cache");
     error(404, "PGRST202", &message, None)
 }

@@ -1,0 +1,155 @@
+//! What `tripwire_sync_doctor()` tells of this database, from what the sandbox itself is and does.
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::{
+    super::server::{Reply, Request},
+    Policies, State,
+    table::{COLUMNS, timestamptz},
+    verbs::{JSON, function_missing},
+};
+use crate::domain::WebhookSecret;
+
+/// The side of a database that no request for rows shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fault of its own, set up by a test"
+)]
+pub struct Behind {
+    /// `false` = the migration is not applied: 404 PGRST202.
+    pub has_doctor: bool,
+    pub has_trigger: bool,
+    pub trigger_is_enabled: bool,
+    pub trigger_is_insert_only: bool,
+    pub trigger_is_ours: bool,
+    pub dashboard_webhooks: Vec<String>,
+    pub pg_net: Option<String>,
+    pub queued: u64,
+    pub vault_url: Option<String>,
+    /// As one text, in which several are parted by spaces.
+    pub vault_secret: Option<String>,
+    /// SQLSTATE of reading Vault.
+    pub vault_error: Option<String>,
+    /// Columns without the right to write: 42501.
+    pub unwritable_columns: Vec<String>,
+    /// How many seconds the database's clock is ahead, as far as the doctor tells.
+    pub clock_ahead: i64,
+}
+
+impl Default for Behind {
+    /// The migration is applied and Vault is empty.
+    fn default() -> Self {
+        Self {
+            has_doctor: true,
+            has_trigger: true,
+            trigger_is_enabled: true,
+            trigger_is_insert_only: true,
+            trigger_is_ours: true,
+            dashboard_webhooks: Vec::new(),
+            pg_net: Some("0.20.4".to_owned()),
+            queued: 0,
+            vault_url: None,
+            vault_secret: None,
+            vault_error: None,
+            unwritable_columns: Vec::new(),
+            clock_ahead: 0,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn tell(&mut self, request: &Request, now: Timestamp) -> Reply {
+        let behind = &self.quirks.behind;
+        if !behind.has_doctor {
+            return function_missing("tripwire_sync_doctor");
+        }
+        let columns: Vec<&str> = COLUMNS
+            .iter()
+            .map(|(name, _)| *name)
+            .filter(|name| self.has(name))
+            .collect();
+        let except = |denied: &[String]| -> Vec<&str> {
+            let columns = columns.iter().copied();
+            columns
+                .filter(|column| !denied.iter().any(|it| it == column))
+                .collect()
+        };
+        let policies = self.quirks.policies;
+        let role = role_of(request);
+        let ahead = jiff::SignedDuration::from_secs(behind.clock_ahead);
+        let told = json!({
+            "now": timestamptz(now.saturating_add(ahead).unwrap_or(now)),
+            "columns": columns,
+            "rls": policies != Policies::Open,
+            "caller": {
+                "name": role,
+                "bypasses_rls": policies == Policies::Open && role == "service_role",
+                "may_select": except(&self.quirks.unreadable_columns),
+                "may_update": except(&behind.unwritable_columns),
+                "select_policy": policies != Policies::HideAll,
+                "update_policy": policies == Policies::Open,
+            },
+            "role": { "exists": true, "granted_to_authenticator": true },
+            "trigger": {
+                "present": behind.has_trigger,
+                "enabled": behind.has_trigger && behind.trigger_is_enabled,
+                "insert_only": behind.has_trigger && behind.trigger_is_insert_only,
+                "ours": behind.has_trigger && behind.trigger_is_ours,
+            },
+            "dashboard_webhooks": behind.dashboard_webhooks,
+            "pg_net": behind.pg_net,
+            "queued": behind.pg_net.as_ref().map(|_| behind.queued),
+            "vault": behind.vault(),
+            "lease": self.lease.as_ref().filter(|(_, until)| *until > now).map(|(holder, until)| {
+                json!({ "held_by": holder, "seconds_left": until.duration_since(now).as_secs_f64() })
+            }),
+        });
+        Reply::new(200, JSON, told.to_string())
+    }
+}
+
+impl Behind {
+    fn vault(&self) -> Value {
+        if let Some(error) = &self.vault_error {
+            let error = format!("SQLSTATE {error}");
+            return json!({ "url": null, "url_path": null, "fingerprints": [], "unusable": 0, "error": error });
+        }
+        let url = self.vault_url.as_ref().and_then(|url| Url::parse(url).ok());
+        let secrets: Vec<_> = self
+            .vault_secret
+            .iter()
+            .flat_map(|text| text.split([' ', ',', '\n']))
+            .filter(|secret| !secret.is_empty())
+            .map(WebhookSecret::parse)
+            .collect();
+        let usable: Vec<String> = secrets
+            .iter()
+            .flatten()
+            .map(WebhookSecret::fingerprint)
+            .collect();
+        json!({
+            "url": url.as_ref().map(|url| url.origin().ascii_serialization()),
+            "url_path": url.as_ref().map(Url::path),
+            "unusable": secrets.len() - usable.len(),
+            "fingerprints": usable,
+            "error": null,
+        })
+    }
+}
+
+/// Of the token that is sent, or that the gateway puts in place of an opaque key.
+fn role_of(request: &Request) -> String {
+    let claims = || -> Option<Value> {
+        let token = request.header("authorization")?.strip_prefix("Bearer ")?;
+        let claims = BASE64_URL_SAFE_NO_PAD
+            .decode(token.split('.').nth(1)?)
+            .ok()?;
+        serde_json::from_slice(&claims).ok()
+    };
+    let role = claims().and_then(|claims| claims["role"].as_str().map(str::to_owned));
+    role.unwrap_or_else(|| "service_role".to_owned())
+}
