@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    domain::{HaltCause, SyncState},
+    domain::{HaltCause, SyncState, TokenEnd},
     inbox::Stuck,
 };
 
@@ -28,12 +28,17 @@ const ALARMS_A_DAY: usize = 6;
 /// Of these, how many may be about entries: a flood of them must leave room to say that all has stopped.
 const ABOUT_ENTRIES_A_DAY: usize = 4;
 
+/// How many days before a token ends somebody is told, from the first time to the last.
+const ENDS_ANNOUNCED: [u32; 3] = [30, 7, 1];
+
 /// To whom, as whom, and how often.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub bot_token: SecretString,
     pub chat_id: String,
     pub base_url: Url,
+    /// What ends one day, and wants a person before.
+    pub tokens: Vec<TokenEnd>,
     pub pace: Pace,
 }
 
@@ -92,6 +97,7 @@ pub struct Seen {
     pub parked: Vec<Stuck>,
     /// Pending for longer than [`Pace::late_after`], the oldest first.
     pub late: Vec<Stuck>,
+    pub tokens: Vec<TokenEnd>,
 }
 
 /// What was said. Stored in the inbox, so that a restart repeats nothing.
@@ -104,6 +110,8 @@ pub struct Said {
     late_at: Option<Timestamp>,
     /// Everything parked until then was told.
     parked_until: Option<Timestamp>,
+    /// Which ends of tokens were announced.
+    tokens: Vec<SaidEnd>,
     /// Those raised within the last day.
     alarms: Vec<Alarm>,
 }
@@ -121,6 +129,20 @@ struct SaidHalt {
     at: Timestamp,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SaidEnd {
+    token: String,
+    expires_at: Timestamp,
+    /// So many days ahead.
+    days: u32,
+}
+
+impl SaidEnd {
+    fn is_of(&self, end: &TokenEnd) -> bool {
+        self.token == end.name && self.expires_at == end.expires_at
+    }
+}
+
 impl Said {
     /// From when on parked entries are news.
     #[must_use]
@@ -136,6 +158,7 @@ pub enum Kind {
     Parked,
     Late,
     Moving,
+    Expiring,
 }
 
 impl Kind {
@@ -148,13 +171,14 @@ impl Kind {
             Self::Parked => "parked",
             Self::Late => "late",
             Self::Moving => "moving",
+            Self::Expiring => "expiring",
         }
     }
 
     /// `None`: it ends what was announced.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
-            Self::Halted => false,
+            Self::Halted | Self::Expiring => false,
             Self::Parked | Self::Late => true,
             Self::Recovered | Self::Moving => return None,
         };
@@ -201,12 +225,13 @@ impl Alerts {
     /// What is to be said now. It is not said before [`Alerts::told`].
     pub fn look(&mut self, seen: &Seen) -> Option<Message> {
         self.follow(seen);
-        let news: [fn(&Self, &Seen) -> Option<Message>; 5] = [
+        let news: [fn(&Self, &Seen) -> Option<Message>; 6] = [
             Self::halted,
             Self::recovered,
             Self::parked,
             Self::late,
             Self::moving,
+            Self::expiring,
         ];
         news.iter()
             .filter_map(|news| news(self, seen))
@@ -220,11 +245,19 @@ impl Alerts {
     fn follow(&mut self, seen: &Seen) {
         match seen.state {
             SyncState::Starting => {}
-            SyncState::Working => {
+            // Nobody decided that it should rest: rows may be late, which is worth saying.
+            SyncState::Working
+            | SyncState::Standby {
+                held_by_another: false,
+            } => {
                 self.working_since.get_or_insert(seen.now);
                 self.free_since.get_or_insert(seen.now);
             }
-            SyncState::Holding | SyncState::Paused { .. } | SyncState::Standby => {
+            SyncState::Holding
+            | SyncState::Paused { .. }
+            | SyncState::Standby {
+                held_by_another: true,
+            } => {
                 self.working_since = None;
                 self.free_since.get_or_insert(seen.now);
             }
@@ -256,6 +289,34 @@ impl Alerts {
             text: words::halted(cause, since, before.is_some()),
             then: Said {
                 halt: Some(halt),
+                ..self.said.clone()
+            },
+        })
+    }
+
+    /// Of a token that has ended, the halt tells.
+    fn expiring(&self, seen: &Seen) -> Option<Message> {
+        let is_said = |end: &TokenEnd, days| {
+            let mut said = self.said.tokens.iter().filter(|said| said.is_of(end));
+            said.any(|said| said.days <= days)
+        };
+        let (end, days) = seen.tokens.iter().find_map(|end| {
+            let days = days_ahead(end.left(seen.now))?;
+            (!is_said(end, days)).then_some((end, days))
+        })?;
+        // What was replaced meanwhile is nobody's concern any more.
+        let mut tokens = self.said.tokens.clone();
+        tokens.retain(|said| !said.is_of(end) && seen.tokens.iter().any(|end| said.is_of(end)));
+        tokens.push(SaidEnd {
+            token: end.name.to_owned(),
+            expires_at: end.expires_at,
+            days,
+        });
+        Some(Message {
+            kind: Kind::Expiring,
+            text: words::expiring(*end, seen.now),
+            then: Said {
+                tokens,
                 ..self.said.clone()
             },
         })
@@ -363,6 +424,15 @@ impl Alerts {
             .max(first_of(&of_entries, ABOUT_ENTRIES_A_DAY).filter(|_| about_entries))?;
         Some(first.saturating_add(self.pace.day).unwrap_or(first))
     }
+}
+
+/// With so little left, which announcement is due; nothing is said of what has ended.
+fn days_ahead(left: Duration) -> Option<u32> {
+    const DAY: Duration = Duration::from_hours(24);
+    if left.is_zero() {
+        return None;
+    }
+    ENDS_ANNOUNCED.into_iter().rfind(|days| left < DAY * *days)
 }
 
 fn has_passed(pause: Duration, since: Timestamp, now: Timestamp) -> bool {

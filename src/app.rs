@@ -13,12 +13,19 @@ use crate::{
     alerts,
     amocrm::{self, AmoCrm, Target},
     config::{AmocrmConfig, AmocrmToken, Config},
-    domain::{SharedClock, SyncState, SyncStatus},
+    domain::{SharedClock, SyncState, SyncStatus, TokenEnd},
     http::{self, HttpState, MetricsPage, Verifier},
     inbox::{Inbox, InboxError, Role},
     supabase::{self, Supabase},
-    sync::{self, Engine, MissingContact, Parts, decide::Rules, schedule::Tempo, triage::RowRules},
+    sync::{
+        self, Engine, MissingContact, Parts, decide::Rules, lease::Lease, schedule::Tempo,
+        triage::RowRules,
+    },
 };
+
+pub use worker::Worker;
+
+mod worker;
 
 /// Enough for a burst of `pg_net`, on the smallest machine.
 const HTTP_WORKERS: usize = 2;
@@ -93,6 +100,7 @@ impl Settings {
                     reuse_closed: send.reuse_closed,
                     missing_contact,
                     batch_size: send.batch_size,
+                    contact_scan: send.contact_scan,
                     hold: false,
                 };
                 (
@@ -123,7 +131,9 @@ impl Settings {
             missing_contact: engine.missing_contact,
             note,
             batch_size: engine.batch_size,
+            contact_scan: engine.contact_scan,
             sweep_every: config.reconcile_interval,
+            sweep_after_another: true,
             hold: engine.hold,
             amocrm_fingerprint: (!engine.hold).then(|| amocrm_fingerprint(&amocrm, engine.target)),
             supabase_fingerprint: supabase_fingerprint(&supabase),
@@ -148,10 +158,29 @@ impl Settings {
                 bot_token: telegram.bot_token.clone(),
                 chat_id: telegram.chat_id.clone(),
                 base_url: telegram.base_url.clone(),
+                tokens: token_ends(config),
                 pace: alerts::Pace::scaled(time_scale(config)),
             }),
         }
     }
+}
+
+/// The tokens that we are set to work with and that end one day.
+#[must_use]
+pub fn token_ends(config: &Config) -> Vec<TokenEnd> {
+    let supabase = &config.supabase;
+    let mut tokens = vec![match &supabase.jwt {
+        Some(jwt) => ("SUPABASE_JWT", jwt),
+        None => ("SUPABASE_KEY", &supabase.key),
+    }];
+    if let AmocrmConfig::Send(send) = &config.amocrm {
+        let AmocrmToken::LongLived(token) = &send.token;
+        tokens.push(("AMOCRM_ACCESS_TOKEN", token));
+    }
+    tokens
+        .into_iter()
+        .filter_map(|(name, token)| TokenEnd::read(name, token.expose_secret()))
+        .collect()
 }
 
 struct EngineChoices {
@@ -159,6 +188,7 @@ struct EngineChoices {
     reuse_closed: Duration,
     missing_contact: MissingContact,
     batch_size: usize,
+    contact_scan: bool,
     hold: bool,
 }
 
@@ -173,6 +203,7 @@ impl EngineChoices {
             reuse_closed: Duration::ZERO,
             missing_contact: MissingContact::Wait,
             batch_size: 1,
+            contact_scan: false,
             hold: true,
         }
     }
@@ -235,6 +266,56 @@ fn supabase_fingerprint(supabase: &supabase::Settings) -> String {
     )
 }
 
+/// The engine with what belongs to it, before it works.
+#[derive(Debug)]
+struct Works {
+    engine: Engine,
+    amocrm: AmoCrm,
+    status: SyncStatus,
+    settled: watch::Receiver<u64>,
+    stop: CancellationToken,
+}
+
+impl Works {
+    fn new(
+        amocrm: amocrm::Settings,
+        supabase: supabase::Settings,
+        settings: sync::Settings,
+        tempo: &Tempo,
+        inbox: &Inbox,
+        clock: &SharedClock,
+    ) -> Result<Self, StartError> {
+        let lease = Lease::new(tempo, clock.clone());
+        let permit = Arc::new(lease.clone());
+        let amocrm =
+            AmoCrm::permitted(amocrm, clock.clone(), permit).map_err(StartError::Client)?;
+        let supabase = Supabase::new(supabase, clock.clone()).map_err(StartError::Client)?;
+        let stop = CancellationToken::new();
+        let (state, status) = watch::channel(SyncState::Starting);
+        let (settled, count) = watch::channel(0);
+        let engine = Engine::new(Parts {
+            inbox: inbox.clone(),
+            amocrm: amocrm.clone(),
+            supabase,
+            clock: clock.clone(),
+            settings,
+            tempo: *tempo,
+            jitter: Arc::new(|| rand::rng().random_range(0.0..1.0)),
+            lease,
+            stop: stop.clone(),
+            state,
+            settled,
+        });
+        Ok(Self {
+            engine,
+            amocrm,
+            status,
+            settled: count,
+            stop,
+        })
+    }
+}
+
 /// The running service.
 #[derive(Debug)]
 pub struct App {
@@ -295,27 +376,24 @@ impl App {
         if let Some(at) = settings.die_at {
             inbox.die_at(at);
         }
-        let amocrm = AmoCrm::new(settings.amocrm, clock.clone()).map_err(StartError::Client)?;
-        let supabase =
-            Supabase::new(settings.supabase, clock.clone()).map_err(StartError::Client)?;
+        let works = Works::new(
+            settings.amocrm,
+            settings.supabase,
+            settings.sync,
+            &settings.tempo,
+            &inbox,
+            &clock,
+        )?;
         let (listener, address) = listen(settings.bind_addr)?;
         let (metrics_listener, metrics_address) = listen(settings.metrics_addr)?;
 
-        let stop = CancellationToken::new();
-        let (state, status) = watch::channel(SyncState::Starting);
-        let (settled, count) = watch::channel(0);
-        let engine = Engine::new(Parts {
-            inbox: inbox.clone(),
-            amocrm: amocrm.clone(),
-            supabase,
-            clock: clock.clone(),
-            settings: settings.sync,
-            tempo: settings.tempo,
-            jitter: Arc::new(|| rand::rng().random_range(0.0..1.0)),
-            stop: stop.clone(),
-            state,
+        let Works {
+            engine,
+            amocrm,
+            status,
             settled,
-        });
+            stop,
+        } = works;
         let watch = settings
             .telegram
             .map(|alerts| {
@@ -346,7 +424,7 @@ impl App {
             inbox,
             amocrm,
             status,
-            settled: count,
+            settled,
             stop,
             engine: tokio::spawn(engine.work()),
             alerts: watch.map(|watch| tokio::spawn(watch.work())),

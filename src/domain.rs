@@ -9,11 +9,13 @@ use uuid::Uuid;
 mod chain;
 mod note_template;
 mod sync_state;
+mod token;
 mod webhook_secret;
 
 pub(crate) use chain::Chain;
 pub use note_template::{NoteTemplate, UnknownPlaceholder};
 pub use sync_state::{SyncState, SyncStatus};
+pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
 
 /// Primary key of a row in `public.tripwire_users`.

@@ -15,13 +15,20 @@ use self::{
 };
 use crate::domain::{ContactId, DealId, Disposition, HaltCause, RowId, SharedClock};
 
+pub use self::query::Period;
+
 mod bridge;
+mod doctor;
+mod lease;
 mod query;
 mod transport;
 mod wire;
 
 #[cfg(test)]
 mod tests;
+
+pub use self::doctor::{Caller, Doctor, Examined, Lease, Role, Trigger, Vault};
+pub use self::lease::LeaseAnswer;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -240,14 +247,14 @@ impl Supabase {
         Ok(wire::count(&answer.body)? > 0)
     }
 
-    /// Ids of rows to sync (created since, or without a time; no deal id; status not blocked or inactive), in id order.
+    /// Ids of rows to sync (of this period; no deal id; status not blocked or inactive), in id order.
     /// An empty page is the end; a short one is not.
     pub async fn unsynced(
         &self,
-        since: Timestamp,
+        period: Period,
         after: Option<RowId>,
     ) -> Result<Vec<RowId>, SupabaseError> {
-        self.with_unsynced(since, |unsynced| {
+        self.with_unsynced(period, |unsynced| {
             Box::pin(async move {
                 let transport = &self.shared.transport;
                 let query = unsynced.page(&self.shared.api, after);
@@ -259,8 +266,8 @@ impl Supabase {
     }
 
     /// How many rows `unsynced` would walk over.
-    pub async fn count_unsynced(&self, since: Timestamp) -> Result<u64, SupabaseError> {
-        self.with_unsynced(since, |unsynced| {
+    pub async fn count_unsynced(&self, period: Period) -> Result<u64, SupabaseError> {
+        self.with_unsynced(period, |unsynced| {
             Box::pin(async move {
                 let transport = &self.shared.transport;
                 let query = unsynced.count(&self.shared.api);
@@ -336,7 +343,7 @@ impl Supabase {
 
     async fn with_unsynced<'a, T: Send + 'a>(
         &'a self,
-        since: Timestamp,
+        period: Period,
         ask: impl Fn(Unsynced) -> Asked<'a, T> + Send + Sync,
     ) -> Result<T, SupabaseError> {
         let by_status = self.columns().await?.present.contains(&STATUS);
@@ -344,7 +351,7 @@ impl Supabase {
         let ask = |by_status| {
             self.with_columns(move |columns| {
                 ask(Unsynced {
-                    since,
+                    period,
                     by_status: by_status && columns.present.contains(&STATUS),
                 })
             })

@@ -7,39 +7,57 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
+mod batches;
 mod closing;
 mod deals;
 pub mod decide;
+mod directory;
 mod duties;
 mod engine;
 mod failure;
 mod fate;
 pub mod gate;
 mod intents;
+pub mod lease;
 pub mod note;
 mod people;
 mod report;
+mod rows;
 mod run;
+pub mod scan;
 pub mod schedule;
+mod slice;
 mod sweep;
 pub mod triage;
 mod waiting;
+mod work;
 mod writes;
 
 pub(crate) use self::failure::Chain;
 use self::{
+    batches::BatchSize,
+    closing::PARALLEL_WRITE_BACKS,
     decide::{Rules, target_problem},
+    directory::Directory,
     failure::Failure,
     fate::InFlight,
     gate::Gate,
+    lease::Lease,
     people::Holds,
+    run::ASKING_SLICES,
     schedule::Tempo,
     triage::RowRules,
 };
-pub use self::{engine::Engine, sweep::Swept};
+pub use self::{
+    engine::Engine,
+    sweep::{Swept, Walk},
+};
 use crate::{
     amocrm::{AmoCrm, Pipeline},
     domain::{HaltCause, KeyedHash, NoteTemplate, SharedClock, SyncState},
@@ -62,8 +80,12 @@ pub struct Settings {
     pub note: NoteTemplate,
     /// Items in one bulk write.
     pub batch_size: usize,
+    /// Whether the account's list of contacts may be read.
+    pub contact_scan: bool,
     /// `None` = no sweeps.
     pub sweep_every: Option<Duration>,
+    /// Look for rows once another service has had the lease: also where sweeps are off.
+    pub sweep_after_another: bool,
     /// Accept and store, send nothing.
     pub hold: bool,
     /// Each changes with any setting that a halt over this neighbour may be about. Only ever hashed.
@@ -85,8 +107,14 @@ pub(crate) struct Context {
     tempo: Tempo,
     jitter: Jitter,
     gate: Gate,
+    lease: Lease,
     holds: Holds,
     in_flight: InFlight,
+    directory: tokio::sync::Mutex<Option<Directory>>,
+    /// Of slices of many rows, to ask amoCRM.
+    turns: Arc<Semaphore>,
+    write_backs: Arc<Semaphore>,
+    batch_size: BatchSize,
     settled: watch::Sender<u64>,
     pipelines: Mutex<Option<(Instant, Pipeline)>>,
 }
@@ -108,6 +136,8 @@ pub struct Parts {
     pub settings: Settings,
     pub tempo: Tempo,
     pub jitter: Jitter,
+    /// The permit of `amocrm`.
+    pub lease: Lease,
     pub stop: CancellationToken,
     pub state: watch::Sender<SyncState>,
     /// Counts settled attempts, for whoever watches.
@@ -132,6 +162,7 @@ impl Context {
             settings,
             tempo,
             jitter,
+            lease,
             stop,
             state,
             settled,
@@ -141,9 +172,11 @@ impl Context {
             clock.clone(),
             tempo,
             settings.hold,
+            lease.clone(),
             stop,
             state,
         );
+        let batch_size = BatchSize::new(settings.batch_size);
         Self {
             inbox,
             amocrm,
@@ -153,8 +186,13 @@ impl Context {
             tempo,
             jitter,
             gate,
+            lease,
             holds: Holds::default(),
             in_flight: InFlight::default(),
+            directory: tokio::sync::Mutex::default(),
+            turns: Arc::new(Semaphore::new(ASKING_SLICES)),
+            write_backs: Arc::new(Semaphore::new(PARALLEL_WRITE_BACKS)),
+            batch_size,
             settled,
             pipelines: Mutex::default(),
         }

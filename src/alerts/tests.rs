@@ -16,6 +16,7 @@ struct Scene {
     state: SyncState,
     parked: Vec<Stuck>,
     late: Vec<Stuck>,
+    tokens: Vec<TokenEnd>,
     rows: u128,
 }
 
@@ -27,6 +28,7 @@ impl Scene {
             state: SyncState::Working,
             parked: Vec::new(),
             late: Vec::new(),
+            tokens: Vec::new(),
             rows: 0,
         }
     }
@@ -63,6 +65,7 @@ impl Scene {
             state: self.state,
             parked: news.cloned().collect(),
             late: self.late.clone(),
+            tokens: self.tokens.clone(),
         }
     }
 
@@ -215,7 +218,9 @@ fn nobody_is_told_of_what_a_person_did() {
     for state in [
         SyncState::Paused { since },
         SyncState::Holding,
-        SyncState::Standby,
+        SyncState::Standby {
+            held_by_another: true,
+        },
     ] {
         scene.state = state;
         assert_eq!(scene.look_after(24 * HOUR), [], "{state:?}");
@@ -338,4 +343,39 @@ fn the_sixth_halt_of_a_day_is_the_last_but_its_end_is_told() {
     assert_eq!(kinds(&said), [Kind::Halted, Kind::Recovered].repeat(6));
     assert!(said[10].text.contains("не раньше"), "{}", said[10].text);
     assert!(!said[8].text.contains("не раньше"), "{}", said[8].text);
+}
+
+#[test]
+fn the_end_of_a_token_is_told_three_times_and_never_twice() {
+    const DAY: Duration = Duration::from_hours(24);
+    let mut scene = Scene::new();
+    scene.tokens = vec![TokenEnd {
+        name: "SUPABASE_JWT",
+        expires_at: scene.now.checked_add(40 * DAY + HOUR).unwrap(),
+    }];
+    let mut told = Vec::new();
+    for day in 0..45_u64 {
+        if day % 3 == 0 {
+            scene.restart();
+        }
+        for message in scene.look() {
+            assert_eq!(message.kind, Kind::Expiring);
+            assert!(
+                message.text.contains("tripwire-sync jwt"),
+                "{}",
+                message.text
+            );
+            told.push(day);
+        }
+        scene.now = scene.now.checked_add(DAY).unwrap();
+    }
+    // The first look with less than 30 days, 7 days and one day left; nothing once it has ended.
+    assert_eq!(told, [11, 34, 40]);
+
+    // Another token is another matter, and what was said of the old one is forgotten.
+    scene.tokens[0].expires_at = scene.now.checked_add(20 * DAY).unwrap();
+    assert!(only(scene.look()).text.contains("осталось дней: 20"));
+    assert_eq!(scene.alerts.said().tokens.len(), 1);
+    scene.restart();
+    assert_eq!(scene.look(), []);
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
 use crate::{
-    domain::{Chain, SharedClock, SyncStatus},
+    domain::{Chain, SharedClock, SyncStatus, TokenEnd},
     inbox::{Inbox, InboxError},
 };
 
@@ -27,6 +27,7 @@ pub struct Watch {
     status: SyncStatus,
     clock: SharedClock,
     telegram: Telegram,
+    tokens: Vec<TokenEnd>,
     pace: Pace,
     stop: CancellationToken,
 }
@@ -49,6 +50,7 @@ impl Watch {
     ) -> Result<Self, reqwest::Error> {
         Ok(Self {
             telegram: Telegram::new(settings)?,
+            tokens: settings.tokens.clone(),
             pace: settings.pace,
             inbox,
             status,
@@ -119,6 +121,7 @@ impl Watch {
             state,
             parked: self.inbox.parked_after(said.parked_until()).await?,
             late: self.inbox.pending_since(late_since, LATE_LISTED).await?,
+            tokens: self.tokens.clone(),
         })
     }
 

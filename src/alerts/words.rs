@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt::Write as _, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
-    domain::{HaltCause, SyncState},
+    domain::{HaltCause, SyncState, TokenEnd},
     inbox::Stuck,
 };
 
@@ -60,6 +60,22 @@ pub(super) fn late(entries: &[&Stuck], after: Duration) -> String {
 
 pub(super) fn moving() -> String {
     "✅ tripwire-sync: записей, которые долго не проходят, больше нет".to_owned()
+}
+
+pub(super) fn expiring(end: TokenEnd, now: Timestamp) -> String {
+    let how = match end.name {
+        "SUPABASE_JWT" => "tripwire-sync jwt (docs/supabase.md, шаг 4)",
+        "AMOCRM_ACCESS_TOKEN" => "amoCRM, настройки интеграции, долгосрочный токен",
+        _ => "панель Supabase, Project Settings, API Keys",
+    };
+    let days = end.left(now).as_secs() / (24 * 3600);
+    format!(
+        "⏳ tripwire-sync: {} действует до {}, осталось дней: {days}\n\n\
+         Создать новый: {how}. Затем заменить его в .env и перезапустить сервис. \
+         Без этого отправка остановится; ученики будут приниматься и ждать.",
+        end.name,
+        time(end.expires_at),
+    )
 }
 
 pub(super) fn held_back(room_at: Timestamp) -> String {

@@ -25,8 +25,11 @@ pub enum SyncState {
         /// `None` = never tried again by itself.
         next_probe: Option<Timestamp>,
     },
-    /// Another process holds the lease and syncs.
-    Standby,
+    /// The lease is not ours: nothing is sent.
+    Standby {
+        /// Another service syncs; else ours could not be renewed.
+        held_by_another: bool,
+    },
 }
 
 pub type SyncStatus = watch::Receiver<SyncState>;
@@ -46,7 +49,7 @@ impl SyncState {
             Self::Holding => "holding",
             Self::Paused { .. } => "paused",
             Self::Halted { .. } => "halted",
-            Self::Standby => "standby",
+            Self::Standby { .. } => "standby",
         }
     }
 
@@ -54,7 +57,17 @@ impl SyncState {
     #[must_use]
     pub fn hint(self) -> Option<&'static str> {
         match self {
-            Self::Starting | Self::Working | Self::Standby => None,
+            Self::Starting | Self::Working => None,
+            Self::Standby {
+                held_by_another: true,
+            } => Some(
+                "Синхронизирует другой сервис: этот принимает записи и продолжит сам, если тот остановится",
+            ),
+            Self::Standby {
+                held_by_another: false,
+            } => Some(
+                "Supabase не подтверждает право на отправку (tripwire_sync_lease): она возобновится сама, когда он ответит",
+            ),
             Self::Holding => Some(
                 "Отправка выключена настройкой AMOCRM_ENABLED=false: записи копятся и уйдут после включения",
             ),
@@ -137,7 +150,9 @@ mod tests {
                 since,
                 next_probe: Some(since),
             },
-            SyncState::Standby,
+            SyncState::Standby {
+                held_by_another: true,
+            },
         ] {
             let json = serde_json::to_value(state).unwrap();
             assert_eq!(json["state"], state.as_str());

@@ -1,7 +1,14 @@
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use secrecy::{ExposeSecret, SecretSlice};
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use sha2::Sha256;
+
+/// No event can be this text: what is signed of an event has dots in it.
+const FINGERPRINTED: &[u8] = b"tripwire-sync doctor";
+/// Hex digits of a fingerprint.
+const FINGERPRINT_LENGTH: usize = 16;
 
 /// The key that signs a delivery, written `whsec_<base64>`.
 #[derive(Clone)]
@@ -35,6 +42,31 @@ impl WebhookSecret {
     #[must_use]
     pub fn key(&self) -> &[u8] {
         self.0.expose_secret()
+    }
+
+    /// As it was parsed.
+    #[must_use]
+    pub fn to_text(&self) -> SecretString {
+        format!("whsec_{}", BASE64_STANDARD.encode(self.key())).into()
+    }
+
+    /// By which two places can tell that they hold the same secret, and neither shows it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        // A key of any length will do, so this does not fail.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key()) else {
+            return String::new();
+        };
+        mac.update(FINGERPRINTED);
+        let hex = mac.finalize().into_bytes().iter().fold(
+            String::with_capacity(2 * FINGERPRINT_LENGTH),
+            |mut hex, byte| {
+                // Writing to a string does not fail.
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            },
+        );
+        hex[..FINGERPRINT_LENGTH].to_owned()
     }
 }
 
@@ -71,6 +103,16 @@ mod tests {
         assert_eq!(no_prefix, WebhookSecretError::NoPrefix);
         assert_eq!(not_base64, WebhookSecretError::NotBase64);
         assert!(!format!("{no_prefix} {not_base64}").contains("c2V"));
+    }
+
+    #[test]
+    fn a_secret_is_written_as_it_was_read_and_known_by_its_fingerprint() {
+        let text = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE=";
+        let secret = WebhookSecret::parse(text).unwrap();
+        assert_eq!(secret.to_text().expose_secret(), text);
+        // printf 'tripwire-sync doctor' | openssl dgst -sha256 -hmac tripwire-test-key-0001-0001-0001
+        assert_eq!(secret.fingerprint(), "9b93e250f14f3507");
+        assert_ne!(secret.fingerprint(), parsed(32).unwrap().fingerprint());
     }
 
     #[test]

@@ -22,10 +22,49 @@ pub(super) fn rows(api: &Postgrest, columns: &[&str], ids: &[RowId]) -> Builder 
         .in_("id", ids.iter().map(ToString::to_string))
 }
 
+/// Which rows by the time of their creation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period {
+    pub since: Option<Timestamp>,
+    /// Those of this very time are out.
+    pub until: Option<Timestamp>,
+    /// Rows without a time too.
+    pub with_undated: bool,
+}
+
+impl Period {
+    /// From then on; a row without a time counts as new.
+    #[must_use]
+    pub fn since(since: Timestamp) -> Self {
+        Self {
+            since: Some(since),
+            until: None,
+            with_undated: true,
+        }
+    }
+
+    /// Conditions that must all hold, each in the parentheses of an `or`.
+    fn conditions(self) -> Vec<String> {
+        let bounds = [("gte", self.since), ("lt", self.until)];
+        let bounds = bounds
+            .into_iter()
+            .filter_map(|(operator, at)| Some(format!("created_at.{operator}.{}", at?)));
+        if self.with_undated {
+            bounds
+                .map(|bound| format!("{bound},created_at.is.null"))
+                .collect()
+        } else {
+            bounds
+                .chain(["created_at.not.is.null".to_owned()])
+                .collect()
+        }
+    }
+}
+
 /// Which of the unsynced rows: those with a status of theirs are left out only where there is such a column.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unsynced {
-    pub(super) since: Timestamp,
+    pub(super) period: Period,
     pub(super) by_status: bool,
 }
 
@@ -44,14 +83,11 @@ impl Unsynced {
         self.filtered(api).exact_count()
     }
 
-    /// Two `or` parameters are both asked for.
+    /// All of several `or` parameters must hold.
     fn filtered(self, api: &Postgrest) -> Builder {
-        let since = self.since;
-        let builder = api
-            .from(TABLE)
-            .select("id")
-            .is(DEAL, "null")
-            .or(format!("created_at.gte.{since},created_at.is.null"));
+        let unsynced = api.from(TABLE).select("id").is(DEAL, "null");
+        let conditions = self.period.conditions().into_iter();
+        let builder = conditions.fold(unsynced, Builder::or);
         if self.by_status {
             builder.or("status.is.null,status.not.in.(blocked,inactive)")
         } else {

@@ -1,5 +1,7 @@
 mod columns;
+mod doctor;
 mod errors;
+mod lease;
 mod reads;
 mod request;
 mod write_back;

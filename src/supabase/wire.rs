@@ -59,6 +59,11 @@ pub(super) fn is_missing_column(error: &SupabaseError) -> bool {
     code(error).is_some_and(|code| matches!(code, "42703" | "PGRST204"))
 }
 
+/// Whether the answer says that a function is not there.
+pub(super) fn is_missing_function(error: &SupabaseError) -> bool {
+    code(error).is_some_and(|code| matches!(code, "PGRST202" | "42883"))
+}
+
 /// The text of some value is not of the column's type: `blocked` need not be a member of an enum.
 pub(super) fn is_bad_value(error: &SupabaseError) -> bool {
     code(error) == Some("22P02")

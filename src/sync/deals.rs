@@ -1,11 +1,14 @@
 //! Which deal: reading candidates, deciding, confirming a miss.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
-    decide::{Decision, Situation, decide, stage_is_unknown},
+    decide::{Decision, Situation, Why, decide, stage_is_unknown},
+    directory::Listed,
     failure::{Failure, Verdict},
-    run::{Members, Run, Work, distinct},
+    people::SEARCH_CUT_OFF,
+    slice::{Members, Slice, distinct},
+    work::Work,
 };
 use crate::{
     amocrm::Pipeline,
@@ -45,7 +48,7 @@ impl Work {
     }
 }
 
-impl Run {
+impl Slice {
     pub(super) async fn read_deals(&mut self, members: &[usize]) -> Result<(), InboxError> {
         let mine = self.beginning(members, |work| !work.candidates().is_empty());
         let wanted = mine
@@ -65,7 +68,7 @@ impl Run {
     async fn read_deals_of(&mut self, wanted: Vec<(usize, Vec<DealId>)>) -> Result<(), InboxError> {
         let asked_at = tokio::time::Instant::now();
         let ids = distinct(wanted.iter().flat_map(|(_, ids)| ids.iter().copied()));
-        let found = match self.ctx.amocrm.all_deals(&ids).await {
+        let found = match self.amocrm.all_deals(&ids).await {
             Ok(found) => found,
             Err(error) => {
                 let members: Members = wanted.iter().map(|(i, _)| *i).collect();
@@ -114,6 +117,7 @@ impl Run {
         });
         // A target that cannot be used is found before anything is chosen or made for it.
         self.pipeline(&mine).await?;
+        self.search_the_doubtful(&mine).await?;
         let mut to_create = Members::new();
         for &i in &mine {
             if self.works[i].in_run() && !self.choose(i) {
@@ -173,11 +177,58 @@ impl Run {
         }
     }
 
-    /// `false`: there is no deal to use.
-    fn choose(&mut self, i: usize) -> bool {
-        let now = self.now();
-        let fingerprint = self.works[i].fingerprint(&self.ctx);
-        let work = &mut self.works[i];
+    /// Of a list that was not read to its end, an open deal is good enough: whatever other contact the person has, no
+    /// rule prefers a closed deal, or a new one. A closed deal or none is not: the open one may be that other contact's.
+    async fn search_the_doubtful(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let is_doubtful = |&i: &usize| {
+            matches!(self.works[i].listed, Listed::Partly(_))
+                && !matches!(
+                    self.decision(i),
+                    Decision::Use {
+                        why: Why::Recorded | Why::Open,
+                        ..
+                    }
+                )
+        };
+        let doubtful: Members = self.in_run(members).filter(is_doubtful).collect();
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        let mut unread = Vec::new();
+        for (i, found) in self.search_all(&doubtful).await {
+            let found = match found {
+                Ok(found) if found.complete => found,
+                Ok(_) => {
+                    self.works[i].park(SEARCH_CUT_OFF);
+                    continue;
+                }
+                Err(error) => {
+                    self.fail(&[i], &Failure::from(error)).await?;
+                    continue;
+                }
+            };
+            let work = &mut self.works[i];
+            let read = work.candidates();
+            let mut contacts = std::mem::take(&mut work.contacts);
+            let listed: Vec<_> = contacts.iter().map(|contact| contact.id).collect();
+            let others = work.matching(found.hits).into_iter();
+            contacts.extend(others.filter(|other| !listed.contains(&other.id)));
+            work.contacts_read_at = None;
+            self.hold_contacts(i, contacts);
+            let mut new = self.works[i].candidates();
+            new.retain(|id| !read.contains(id));
+            unread.push((i, new));
+        }
+        self.leave_begun_contacts(&doubtful).await?;
+        unread.retain(|(i, new)| !new.is_empty() && self.works[*i].in_run());
+        if unread.is_empty() {
+            return Ok(());
+        }
+        self.read_deals_of(unread).await
+    }
+
+    fn decision(&self, i: usize) -> Decision {
+        let work = &self.works[i];
         let contacts: Vec<_> = work.contacts.iter().map(|contact| contact.id).collect();
         let situation = Situation {
             contacts: &contacts,
@@ -187,15 +238,22 @@ impl Run {
                 .row
                 .as_ref()
                 .and_then(|row| row.created_at)
-                .unwrap_or(now),
+                .unwrap_or_else(|| self.now()),
         };
-        let Decision::Use { deal, why } = decide(&self.ctx.settings.rules, &situation) else {
+        decide(&self.ctx.settings.rules, &situation)
+    }
+
+    /// `false`: there is no deal to use.
+    fn choose(&mut self, i: usize) -> bool {
+        let Decision::Use { deal, why } = self.decision(i) else {
             return false;
         };
+        let fingerprint = self.works[i].fingerprint(&self.ctx);
+        let work = &mut self.works[i];
         let of_deal = work.deals.iter().find(|found| found.id == deal);
         let contact = of_deal
             .and_then(|deal| deal.main_contact)
-            .or(contacts.first().copied());
+            .or(work.contacts.first().map(|contact| contact.id));
         work.tell(format!("deal {deal} chosen: {why}"));
         work.deals.retain(|found| found.id == deal);
         work.progress.choice = Some(Choice {
@@ -209,7 +267,15 @@ impl Run {
 
     /// Before a create, the miss is confirmed in the main store: somebody may have made a deal just now.
     async fn confirm_creates(&mut self, to_create: &[usize]) -> Result<(), InboxError> {
-        let mine = self.beginning(to_create, |_| true);
+        let half = self.ctx.tempo.fresh_for / 2;
+        let (confirmed, mine): (Members, Members) = self
+            .beginning(to_create, |_| true)
+            .into_iter()
+            .partition(|&i| self.works[i].is_confirmed(half));
+        // Read in the main store a moment ago: that was the confirming look.
+        for i in confirmed {
+            self.works[i].plan_create();
+        }
         let ids = distinct(
             mine.iter()
                 .flat_map(|&i| self.works[i].contacts.iter().map(|contact| contact.id)),
@@ -217,11 +283,10 @@ impl Run {
         if ids.is_empty() {
             return Ok(());
         }
-        let fresh = match self.ctx.amocrm.all_contacts(&ids).await {
+        let fresh = match self.amocrm.all_contacts(&ids).await {
             Ok(fresh) => fresh,
             Err(error) => return self.fail(&mine, &Failure::from(error)).await,
         };
-        let half = self.ctx.tempo.fresh_for / 2;
         let mut unread = Vec::new();
         for &i in &mine {
             let work = &mut self.works[i];
@@ -281,7 +346,7 @@ impl Run {
         if mine.is_empty() {
             return Ok(());
         }
-        let newest = match self.ctx.amocrm.newest_contacts(1).await {
+        let newest = match self.amocrm.newest_contacts(1).await {
             Ok(page) => page.contacts,
             Err(error) => return self.fail(&mine, &Failure::from(error)).await,
         };
@@ -290,7 +355,7 @@ impl Run {
             .map(|contact| contact.id)
             .max()
             .unwrap_or(ContactId::new(0));
-        for (i, found) in self.search_all(&self.ctx.amocrm, &mine).await {
+        for (i, found) in self.search_all(&mine).await {
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
@@ -318,6 +383,11 @@ impl Run {
 }
 
 impl Work {
+    fn is_confirmed(&self, fresh_for: Duration) -> bool {
+        self.contacts_read_at
+            .is_some_and(|at| at.elapsed() < fresh_for)
+    }
+
     fn plan_create(&mut self) {
         let newest = self
             .contacts

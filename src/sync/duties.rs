@@ -83,11 +83,22 @@ impl Duties {
         next.into_iter().min()
     }
 
+    /// Another has worked, and may have known of rows that we do not.
+    pub(super) fn take_over(&mut self) {
+        if self.ctx.settings.sweep_after_another {
+            self.next_sweep = Some(Instant::now());
+        }
+    }
+
     fn sweep_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
-        let is_halted =
-            matches!(closed, Some(Closed::Halted(halt)) if halt.cause.side() == Side::Supabase);
+        let is_off = match closed {
+            Some(Closed::Halted(halt)) => halt.cause.side() == Side::Supabase,
+            // Who has the lease sweeps; whoever takes it over does so at once.
+            Some(Closed::Standby) => true,
+            Some(Closed::Stopping | Closed::Holding | Closed::Paused) | None => false,
+        };
         self.next_sweep
-            .filter(|_| !is_halted)
+            .filter(|_| !is_off)
             .map(|at| self.by_the_clock(at))
     }
 
@@ -109,8 +120,13 @@ impl Duties {
 
     fn probe_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
         match closed {
-            Some(Closed::Halted(halt)) => halt.probe_due(&self.ctx.tempo, self.ctx.now()),
-            Some(Closed::Stopping | Closed::Holding | Closed::Paused) | None => None,
+            // amoCRM is asked by who has the lease.
+            Some(Closed::Halted(halt))
+                if halt.cause.side() == Side::Supabase || self.ctx.lease.allows() =>
+            {
+                halt.probe_due(&self.ctx.tempo, self.ctx.now())
+            }
+            _ => None,
         }
     }
 
@@ -159,8 +175,11 @@ impl Duties {
                 let every = self.ctx.settings.sweep_every;
                 let pause = self.pause_after(result, self.failed_sweeps).await;
                 self.failed_sweeps = pause.map_or(0, |_| self.failed_sweeps.saturating_add(1));
-                let pause = every.map(|every| pause.unwrap_or(every).min(every));
-                self.next_sweep = pause.map(|pause| Instant::now() + pause);
+                let next = match (pause, every) {
+                    (Some(pause), Some(every)) => Some(pause.min(every)),
+                    (pause, every) => pause.or(every),
+                };
+                self.next_sweep = next.map(|pause| Instant::now() + pause);
             }
             Duty::Look => {
                 let pause = self.pause_after(result, self.failed_looks).await;
@@ -241,6 +260,7 @@ impl Context {
                 let columns = self.supabase.probe().await;
                 columns.is_ok_and(|columns| columns.missing.is_empty())
                     && self.supabase.can_see_any_row().await.is_ok()
+                    && !self.lease.is_refused()
                     && self.write_back_works(halt).await?
             }
         })
@@ -265,6 +285,9 @@ impl Context {
         else {
             return Ok(true);
         };
+        if !self.lease.allows() {
+            return Ok(false);
+        }
         Ok(match self.supabase.write_back(row, deal, contact).await {
             Ok(WriteBack::Written) => true,
             // Filled or gone by now is not a refusal either.

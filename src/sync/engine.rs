@@ -3,16 +3,25 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 use super::{
-    Context, Parts, duties::Duties, failure::Chain, gate::Closed, run::Run, triage::later,
+    Context, Parts,
+    duties::Duties,
+    failure::Chain,
+    gate::Closed,
+    lease::{Keeping, Opening},
+    run::Run,
+    triage::later,
 };
 use crate::inbox::{Claim, InboxError, Lane};
 
 /// The most entries of one run.
 const RUN: u32 = 5_000;
-/// The most entries of a run that takes the last place.
+/// The most entries of a run beside large ones in all other places.
 const FEW: u32 = 20;
 /// Runs at work at once: while one is deep in its steps, a purchase of this minute need not wait for it.
 const PARALLEL_RUNS: usize = 4;
@@ -29,12 +38,22 @@ pub(super) const INBOX_TROUBLE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Engine {
     ctx: Arc<Context>,
-    runs: JoinSet<Lane>,
+    runs: JoinSet<AtWork>,
+    large_at_work: usize,
     backfill_at_work: bool,
     duties: Duties,
+    /// Not while holding.
+    lease: Option<Keeping>,
     worked_until: Instant,
     next_housekeeping: Instant,
     next_purge: Instant,
+}
+
+/// What a run takes up.
+#[derive(Debug, Clone, Copy)]
+struct AtWork {
+    is_backfill: bool,
+    is_large: bool,
 }
 
 impl Engine {
@@ -45,7 +64,9 @@ impl Engine {
         Self {
             duties: Duties::new(Arc::clone(&ctx)),
             ctx,
+            lease: None,
             runs: JoinSet::new(),
+            large_at_work: 0,
             backfill_at_work: false,
             worked_until: now,
             next_housekeeping: now,
@@ -57,9 +78,9 @@ impl Engine {
     /// longer than the grace.
     ///
     /// # Panics
-    /// When a run panicked: the process must not live on with entries that nobody holds.
+    /// When a run, or who keeps the lease, panicked: the process must not live on with entries that nobody holds.
     pub async fn work(mut self) {
-        while let Err(error) = self.ctx.compare_settings().await {
+        while let Err(error) = self.begin().await {
             if self.trouble(&error).await {
                 return;
             }
@@ -82,6 +103,7 @@ impl Engine {
             }
         }
         let grace = Instant::now() + self.ctx.tempo.grace;
+        let mut is_clean = true;
         self.duties.stop().await;
         while !self.runs.is_empty() {
             match tokio::time::timeout_at(grace, self.runs.join_next()).await {
@@ -90,27 +112,63 @@ impl Engine {
                 Err(_) => {
                     tracing::warn!(runs = self.runs.len(), "sync.grace_is_over");
                     self.runs.shutdown().await;
+                    is_clean = false;
                 }
             }
         }
-        self.add_working_time()
-            .await
-            .unwrap_or_else(|error| tracing::warn!(error = %Chain(&error), "sync.inbox"));
+        if let Some(lease) = self.lease.take() {
+            lease.end(is_clean).await;
+        }
+        let kept = self.keep_last().await;
+        kept.unwrap_or_else(|error| tracing::warn!(error = %Chain(&error), "sync.inbox"));
+    }
+
+    /// What the next life is to know.
+    async fn keep_last(&mut self) -> Result<(), InboxError> {
+        self.ctx.lease.record(&self.ctx.inbox).await?;
+        self.add_working_time().await
+    }
+
+    async fn begin(&mut self) -> Result<(), InboxError> {
+        let ctx = &self.ctx;
+        ctx.compare_settings().await?;
+        if !ctx.settings.hold && self.lease.is_none() {
+            let recalled = ctx.lease.recall(&ctx.inbox).await?;
+            self.lease = Some(Keeping::begin(Arc::clone(ctx), recalled));
+        }
+        Ok(())
     }
 
     /// Does what is due now, and answers when something will be due next.
     async fn turn(&mut self) -> Result<Option<Timestamp>, InboxError> {
+        self.open_term();
         if self.ctx.gate.refresh().await? {
             self.ctx.amocrm.forgive();
         }
+        self.ctx.lease.record(&self.ctx.inbox).await?;
         self.keep_house().await?;
         let closed = self.ctx.gate.closed();
         let mut next: Vec<Timestamp> = Vec::new();
+        let lease_changes = self.ctx.lease.changes_in();
+        next.extend(lease_changes.map(|pause| later(self.ctx.now(), pause)));
         next.extend(self.duties.begin_what_is_due(closed.as_ref()).await);
         if closed.is_none() {
             next.extend(self.claim_what_is_due().await?);
         }
         Ok(next.into_iter().min())
+    }
+
+    /// A term of the lease begins only when nothing is left at work of what was decided in an earlier one.
+    fn open_term(&mut self) {
+        if !self.runs.is_empty() {
+            return;
+        }
+        if let Some(Opening {
+            after_another: true,
+        }) = self.ctx.lease.open()
+        {
+            self.duties.take_over();
+        }
     }
 
     /// Sleeps until `next`, a change in the inbox, the end of a run or a duty, or the stop.
@@ -128,14 +186,22 @@ impl Engine {
             () = tokio::time::sleep(until) => {}
             () = ctx.inbox.changed(), if may_claim => {}
             () = ctx.gate.stopping() => {}
+            () = ctx.lease.changed() => {}
+            error = died(&mut self.lease) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => tracing::error!(%error, "lease.ended"),
+            },
             Some(joined) = self.runs.join_next() => self.joined(joined),
             Some(ended) = self.duties.next_end() => self.duties.ended(ended).await,
         }
     }
 
-    fn joined(&mut self, joined: Result<Lane, tokio::task::JoinError>) {
+    fn joined(&mut self, joined: Result<AtWork, tokio::task::JoinError>) {
         match joined {
-            Ok(lane) => self.backfill_at_work &= lane != Lane::Backfill,
+            Ok(run) => {
+                self.backfill_at_work &= !run.is_backfill;
+                self.large_at_work -= usize::from(run.is_large);
+            }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => {}
         }
@@ -154,27 +220,28 @@ impl Engine {
 
     async fn claim_what_is_due(&mut self) -> Result<Option<Timestamp>, InboxError> {
         while self.runs.len() < PARALLEL_RUNS {
-            let only = self.backfill_at_work.then_some(Lane::Live);
-            // The last place is for a few, so that it is soon free again.
-            let is_last = self.runs.len() + 1 == PARALLEL_RUNS;
-            let limit = if is_last { FEW } else { RUN };
+            // One place is not for large runs, so that it is soon free again: for a few of this minute. Where more are due,
+            // they wait for another place; taken a few at a time, each would be searched for by itself.
+            let is_for_few = self.large_at_work + 1 == PARALLEL_RUNS;
+            if is_for_few && self.ctx.inbox.live_due(self.ctx.now(), FEW + 1).await? > FEW {
+                return Ok(None);
+            }
+            let only = (is_for_few || self.backfill_at_work).then_some(Lane::Live);
+            let limit = if is_for_few { FEW } else { RUN };
             let Some(claim) = self.ctx.inbox.claim(limit, only).await? else {
                 return self.next_due(only.is_some()).await;
             };
-            let has_backfill = claim
-                .entries
-                .iter()
-                .any(|entry| entry.lane == Lane::Backfill);
-            self.backfill_at_work |= has_backfill;
-            let lane = if has_backfill {
-                Lane::Backfill
-            } else {
-                Lane::Live
+            let entries = &claim.entries;
+            let run = AtWork {
+                is_backfill: entries.iter().any(|entry| entry.lane == Lane::Backfill),
+                is_large: entries.len() > FEW as usize,
             };
+            self.backfill_at_work |= run.is_backfill;
+            self.large_at_work += usize::from(run.is_large);
             let ctx = Arc::clone(&self.ctx);
             self.runs.spawn(async move {
                 run_to_the_end(ctx, claim).await;
-                lane
+                run
             });
         }
         Ok(None)
@@ -220,8 +287,15 @@ impl Engine {
         self.worked_until = Instant::now();
         match self.ctx.gate.closed() {
             None | Some(Closed::Stopping) => self.ctx.inbox.add_working_time(worked).await,
-            Some(Closed::Holding | Closed::Paused | Closed::Halted(_)) => Ok(()),
+            Some(Closed::Holding | Closed::Paused | Closed::Halted(_) | Closed::Standby) => Ok(()),
         }
+    }
+}
+
+async fn died(lease: &mut Option<Keeping>) -> JoinError {
+    match lease {
+        Some(lease) => lease.died().await,
+        None => std::future::pending().await,
     }
 }
 

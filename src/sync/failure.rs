@@ -51,6 +51,7 @@ impl Failure {
 fn amocrm_reason(error: &AmoError) -> String {
     match error {
         AmoError::TooLate => "очередь запросов к amoCRM не дошла вовремя".to_owned(),
+        AmoError::NotPermitted => "у сервиса сейчас нет права отправлять".to_owned(),
         AmoError::NotSent {
             untrusted: true, ..
         } => "сертификату amoCRM нельзя доверять".to_owned(),
@@ -69,7 +70,7 @@ fn amocrm_reason(error: &AmoError) -> String {
     }
 }
 
-fn supabase_reason(error: &SupabaseError) -> String {
+pub(super) fn supabase_reason(error: &SupabaseError) -> String {
     let told = |what: &str, status: u16, code: &str| {
         format!("{what} ({})", format!("{status} {code}").trim_end())
     };
@@ -107,10 +108,19 @@ impl Context {
         failure: &Failure,
         row: Option<RowId>,
     ) -> Result<Verdict, InboxError> {
-        if matches!(failure, Failure::Amocrm(AmoError::TooLate)) {
+        if matches!(
+            failure,
+            Failure::Amocrm(AmoError::TooLate | AmoError::NotPermitted)
+        ) {
             return Ok(Verdict::NotItsFault);
         }
         tracing::warn!(error = %Chain(failure), "sync.request_failed");
+        if let Failure::Amocrm(
+            AmoError::NoAnswer { .. } | AmoError::Server { .. } | AmoError::Unexpected { .. },
+        ) = failure
+        {
+            self.lease.doubt();
+        }
         Ok(match failure.disposition() {
             Disposition::Retry { after } => Verdict::Retry { after },
             Disposition::Park => Verdict::Park,

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::schedule::{Growing, Tempo};
+use super::{
+    lease::{Lease, Standing},
+    schedule::{Growing, Tempo},
+};
 use crate::{
     domain::{HaltCause, KeyedHash, RowId, SharedClock, Side, SyncState},
     inbox::{Inbox, InboxError},
@@ -66,6 +69,8 @@ pub enum Closed {
     Holding,
     Paused,
     Halted(Halt),
+    /// The lease is not ours, or its term has not begun.
+    Standby,
 }
 
 #[derive(Debug)]
@@ -74,6 +79,7 @@ pub struct Gate {
     clock: SharedClock,
     tempo: Tempo,
     holding: bool,
+    lease: Lease,
     stop: CancellationToken,
     known: Mutex<Known>,
     state: watch::Sender<SyncState>,
@@ -106,6 +112,7 @@ impl Gate {
         clock: SharedClock,
         tempo: Tempo,
         holding: bool,
+        lease: Lease,
         stop: CancellationToken,
         state: watch::Sender<SyncState>,
     ) -> Self {
@@ -114,6 +121,7 @@ impl Gate {
             clock,
             tempo,
             holding,
+            lease,
             stop,
             known: Mutex::default(),
             state,
@@ -133,7 +141,10 @@ impl Gate {
         if known.paused.is_some() {
             return Some(Closed::Paused);
         }
-        known.halt.clone().map(Closed::Halted)
+        if let Some(halt) = &known.halt {
+            return Some(Closed::Halted(halt.clone()));
+        }
+        (!self.lease.allows()).then_some(Closed::Standby)
     }
 
     #[must_use]
@@ -300,7 +311,16 @@ impl Gate {
                     next_probe: halt.next_probe,
                 },
                 (None, Some(since)) => SyncState::Paused { since },
-                (None, None) => SyncState::Working,
+                (None, None) => match self.lease.standing() {
+                    Standing::Unknown => SyncState::Starting,
+                    Standing::Alone | Standing::Ours => SyncState::Working,
+                    Standing::Unconfirmed => SyncState::Standby {
+                        held_by_another: false,
+                    },
+                    Standing::Theirs => SyncState::Standby {
+                        held_by_another: true,
+                    },
+                },
             }
         };
         self.state.send_if_modified(|current| {

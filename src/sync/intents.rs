@@ -7,7 +7,8 @@ use super::{
     failure::Failure,
     fate::Look,
     note::is_ours,
-    run::{Members, Run, Work, distinct},
+    slice::{Members, Slice, distinct},
+    work::Work,
 };
 use crate::{
     amocrm::{AmoError, Contact, Deal, Note},
@@ -18,7 +19,7 @@ use crate::{
 /// Pages of the newest contacts that are searched for one that we may have made.
 const NEWEST_PAGES: u32 = 4;
 
-impl Run {
+impl Slice {
     /// Looks for what a write, whose answer never came, may have left behind.
     pub(super) async fn resolve_intents(&mut self, members: &[usize]) -> Result<(), InboxError> {
         self.resolve_notes(members).await?;
@@ -36,7 +37,7 @@ impl Run {
         }
         // What is seen is older than the answer that tells it.
         let look = Look::begin(&self.ctx);
-        let notes = match self.ctx.amocrm.all_notes(&deals).await {
+        let notes = match self.amocrm.all_notes(&deals).await {
             Ok(notes) => notes,
             Err(error) => return self.fail(&mine, &Failure::from(error)).await,
         };
@@ -72,7 +73,7 @@ impl Run {
             return Ok(());
         }
         let look = Look::begin(&self.ctx);
-        let found = match self.ctx.amocrm.all_contacts(&contacts).await {
+        let found = match self.amocrm.all_contacts(&contacts).await {
             Ok(found) => found,
             Err(error) => return self.fail(&mine, &Failure::from(error)).await,
         };
@@ -109,7 +110,7 @@ impl Run {
             if same.is_empty() {
                 let email = self.works[i].email.clone();
                 let Some(email) = email else { continue };
-                match self.ctx.amocrm.search_contacts(email.as_str()).await {
+                match self.amocrm.search_contacts(email.as_str()).await {
                     Ok(found) => same = self.works[i].matching(found.hits),
                     Err(error) => {
                         self.fail(&[i], &Failure::from(error)).await?;
@@ -127,7 +128,7 @@ impl Run {
     async fn newest_contacts(&self, after: Option<ContactId>) -> Result<Vec<Contact>, AmoError> {
         let mut newest = Vec::new();
         for page in 1..=NEWEST_PAGES {
-            let read = self.ctx.amocrm.newest_contacts(page).await?;
+            let read = self.amocrm.newest_contacts(page).await?;
             let reached = read
                 .contacts
                 .last()
@@ -151,7 +152,7 @@ impl Run {
             lost.iter()
                 .flat_map(|(i, contact)| self.newer_deals(*i, contact.as_ref())),
         );
-        let deals = match self.ctx.amocrm.all_deals(&ids).await {
+        let deals = match self.amocrm.all_deals(&ids).await {
             Ok(deals) => deals,
             Err(error) => return self.fail(&members, &Failure::from(error)).await,
         };
@@ -168,7 +169,7 @@ impl Run {
                 [one] => Some(one.id),
                 several => {
                     let ids: Vec<_> = several.iter().map(|deal| deal.id).collect();
-                    let notes = match self.ctx.amocrm.all_notes(&ids).await {
+                    let notes = match self.amocrm.all_notes(&ids).await {
                         Ok(notes) => notes,
                         Err(error) => {
                             self.fail(&[i], &Failure::from(error)).await?;

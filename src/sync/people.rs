@@ -5,22 +5,31 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::time::Instant;
+
 use super::{
     Context, MissingContact,
     deals::Plan,
+    directory::Listed,
     failure::Failure,
-    run::{Members, Run, Work, at_once, distinct},
+    slice::{Members, Slice, at_once, distinct},
     triage::{later, since},
+    work::Work,
 };
 use crate::{
-    amocrm::{AmoCrm, AmoError, Contact, Search},
+    amocrm::{AmoError, Contact, Search},
     domain::{ContactId, Email, KeyedHash, Phone},
     inbox::{InboxError, Known, Settlement},
     supabase::Row,
 };
 
-/// Of one run: the throttle paces them, more in flight would only hold memory.
+/// Of one slice: the throttle paces them, more in flight would only hold memory.
 const PARALLEL_SEARCHES: usize = 8;
+/// Of a run of few, which stands in the common line: none of it may come between another's reads and the writes that
+/// have to begin soon after them.
+const PARALLEL_SEARCHES_OF_FEW: usize = 4;
+pub(super) const SEARCH_CUT_OFF: &str =
+    "поиск контакта обрезан: похожих слишком много, проверьте вручную";
 
 // ---- one worker per person ----
 
@@ -118,7 +127,7 @@ pub(super) fn phone_of(row: &Row) -> Option<Phone> {
     row.phone.as_deref().and_then(Phone::parse)
 }
 
-impl Run {
+impl Slice {
     /// Work on one person is serial: the second row finds what the first made. People are held for a slice, not for the
     /// run, so that their other rows need not wait for strangers.
     pub(super) async fn hold_people(&mut self, members: &[usize]) -> Result<(), InboxError> {
@@ -175,7 +184,10 @@ impl Run {
 
     /// Puts off whoever has found a contact for which an entry outside this slice still has work open. Looked at with
     /// the contacts in hand, so nobody can begin on them afterwards.
-    async fn leave_begun_contacts(&mut self, members: &[usize]) -> Result<(), InboxError> {
+    pub(super) async fn leave_begun_contacts(
+        &mut self,
+        members: &[usize],
+    ) -> Result<(), InboxError> {
         let mine: Members = self
             .in_run(members)
             .filter(|&i| !self.works[i].contacts.is_empty())
@@ -206,12 +218,12 @@ impl Run {
         if mine.is_empty() {
             return Ok(());
         }
-        let recorded = self.recorded_contacts(&mine).await?;
-        let mut missed = Members::new();
-        // Many runs may be searching for minutes: none of it may come between another's reads and the writes that
-        // have to begin soon after them.
-        let amocrm = self.ctx.amocrm.patient();
-        for (i, found) in self.search_all(&amocrm, &mine).await {
+        let sought = self.known_contacts(&mine).await?;
+        let mut missed: Members = self
+            .in_run(&mine)
+            .filter(|i| !sought.contains(i) && self.works[*i].contacts.is_empty())
+            .collect();
+        for (i, found) in self.search_all(&sought).await {
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
@@ -220,18 +232,18 @@ impl Run {
                 }
             };
             let mut contacts = self.works[i].matching(found.hits);
-            if let Some(known) = self.works[i].known_contact(&recorded)
-                && contacts.iter().all(|contact| contact.id != known.id)
-            {
-                contacts.push(known);
+            for known in std::mem::take(&mut self.works[i].contacts) {
+                if contacts.iter().all(|contact| contact.id != known.id) {
+                    contacts.push(known);
+                }
             }
             if !contacts.is_empty() {
+                self.works[i].contacts_read_at = None;
                 self.hold_contacts(i, contacts);
             } else if found.complete {
                 missed.push(i);
             } else {
-                self.works[i]
-                    .park("поиск контакта обрезан: похожих слишком много, проверьте вручную");
+                self.works[i].park(SEARCH_CUT_OFF);
             }
         }
         self.look_beyond_the_index(&mut missed).await?;
@@ -239,49 +251,77 @@ impl Run {
         self.leave_begun_contacts(&mine).await
     }
 
-    /// The contacts that we used for these people before, from the main store, which never lags.
-    async fn recorded_contacts(
-        &mut self,
-        mine: &[usize],
-    ) -> Result<HashMap<ContactId, Contact>, InboxError> {
+    /// Reads the contacts that the list names, and those that we used for these people before: from the main store,
+    /// which never lags. Answers who has to be searched for.
+    async fn known_contacts(&mut self, mine: &[usize]) -> Result<Members, InboxError> {
         let people = distinct(mine.iter().filter_map(|&i| self.works[i].progress.person));
-        let known = self.ctx.inbox.people(people).await?;
+        let recorded = self.ctx.inbox.people(people).await?;
         for &i in mine {
             let work = &mut self.works[i];
             work.recorded = work
                 .progress
                 .person
-                .and_then(|person| known.get(&person).copied());
+                .and_then(|person| recorded.get(&person).copied());
         }
-        let ids = distinct(known.values().map(|known| known.contact));
-        match self.ctx.amocrm.all_contacts(&ids).await {
-            Ok(contacts) => Ok(contacts),
-            // Only those who have a record wait for it.
+        let ids = distinct(mine.iter().flat_map(|&i| self.works[i].known_ids()));
+        let read_at = Instant::now();
+        let contacts = match self.amocrm.all_contacts(&ids).await {
+            Ok(contacts) => contacts,
+            // Only those who have one wait for it.
             Err(error) => {
-                let recorded: Members = mine
+                let waiting: Members = mine
                     .iter()
                     .copied()
-                    .filter(|&i| self.works[i].recorded.is_some())
+                    .filter(|&i| !self.works[i].known_ids().is_empty())
                     .collect();
-                self.fail(&recorded, &Failure::from(error)).await?;
-                Ok(HashMap::new())
+                self.fail(&waiting, &Failure::from(error)).await?;
+                HashMap::new()
+            }
+        };
+        let mut sought = Members::new();
+        for i in self.in_run(mine).collect::<Members>() {
+            let work = &mut self.works[i];
+            let found = work.known_among(&contacts);
+            // Whoever was listed, and is not there any more, may have become part of somebody else.
+            let is_complete = match &work.listed {
+                Listed::No => false,
+                Listed::Partly(ids) | Listed::Wholly(ids) => {
+                    ids.is_empty() || found.iter().any(|contact| ids.contains(&contact.id))
+                }
+            };
+            work.contacts_read_at = Some(read_at);
+            if is_complete && !found.is_empty() {
+                self.hold_contacts(i, found);
+            } else {
+                work.contacts = found;
+            }
+            if !is_complete {
+                sought.push(i);
             }
         }
+        Ok(sought)
     }
 
     pub(super) async fn search_all(
         &self,
-        amocrm: &AmoCrm,
         mine: &[usize],
     ) -> Vec<(usize, Result<Search, AmoError>)> {
         let mut searches = Vec::new();
         for i in self.in_run(mine) {
-            let amocrm = amocrm.clone();
+            let amocrm = self.amocrm.clone();
             if let Some(email) = self.works[i].email.clone() {
                 searches.push(async move { (i, amocrm.search_contacts(email.as_str()).await) });
             }
         }
-        at_once(PARALLEL_SEARCHES, searches).await
+        at_once(self.parallel_searches(), searches).await
+    }
+
+    fn parallel_searches(&self) -> usize {
+        if self.is_long {
+            PARALLEL_SEARCHES
+        } else {
+            PARALLEL_SEARCHES_OF_FEW
+        }
     }
 
     /// A contact made a moment ago is in the list of changes before the search finds it: one request for all.
@@ -292,7 +332,7 @@ impl Run {
         {
             return Ok(());
         }
-        let page = match self.ctx.amocrm.changed_contacts(1).await {
+        let page = match self.amocrm.changed_contacts(1).await {
             Ok(page) => page.contacts,
             Err(error) => {
                 self.fail(missed, &Failure::from(error)).await?;
@@ -339,13 +379,13 @@ impl Run {
 
         let mut searches = Vec::new();
         for (i, phone) in by_phone {
-            let amocrm = self.ctx.amocrm.patient();
+            let amocrm = self.amocrm.clone();
             searches.push(async move {
                 let found = amocrm.search_contacts(phone.as_str()).await;
                 (i, phone, found)
             });
         }
-        for (i, phone, found) in at_once(PARALLEL_SEARCHES, searches).await {
+        for (i, phone, found) in at_once(self.parallel_searches(), searches).await {
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
@@ -400,10 +440,23 @@ impl Work {
             .collect()
     }
 
-    /// The contact on record, while nothing speaks against it: one found by phone has no e-mail to compare.
-    fn known_contact(&self, recorded: &HashMap<ContactId, Contact>) -> Option<Contact> {
-        let contact = recorded.get(&self.recorded?.contact)?;
-        let same = !contact.has_email || contact.emails.contains(self.email.as_ref()?);
-        same.then(|| contact.clone())
+    /// Who the list says they are, and who they were before.
+    fn known_ids(&self) -> Vec<ContactId> {
+        let recorded = self.recorded.map(|known| known.contact);
+        distinct(self.listed.contacts().iter().copied().chain(recorded))
+    }
+
+    /// Those of them that are this person still. One on record needs no e-mail to compare: it may have been found by
+    /// phone.
+    fn known_among(&self, contacts: &HashMap<ContactId, Contact>) -> Vec<Contact> {
+        let recorded = self.recorded.map(|known| known.contact);
+        let is_theirs = |contact: &&Contact| {
+            let has_email = |email| contact.emails.contains(email);
+            self.email.as_ref().is_some_and(has_email)
+                || (recorded == Some(contact.id) && !contact.has_email)
+        };
+        let ids = self.known_ids();
+        let known = ids.iter().filter_map(|id| contacts.get(id));
+        known.filter(is_theirs).cloned().collect()
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::run::Run;
+use super::slice::Slice;
 use crate::{
     domain::RowId,
     inbox::{Outcome, Settlement},
 };
 
-impl Run {
+impl Slice {
     /// The one line of an attempt.
     pub(super) fn report(&self, i: usize) {
         let work = &self.works[i];

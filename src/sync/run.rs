@@ -1,476 +1,198 @@
-//! One run: entries that were claimed together, taken through the bulk steps side by side.
+//! One run: entries that were claimed together.
 //!
-//! read rows ─▶ (slices) find contacts ─▶ read deals ─▶ decide ─▶ move or create ─▶ note ─▶ write back ─▶ settle
+//! read rows ─▶ look up in the list of contacts ─▶ vanguard ─▶ slices, side by side ─▶ further rows of the same people
 //!
-//! A run holds one entry when little happens and thousands on an import day; the steps are the same. Every step takes
-//! the entries that are still in the run, and ends those that need not, or cannot, go on.
+//! A run holds one entry when little happens and thousands on an import day; the steps are the same. Slices overlap, so
+//! that amoCRM is asked as often as it allows: while one writes back to its rows, the next writes to amoCRM, and a third
+//! reads.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
-use jiff::Timestamp;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
-    deals::Plan,
-    failure::{Failure, Verdict},
-    people::Hold,
-    triage::{self, Sight, Triage, later, triage},
+    directory::Listed,
+    scan::FEW,
+    slice::{Members, Slice, at_once},
+    work::Work,
 };
 use crate::{
-    amocrm::{Contact, Deal},
-    domain::{DealId, Email, RowId},
-    inbox::{Claim, ClaimToken, Entry, InboxError, Known, Mark, Progress, Settled, Settlement},
-    supabase::{self, Row, Rows, Supabase, SupabaseError},
+    domain::RowId,
+    inbox::{Claim, ClaimToken, InboxError},
 };
 
-/// Entries that go through contacts, deals and writes together, so that no read grows old before its write.
-const SLICE: usize = 50;
-/// PostgREST answers these at once; more would only queue in its pool of ten.
-const PARALLEL_ROW_READS: usize = 4;
-
-/// One entry on its way through the run.
-#[derive(Debug)]
-pub(super) struct Work {
-    pub(super) entry: Entry,
-    pub(super) progress: Progress,
-    pub(super) row: Option<Row>,
-    pub(super) email: Option<Email>,
-    /// The contacts that are this person.
-    pub(super) contacts: Vec<Contact>,
-    /// The deals read for them, or the chosen one alone.
-    pub(super) deals: Vec<Deal>,
-    /// What we used for this person before.
-    pub(super) recorded: Option<Known>,
-    pub(super) plan: Option<Plan>,
-    /// When what the next write rests on was read.
-    pub(super) read_at: Instant,
-    /// Keeps others off this person and contact.
-    pub(super) holds: Vec<Hold>,
-    pub(super) story: Vec<String>,
-    end: Option<Settlement>,
-    is_settled: bool,
-}
-
-impl Work {
-    fn new(entry: Entry) -> Self {
-        Self {
-            progress: entry.progress.clone(),
-            entry,
-            row: None,
-            email: None,
-            contacts: Vec::new(),
-            deals: Vec::new(),
-            recorded: None,
-            plan: None,
-            read_at: Instant::now(),
-            holds: Vec::new(),
-            story: Vec::new(),
-            end: None,
-            is_settled: false,
-        }
-    }
-
-    pub(super) fn id(&self) -> RowId {
-        self.entry.row
-    }
-
-    fn known_of_row(&self) -> triage::Known {
-        triage::Known {
-            lane: self.entry.lane,
-            stored_at: self.entry.stored_at,
-        }
-    }
-
-    /// The deal of this row, once there is one.
-    pub(super) fn chosen(&self) -> Option<DealId> {
-        self.progress.choice.as_ref()?.deal
-    }
-
-    pub(super) fn ending(&self) -> Option<&Settlement> {
-        self.end.as_ref()
-    }
-
-    pub(super) fn in_run(&self) -> bool {
-        self.end.is_none()
-    }
-
-    pub(super) fn end(&mut self, settlement: Settlement) {
-        self.end.get_or_insert(settlement);
-    }
-
-    /// Back to pending without blame.
-    pub(super) fn again_at(&mut self, due_at: Timestamp, why: &str) {
-        self.story.push(why.to_owned());
-        self.end(Settlement::Again {
-            due_at,
-            failed: false,
-            reason: None,
-        });
-    }
-
-    pub(super) fn park(&mut self, reason: impl Into<String>) {
-        self.end(Settlement::Parked {
-            reason: reason.into(),
-        });
-    }
-
-    pub(super) fn tell(&mut self, line: impl Into<String>) {
-        self.story.push(line.into());
-    }
-
-    fn event(&self) -> String {
-        let end = match &self.end {
-            Some(Settlement::Done(outcome)) => format!("done: {outcome:?}").to_lowercase(),
-            Some(Settlement::Again {
-                reason: Some(reason),
-                ..
-            }) => format!("again: {reason}"),
-            Some(Settlement::Again { .. }) => "again".to_owned(),
-            Some(Settlement::Waiting { reason, .. }) => format!("waiting: {reason}"),
-            Some(Settlement::Parked { reason }) => format!("parked: {reason}"),
-            None => "left".to_owned(),
-        };
-        self.story
-            .iter()
-            .map(String::as_str)
-            .chain([end.as_str()])
-            .collect::<Vec<_>>()
-            .join("; ")
-    }
-}
+/// Slices of a run under way at once, from their first read to their last row.
+const PARALLEL_SLICES: usize = 4;
+/// Slices of all runs that may ask amoCRM, so that none of them gets a turn too late for what it has read.
+pub(super) const ASKING_SLICES: usize = 2;
+/// The first rows of a run of many go ahead alone: what is wrong with everything shows on these.
+const VANGUARD: usize = 50;
+const SMALLEST_SLICE: usize = 50;
+/// What a slice holds is read at once and written in parts: more would mostly wait.
+const LARGEST_SLICE: usize = 400;
+/// A slice reads contacts and deals, twice if they do not fit into one request.
+const READS: usize = 4;
 
 pub(super) struct Run {
-    pub(super) ctx: Arc<Context>,
-    pub(super) token: ClaimToken,
-    pub(super) works: Vec<Work>,
-    pub(super) started: Instant,
+    ctx: Arc<Context>,
+    token: ClaimToken,
+    started: Instant,
+    /// At first all entries; then one after the other, each with rows of different people.
+    rounds: Vec<Vec<Slice>>,
 }
-
-/// Positions of entries in the run.
-pub(super) type Members = Vec<usize>;
 
 impl Run {
     pub(super) fn new(ctx: Arc<Context>, claim: Claim) -> Self {
-        let works = claim.entries.into_iter().map(Work::new).collect();
-        Self {
+        let mut run = Self {
             ctx,
             token: claim.token,
-            works,
             started: Instant::now(),
-        }
+            rounds: Vec::new(),
+        };
+        let works: Vec<_> = claim.entries.into_iter().map(Work::new).collect();
+        let is_long = works.len() > FEW;
+        run.rounds = vec![vec![run.slice(works, is_long)]];
+        run
     }
 
     /// Takes every entry to its end. An error leaves entries unsettled: [`Run::give_back`] returns them.
     pub(super) async fn go(&mut self) -> Result<(), InboxError> {
-        let all: Members = (0..self.works.len()).collect();
-        self.read_rows(&all).await?;
-        self.settle().await?;
-
-        let left: Members = self.in_run(&all).collect();
-        for slice in left.chunks(SLICE) {
-            self.hold_people(slice).await?;
-            self.find_contacts(slice).await?;
-            self.refresh_rows(slice).await?;
-            self.read_deals(slice).await?;
-            self.resolve_intents(slice).await?;
-            self.decide(slice).await?;
-            self.move_deals(slice).await?;
-            self.create_deals(slice).await?;
-            self.note(slice).await?;
-            self.write_back(slice).await?;
-            self.settle().await?;
+        let mut left = Vec::new();
+        for whole in self.slices() {
+            let all: Members = (0..whole.works.len()).collect();
+            whole.read_rows(&all).await?;
+            whole.settle().await?;
+            whole.look_up_in_the_list().await?;
+            left.extend(whole.works.extract_if(.., |work| work.in_run()));
         }
-        Ok(())
+        // One asks for all slices. What is wrong with it, each of them will be told.
+        if left.len() > FEW && self.ctx.gate.closed().is_none() {
+            let _ = self.ctx.pipeline().await?;
+        }
+        self.rounds = self.cut(left);
+
+        let mut outcome = Ok(());
+        for round in &mut self.rounds {
+            let mut slices = Vec::new();
+            for slice in round {
+                slices.push(slice.go());
+            }
+            for ended in at_once(PARALLEL_SLICES, slices).await {
+                outcome = outcome.and(ended);
+            }
+        }
+        outcome
     }
 
     /// Returns whatever is still claimed, with what is known of it by now.
     pub(super) async fn give_back(&mut self) -> Result<(), InboxError> {
-        let soon = later(self.now(), self.ctx.tempo.retry_first);
-        for work in self.works.iter_mut().filter(|work| work.in_run()) {
-            work.again_at(soon, "run broken off");
+        for slice in self.slices() {
+            slice.give_back().await?;
         }
-        self.settle().await
+        Ok(())
     }
 
     /// Another process holds this row now: whatever we know of it is void.
     pub(super) fn let_go(&mut self, row: RowId) {
-        for work in self.works.iter_mut().filter(|work| work.id() == row) {
-            work.is_settled = true;
+        for slice in self.slices() {
+            slice.let_go(row);
         }
     }
 
-    pub(super) fn now(&self) -> Timestamp {
-        self.ctx.clock.now()
+    fn slices(&mut self) -> impl Iterator<Item = &mut Slice> {
+        self.rounds.iter_mut().flatten()
     }
 
-    pub(super) fn in_run<'s>(&'s self, members: &'s [usize]) -> impl Iterator<Item = usize> + 's {
-        members.iter().copied().filter(|&i| self.works[i].in_run())
-    }
-
-    /// The entries of a step that is about to begin: none once sending has been stopped.
-    pub(super) fn beginning(
-        &mut self,
-        members: &[usize],
-        wanted: impl Fn(&Work) -> bool,
-    ) -> Members {
-        let mine: Members = self
-            .in_run(members)
-            .filter(|&i| wanted(&self.works[i]))
-            .collect();
-        if self.ctx.gate.closed().is_none() {
-            return mine;
+    fn slice(&self, works: Vec<Work>, is_long: bool) -> Slice {
+        let amocrm = &self.ctx.amocrm;
+        Slice {
+            ctx: Arc::clone(&self.ctx),
+            amocrm: if is_long {
+                amocrm.patient()
+            } else {
+                amocrm.clone()
+            },
+            is_long,
+            token: self.token,
+            works,
+            started: self.started,
+            leads: None,
+            follows: None,
         }
-        let now = self.now();
-        for &i in &mine {
-            self.works[i].again_at(now, "sending stopped");
-        }
-        Vec::new()
     }
 
-    /// Ends entries whose request failed, as the client that saw the error says. Only a request about one entry alone
-    /// can tell that this entry will never work.
-    pub(super) async fn fail(
-        &mut self,
-        members: &[usize],
-        failure: &Failure,
-    ) -> Result<(), InboxError> {
-        let verdict = match self.ctx.judge(failure, None).await? {
-            Verdict::Park if members.len() > 1 => Verdict::Retry { after: None },
-            verdict => verdict,
-        };
-        let reason = failure.reason();
-        for &i in members {
-            self.apply(i, &verdict, &reason);
+    /// Further rows of a person go in a round of their own, which finds what the first has made. Whoever has begun goes
+    /// before anybody else of the same person.
+    fn cut(&self, mut works: Vec<Work>) -> Vec<Vec<Slice>> {
+        let is_long = works.len() > FEW;
+        works.sort_by_key(|work| !work.progress.crm_work_is_open());
+        let mut people = HashSet::new();
+        let (first, further): (Vec<_>, Vec<_>) = works
+            .into_iter()
+            .partition(|work| work.progress.person.is_none_or(|who| people.insert(who)));
+
+        let mut round = self.slices_of(first, is_long);
+        if let [vanguard, rest @ ..] = round.as_mut_slice() {
+            let has_come_through = CancellationToken::new();
+            for slice in rest {
+                slice.follows = Some(has_come_through.clone());
+            }
+            vanguard.leads = Some(has_come_through.drop_guard());
         }
-        Ok(())
+        vec![round, self.slices_of(further, is_long)]
     }
 
-    pub(super) fn apply(&mut self, i: usize, verdict: &Verdict, reason: &str) {
-        let now = self.now();
-        let ctx = Arc::clone(&self.ctx);
-        let work = &mut self.works[i];
-        match verdict {
-            Verdict::NotItsFault => work.again_at(later(now, ctx.tempo.person_busy), reason),
-            Verdict::Park => work.park(reason),
-            Verdict::Retry { after } => {
-                let age = ctx
-                    .inbox
-                    .working_clock()
-                    .saturating_sub(work.entry.opened_at_work);
-                // A write whose fate is open is looked for first.
-                if age > ctx.tempo.park_after && work.progress.intent.is_none() {
-                    work.park(format!("не удаётся слишком долго: {reason}"));
-                } else {
-                    let pause = ctx
-                        .tempo
-                        .backoff(work.entry.attempts, *after, (ctx.jitter)());
-                    work.end(Settlement::Again {
-                        due_at: later(now, pause),
-                        failed: true,
-                        reason: Some(reason.to_owned()),
-                    });
-                }
+    fn slices_of(&self, works: Vec<Work>, is_long: bool) -> Vec<Slice> {
+        // Whoever is searched for takes a request: a slice of many would be old before it writes.
+        let (known, sought): (Vec<_>, Vec<_>) = works.into_iter().partition(|work| {
+            work.progress.choice.is_some() || matches!(work.listed, Listed::Wholly(_))
+        });
+        let large = slice_size(
+            self.ctx.amocrm.requests_per_second(),
+            self.ctx.settings.batch_size,
+            self.ctx.tempo.fresh_for,
+        );
+        let mut slices = Vec::new();
+        for (works, size) in [(known, large), (sought, SMALLEST_SLICE)] {
+            let mut works = works.into_iter().peekable();
+            while works.peek().is_some() {
+                let size = if slices.is_empty() { VANGUARD } else { size };
+                let slice = works.by_ref().take(size).collect();
+                slices.push(self.slice(slice, is_long));
             }
         }
-    }
-
-    // ---- rows ----
-
-    async fn read_rows(&mut self, members: &[usize]) -> Result<(), InboxError> {
-        let mine = self.beginning(members, |_| true);
-        let mut reads = Vec::new();
-        for chunk in mine.chunks(supabase::IDS_PER_READ) {
-            let chunk = chunk.to_vec();
-            let supabase = self.ctx.supabase.clone();
-            let ids: Vec<RowId> = chunk.iter().map(|&i| self.works[i].id()).collect();
-            reads.push(async move { (chunk, Instant::now(), rows_of(&supabase, &ids).await) });
-        }
-        let answers = at_once(PARALLEL_ROW_READS, reads).await;
-
-        let mut absent = Members::new();
-        for (chunk, asked_at, answer) in answers {
-            match answer {
-                Ok(read) => {
-                    let mut by_id: HashMap<RowId, Row> =
-                        read.rows.into_iter().map(|row| (row.id, row)).collect();
-                    for i in chunk {
-                        match by_id.remove(&self.works[i].id()) {
-                            Some(row) => self.see(i, row, read.read_at, asked_at),
-                            None => absent.push(i),
-                        }
-                    }
-                }
-                Err(error) => self.fail(&chunk, &Failure::from(error)).await?,
-            }
-        }
-        self.see_absent(&absent).await
-    }
-
-    /// Reads the rows of a slice again when they have grown old on the way to it.
-    pub(super) async fn refresh_rows(&mut self, members: &[usize]) -> Result<(), InboxError> {
-        let half = self.ctx.tempo.fresh_for / 2;
-        let old: Members = self
-            .in_run(members)
-            .filter(|&i| self.works[i].read_at.elapsed() > half)
-            .collect();
-        if old.is_empty() {
-            Ok(())
-        } else {
-            self.read_rows(&old).await
-        }
-    }
-
-    fn see(&mut self, i: usize, row: Row, read_at: Timestamp, asked_at: Instant) {
-        let (ctx, now) = (Arc::clone(&self.ctx), self.now());
-        let work = &mut self.works[i];
-        let sight = Sight::Present { row: &row, read_at };
-        match triage(
-            &ctx.settings.rows,
-            &ctx.tempo,
-            work.known_of_row(),
-            &mut work.progress,
-            sight,
-            now,
-        ) {
-            Triage::Proceed(email)
-                if work.email.as_ref().is_some_and(|before| *before != email) =>
-            {
-                work.again_at(now, "the e-mail changed on the way");
-            }
-            Triage::Proceed(email) => {
-                work.recognise(&ctx, &row, &email);
-                work.email = Some(email);
-                work.row = Some(row);
-                work.read_at = asked_at;
-            }
-            Triage::End(settlement) => work.end(settlement),
-            Triage::Unclear(reason) => self.apply(i, &Verdict::Retry { after: None }, reason),
-        }
-    }
-
-    async fn see_absent(&mut self, absent: &[usize]) -> Result<(), InboxError> {
-        if absent.is_empty() {
-            return Ok(());
-        }
-        let others_visible = match self.ctx.supabase.can_see_any_row().await {
-            Ok(visible) => visible,
-            Err(error) => return self.fail(absent, &Failure::from(error)).await,
-        };
-        let now = self.now();
-        for &i in absent {
-            let ctx = Arc::clone(&self.ctx);
-            let work = &mut self.works[i];
-            let sight = Sight::Absent { others_visible };
-            match triage(
-                &ctx.settings.rows,
-                &ctx.tempo,
-                work.known_of_row(),
-                &mut work.progress,
-                sight,
-                now,
-            ) {
-                Triage::End(settlement) => work.end(settlement),
-                Triage::Unclear(reason) => self.apply(i, &Verdict::Retry { after: None }, reason),
-                Triage::Proceed(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    // ---- storing ----
-
-    /// Stores progress before the run goes on.
-    pub(super) async fn checkpoint(&self, members: &[usize]) -> Result<(), InboxError> {
-        if members.is_empty() {
-            return Ok(());
-        }
-        let marks = members
-            .iter()
-            .map(|&i| {
-                let work = &self.works[i];
-                Mark {
-                    row: work.id(),
-                    progress: work.progress.clone(),
-                    person: work.known(),
-                }
-            })
-            .collect();
-        self.ctx.inbox.checkpoint(self.token, marks).await
-    }
-
-    /// Stores the ends reached so far, and lets go of their people.
-    async fn settle(&mut self) -> Result<(), InboxError> {
-        let ended: Members = (0..self.works.len())
-            .filter(|&i| self.works[i].end.is_some() && !self.works[i].is_settled)
-            .collect();
-        if ended.is_empty() {
-            return Ok(());
-        }
-        let ends = ended
-            .iter()
-            .filter_map(|&i| {
-                let work = &self.works[i];
-                Some(Settled {
-                    row: work.id(),
-                    progress: work.progress.clone(),
-                    settlement: work.end.clone()?,
-                    event: work.event(),
-                })
-            })
-            .collect();
-        self.ctx.inbox.settle(self.token, ends).await?;
-        let count = u64::try_from(ended.len()).unwrap_or(u64::MAX);
-        for i in ended {
-            self.works[i].is_settled = true;
-            self.works[i].holds.clear();
-            self.report(i);
-        }
-        self.ctx
-            .settled
-            .send_modify(|settled| *settled = settled.wrapping_add(count));
-        Ok(())
+        slices
     }
 }
 
-/// PostgREST cuts an answer off without a word: a row is absent only when it was not among the missing that an answer
-/// was all about.
-async fn rows_of(supabase: &Supabase, ids: &[RowId]) -> Result<Rows, SupabaseError> {
-    let mut read = supabase.rows(ids).await?;
-    let mut missing = ids.to_vec();
-    let mut found = read.rows.len();
-    while found > 0 {
-        let seen: HashSet<RowId> = read.rows.iter().map(|row| row.id).collect();
-        missing.retain(|id| !seen.contains(id));
-        if missing.is_empty() {
-            break;
+/// Two slices take turns at amoCRM; what each reads is to be written within half the time that it stays fresh.
+fn slice_size(requests_per_second: usize, batch_size: usize, fresh_for: Duration) -> usize {
+    let millis = usize::try_from(fresh_for.as_millis()).unwrap_or(usize::MAX);
+    let requests = requests_per_second.saturating_mul(millis) / (2 * ASKING_SLICES * 1_000);
+    let rows = batch_size.saturating_mul(requests.saturating_sub(READS));
+    rows.clamp(SMALLEST_SLICE, LARGEST_SLICE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_is_as_large_as_its_reads_stay_fresh() {
+        let size = |rate, batch| slice_size(rate, batch, Duration::from_secs(10));
+        let table = [
+            (7, 50, 400),
+            (6, 50, 400),
+            (3, 50, 150),
+            (1, 50, 50),
+            (7, 250, 400),
+            (7, 10, 130),
+            (7, 1, 50),
+        ];
+        for (rate, batch, rows) in table {
+            assert_eq!(size(rate, batch), rows, "{rate} a second, {batch} a batch");
         }
-        let more = supabase.rows(&missing).await?.rows;
-        found = more.len();
-        read.rows.extend(more);
     }
-    Ok(read)
-}
-
-/// Awaits all, at most `limit` of them at a time.
-pub(super) async fn at_once<F: Future>(limit: usize, futures: Vec<F>) -> Vec<F::Output> {
-    stream::iter(futures)
-        .buffer_unordered(limit)
-        .collect()
-        .await
-}
-
-/// Distinct values, in order of appearance.
-pub(super) fn distinct<T: Copy + Eq + std::hash::Hash>(
-    values: impl IntoIterator<Item = T>,
-) -> Vec<T> {
-    let mut seen = HashSet::new();
-    values
-        .into_iter()
-        .filter(|value| seen.insert(*value))
-        .collect()
 }

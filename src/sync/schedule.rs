@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::lease::Terms;
+
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -42,8 +44,11 @@ pub struct Tempo {
     pub supabase_probe: Growing,
     /// How long pipelines and stages are taken as known.
     pub pipelines_for: Duration,
+    /// How long the account's list of contacts is remembered, and only what has changed is asked for.
+    pub list_for: Duration,
     /// How long a stopping service waits for what is in flight.
     pub grace: Duration,
+    pub lease: Terms,
     scale: f64,
 }
 
@@ -100,7 +105,9 @@ impl Tempo {
                 longest: d(15 * MINUTE),
             },
             pipelines_for: d(HOUR),
+            list_for: d(HOUR),
             grace: 6 * SECOND,
+            lease: Terms::scaled(scale),
             scale,
         }
     }

@@ -4,6 +4,7 @@ use super::{Context, failure::Failure};
 use crate::{
     domain::RowId,
     inbox::{Arrival, InboxError, Source, Stored},
+    supabase::{Period, Supabase, SupabaseError},
 };
 
 /// What a sweep saw.
@@ -15,26 +16,52 @@ pub struct Swept {
     pub reopened: u64,
 }
 
+/// A walk over all unsynced rows of a period, afresh each time, until an empty page: PostgREST cuts pages silently.
+#[derive(Debug)]
+pub struct Walk {
+    supabase: Supabase,
+    period: Period,
+    after: Option<RowId>,
+}
+
+impl Walk {
+    #[must_use]
+    pub fn new(supabase: Supabase, period: Period) -> Self {
+        Self {
+            supabase,
+            period,
+            after: None,
+        }
+    }
+
+    /// The next page in id order; an empty one is the end. After an error the same page may be asked for again.
+    pub async fn next_page(&mut self) -> Result<Vec<RowId>, SupabaseError> {
+        let page = self.supabase.unsynced(self.period, self.after).await?;
+        let Some(last) = page.last() else {
+            return Ok(page);
+        };
+        if self.after.is_some_and(|after| *last <= after) {
+            tracing::warn!("sweep.page_repeats");
+            return Ok(Vec::new());
+        }
+        self.after = Some(*last);
+        Ok(page)
+    }
+}
+
 impl Context {
-    /// Walks over all unsynced rows, afresh each time, until an empty page: PostgREST cuts pages silently.
     pub(super) async fn sweep(&self) -> Result<Result<Swept, Failure>, InboxError> {
         let mut swept = Swept::default();
-        let mut after: Option<RowId> = None;
+        let period = Period::since(self.settings.rows.since);
+        let mut walk = Walk::new(self.supabase.clone(), period);
         loop {
-            let page = match self
-                .supabase
-                .unsynced(self.settings.rows.since, after)
-                .await
-            {
+            let page = match walk.next_page().await {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(Failure::from(error))),
             };
-            let Some(last) = page.last() else { break };
-            if after.is_some_and(|after| *last <= after) {
-                tracing::warn!("sweep.page_repeats");
+            if page.is_empty() {
                 break;
             }
-            after = Some(*last);
             swept.seen += page.len() as u64;
             let arrivals = page
                 .into_iter()

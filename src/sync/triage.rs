@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::schedule::Tempo;
 use crate::{
     domain::Email,
-    inbox::{Lane, Outcome, Progress, Settlement},
+    inbox::{Outcome, Progress, Settlement},
     supabase::Row,
 };
 
@@ -23,7 +23,8 @@ pub struct RowRules {
 /// What the entry knows of its row without reading it.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
-    pub lane: Lane,
+    /// A person asked for it by a backfill.
+    pub is_asked_for: bool,
     /// When we learnt of the row.
     pub stored_at: Timestamp,
 }
@@ -86,7 +87,7 @@ pub fn triage(
         if STATUSES_SKIPPED.contains(&status.as_str()) {
             return Triage::End(Settlement::Done(Outcome::Skipped));
         }
-        if entry.lane == Lane::Live && row.created_at.is_some_and(|at| at < rules.since) {
+        if !entry.is_asked_for && row.created_at.is_some_and(|at| at < rules.since) {
             return Triage::End(Settlement::Done(Outcome::TooOld));
         }
     }
@@ -178,7 +179,7 @@ fn settles_at(
     (!left.is_zero()).then(|| later(now, left))
 }
 
-pub(super) fn later(at: Timestamp, by: Duration) -> Timestamp {
+pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 

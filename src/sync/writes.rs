@@ -11,8 +11,9 @@ use super::{
     decide::{Placement, placement},
     failure::{Failure, Verdict},
     note::deal_name,
-    run::{Members, Run, Work, distinct},
+    slice::{Members, Slice, distinct},
     triage::later,
+    work::Work,
 };
 use crate::{
     amocrm::{self, AmoError, NewDeal, NewDealAndContact, Pipeline},
@@ -27,7 +28,7 @@ impl Work {
     }
 }
 
-impl Run {
+impl Slice {
     /// Bulk writes of at most `size`; whoever spoilt one before goes alone.
     pub(super) fn batches(&self, members: &[usize], size: usize) -> Vec<Members> {
         let (alone, together): (Members, Members) =
@@ -82,8 +83,8 @@ impl Run {
         }
 
         let mut requests = Vec::new();
-        for batch in self.batches(&to_move, self.ctx.settings.batch_size) {
-            let amocrm = self.ctx.amocrm.clone();
+        for batch in self.batches(&to_move, self.ctx.batch_size.now()) {
+            let amocrm = self.amocrm.clone();
             let ids: Vec<DealId> = batch
                 .iter()
                 .filter_map(|&i| self.works[i].chosen())
@@ -92,6 +93,7 @@ impl Run {
             requests.push(async move { (batch, amocrm.move_deals(&ids, target, begin_by).await) });
         }
         for (batch, answer) in join_all(requests).await {
+            self.weigh(batch.len(), &answer);
             match answer {
                 Ok(moved) => self.moved(&batch, &moved),
                 Err(AmoError::Rejected { .. }) if batch.len() > 1 => {
@@ -133,7 +135,7 @@ impl Run {
         let target = self.ctx.settings.rules.target;
         let ids = distinct(batch.iter().filter_map(|&i| self.works[i].chosen()));
         let looked_at = Instant::now();
-        let standing = match self.ctx.amocrm.all_deals(&ids).await {
+        let standing = match self.amocrm.all_deals(&ids).await {
             Ok(standing) => standing,
             Err(error) => return self.fail(batch, &Failure::from(error)).await,
         };
@@ -162,7 +164,7 @@ impl Run {
             }
             self.works[i].read_at = looked_at;
             let begin_by = self.begin_by(&[i]);
-            match self.ctx.amocrm.move_deals(&[id], target, begin_by).await {
+            match self.amocrm.move_deals(&[id], target, begin_by).await {
                 Ok(answer) => self.moved(&[i], &answer),
                 Err(error) => self.fail(&[i], &Failure::from(error)).await?,
             }
@@ -245,8 +247,8 @@ impl Run {
     ) -> Result<(), InboxError> {
         let target = self.ctx.settings.rules.target;
         let mut requests = Vec::new();
-        for batch in self.batches(members, self.ctx.settings.batch_size) {
-            let amocrm = self.ctx.amocrm.clone();
+        for batch in self.batches(members, self.ctx.batch_size.now()) {
+            let amocrm = self.amocrm.clone();
             let deals: Vec<NewDeal> = batch
                 .iter()
                 .filter_map(|&i| self.works[i].new_deal())
@@ -256,6 +258,7 @@ impl Run {
                 .push(async move { (batch, amocrm.create_deals(&deals, target, begin_by).await) });
         }
         for (batch, answer) in join_all(requests).await {
+            self.weigh(batch.len(), &answer);
             match answer {
                 Ok(made) => {
                     let made: Vec<_> = made.into_iter().map(|deal| Some((deal?, None))).collect();
@@ -273,10 +276,10 @@ impl Run {
         begin_by: Instant,
     ) -> Result<(), InboxError> {
         let target = self.ctx.settings.rules.target;
-        let size = self.ctx.settings.batch_size.min(amocrm::COMPLEX_PER_WRITE);
+        let size = self.ctx.batch_size.now().min(amocrm::COMPLEX_PER_WRITE);
         let mut requests = Vec::new();
         for batch in self.batches(members, size) {
-            let amocrm = self.ctx.amocrm.clone();
+            let amocrm = self.amocrm.clone();
             let deals: Vec<NewDealAndContact> = batch
                 .iter()
                 .filter_map(|&i| self.works[i].new_deal_and_contact())
@@ -292,6 +295,7 @@ impl Run {
             });
         }
         for (batch, answer) in join_all(requests).await {
+            self.weigh(batch.len(), &answer);
             match answer {
                 Ok(made) => {
                     let made: Vec<_> = made

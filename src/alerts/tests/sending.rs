@@ -88,6 +88,7 @@ fn settings(base_url: Url) -> Settings {
         bot_token: TOKEN.into(),
         chat_id: "-100500".to_owned(),
         base_url,
+        tokens: Vec::new(),
         pace: Pace {
             look_every: moment,
             retry_first: moment,

@@ -187,6 +187,11 @@ async fn one_row_is_enough_to_see_any() {
 }
 
 const SINCE: &str = "2026-11-01T00:00:00Z";
+
+fn since() -> Period {
+    Period::since(time(SINCE))
+}
+
 const CREATED: (&str, &str) = (
     "or",
     "(created_at.gte.2026-11-01T00:00:00Z,created_at.is.null)",
@@ -199,8 +204,8 @@ async fn a_sweep_walks_by_id_until_an_empty_page() {
     let server = Scripted::start([ok("[]"), ok(page), ok("[]")]);
     let client = server.client();
 
-    let first = client.unsynced(time(SINCE), None).await.unwrap();
-    let second = client.unsynced(time(SINCE), Some(first[1])).await.unwrap();
+    let first = client.unsynced(since(), None).await.unwrap();
+    let second = client.unsynced(since(), Some(first[1])).await.unwrap();
 
     assert_eq!(first, [id(ANN), id(BOB)]);
     assert_eq!(second, []);
@@ -225,13 +230,61 @@ async fn a_sweep_walks_by_id_until_an_empty_page() {
 }
 
 #[actix_web::test]
+async fn a_period_is_asked_for_by_its_bounds() {
+    let until = Some(time("2026-12-01T00:00:00Z"));
+    let everything = Period {
+        since: None,
+        ..since()
+    };
+    let dated = |period| Period {
+        with_undated: false,
+        ..period
+    };
+    let both = Period { until, ..since() };
+    for (period, bounds) in [
+        (
+            since(),
+            &["(created_at.gte.2026-11-01T00:00:00Z,created_at.is.null)"][..],
+        ),
+        (everything, &[]),
+        (dated(everything), &["(created_at.not.is.null)"]),
+        (
+            both,
+            &[
+                "(created_at.gte.2026-11-01T00:00:00Z,created_at.is.null)",
+                "(created_at.lt.2026-12-01T00:00:00Z,created_at.is.null)",
+            ],
+        ),
+        (
+            dated(both),
+            &[
+                "(created_at.gte.2026-11-01T00:00:00Z)",
+                "(created_at.lt.2026-12-01T00:00:00Z)",
+                "(created_at.not.is.null)",
+            ],
+        ),
+    ] {
+        let server = Scripted::start([ok("[]"), ok("[]")]);
+        server.client().unsynced(period, None).await.unwrap();
+        let seen = server.seen();
+        let query = seen[1].query();
+        let asked: Vec<&str> = query
+            .iter()
+            .filter(|asked| asked.0 == "or" && **asked != NOT_EXCLUDED)
+            .map(|(_, condition)| *condition)
+            .collect();
+        assert_eq!(asked, bounds, "{period:?}");
+    }
+}
+
+#[actix_web::test]
 async fn a_sweep_does_without_a_status_that_is_not_there() {
     let mut answers = vec![refusal(400, "42703")];
     answers.extend(vec![ok("[]"); 7]);
     answers.extend([refusal(400, "42703"), ok("[]"), ok("[]")]);
     let server = Scripted::start(answers);
 
-    server.client().unsynced(time(SINCE), None).await.unwrap();
+    server.client().unsynced(since(), None).await.unwrap();
 
     let seen = server.seen();
     assert_eq!(
@@ -250,7 +303,7 @@ async fn a_sweep_does_without_a_status_that_is_not_there() {
 async fn a_status_that_knows_no_such_word_is_left_to_the_reader() {
     let server = Scripted::start([ok("[]"), refusal(400, "22P02"), ok("[]")]);
 
-    server.client().unsynced(time(SINCE), None).await.unwrap();
+    server.client().unsynced(since(), None).await.unwrap();
 
     let seen = server.seen();
     assert!(seen[1].query().contains(&NOT_EXCLUDED));
@@ -267,7 +320,7 @@ async fn a_count_is_the_total_of_the_range() {
     ] {
         let server = Scripted::start([ok("[]"), answer]);
 
-        let count = server.client().count_unsynced(time(SINCE)).await.unwrap();
+        let count = server.client().count_unsynced(since()).await.unwrap();
 
         assert_eq!(count, expected);
         let seen = &server.seen()[1];
@@ -294,11 +347,7 @@ async fn a_count_without_a_total_is_not_zero() {
     ] {
         let server = Scripted::start([ok("[]"), answer]);
 
-        let error = server
-            .client()
-            .count_unsynced(time(SINCE))
-            .await
-            .unwrap_err();
+        let error = server.client().count_unsynced(since()).await.unwrap_err();
 
         assert!(
             matches!(error, SupabaseError::Malformed { .. }),

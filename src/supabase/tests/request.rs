@@ -9,7 +9,10 @@ fn each_query_crosses_the_bridge_unchanged() {
         .build()
         .unwrap();
     let unsynced = |by_status| Unsynced {
-        since: time("2026-11-01T00:00:00Z"),
+        period: Period {
+            until: Some(time("2026-12-01T00:00:00Z")),
+            ..Period::since(time("2026-11-01T00:00:00Z"))
+        },
         by_status,
     };
     let contact = Some(ContactId::new(7));

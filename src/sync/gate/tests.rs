@@ -13,7 +13,9 @@ async fn gate() -> (Gate, tempfile::TempDir) {
         .unwrap();
     let (state, _) = watch::channel(SyncState::Starting);
     let stop = CancellationToken::new();
-    let gate = Gate::new(inbox, clock, Tempo::default(), false, stop, state);
+    let tempo = Tempo::default();
+    let lease = Lease::alone(&tempo, clock.clone());
+    let gate = Gate::new(inbox, clock, tempo, false, lease, stop, state);
     (gate, folder)
 }
 

@@ -6,6 +6,10 @@ use crate::{
 
 const SINCE: i64 = 1_790_000_000;
 
+/// How we heard of a row.
+const TOLD: bool = false;
+const ASKED_FOR: bool = true;
+
 fn at(seconds_after_since: i64) -> Timestamp {
     Timestamp::from_second(SINCE + seconds_after_since).unwrap()
 }
@@ -48,14 +52,14 @@ fn written(deal: Option<i64>) -> Progress {
     }
 }
 
-fn known(lane: Lane) -> Known {
+fn known(is_asked_for: bool) -> Known {
     Known {
-        lane,
+        is_asked_for,
         stored_at: at(199),
     }
 }
 
-fn see(row: &Row, lane: Lane, mut progress: Progress) -> Triage {
+fn see(row: &Row, is_asked_for: bool, mut progress: Progress) -> Triage {
     let sight = Sight::Present {
         row,
         read_at: at(100),
@@ -63,7 +67,7 @@ fn see(row: &Row, lane: Lane, mut progress: Progress) -> Triage {
     triage(
         &rules(),
         &Tempo::default(),
-        known(lane),
+        known(is_asked_for),
         &mut progress,
         sight,
         at(200),
@@ -91,91 +95,91 @@ fn a_row_is_ours_by_its_age_status_and_deal_id() {
     let proceed = Triage::Proceed(Email::parse("ann@example.org").unwrap());
     let fresh = Progress::default;
 
-    let table: Vec<(&str, Row, Lane, Progress, Triage)> = vec![
-        ("a new row", row(), Lane::Live, fresh(), proceed.clone()),
+    let table: Vec<(&str, Row, bool, Progress, Triage)> = vec![
+        ("a new row", row(), TOLD, fresh(), proceed.clone()),
         (
             "a row without a time counts as new",
             Row {
                 created_at: None,
                 ..row()
             },
-            Lane::Live,
+            TOLD,
             fresh(),
             proceed.clone(),
         ),
         (
             "created at the very start",
             created(0),
-            Lane::Live,
+            TOLD,
             fresh(),
             proceed.clone(),
         ),
         (
             "created before",
             created(-1),
-            Lane::Live,
+            TOLD,
             fresh(),
             done(Outcome::TooOld),
         ),
         (
             "created before, asked for by a person",
             created(-1),
-            Lane::Backfill,
+            ASKED_FOR,
             fresh(),
             proceed.clone(),
         ),
         (
             "created before, but already begun",
             created(-1),
-            Lane::Live,
+            TOLD,
             written(Some(901)),
             proceed.clone(),
         ),
         (
             "blocked",
             status("blocked"),
-            Lane::Live,
+            TOLD,
             fresh(),
             done(Outcome::Skipped),
         ),
         (
             "inactive, in whatever spelling",
             status(" Inactive "),
-            Lane::Backfill,
+            ASKED_FOR,
             fresh(),
             done(Outcome::Skipped),
         ),
         (
             "completed",
             status("completed"),
-            Lane::Live,
+            TOLD,
             fresh(),
             proceed.clone(),
         ),
         (
             "blocked after we began",
             status("blocked"),
-            Lane::Live,
+            TOLD,
             written(Some(901)),
             proceed,
         ),
         (
             "filled before us",
             filled("77"),
-            Lane::Live,
+            TOLD,
             fresh(),
             done(Outcome::AlreadyLinked),
         ),
         (
             "filled with ours",
             filled(" 901 "),
-            Lane::Live,
+            TOLD,
             written(Some(901)),
             done(Outcome::Synced),
         ),
     ];
-    for (what, row, lane, progress, expected) in table {
-        assert_eq!(see(&row, lane, progress), expected, "{what}");
+    for (what, row, is_asked_for, progress, expected) in table {
+        assert_eq!(see(&row, is_asked_for, progress), expected, "{what}");
     }
 }
 
@@ -185,12 +189,11 @@ fn a_row_filled_with_another_deal_after_we_wrote_is_parked_with_both_named() {
         deal_id: Some("77".into()),
         ..row()
     };
-    let Triage::End(Settlement::Parked { reason }) = see(&filled, Lane::Live, written(Some(901)))
-    else {
+    let Triage::End(Settlement::Parked { reason }) = see(&filled, TOLD, written(Some(901))) else {
         panic!()
     };
     assert!(reason.contains("77") && reason.contains("901"), "{reason}");
-    let Triage::End(Settlement::Parked { reason }) = see(&filled, Lane::Live, written(None)) else {
+    let Triage::End(Settlement::Parked { reason }) = see(&filled, TOLD, written(None)) else {
         panic!()
     };
     assert!(reason.contains("77"), "{reason}");
@@ -198,7 +201,7 @@ fn a_row_filled_with_another_deal_after_we_wrote_is_parked_with_both_named() {
         deal_id: Some("Анна".into()),
         ..row()
     };
-    let Triage::End(Settlement::Parked { reason }) = see(&personal, Lane::Live, written(Some(901)))
+    let Triage::End(Settlement::Parked { reason }) = see(&personal, TOLD, written(Some(901)))
     else {
         panic!()
     };
@@ -211,7 +214,7 @@ fn a_row_is_left_alone_until_it_has_settled() {
         created_at: Some(at(100 - age)),
         ..row()
     };
-    let due = |row: &Row| match see(row, Lane::Live, Progress::default()) {
+    let due = |row: &Row| match see(row, TOLD, Progress::default()) {
         Triage::End(Settlement::Again {
             due_at,
             failed: false,
@@ -239,7 +242,7 @@ fn a_row_without_a_sound_email_is_parked() {
     ] {
         let row = Row { email, ..row() };
         assert!(matches!(
-            see(&row, Lane::Live, Progress::default()),
+            see(&row, TOLD, Progress::default()),
             Triage::End(Settlement::Parked { .. })
         ));
     }
@@ -253,7 +256,7 @@ fn a_row_is_gone_when_absent_twice_a_minute_apart_while_others_can_be_seen() {
         triage(
             &rules(),
             &Tempo::default(),
-            known(Lane::Live),
+            known(TOLD),
             &mut progress,
             sight,
             at(now),
@@ -294,7 +297,7 @@ fn a_row_that_came_back_is_not_gone() {
     let seen = triage(
         &rules(),
         &Tempo::default(),
-        known(Lane::Live),
+        known(TOLD),
         &mut progress,
         sight,
         at(200),

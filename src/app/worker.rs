@@ -1,0 +1,56 @@
+//! The engine without a receiver: for a command that works an inbox off.
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Died, Settings, StartError, Works};
+use crate::{
+    domain::{SharedClock, SyncStatus},
+    inbox::Inbox,
+};
+
+/// The same engine as the service's, at work on an inbox that its owner has opened and will close.
+#[derive(Debug)]
+pub struct Worker {
+    pub status: SyncStatus,
+    stop: CancellationToken,
+    engine: JoinHandle<()>,
+}
+
+impl Worker {
+    pub fn start(
+        settings: Settings,
+        inbox: &Inbox,
+        clock: &SharedClock,
+    ) -> Result<Self, StartError> {
+        let works = Works::new(
+            settings.amocrm,
+            settings.supabase,
+            settings.sync,
+            &settings.tempo,
+            inbox,
+            clock,
+        )?;
+        Ok(Self {
+            status: works.status,
+            stop: works.stop,
+            engine: tokio::spawn(works.engine.work()),
+        })
+    }
+
+    /// Whether it has ended although nobody told it to.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.engine.is_finished()
+    }
+
+    /// Lets what is in flight end, as the stop of the service does.
+    pub async fn stop(self) -> Result<(), Died> {
+        let is_dead = self.is_dead();
+        self.stop.cancel();
+        match self.engine.await {
+            Ok(()) if !is_dead => Ok(()),
+            Ok(()) | Err(_) => Err(Died { part: "the engine" }),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What a lease allows at which instant: the pure part.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::Terms;
+use crate::supabase::LeaseAnswer;
+
+/// Between the last request of a former holder and our first: it may have used up its share of the current second.
+/// Not scaled, as the throttle is not.
+const FULL_WINDOW: Duration = Duration::from_millis(1_050);
+
+/// An instant by both clocks: the monotonic one may stand still while the machine is suspended, the other can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    pub(super) mono: Instant,
+    pub(super) wall: Timestamp,
+}
+
+impl Moment {
+    /// By the clock that says more.
+    pub(super) fn since(self, earlier: Self) -> Duration {
+        let wall = Duration::try_from(self.wall.duration_since(earlier.wall)).unwrap_or_default();
+        self.mono.saturating_duration_since(earlier.mono).max(wall)
+    }
+}
+
+/// How we stand to the lease, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Not answered yet.
+    Unknown,
+    /// The database has no such function, and never had: nobody to take turns with.
+    Alone,
+    Ours,
+    /// It was ours, or may have become ours, and the database does not say so in time.
+    Unconfirmed,
+    /// Another has it.
+    Theirs,
+}
+
+/// A term begins now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sync) struct Opening {
+    /// Another may have worked since our last term, and may know of rows that we do not.
+    pub(in crate::sync) after_another: bool,
+}
+
+/// What this process knows of the lease.
+#[derive(Debug)]
+pub(super) struct Book {
+    terms: Terms,
+    standing: Standing,
+    /// Before the request was sent that was last granted: the lease cannot have begun earlier.
+    asked: Option<Moment>,
+    /// Nothing is left at work of what was decided in an earlier term.
+    is_open: bool,
+    after_another: bool,
+    opens_at: Option<Instant>,
+    was_ever_there: bool,
+}
+
+impl Book {
+    pub(super) fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            standing: Standing::Unknown,
+            asked: None,
+            is_open: false,
+            after_another: false,
+            opens_at: None,
+            was_ever_there: false,
+        }
+    }
+
+    /// An earlier life of this service has met the function.
+    pub(super) fn remember(&mut self) {
+        self.was_ever_there = true;
+    }
+
+    pub(super) fn was_ever_there(&self) -> bool {
+        self.was_ever_there
+    }
+
+    /// How we stand now. What has run out stays so until a new term, whatever is answered meanwhile.
+    pub(super) fn standing(&mut self, now: Moment) -> Standing {
+        if self.standing == Standing::Ours && self.left(now).is_zero() {
+            self.standing = Standing::Unconfirmed;
+            self.is_open = false;
+        }
+        self.standing
+    }
+
+    /// Whether a request may begin now.
+    pub(super) fn allows(&mut self, now: Moment) -> bool {
+        matches!(self.standing(now), Standing::Ours | Standing::Alone) && self.is_open
+    }
+
+    /// How long a request may still begin.
+    pub(super) fn left(&self, now: Moment) -> Duration {
+        let used = self.asked.map_or(Duration::MAX, |asked| now.since(asked));
+        self.terms.usable().saturating_sub(used)
+    }
+
+    /// The database has not answered.
+    pub(super) fn unanswered(&mut self) {
+        if self.standing == Standing::Unknown {
+            self.standing = Standing::Unconfirmed;
+        }
+    }
+
+    /// The database has answered what was asked at `asked`.
+    pub(super) fn answered(&mut self, answer: LeaseAnswer, asked: Moment, now: Moment) {
+        let before = self.standing(now);
+        match answer {
+            LeaseAnswer::Granted => {
+                self.was_ever_there = true;
+                let continues = matches!(before, Standing::Ours | Standing::Alone);
+                if !continues {
+                    self.after_another = self.may_have_been_anothers(before, now);
+                    self.opens_at = self.after_another.then(|| now.mono + FULL_WINDOW);
+                    self.is_open = false;
+                }
+                self.standing = Standing::Ours;
+                self.asked = Some(asked);
+            }
+            LeaseAnswer::Refused => {
+                self.was_ever_there = true;
+                self.standing = Standing::Theirs;
+                self.is_open = false;
+            }
+            LeaseAnswer::NoFunction => {
+                let is_first = matches!(before, Standing::Unknown | Standing::Unconfirmed);
+                if is_first && !self.was_ever_there {
+                    self.standing = Standing::Alone;
+                }
+            }
+        }
+    }
+
+    fn may_have_been_anothers(&self, before: Standing, now: Moment) -> bool {
+        let since = self.asked.map(|asked| now.since(asked));
+        match before {
+            Standing::Theirs => true,
+            // As long as the database kept it for us, nobody else could have it.
+            Standing::Unconfirmed => since.is_none_or(|since| since >= self.terms.lasting()),
+            Standing::Unknown | Standing::Alone | Standing::Ours => false,
+        }
+    }
+
+    /// Begins the term that was granted. To be called when nothing of an earlier one is at work.
+    pub(super) fn open(&mut self, now: Moment) -> Option<Opening> {
+        let is_ours = matches!(self.standing(now), Standing::Ours | Standing::Alone);
+        if !is_ours || self.is_open || self.opens_at.is_some_and(|at| at > now.mono) {
+            return None;
+        }
+        self.is_open = true;
+        self.opens_at = None;
+        Some(Opening {
+            after_another: std::mem::take(&mut self.after_another),
+        })
+    }
+
+    /// When what we may do changes by itself.
+    pub(super) fn changes_in(&mut self, now: Moment) -> Option<Duration> {
+        if self.standing(now) != Standing::Ours {
+            return None;
+        }
+        let opens_in = self
+            .opens_at
+            .filter(|_| !self.is_open)
+            .map(|at| at.saturating_duration_since(now.mono));
+        Some(opens_in.unwrap_or(Duration::MAX).min(self.left(now)))
+    }
+}

@@ -1,0 +1,173 @@
+//! Asks for the lease, again and again: in a task of its own, since neither the inbox nor a run may delay a renewal.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::oneshot,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
+
+use super::{
+    super::{Context, failure::Chain},
+    End, Lease, Recalled, Standing,
+};
+use crate::{
+    domain::{Disposition, HaltCause},
+    supabase::{LeaseAnswer, SupabaseError},
+};
+
+/// The task, and the word that ends it.
+#[derive(Debug)]
+pub(in crate::sync) struct Keeping {
+    task: JoinSet<()>,
+    /// Whether to give the lease back.
+    end: Option<oneshot::Sender<bool>>,
+}
+
+impl Keeping {
+    pub(in crate::sync) fn begin(ctx: Arc<Context>, recalled: Recalled) -> Self {
+        let (end, ended) = oneshot::channel();
+        let mut task = JoinSet::new();
+        task.spawn(keep(ctx, recalled, ended));
+        Self {
+            task,
+            end: Some(end),
+        }
+    }
+
+    /// Completes only if the task has died.
+    pub(in crate::sync) async fn died(&mut self) -> JoinError {
+        loop {
+            match self.task.join_next().await {
+                Some(Err(error)) => return error,
+                // It ends when it is told to, and nobody asks after that.
+                Some(Ok(())) | None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// To be called once the process is stopping. `is_clean`: no write is at work any more.
+    pub(in crate::sync) async fn end(mut self, is_clean: bool) {
+        if let Some(end) = self.end.take() {
+            // Who does not listen any more has died.
+            let _ = end.send(is_clean);
+        }
+        while self.task.join_next().await.is_some() {}
+    }
+}
+
+async fn keep(ctx: Arc<Context>, recalled: Recalled, ended: oneshot::Receiver<bool>) {
+    let Recalled { holder, not_before } = recalled;
+    if let Some(at) = not_before {
+        let longest = ctx.lease.terms().given_back_late;
+        let pause = Duration::try_from(ctx.now().duration_until(at)).unwrap_or_default();
+        tokio::select! {
+            () = tokio::time::sleep(pause.min(longest)) => {}
+            () = ctx.gate.stopping() => {}
+        }
+    }
+    let mut failed = 0;
+    while !ctx.gate.is_stopping() {
+        let next = ask(&ctx, &holder, &mut failed).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = ctx.gate.stopping() => {}
+        }
+    }
+    let is_clean = ended.await.unwrap_or(false);
+    if !is_clean || ctx.lease.is_in_doubt() {
+        tracing::info!("lease.kept: a write without an answer may still land");
+        return;
+    }
+    let end = give_back(&ctx, &holder).await;
+    ctx.lease.ended(&ctx.inbox, end).await;
+}
+
+async fn give_back(ctx: &Context, holder: &str) -> End {
+    let lease = &ctx.lease;
+    // Until it has run out in the database too, only we could have it.
+    if !matches!(lease.standing(), Standing::Ours | Standing::Unconfirmed) {
+        return End::Clean;
+    }
+    let within = lease.terms().give_back_within;
+    match ctx.supabase.lease(holder, 0, within).await {
+        Ok(_) => {
+            tracing::info!("lease.given_back");
+            End::Clean
+        }
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "lease.not_given_back");
+            match error {
+                SupabaseError::NotSent { .. } => End::Clean,
+                _ => End::Unanswered { at: ctx.now() },
+            }
+        }
+    }
+}
+
+/// Asks once. Answers when to ask again.
+async fn ask(ctx: &Context, holder: &str, failed: &mut u32) -> Instant {
+    let lease = &ctx.lease;
+    let terms = lease.terms();
+    let asked = lease.now();
+    let answer = ctx
+        .supabase
+        .lease(holder, terms.seconds, terms.timeout)
+        .await;
+    let pause = match answer {
+        Ok(LeaseAnswer::NoFunction) if lease.is_known() => {
+            let detail = "в Supabase нет функции tripwire_sync_lease, а раньше она была";
+            strike(ctx, HaltCause::SupabaseSchema, 3, detail.to_owned()).await;
+            failing(lease, failed, true, None)
+        }
+        Ok(answer) => {
+            *failed = 0;
+            lease.answered(answer, asked);
+            match answer {
+                LeaseAnswer::Granted => return asked.mono + terms.renew_after,
+                LeaseAnswer::Refused => terms.poll,
+                LeaseAnswer::NoFunction => terms.poll_alone,
+            }
+        }
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "lease.not_answered");
+            match error.disposition() {
+                Disposition::Halt { cause, patience } => {
+                    strike(ctx, cause, patience, detail(&error)).await;
+                    failing(lease, failed, true, None)
+                }
+                Disposition::Retry { after } => failing(lease, failed, false, after),
+                Disposition::Park => failing(lease, failed, false, None),
+            }
+        }
+    };
+    Instant::now() + pause
+}
+
+fn detail(error: &SupabaseError) -> String {
+    format!(
+        "tripwire_sync_lease: {}",
+        super::super::failure::supabase_reason(error)
+    )
+}
+
+/// The pause after a failure.
+fn failing(lease: &Lease, failed: &mut u32, is_refused: bool, asked: Option<Duration>) -> Duration {
+    let terms = lease.terms();
+    lease.unanswered(is_refused);
+    let pauses = if is_refused {
+        terms.refused
+    } else {
+        terms.retry
+    };
+    let pause = pauses.after(*failed);
+    *failed = failed.saturating_add(1);
+    pause.max(asked.unwrap_or_default())
+}
+
+async fn strike(ctx: &Context, cause: HaltCause, patience: u32, detail: String) {
+    if let Err(error) = ctx.gate.strike(cause, patience, detail, None).await {
+        tracing::error!(error = %Chain(&error), "sync.inbox");
+    }
+}

@@ -1,0 +1,145 @@
+//! The rows: read before the first write, and again when they have grown old.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    failure::{Failure, Verdict},
+    slice::{Members, Slice, at_once},
+    triage::{Sight, Triage, triage},
+};
+use crate::{
+    domain::RowId,
+    inbox::InboxError,
+    supabase::{self, Row, Rows, Supabase, SupabaseError},
+};
+
+/// PostgREST answers these at once; more would only queue in its pool of ten.
+const PARALLEL_ROW_READS: usize = 4;
+
+impl Slice {
+    pub(super) async fn read_rows(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine = self.beginning(members, |_| true);
+        let mut reads = Vec::new();
+        for chunk in mine.chunks(supabase::IDS_PER_READ) {
+            let chunk = chunk.to_vec();
+            let supabase = self.ctx.supabase.clone();
+            let ids: Vec<RowId> = chunk.iter().map(|&i| self.works[i].id()).collect();
+            reads.push(async move { (chunk, Instant::now(), rows_of(&supabase, &ids).await) });
+        }
+        let answers = at_once(PARALLEL_ROW_READS, reads).await;
+
+        let mut absent = Members::new();
+        for (chunk, asked_at, answer) in answers {
+            match answer {
+                Ok(read) => {
+                    let mut by_id: HashMap<RowId, Row> =
+                        read.rows.into_iter().map(|row| (row.id, row)).collect();
+                    for i in chunk {
+                        match by_id.remove(&self.works[i].id()) {
+                            Some(row) => self.see(i, row, read.read_at, asked_at),
+                            None => absent.push(i),
+                        }
+                    }
+                }
+                Err(error) => self.fail(&chunk, &Failure::from(error)).await?,
+            }
+        }
+        self.see_absent(&absent).await
+    }
+
+    /// Reads the rows of a slice again when they have grown old on the way to it.
+    pub(super) async fn refresh_rows(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let half = self.ctx.tempo.fresh_for / 2;
+        let old: Members = self
+            .in_run(members)
+            .filter(|&i| self.works[i].read_at.elapsed() > half)
+            .collect();
+        if old.is_empty() {
+            Ok(())
+        } else {
+            self.read_rows(&old).await
+        }
+    }
+
+    fn see(&mut self, i: usize, row: Row, read_at: Timestamp, asked_at: Instant) {
+        let (ctx, now) = (Arc::clone(&self.ctx), self.now());
+        let work = &mut self.works[i];
+        let sight = Sight::Present { row: &row, read_at };
+        match triage(
+            &ctx.settings.rows,
+            &ctx.tempo,
+            work.known_of_row(),
+            &mut work.progress,
+            sight,
+            now,
+        ) {
+            Triage::Proceed(email)
+                if work.email.as_ref().is_some_and(|before| *before != email) =>
+            {
+                work.again_at(now, "the e-mail changed on the way");
+            }
+            Triage::Proceed(email) => {
+                work.recognise(&ctx, &row, &email);
+                work.email = Some(email);
+                work.row = Some(row);
+                work.read_at = asked_at;
+            }
+            Triage::End(settlement) => work.end(settlement),
+            Triage::Unclear(reason) => self.apply(i, &Verdict::Retry { after: None }, reason),
+        }
+    }
+
+    async fn see_absent(&mut self, absent: &[usize]) -> Result<(), InboxError> {
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let others_visible = match self.ctx.supabase.can_see_any_row().await {
+            Ok(visible) => visible,
+            Err(error) => return self.fail(absent, &Failure::from(error)).await,
+        };
+        let now = self.now();
+        for &i in absent {
+            let ctx = Arc::clone(&self.ctx);
+            let work = &mut self.works[i];
+            let sight = Sight::Absent { others_visible };
+            match triage(
+                &ctx.settings.rows,
+                &ctx.tempo,
+                work.known_of_row(),
+                &mut work.progress,
+                sight,
+                now,
+            ) {
+                Triage::End(settlement) => work.end(settlement),
+                Triage::Unclear(reason) => self.apply(i, &Verdict::Retry { after: None }, reason),
+                Triage::Proceed(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// PostgREST cuts an answer off without a word: a row is absent only when it was not among the missing that an answer
+/// was all about.
+async fn rows_of(supabase: &Supabase, ids: &[RowId]) -> Result<Rows, SupabaseError> {
+    let mut read = supabase.rows(ids).await?;
+    let mut missing = ids.to_vec();
+    let mut found = read.rows.len();
+    while found > 0 {
+        let seen: HashSet<RowId> = read.rows.iter().map(|row| row.id).collect();
+        missing.retain(|id| !seen.contains(id));
+        if missing.is_empty() {
+            break;
+        }
+        let more = supabase.rows(&missing).await?.rows;
+        found = more.len();
+        read.rows.extend(more);
+    }
+    Ok(read)
+}

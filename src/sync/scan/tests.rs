@@ -1,0 +1,225 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const PAGE: usize = 250;
+
+/// An account, as its list shows it: on each page so many contacts, and so many sought e-mails.
+#[derive(Debug, Clone)]
+struct Account {
+    contacts: usize,
+    /// Of the page with that index; none on those that follow.
+    hits: Vec<usize>,
+    /// The request with this number fails, and every so many after it; 0 = none.
+    fails_every: usize,
+    /// It shows nothing from this page on, whatever there is.
+    tires_at: u32,
+}
+
+impl Account {
+    fn of(contacts: usize, hits: Vec<usize>) -> Self {
+        Self {
+            contacts,
+            hits,
+            fails_every: 0,
+            tires_at: u32::MAX,
+        }
+    }
+
+    fn page(&self, number: u32) -> Seen {
+        let index = number as usize - 1;
+        let first = index * PAGE;
+        let shown = if number >= self.tires_at {
+            0
+        } else {
+            self.contacts.saturating_sub(first).min(PAGE)
+        };
+        let names_next = shown > 0 && self.contacts > first + PAGE;
+        Seen {
+            hits: if shown == 0 {
+                0
+            } else {
+                self.hits.get(index).copied().unwrap_or(0)
+            },
+            is_empty: shown == 0,
+            is_last: shown < PAGE && !names_next,
+            names_next,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    requests: usize,
+    found: usize,
+    extent: Extent,
+}
+
+/// Reads as told, answering in the order of asking or the other way round.
+fn read(sought: usize, account: &Account, newest_first: bool) -> Outcome {
+    let mut scan = Scan::new(sought).unwrap();
+    let mut on_their_way: Vec<u32> = Vec::new();
+    let (mut requests, mut found) = (0, 0);
+    let mut shown = std::collections::BTreeSet::new();
+    while scan.over().is_none() {
+        if let Some(page) = scan.next() {
+            requests += 1;
+            on_their_way.push(page);
+            continue;
+        }
+        assert!(!on_their_way.is_empty(), "awaits nothing");
+        let next = if newest_first {
+            on_their_way.len() - 1
+        } else {
+            0
+        };
+        let page = on_their_way.remove(next);
+        if account.fails_every > 0 && requests % account.fails_every == 0 {
+            scan.failed(page);
+            continue;
+        }
+        let mut seen = account.page(page);
+        if !shown.insert(page) {
+            seen.hits = 0;
+        }
+        found += seen.hits;
+        scan.read(page, seen);
+    }
+    assert!(on_their_way.is_empty(), "over with pages on their way");
+    Outcome {
+        requests,
+        found,
+        extent: scan.over().unwrap(),
+    }
+}
+
+/// What it all costs when even those found in a part of the list are searched for.
+fn worst_cost(sought: usize, outcome: &Outcome) -> usize {
+    outcome.requests
+        + match outcome.extent {
+            Extent::Whole => 0,
+            Extent::Part => sought,
+        }
+}
+
+fn spread(sought: usize, pages: usize) -> Vec<usize> {
+    (0..pages)
+        .map(|page| sought * (page + 1) / pages - sought * page / pages)
+        .collect()
+}
+
+#[test]
+fn a_few_are_searched_for_one_by_one() {
+    assert!(Scan::new(FEW).is_none());
+    assert!(Scan::new(FEW + 1).is_some());
+}
+
+/// Sought, contacts, where they are; what it takes.
+#[test]
+fn what_it_costs() {
+    let newest = |sought: usize| vec![PAGE; sought.div_ceil(PAGE)];
+    let table = [
+        // An import day: everybody is found in forty pages, and one request tells that they are worth reading.
+        (5_000, 10_000, newest(5_000), 42, Extent::Whole),
+        (5_000, 10_001, newest(5_000), 42, Extent::Whole),
+        (1_000, 2_000, newest(1_000), 10, Extent::Whole),
+        // Forty times as many contacts, the sought ones anywhere.
+        (5_000, 200_000, spread(5_000, 800), 802, Extent::Whole),
+        // Smaller than a page: no probe.
+        (100, 180, vec![90], 1, Extent::Whole),
+        // Nobody there at all.
+        (100, 0, vec![], 1, Extent::Whole),
+        // Too large to be read to its end: the newest while they pay.
+        (5_000, 1_000_000, newest(5_000), 20 + 4, Extent::Part),
+        (5_000, 1_000_000, vec![], 1 + 1 + 5, Extent::Part),
+        // Hits, then none.
+        (5_000, 1_000_000, vec![200; 3], 1 + 1 + 8, Extent::Part),
+    ];
+    for (sought, contacts, hits, most, extent) in table {
+        let outcome = read(sought, &Account::of(contacts, hits), false);
+        assert_eq!(
+            outcome.extent, extent,
+            "{sought} of {contacts}: {outcome:?}"
+        );
+        assert!(
+            outcome.requests <= most + 2,
+            "{sought} of {contacts}: {outcome:?}, not {most}"
+        );
+    }
+}
+
+#[test]
+fn all_hits_on_the_last_page_are_found_where_the_end_is_near() {
+    let mut hits = vec![0; 99];
+    hits.push(250);
+    let outcome = read(5_000, &Account::of(25_000, hits.clone()), false);
+    assert_eq!((outcome.found, outcome.extent), (250, Extent::Whole));
+
+    // Out of reach they cost what little was read in vain.
+    hits.splice(0..0, vec![0; 2_000]);
+    let outcome = read(5_000, &Account::of(525_000, hits), false);
+    assert_eq!((outcome.found, outcome.extent), (0, Extent::Part));
+    assert!(outcome.requests < 12, "{outcome:?}");
+}
+
+#[test]
+fn a_server_that_tires_of_long_lists_is_not_taken_for_their_end() {
+    let mut account = Account::of(100_000, spread(5_000, 400));
+    account.tires_at = 101;
+    assert_eq!(read(5_000, &account, false).extent, Extent::Part);
+}
+
+#[test]
+fn a_page_that_fails_is_asked_for_again_and_a_list_that_always_does_is_given_up() {
+    let mut account = Account::of(10_000, spread(5_000, 40));
+    account.fails_every = 7;
+    let outcome = read(5_000, &account, false);
+    assert_eq!((outcome.found, outcome.extent), (5_000, Extent::Whole));
+    account.fails_every = 1;
+    let outcome = read(5_000, &account, false);
+    assert_eq!((outcome.found, outcome.extent), (0, Extent::Part));
+    assert!(outcome.requests <= MOST_FAILURES as usize + AHEAD);
+}
+
+fn account() -> impl Strategy<Value = Account> {
+    let hits = proptest::collection::vec(prop_oneof![Just(0_usize), 0..=PAGE], 0..400);
+    let fails_every = prop_oneof![3 => Just(0_usize), 1 => 1..30_usize];
+    let tires_at = prop_oneof![3 => Just(u32::MAX), 1 => 2..300_u32];
+    (0..2_000_000_usize, hits, fails_every, tires_at).prop_map(
+        |(contacts, hits, fails_every, tires_at)| Account {
+            contacts,
+            hits,
+            fails_every,
+            tires_at,
+        },
+    )
+}
+
+proptest! {
+    /// Whatever the account looks like, and in whatever order its pages come.
+    #[test]
+    fn it_never_costs_more_than_a_fifth_above_the_plain_searches(
+        sought in FEW + 1..20_000,
+        account in account(),
+        newest_first: bool,
+    ) {
+        let outcome = read(sought, &account, newest_first);
+        prop_assert!(outcome.requests * IN_VAIN <= sought, "{outcome:?}");
+        prop_assert!(worst_cost(sought, &outcome) * IN_VAIN <= sought * (IN_VAIN + 1), "{outcome:?}");
+    }
+
+    /// A list said to be read whole was: every hit of the account is among those found.
+    #[test]
+    fn whole_means_that_every_page_was_read(
+        sought in FEW + 1..20_000,
+        account in account(),
+        newest_first: bool,
+    ) {
+        let outcome = read(sought, &account, newest_first);
+        if outcome.extent == Extent::Whole {
+            let pages = account.contacts.div_ceil(PAGE);
+            let all: usize = account.hits.iter().take(pages).sum();
+            prop_assert_eq!(outcome.found, all);
+        }
+    }
+}

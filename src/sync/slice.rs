@@ -1,0 +1,240 @@
+//! Entries that go through the steps side by side, each step in bulk.
+//!
+//! hold people ─▶ find contacts ─▶ read deals ─▶ decide ─▶ move or create ─▶ note ─▶ write back ─▶ settle
+//!
+//! Every step takes the entries that are still in the run, and ends those that need not, or cannot, go on.
+
+use std::{collections::HashSet, sync::Arc};
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    Context,
+    failure::{Failure, Verdict},
+    triage::later,
+    work::Work,
+};
+use crate::{
+    amocrm::AmoCrm,
+    domain::RowId,
+    inbox::{ClaimToken, InboxError, Mark, Settled, Settlement},
+};
+
+pub(super) struct Slice {
+    pub(super) ctx: Arc<Context>,
+    /// Lets others go first when the run is a long one.
+    pub(super) amocrm: AmoCrm,
+    pub(super) token: ClaimToken,
+    pub(super) works: Vec<Work>,
+    pub(super) started: Instant,
+    /// Of a run of many.
+    pub(super) is_long: bool,
+    /// The others of its run write nothing before it is over.
+    pub(super) leads: Option<DropGuard>,
+    pub(super) follows: Option<CancellationToken>,
+}
+
+/// Positions of entries in the slice.
+pub(super) type Members = Vec<usize>;
+
+impl Slice {
+    /// An error leaves entries unsettled: [`Slice::give_back`] returns them.
+    pub(super) async fn go(&mut self) -> Result<(), InboxError> {
+        let all: Members = (0..self.works.len()).collect();
+        let _leads = self.leads.take();
+        let turn = self.take_turn().await;
+        self.hold_people(&all).await?;
+        self.find_contacts(&all).await?;
+        self.refresh_rows(&all).await?;
+        self.read_deals(&all).await?;
+        self.resolve_intents(&all).await?;
+        self.decide(&all).await?;
+        self.follow().await;
+        self.move_deals(&all).await?;
+        self.create_deals(&all).await?;
+        self.note(&all).await?;
+        // The next slice may ask amoCRM while this one writes to its rows.
+        drop(turn);
+        self.write_back(&all).await?;
+        self.settle().await
+    }
+
+    /// Waits until a slice of many may ask amoCRM.
+    async fn take_turn(&self) -> Option<OwnedSemaphorePermit> {
+        let turns = self.is_long.then(|| Arc::clone(&self.ctx.turns))?;
+        turns.acquire_owned().await.ok()
+    }
+
+    /// Waits until the first slice has come through to its rows, or has failed to.
+    async fn follow(&self) {
+        if let Some(first) = &self.follows {
+            first.cancelled().await;
+        }
+    }
+
+    /// Returns whatever is still claimed, with what is known of it by now.
+    pub(super) async fn give_back(&mut self) -> Result<(), InboxError> {
+        let soon = later(self.now(), self.ctx.tempo.retry_first);
+        for work in self.works.iter_mut().filter(|work| work.in_run()) {
+            work.again_at(soon, "run broken off");
+        }
+        self.settle().await
+    }
+
+    /// Another process holds this row now: whatever we know of it is void.
+    pub(super) fn let_go(&mut self, row: RowId) {
+        for work in self.works.iter_mut().filter(|work| work.id() == row) {
+            work.is_settled = true;
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.ctx.clock.now()
+    }
+
+    pub(super) fn in_run<'s>(&'s self, members: &'s [usize]) -> impl Iterator<Item = usize> + 's {
+        members.iter().copied().filter(|&i| self.works[i].in_run())
+    }
+
+    /// The entries of a step that is about to begin: none once sending has been stopped.
+    pub(super) fn beginning(
+        &mut self,
+        members: &[usize],
+        wanted: impl Fn(&Work) -> bool,
+    ) -> Members {
+        let mine: Members = self
+            .in_run(members)
+            .filter(|&i| wanted(&self.works[i]))
+            .collect();
+        if self.ctx.gate.closed().is_none() {
+            return mine;
+        }
+        let now = self.now();
+        for &i in &mine {
+            self.works[i].again_at(now, "sending stopped");
+        }
+        Vec::new()
+    }
+
+    /// Ends entries whose request failed, as the client that saw the error says. Only a request about one entry alone
+    /// can tell that this entry will never work.
+    pub(super) async fn fail(
+        &mut self,
+        members: &[usize],
+        failure: &Failure,
+    ) -> Result<(), InboxError> {
+        let verdict = match self.ctx.judge(failure, None).await? {
+            Verdict::Park if members.len() > 1 => Verdict::Retry { after: None },
+            verdict => verdict,
+        };
+        let reason = failure.reason();
+        for &i in members {
+            self.apply(i, &verdict, &reason);
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(&mut self, i: usize, verdict: &Verdict, reason: &str) {
+        let now = self.now();
+        let ctx = Arc::clone(&self.ctx);
+        let work = &mut self.works[i];
+        match verdict {
+            Verdict::NotItsFault => work.again_at(later(now, ctx.tempo.person_busy), reason),
+            Verdict::Park => work.park(reason),
+            Verdict::Retry { after } => {
+                let age = ctx
+                    .inbox
+                    .working_clock()
+                    .saturating_sub(work.entry.opened_at_work);
+                // A write whose fate is open is looked for first.
+                if age > ctx.tempo.park_after && work.progress.intent.is_none() {
+                    work.park(format!("не удаётся слишком долго: {reason}"));
+                } else {
+                    let pause = ctx
+                        .tempo
+                        .backoff(work.entry.attempts, *after, (ctx.jitter)());
+                    work.end(Settlement::Again {
+                        due_at: later(now, pause),
+                        failed: true,
+                        reason: Some(reason.to_owned()),
+                    });
+                }
+            }
+        }
+    }
+
+    // ---- storing ----
+
+    /// Stores progress before the run goes on.
+    pub(super) async fn checkpoint(&self, members: &[usize]) -> Result<(), InboxError> {
+        if members.is_empty() {
+            return Ok(());
+        }
+        let marks = members
+            .iter()
+            .map(|&i| {
+                let work = &self.works[i];
+                Mark {
+                    row: work.id(),
+                    progress: work.progress.clone(),
+                    person: work.known(),
+                }
+            })
+            .collect();
+        self.ctx.inbox.checkpoint(self.token, marks).await
+    }
+
+    /// Stores the ends reached so far, and lets go of their people.
+    pub(super) async fn settle(&mut self) -> Result<(), InboxError> {
+        let ended: Members = (0..self.works.len())
+            .filter(|&i| !self.works[i].in_run() && !self.works[i].is_settled)
+            .collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let ends = ended
+            .iter()
+            .filter_map(|&i| {
+                let work = &self.works[i];
+                Some(Settled {
+                    row: work.id(),
+                    progress: work.progress.clone(),
+                    settlement: work.ending().cloned()?,
+                    event: work.event(),
+                })
+            })
+            .collect();
+        self.ctx.inbox.settle(self.token, ends).await?;
+        let count = u64::try_from(ended.len()).unwrap_or(u64::MAX);
+        for i in ended {
+            self.report(i);
+            self.works[i].settled();
+        }
+        self.ctx
+            .settled
+            .send_modify(|settled| *settled = settled.wrapping_add(count));
+        Ok(())
+    }
+}
+
+/// Awaits all, at most `limit` of them at a time.
+pub(super) async fn at_once<F: Future>(limit: usize, futures: Vec<F>) -> Vec<F::Output> {
+    stream::iter(futures)
+        .buffer_unordered(limit)
+        .collect()
+        .await
+}
+
+/// Distinct values, in order of appearance.
+pub(super) fn distinct<T: Copy + Eq + std::hash::Hash>(
+    values: impl IntoIterator<Item = T>,
+) -> Vec<T> {
+    let mut seen = HashSet::new();
+    values
+        .into_iter()
+        .filter(|value| seen.insert(*value))
+        .collect()
+}
