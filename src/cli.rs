@@ -7,22 +7,26 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     amocrm::AmoError,
-    app::{App, Died, Settings, StartError},
+    app::{self, App, Died, Settings, StartError},
     config::{self, Config, ConfigErrors},
     domain::{RowId, SharedClock, SystemClock},
     inbox::{InboxError, State},
+    supabase::SupabaseError,
     sync::Chain,
     telemetry,
 };
 
+mod backfill;
 mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod entries;
 mod explain;
+mod jwt;
 mod pipelines;
 #[cfg(feature = "sandbox")]
 mod play;
+mod setup_sql;
 mod terminal;
 
 use terminal::{Lang, Terminal};
@@ -57,6 +61,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Sync rows older than `SYNC_SINCE`: asks first, works until all is done
+    Backfill(backfill::Options),
     /// Print the inbox
     Entries {
         /// Only entries in this state
@@ -90,6 +96,10 @@ enum Command {
     Resume,
     /// Make a new webhook secret
     Secret,
+    /// Print the SQL that sets up the database, to be pasted into the dashboard's SQL editor
+    SetupSql(setup_sql::Options),
+    /// Make a token for the database role `tripwire_sync`, on this machine
+    Jwt(jwt::Options),
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -145,6 +155,7 @@ fails_with!(
     Died,
     InboxError,
     AmoError,
+    SupabaseError,
     reqwest::Error,
     serde_json::Error,
     telemetry::LoggingError,
@@ -197,6 +208,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Sandbox(options) => play::run(&options, terminal).await,
         Command::Check { json } => check::run(json, terminal).await,
         Command::Pipelines { json } => pipelines::run(json, terminal).await,
+        Command::Backfill(options) => backfill::run(&options, terminal).await,
         Command::Entries { state, limit, json } => {
             entries::list(state.map(State::from), limit, json, terminal).await
         }
@@ -205,6 +217,8 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Pause => entries::pause(terminal).await,
         Command::Resume => entries::resume(terminal).await,
         Command::Secret => secret(terminal),
+        Command::SetupSql(options) => setup_sql::run(&options, terminal),
+        Command::Jwt(options) => jwt::run(&options, terminal),
     }
 }
 
@@ -216,6 +230,11 @@ async fn serve() -> Outcome {
     telemetry::init_logging(config.log.format, Some(&config.log.filter))?;
     for warning in &config.warnings {
         tracing::warn!(warning, "settings.warning");
+    }
+    for end in app::token_ends(&config) {
+        if end.is_soon(clock().now()) {
+            tracing::warn!(token = end.name, expires_at = %end.expires_at, "settings.token_ends");
+        }
     }
     let metrics = telemetry::install_metrics()?;
     let app = App::start(Settings::from_config(&config), clock(), metrics).await?;

@@ -93,6 +93,7 @@ pub struct AmocrmSettings {
     pub requests_per_second: u32,
     /// 1 to 250.
     pub batch_size: usize,
+    /// Whether the account's list of contacts may be read.
     pub contact_scan: bool,
 }
 
@@ -144,6 +145,11 @@ impl Config {
         Self::amocrm_from_vars(&environment::variables()?)
     }
 
+    /// Only the secrets that sign deliveries; there need not be any yet.
+    pub fn load_webhook_secrets() -> Result<Vec<WebhookSecret>, ConfigErrors> {
+        Self::webhook_secrets_from_vars(&environment::variables()?)
+    }
+
     /// Reports every problem of form at once.
     pub fn from_vars(
         vars: &BTreeMap<String, String>,
@@ -162,6 +168,15 @@ impl Config {
         let path = inbox_path(&mut reader);
         lookalike::point_out(&mut reader, &[variable::DATABASE_URL]);
         reader.finish(path)
+    }
+
+    pub fn webhook_secrets_from_vars(
+        vars: &BTreeMap<String, String>,
+    ) -> Result<Vec<WebhookSecret>, ConfigErrors> {
+        let mut reader = Reader::new(vars);
+        let secrets = reader.optional(variable::WEBHOOK_SECRET, form::webhook_secrets);
+        lookalike::point_out(&mut reader, &[variable::WEBHOOK_SECRET]);
+        reader.finish(secrets.map(Option::unwrap_or_default))
     }
 
     pub fn amocrm_from_vars(vars: &BTreeMap<String, String>) -> Result<AmocrmAccess, ConfigErrors> {

@@ -9,7 +9,10 @@ use crate::{
     config::Config,
     domain::RowId,
     inbox::{Entry, Inbox, InboxError, Revival, Role, State},
-    sync::gate::{HALT, Halt, PAUSED},
+    sync::{
+        gate::{HALT, Halt, PAUSED},
+        lease::{LEASE, Record, Standing},
+    },
 };
 
 pub(super) async fn list(
@@ -21,6 +24,7 @@ pub(super) async fn list(
     let inbox = open(terminal).await?;
     let entries = inbox.entries(state, limit).await?;
     let counts = inbox.counts().await?;
+    let lease: Option<Record> = inbox.state(LEASE).await?;
     inbox.close().await;
     if as_json {
         let list: Vec<_> = entries.iter().map(as_value).collect();
@@ -71,7 +75,33 @@ pub(super) async fn list(
         .named()
         .map(|(state, count)| format!("{state} {count}"))
         .collect();
-    Ok(terminal.say(&format!("\n{}", total.join(", ")))?)
+    terminal.say("")?;
+    if let Some(lease) = lease {
+        let since = terminal.pick("since", "с");
+        let standing = standing(&lease, terminal);
+        terminal.say(&format!("{standing} ({since} {})", seconds(lease.since)))?;
+    }
+    Ok(terminal.say(&total.join(", "))?)
+}
+
+/// How the service on this inbox stood to the lease when it last changed.
+fn standing(lease: &Record, terminal: &Terminal) -> &'static str {
+    match lease.standing {
+        Standing::Unknown => "",
+        Standing::Ours => terminal.pick("this service syncs", "синхронизирует этот сервис"),
+        Standing::Theirs => terminal.pick(
+            "standby: another service syncs, this one accepts",
+            "standby: синхронизирует другой сервис, этот принимает записи",
+        ),
+        Standing::Unconfirmed => terminal.pick(
+            "standby: Supabase does not confirm the lease",
+            "standby: Supabase не подтверждает право на отправку",
+        ),
+        Standing::Alone => terminal.pick(
+            "no lease function in Supabase (apply the migration): two services would work at once",
+            "в Supabase нет функции tripwire_sync_lease (примените миграцию): два сервиса работали бы одновременно",
+        ),
+    }
 }
 
 fn as_value(entry: &Entry) -> serde_json::Value {

@@ -14,6 +14,15 @@ use crate::{
 /// Commands are no match for the service's own budget.
 pub(super) const REQUESTS_PER_SECOND: u32 = 1;
 
+/// While amoCRM has forbidden us to ask.
+pub(super) fn refuse(terminal: &mut Terminal) -> Outcome {
+    terminal.complain(terminal.pick(
+        "amoCRM has forbidden access (403): nothing is sent until `tripwire-sync resume`",
+        "amoCRM запретила доступ (403): до `tripwire-sync resume` запросов нет",
+    ));
+    Err(CommandError::Told)
+}
+
 pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
     let access = Config::load_amocrm()?;
     if let Ok(path) = Config::load_inbox_path()
@@ -21,11 +30,7 @@ pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
             .await?
             .is_some_and(|halt| halt.cause == HaltCause::AmocrmForbidden)
     {
-        terminal.complain(terminal.pick(
-            "amoCRM has forbidden access (403): nothing is sent until `tripwire-sync resume`",
-            "amoCRM запретила доступ (403): до `tripwire-sync resume` запросов нет",
-        ));
-        return Err(CommandError::Told);
+        return refuse(terminal);
     }
     let AmocrmToken::LongLived(token) = access.token;
     let settings = amocrm_settings(

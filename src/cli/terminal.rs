@@ -16,6 +16,13 @@ impl Lang {
             _ => Self::English,
         }
     }
+
+    pub(super) fn pick<T>(self, english: T, russian: T) -> T {
+        match self {
+            Self::English => english,
+            Self::Russian => russian,
+        }
+    }
 }
 
 /// Results go to standard output, complaints to standard error.
@@ -37,10 +44,11 @@ impl Terminal {
 
     /// The text in the reader's language.
     pub(super) fn pick<T>(&self, english: T, russian: T) -> T {
-        match self.lang {
-            Lang::English => english,
-            Lang::Russian => russian,
-        }
+        self.lang.pick(english, russian)
+    }
+
+    pub(super) fn lang(&self) -> Lang {
+        self.lang
     }
 
     pub(super) fn say(&mut self, line: &str) -> io::Result<()> {

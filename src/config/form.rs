@@ -149,7 +149,18 @@ pub(super) fn base_url(text: &str) -> Form<Url> {
 }
 
 pub(super) fn supabase_url(text: &str) -> Form<Url> {
+    const DATABASE: &str =
+        "is the address of the database: wanted is the project's, which begins with https://";
+    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
+        return wrong(DATABASE);
+    }
     let url = url(text)?;
+    let host = url.host_str().unwrap_or_default();
+    if host.ends_with(".pooler.supabase.com")
+        || (host.starts_with("db.") && host.ends_with(".supabase.co"))
+    {
+        return wrong(DATABASE);
+    }
     if url.host_str() == Some("supabase.com") {
         return wrong("is the dashboard's address: the project's own ends with .supabase.co");
     }

@@ -34,8 +34,8 @@ variables! {
     WEBHOOK_TOLERANCE = "5m",
     WEBHOOK_BEARER_TOKEN = "a long random text without spaces",
     SUPABASE_URL = "https://abcdefghijklmnopqrst.supabase.co",
-    SUPABASE_KEY = "sb_secret_…, from the dashboard: Project Settings, API Keys",
-    SUPABASE_JWT = "eyJ….eyJ….…, a token for a database role of your own",
+    SUPABASE_KEY = "sb_publishable_… with SUPABASE_JWT, or sb_secret_…, from the dashboard: Project Settings, API Keys",
+    SUPABASE_JWT = "eyJ….eyJ….…, made by `tripwire-sync jwt`",
     SYNC_SINCE = "2026-12-01 or 2026-12-01T09:00:00+05:00",
     SETTLE_DELAY = "5s",
     RECONCILE_INTERVAL = "5m, or 0 for no sweeps",
@@ -71,7 +71,7 @@ pub(super) const TRIPWIRE_TIME_SCALE: &str = "TRIPWIRE_TIME_SCALE";
 pub(super) const TRIPWIRE_DIE_AT: &str = "TRIPWIRE_DIE_AT";
 
 /// Checked for form, and read by nobody yet.
-pub(super) const UNUSED: [&str; 2] = [ADMIN_TOKEN, AMOCRM_CONTACT_SCAN];
+pub(super) const UNUSED: [&str; 1] = [ADMIN_TOKEN];
 
 /// Understood, and not supported yet.
 pub(super) const OAUTH: [&str; 4] = [

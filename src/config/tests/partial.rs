@@ -37,6 +37,29 @@ fn amocrm_alone_needs_its_address_and_token() {
     assert_eq!(named(&errors), ["AMOCRM_SUBDOMAIN", "AMOCRM_ACCESS_TOKEN"]);
 }
 
+#[test]
+fn the_webhook_secrets_alone_need_nothing_else() {
+    assert!(
+        Config::webhook_secrets_from_vars(&Vars::new())
+            .unwrap()
+            .is_empty()
+    );
+
+    let secret = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE=";
+    let two = format!("{secret} {secret}");
+    let set = vars(&[("WEBHOOK_SECRET", &two), ("SYNC_SINCE", "never")]);
+    let secrets = Config::webhook_secrets_from_vars(&set).unwrap();
+    assert_eq!(secrets.len(), 2);
+
+    let bad = vars(&[("WEBHOOK_SECRET", "whsec_short")]);
+    let errors = Config::webhook_secrets_from_vars(&bad).unwrap_err();
+    assert_eq!(named(&errors), ["WEBHOOK_SECRET"]);
+    // Making a new one beside a misspelt one would leave the two sides with different secrets.
+    let misspelt = vars(&[("WEBHOK_SECRET", secret)]);
+    let errors = Config::webhook_secrets_from_vars(&misspelt).unwrap_err();
+    assert_eq!(named(&errors), ["WEBHOK_SECRET"]);
+}
+
 fn file(text: &str) -> Result<Vars, ConfigErrors> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(".env");

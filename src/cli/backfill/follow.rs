@@ -1,0 +1,290 @@
+//! Puts the rows into the inbox, and sees to it that somebody works them off.
+
+use std::{path::Path, pin::Pin, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Options, Picker, patiently,
+    progress::{self, Progress, Standing},
+    report::{self, End, Totals},
+};
+use crate::{
+    app::{Settings, Worker},
+    cli::{CommandError, Outcome, clock, terminal::Terminal},
+    domain::SyncState,
+    inbox::{Arrival, BackfillId, Inbox, InboxError, Role, Source},
+    supabase::SupabaseError,
+    sync::{
+        Walk,
+        gate::{HALT, Halt, PAUSED},
+        lease,
+        schedule::Tempo,
+        triage::later,
+    },
+};
+
+/// How often we look how far it is.
+const GLANCE: Duration = Duration::from_millis(200);
+
+pub(super) struct Backfill<'t> {
+    settings: Settings,
+    limit: Option<u64>,
+    as_json: bool,
+    terminal: &'t mut Terminal,
+    told_to_stop: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// Who works the entries off.
+enum Hands {
+    Ours(Worker),
+    /// A service that owns the inbox.
+    Others(Watched),
+}
+
+impl<'t> Backfill<'t> {
+    pub(super) fn new(
+        settings: Settings,
+        options: &Options,
+        terminal: &'t mut Terminal,
+        told_to_stop: impl Future<Output = ()> + 'static,
+    ) -> Self {
+        Self {
+            settings,
+            limit: options.limit,
+            as_json: options.json,
+            terminal,
+            told_to_stop: Box::pin(told_to_stop),
+        }
+    }
+
+    pub(super) async fn run(mut self, walk: Walk) -> Outcome {
+        let began = Instant::now();
+        let path = self.settings.inbox_path.clone();
+        let (mut inbox, mut is_ours) = open(&path).await?;
+        let id = inbox.begin_backfill().await?;
+        let (picker, is_whole) = self.enqueue(walk, &inbox, id).await?;
+
+        let mut progress = Progress::new(picker.picked, self.as_json);
+        let mut end = (!is_whole).then_some(End::Interrupted);
+        let end = loop {
+            if let Some(end) = end {
+                break end;
+            }
+            let hands = self.hands(&inbox, is_ours)?;
+            end = self.follow(hands, &inbox, id, &mut progress).await?;
+            if end.is_none() {
+                inbox.close().await;
+                (inbox, is_ours) = open(&path).await?;
+            }
+        };
+        progress.finish();
+        let standing = standing(&inbox, id, picker.picked, &self.settings.tempo).await?;
+        inbox.close().await;
+        let totals = Totals {
+            standing,
+            parked_before: picker.parked,
+            waiting_before: picker.waiting,
+            took: began.elapsed(),
+            end,
+        };
+        report::tell(&totals, self.as_json, self.terminal)
+    }
+
+    /// `false`: it was interrupted. What is in the inbox by then stays there.
+    async fn enqueue(
+        &mut self,
+        mut walk: Walk,
+        inbox: &Inbox,
+        id: BackfillId,
+    ) -> Result<(Picker, bool), CommandError> {
+        let mut picker = Picker::new(self.limit);
+        while !picker.is_full() {
+            let page = patiently(SupabaseError::disposition, async || walk.next_page().await);
+            let page = tokio::select! {
+                page = page => page?,
+                () = &mut self.told_to_stop => return Ok((picker, false)),
+            };
+            if page.is_empty() {
+                break;
+            }
+            let states = inbox.states_of(page.clone()).await?;
+            let arrivals = picker.pick(page, &states).into_iter().map(|row| Arrival {
+                row,
+                source: Source::Backfill(id),
+            });
+            inbox.store(arrivals.collect()).await?;
+        }
+        Ok((picker, true))
+    }
+
+    fn hands(&mut self, inbox: &Inbox, is_ours: bool) -> Result<Hands, CommandError> {
+        if !is_ours {
+            self.terminal.complain(self.terminal.pick(
+                "a service is running on this inbox: it does the work, this command watches",
+                "с этой очередью работает запущенный сервис: всё сделает он, команда следит за ходом",
+            ));
+            return Ok(Hands::Others(Watched::new()));
+        }
+        self.terminal.complain(self.terminal.pick(
+            "no service is running on this inbox: this command does the work; until it ends, none can be started",
+            "с этой очередью не работает ни один сервис: команда всё сделает сама; до её конца сервис не запустить",
+        ));
+        let mut settings = self.settings.clone();
+        // Nobody asked for the rows since `SYNC_SINCE` here: one row at most is to mean one row.
+        settings.sync.sweep_every = None;
+        settings.sync.sweep_after_another = false;
+        Ok(Hands::Ours(Worker::start(settings, inbox, &clock())?))
+    }
+
+    /// Until all is done, or cannot go on. `None`: the service that was at work is gone.
+    async fn follow(
+        &mut self,
+        mut hands: Hands,
+        inbox: &Inbox,
+        id: BackfillId,
+        progress: &mut Progress,
+    ) -> Result<Option<End>, CommandError> {
+        let tempo = self.settings.tempo;
+        let mut standby_since: Option<Instant> = None;
+        let end = loop {
+            let standing = standing(inbox, id, progress.total(), &tempo).await?;
+            if standing.is_drained() {
+                progress.show(&standing, None, self.terminal)?;
+                break Some(End::Drained);
+            }
+            let state = match &mut hands {
+                Hands::Ours(worker) if worker.is_dead() => break None,
+                Hands::Ours(worker) => *worker.status.borrow(),
+                Hands::Others(_) => stored_state(inbox).await?,
+            };
+            let mut why = progress::why(state, self.terminal);
+            if let Hands::Others(watched) = &mut hands {
+                let patience = patience_with_a_service(&tempo);
+                let gone_for = watched.gone_for(&standing, &self.settings)?;
+                if gone_for.is_some_and(|gone_for| gone_for > patience) {
+                    break None;
+                }
+                if gone_for.is_some() {
+                    why = Some(progress::service_is_gone(self.terminal));
+                } else if watched.moved_at.elapsed() > patience && standing.due_in().is_none() {
+                    why = why.or_else(|| Some(progress::nobody_knows(self.terminal)));
+                }
+            }
+            standby_since = match state {
+                SyncState::Standby {
+                    held_by_another: true,
+                } => standby_since.or_else(|| Some(Instant::now())),
+                _ => None,
+            };
+            if standby_since.is_some_and(|since| since.elapsed() > patience_with_a_lease(&tempo)) {
+                break Some(End::Standby);
+            }
+            progress.show(&standing, why, self.terminal)?;
+            tokio::select! {
+                () = tokio::time::sleep(GLANCE) => {}
+                () = &mut self.told_to_stop => break Some(End::Interrupted),
+            }
+        };
+        if let Hands::Ours(worker) = hands {
+            worker.stop().await?;
+        }
+        Ok(end)
+    }
+}
+
+/// As its owner, unless somebody is that already.
+async fn open(path: &Path) -> Result<(Inbox, bool), InboxError> {
+    match Inbox::open(path, Role::Owner, clock()).await {
+        Err(InboxError::AlreadyOwned { .. }) => {
+            let inbox = Inbox::open(path, Role::Guest, clock()).await?;
+            Ok((inbox, false))
+        }
+        inbox => Ok((inbox?, true)),
+    }
+}
+
+async fn standing(
+    inbox: &Inbox,
+    id: BackfillId,
+    total: u64,
+    tempo: &Tempo,
+) -> Result<Standing, InboxError> {
+    // Between the two looks by which a contact is missed for good.
+    let soon = later(clock().now(), 2 * tempo.second_look);
+    Ok(Standing::new(total, &inbox.tally(id, soon).await?))
+}
+
+/// What a service that we cannot ask has written down, or was told by others.
+async fn stored_state(inbox: &Inbox) -> Result<SyncState, InboxError> {
+    if let Some(halt) = inbox.state::<Halt>(HALT).await? {
+        return Ok(SyncState::Halted {
+            cause: halt.cause,
+            since: halt.since,
+            next_probe: halt.next_probe,
+        });
+    }
+    if let Some(since) = inbox.state(PAUSED).await? {
+        return Ok(SyncState::Paused { since });
+    }
+    let record: Option<lease::Record> = inbox.state(lease::LEASE).await?;
+    Ok(match record.map(|record| record.standing) {
+        Some(lease::Standing::Theirs) => SyncState::Standby {
+            held_by_another: true,
+        },
+        Some(lease::Standing::Unconfirmed) => SyncState::Standby {
+            held_by_another: false,
+        },
+        Some(lease::Standing::Unknown | lease::Standing::Alone | lease::Standing::Ours) | None => {
+            SyncState::Working
+        }
+    })
+}
+
+/// A service that is restarted comes back in less: it must find the inbox free, or nobody would take deliveries.
+fn patience_with_a_service(tempo: &Tempo) -> Duration {
+    2 * tempo.second_look
+}
+
+/// Longer than a lease that was not given back lasts.
+fn patience_with_a_lease(tempo: &Tempo) -> Duration {
+    2 * tempo.second_look
+}
+
+/// A service that we cannot ask.
+#[derive(Debug)]
+struct Watched {
+    ended: u64,
+    moved_at: Instant,
+    gone_since: Option<Instant>,
+}
+
+impl Watched {
+    fn new() -> Self {
+        Self {
+            ended: 0,
+            moved_at: Instant::now(),
+            gone_since: None,
+        }
+    }
+
+    /// For how long nobody has owned the inbox; `None`: somebody does. Not looked at while rows come to their end: who
+    /// looks holds the lock for a moment.
+    fn gone_for(
+        &mut self,
+        standing: &Standing,
+        settings: &Settings,
+    ) -> Result<Option<Duration>, InboxError> {
+        let ended = standing.ended();
+        if ended != self.ended {
+            (self.ended, self.moved_at) = (ended, Instant::now());
+        }
+        let is_still = self.moved_at.elapsed() > settings.tempo.second_look / 6;
+        if !is_still || Inbox::is_owned(&settings.inbox_path)? {
+            self.gone_since = None;
+            return Ok(None);
+        }
+        let since = *self.gone_since.get_or_insert_with(Instant::now);
+        Ok(Some(since.elapsed()))
+    }
+}

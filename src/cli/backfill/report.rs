@@ -1,0 +1,184 @@
+//! What a backfill came to.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::progress::{Standing, span_text};
+use crate::cli::{CommandError, Outcome, terminal::Terminal};
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Drained,
+    Interrupted,
+    /// Another machine syncs, and knows nothing of our inbox.
+    Standby,
+}
+
+impl End {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Drained => "drained",
+            Self::Interrupted => "interrupted",
+            Self::Standby => "standby",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Totals {
+    pub(super) standing: Standing,
+    pub(super) parked_before: u64,
+    pub(super) waiting_before: u64,
+    pub(super) took: Duration,
+    pub(super) end: End,
+}
+
+pub(super) fn nothing_to_do(as_json: bool, terminal: &mut Terminal) -> Outcome {
+    let none = Totals {
+        standing: Standing::default(),
+        parked_before: 0,
+        waiting_before: 0,
+        took: Duration::ZERO,
+        end: End::Drained,
+    };
+    if as_json {
+        return tell(&none, as_json, terminal);
+    }
+    Ok(terminal.say(terminal.pick(
+        "nothing to do: no row without a deal",
+        "делать нечего: строк без сделки нет",
+    ))?)
+}
+
+/// Fails when a person has something left to do.
+pub(super) fn tell(totals: &Totals, as_json: bool, terminal: &mut Terminal) -> Outcome {
+    if as_json {
+        terminal.say(&serde_json::to_string_pretty(&as_value(totals))?)?;
+    } else {
+        let head = terminal.pick(["what", "rows"], ["что", "строк"]);
+        terminal.table(&head, &lines(totals, terminal))?;
+        let took = terminal.pick("time", "время");
+        terminal.say(&format!("{took}: {}", span_text(totals.took, terminal)))?;
+    }
+    for advice in advice(totals, terminal) {
+        terminal.complain(advice);
+    }
+    if totals.end == End::Drained && totals.standing.parked == 0 {
+        Ok(())
+    } else {
+        Err(CommandError::Told)
+    }
+}
+
+fn as_value(totals: &Totals) -> serde_json::Value {
+    let standing = &totals.standing;
+    json!({
+        "end": totals.end.as_str(),
+        "rows": standing.total,
+        "done": standing.done,
+        "waiting": standing.waiting,
+        "parked": standing.parked,
+        "open": standing.open,
+        "elsewhere": standing.elsewhere(),
+        "before": { "waiting": totals.waiting_before, "parked": totals.parked_before },
+        "seconds": totals.took.as_secs(),
+    })
+}
+
+/// What did not occur is left out, but what everybody looks for.
+fn lines(totals: &Totals, terminal: &Terminal) -> Vec<Vec<String>> {
+    let standing = &totals.standing;
+    let done = |name| standing.done.get(name).copied().unwrap_or(0);
+    let lines = [
+        (terminal.pick("synced", "обработаны"), done("synced"), true),
+        (
+            terminal.pick("had a deal already", "уже со сделкой"),
+            done("already_linked"),
+            false,
+        ),
+        (
+            terminal.pick("left out by their status", "пропущены по статусу"),
+            done("skipped"),
+            false,
+        ),
+        (
+            terminal.pick("too old", "слишком старые"),
+            done("too_old"),
+            false,
+        ),
+        (terminal.pick("removed", "удалены"), done("gone"), false),
+        (
+            terminal.pick("waiting for a contact", "ждут контакта"),
+            standing.waiting,
+            true,
+        ),
+        (
+            terminal.pick("parked for a person", "отложены до человека"),
+            standing.parked,
+            true,
+        ),
+        (
+            terminal.pick("not finished", "не завершены"),
+            standing.open,
+            false,
+        ),
+        (
+            terminal.pick(
+                "counted elsewhere (removed from the inbox, or asked for again)",
+                "учтены не здесь (убраны из очереди или запрошены ещё раз)",
+            ),
+            standing.elsewhere(),
+            false,
+        ),
+        (
+            terminal.pick(
+                "left alone: waiting for a contact before",
+                "не тронуты: ждали контакта и раньше",
+            ),
+            totals.waiting_before,
+            false,
+        ),
+        (
+            terminal.pick("left alone: parked before", "не тронуты: отложены раньше"),
+            totals.parked_before,
+            false,
+        ),
+    ];
+    lines
+        .into_iter()
+        .filter(|(_, count, always)| *always || *count > 0)
+        .map(|(what, count, _)| vec![what.to_owned(), count.to_string()])
+        .collect()
+}
+
+fn advice(totals: &Totals, terminal: &Terminal) -> Vec<&'static str> {
+    let mut advice = Vec::new();
+    match totals.end {
+        End::Drained => {}
+        End::Interrupted => advice.push(terminal.pick(
+            "interrupted: what is not finished stays in the inbox; run this again, or let `tripwire-sync serve` finish it",
+            "прервано: незавершённое осталось в очереди; запустите команду ещё раз или дайте закончить `tripwire-sync serve`",
+        )),
+        End::Standby => advice.push(terminal.pick(
+            "another machine does the syncing, and will not look at this inbox: run this there, or stop the service there \
+             and run this again",
+            "синхронизацией занята другая машина, и эту очередь она не увидит: запустите команду там или остановите тот \
+             сервис и повторите здесь",
+        )),
+    }
+    if totals.standing.waiting > 0 {
+        advice.push(terminal.pick(
+            "a row that waits goes on by itself when its contact appears, while `tripwire-sync serve` runs",
+            "строка, которая ждёт, продолжится сама, когда появится контакт, пока работает `tripwire-sync serve`",
+        ));
+    }
+    if totals.standing.parked + totals.parked_before > 0 {
+        advice.push(terminal.pick(
+            "parked: see `tripwire-sync entries --state parked`, then `tripwire-sync retry --parked`",
+            "отложенные: `tripwire-sync entries --state parked`, затем `tripwire-sync retry --parked`",
+        ));
+    }
+    advice
+}

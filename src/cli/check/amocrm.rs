@@ -1,0 +1,144 @@
+//! The amoCRM side: account, pipeline, stage.
+
+use secrecy::ExposeSecret;
+
+use super::{findings::Findings, keys};
+use crate::{
+    amocrm::{self, AmoCrm, Target},
+    app::Settings,
+    cli::{Outcome, clock, entries::stored_halt, pipelines::REQUESTS_PER_SECOND, terminal::Lang},
+    config::{AmocrmConfig, AmocrmToken, Config},
+    domain::{HaltCause, StageId, TokenEnd},
+    sync::{Chain, decide::target_problem},
+};
+
+pub(super) async fn check(config: &Config, settings: Settings, findings: &mut Findings) -> Outcome {
+    const WHAT: &str = "amocrm";
+    let lang = findings.lang;
+    if matches!(config.amocrm, AmocrmConfig::Hold) {
+        findings.warn(
+            WHAT,
+            lang.pick(
+                "AMOCRM_ENABLED=false: nothing is sent",
+                "AMOCRM_ENABLED=false: отправка выключена",
+            ),
+        );
+        return Ok(());
+    }
+    if let AmocrmConfig::Send(send) = &config.amocrm {
+        let AmocrmToken::LongLived(token) = &send.token;
+        let end = TokenEnd::read("AMOCRM_ACCESS_TOKEN", token.expose_secret());
+        keys::judge_end(end, clock().now(), findings);
+    }
+    if let Some(halt) = stored_halt(&settings.inbox_path).await? {
+        let text = lang.pick("sending has been stopped since", "отправка остановлена с");
+        findings.bad(WHAT, format!("{text} {}: {}", halt.since, halt.detail));
+        if halt.cause == HaltCause::AmocrmForbidden {
+            return Ok(());
+        }
+    }
+    let amocrm = AmoCrm::new(slowly(settings.amocrm), clock())?;
+    match amocrm.account().await {
+        Ok(account) => {
+            let text = lang.pick("account", "аккаунт");
+            findings.good(
+                WHAT,
+                format!("{text} «{}» ({})", account.name, account.subdomain),
+            );
+        }
+        Err(error) => {
+            let todo = lang.pick(
+                "check AMOCRM_SUBDOMAIN and AMOCRM_ACCESS_TOKEN",
+                "проверьте AMOCRM_SUBDOMAIN и AMOCRM_ACCESS_TOKEN",
+            );
+            findings.bad(WHAT, format!("{}; {todo}", Chain(&error)));
+            return Ok(());
+        }
+    }
+    match amocrm.pipelines().await {
+        Ok(pipelines) => check_target(&pipelines, settings.sync.rules.target, findings),
+        Err(error) => findings.bad(WHAT, Chain(&error).to_string()),
+    }
+    Ok(())
+}
+
+fn check_target(pipelines: &[amocrm::Pipeline], target: Target, findings: &mut Findings) {
+    const WHAT: &str = "stage";
+    let lang = findings.lang;
+    if let Some(problem) = target_problem(pipelines, target) {
+        let todo = lang.pick(
+            "see `tripwire-sync pipelines`",
+            "смотрите `tripwire-sync pipelines`",
+        );
+        let trouble = lang.pick(trouble(pipelines, target), problem);
+        let choice = choice(pipelines, target, lang);
+        findings.bad(WHAT, format!("{trouble}; {choice}; {todo}"));
+        return;
+    }
+    let pipeline = pipelines
+        .iter()
+        .find(|pipeline| pipeline.id == target.pipeline);
+    let stage = pipeline.and_then(|pipeline| {
+        pipeline
+            .stages
+            .iter()
+            .find(|stage| stage.id == target.stage)
+    });
+    if let (Some(pipeline), Some(stage)) = (pipeline, stage) {
+        let (of, at) = lang.pick(("pipeline", "stage"), ("воронка", "этап"));
+        findings.good(
+            WHAT,
+            format!("{of} «{}», {at} «{}»", pipeline.name, stage.name),
+        );
+    }
+}
+
+/// In English what `target_problem` says in Russian, which is what is stored and sent to the operator.
+fn trouble(pipelines: &[amocrm::Pipeline], target: Target) -> String {
+    let Target { pipeline, stage } = target;
+    match pipelines.iter().find(|known| known.id == pipeline) {
+        None => format!("the account has no pipeline {pipeline}"),
+        Some(known) if known.is_archive => format!("pipeline {pipeline} is in the archive"),
+        Some(known) if known.stages.iter().any(|known| known.id == stage) => {
+            format!("stage {stage} is none that a purchase leads to")
+        }
+        Some(_) => format!("pipeline {pipeline} has no stage {stage}"),
+    }
+}
+
+/// What there is instead, by id and name.
+fn choice(pipelines: &[amocrm::Pipeline], target: Target, lang: Lang) -> String {
+    let pipeline = pipelines
+        .iter()
+        .find(|pipeline| pipeline.id == target.pipeline && !pipeline.is_archive);
+    let (what, names): (_, Vec<String>) = match pipeline {
+        Some(pipeline) => (
+            lang.pick("its stages:", "её этапы:"),
+            pipeline
+                .stages
+                .iter()
+                .filter(|stage| !stage.is_unsorted && stage.id != StageId::LOST)
+                .map(|stage| format!("{} «{}»", stage.id, stage.name))
+                .collect(),
+        ),
+        None => (
+            lang.pick("its pipelines:", "воронки:"),
+            pipelines
+                .iter()
+                .filter(|pipeline| !pipeline.is_archive)
+                .map(|pipeline| format!("{} «{}»", pipeline.id, pipeline.name))
+                .collect(),
+        ),
+    };
+    format!("{what} {}", names.join(", "))
+}
+
+pub(in crate::cli) fn slowly(settings: amocrm::Settings) -> amocrm::Settings {
+    let requests_per_second =
+        std::num::NonZeroU32::new(REQUESTS_PER_SECOND).unwrap_or(std::num::NonZeroU32::MIN);
+    amocrm::Settings {
+        requests_per_second,
+        assume_full_window: false,
+        ..settings
+    }
+}

@@ -1,0 +1,466 @@
+//! What the database tells about itself, beside what we are set to: the findings.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::findings::{Findings, Mark};
+use crate::supabase::{Doctor, Lease, Trigger, Vault};
+
+/// Where the service takes events.
+const PATH: &str = "/webhooks/supabase";
+/// `pg_net` sends so many at once, every second: more than this have been waiting.
+const USUAL_QUEUE: u64 = 200;
+/// Of the tolerance, how much of it may go by before it is worth a word.
+const WORTH_A_WORD: u32 = 4;
+const DEAL: &str = "amocrm_deal_id";
+const CONTACT: &str = "amocrm_contact_id";
+/// Without these there is nothing to sync.
+const NEEDED: [&str; 5] = ["id", "email", "full_name", "created_at", DEAL];
+
+/// What our side knows.
+#[derive(Debug, Clone)]
+pub(super) struct Ours {
+    /// Our own time when the doctor looked.
+    pub(super) at: Timestamp,
+    pub(super) tolerance: Duration,
+    /// Of `WEBHOOK_SECRET`.
+    pub(super) fingerprints: Vec<String>,
+    pub(super) takes_bearer: bool,
+    /// Columns that the note wants beside those that are always read.
+    pub(super) note_columns: Vec<&'static str>,
+    pub(super) sweeps: bool,
+    /// By which the inbox beside us is known to the lease.
+    pub(super) holder: Option<String>,
+}
+
+/// Everything that the doctor's answer gives rise to.
+pub(super) fn diagnose(doctor: &Doctor, ours: &Ours, findings: &mut Findings) {
+    if doctor.columns.is_empty() || is_lookalike(doctor, findings) {
+        return;
+    }
+    rights(doctor, &ours.note_columns, findings);
+    if trigger(doctor, ours, findings) {
+        vault(&doctor.vault, ours, findings);
+    }
+    if let Some(at) = doctor.now {
+        clocks(at, ours, findings);
+    }
+    lease(doctor.lease.as_ref(), ours.holder.as_deref(), findings);
+}
+
+/// What is to be said when there is nobody to ask.
+pub(super) fn no_doctor(findings: &mut Findings) {
+    findings.warn(
+        "database",
+        findings.lang.pick(
+            "our SQL has not been run in this project, or an older one was: run it (docs/supabase.md, step 3); until then no event comes, and rows are found by the sweep alone",
+            "наш SQL в этом проекте не выполнен или выполнен старый: выполните его (docs/supabase.md, шаг 3); до этого событий нет, строки находит только обход",
+        ),
+    );
+}
+
+fn is_lookalike(doctor: &Doctor, findings: &mut Findings) -> bool {
+    if doctor.columns.iter().any(|column| column == DEAL) {
+        return false;
+    }
+    lookalike(findings);
+    true
+}
+
+/// The table lacks the one column that is ours.
+pub(super) fn lookalike(findings: &mut Findings) {
+    findings.bad(
+        "database",
+        findings.lang.pick(
+            "tripwire_users has no column amocrm_deal_id here: another project of the same school has a table of this name. If SUPABASE_URL is the project of the Tripwire platform, run our SQL (docs/supabase.md, step 3), which adds the column",
+            "в tripwire_users здесь нет колонки amocrm_deal_id: таблица с таким именем есть и в другом проекте этой школы. Если SUPABASE_URL — проект платформы Tripwire, выполните наш SQL (docs/supabase.md, шаг 3): он добавит колонку",
+        ),
+    );
+}
+
+fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
+    const WHAT: &str = "rights";
+    let lang = findings.lang;
+    let caller = &doctor.caller;
+    let role = caller.name.as_deref().unwrap_or("?");
+    let has = |columns: &[String], column: &str| columns.iter().any(|it| it == column);
+    let run_again = lang.pick(
+        "run our SQL again (docs/supabase.md, step 3)",
+        "выполните наш SQL снова (docs/supabase.md, шаг 3)",
+    );
+    let before = findings.lines.len();
+
+    let unreadable: Vec<&str> = NEEDED
+        .into_iter()
+        .filter(|column| has(&doctor.columns, column) && !has(&caller.may_select, column))
+        .collect();
+    if !unreadable.is_empty() {
+        let columns = unreadable.join(", ");
+        findings.bad(
+            WHAT,
+            lang.pick(
+                format!("the role {role} may not read {columns}: {run_again}"),
+                format!("роли {role} нельзя читать {columns}: {run_again}"),
+            ),
+        );
+    }
+    for (column, mark) in [(DEAL, Mark::Bad), (CONTACT, Mark::Warning)] {
+        if has(&doctor.columns, column) && !has(&caller.may_update, column) {
+            let text = lang.pick(
+                format!("the role {role} may not write {column}: {run_again}"),
+                format!("роли {role} нельзя писать {column}: {run_again}"),
+            );
+            findings.add(WHAT, mark, text);
+        }
+    }
+    if doctor.rls && !caller.bypasses_rls {
+        for (is_there, command) in [
+            (caller.select_policy, "SELECT"),
+            (caller.update_policy, "UPDATE"),
+        ] {
+            if !is_there {
+                findings.bad(
+                    WHAT,
+                    lang.pick(
+                        format!("row level security is on and no policy for {command} holds for the role {role}: it gets 0 rows and no error; {run_again}"),
+                        format!("включена RLS, а политики {command} для роли {role} нет: она получает 0 строк без ошибки; {run_again}"),
+                    ),
+                );
+            }
+        }
+    }
+    if findings.lines.len() == before {
+        findings.good(
+            WHAT,
+            lang.pick(
+                format!("the role {role} may read the table and write the deal's id"),
+                format!("роль {role} может читать таблицу и писать id сделки"),
+            ),
+        );
+    }
+
+    for column in note_columns {
+        if has(&doctor.columns, column) && !has(&caller.may_select, column) {
+            findings.warn(
+                WHAT,
+                lang.pick(
+                    format!("NOTE_TEMPLATE names {{{column}}}, which the role {role} may not read; if notes are to hold it, run: grant select ({column}) on public.tripwire_users to {role};"),
+                    format!("в NOTE_TEMPLATE есть {{{column}}}, а роли {role} эту колонку читать нельзя; если она нужна в примечании, выполните: grant select ({column}) on public.tripwire_users to {role};"),
+                ),
+            );
+        } else if !has(&doctor.columns, column) {
+            findings.warn(
+                WHAT,
+                lang.pick(
+                    format!("NOTE_TEMPLATE names {{{column}}}, and the table has no such column: it stays empty"),
+                    format!("в NOTE_TEMPLATE есть {{{column}}}, а в таблице такой колонки нет: место останется пустым"),
+                ),
+            );
+        }
+    }
+}
+
+/// Whether the trigger is there, so that Vault matters.
+fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
+    const WHAT: &str = "trigger";
+    let lang = findings.lang;
+    let Trigger {
+        present,
+        enabled,
+        insert_only,
+        ours: is_ours,
+    } = doctor.trigger;
+    let hooks = doctor.dashboard_webhooks.join(", ");
+
+    if !present && ours.takes_bearer && !hooks.is_empty() {
+        findings.good(
+            WHAT,
+            lang.pick(
+                format!("none of ours; the dashboard's webhooks deliver, unsigned: {hooks}"),
+                format!("нашего нет; события шлют вебхуки панели, без подписи: {hooks}"),
+            ),
+        );
+    } else if !present {
+        let (mark, lasting) = if ours.sweeps {
+            (
+                Mark::Warning,
+                lang.pick(
+                    "rows are found by the sweep alone",
+                    "строки находит только обход",
+                ),
+            )
+        } else {
+            (
+                Mark::Bad,
+                lang.pick(
+                    "and RECONCILE_INTERVAL is 0, so nobody tells of new rows",
+                    "а RECONCILE_INTERVAL равен 0, так что о новых строках никто не узнает",
+                ),
+            )
+        };
+        let text = lang.pick(
+            format!("no trigger, no events: {lasting}; run our SQL (docs/supabase.md, step 3)"),
+            format!(
+                "триггера нет, событий нет: {lasting}; выполните наш SQL (docs/supabase.md, шаг 3)"
+            ),
+        );
+        findings.add(WHAT, mark, text);
+    } else if !is_ours {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                "tripwire_sync_notify calls a function that is not ours: run our SQL again (docs/supabase.md, step 3)",
+                "tripwire_sync_notify вызывает не нашу функцию: выполните наш SQL снова (docs/supabase.md, шаг 3)",
+            ),
+        );
+    } else if !enabled {
+        findings.warn(
+            WHAT,
+            lang.pick(
+                "switched off, no events come; on again: alter table public.tripwire_users enable trigger tripwire_sync_notify;",
+                "выключен, событий нет; включить: alter table public.tripwire_users enable trigger tripwire_sync_notify;",
+            ),
+        );
+    } else if insert_only {
+        findings.good(
+            WHAT,
+            lang.pick("fires on INSERT only", "срабатывает только на INSERT"),
+        );
+    } else {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                "fires on more than INSERT, so our own writes come back as events: run our SQL again (docs/supabase.md, step 3)",
+                "срабатывает не только на INSERT, и наши же записи возвращаются событиями: выполните наш SQL снова (docs/supabase.md, шаг 3)",
+            ),
+        );
+    }
+
+    if !hooks.is_empty() && (present || !ours.takes_bearer) {
+        findings.warn(
+            WHAT,
+            lang.pick(
+                format!("the dashboard has webhooks of its own on this table: {hooks}. They are not signed and carry the whole row; if they point here, delete them (Database, Webhooks)"),
+                format!("в панели есть свои вебхуки на эту таблицу: {hooks}. Они без подписи и несут всю строку; если они направлены сюда, удалите их (Database, Webhooks)"),
+            ),
+        );
+    }
+    if present || !hooks.is_empty() {
+        sender(doctor, findings);
+    }
+    present
+}
+
+fn sender(doctor: &Doctor, findings: &mut Findings) {
+    const WHAT: &str = "pg_net";
+    let lang = findings.lang;
+    let Some(version) = &doctor.pg_net else {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                "not switched on, so no event is sent: Database, Extensions, pg_net",
+                "выключен, события не отправляются: Database, Extensions, pg_net",
+            ),
+        );
+        return;
+    };
+    match doctor.queued {
+        Some(queued) if queued > USUAL_QUEUE => findings.warn(
+            WHAT,
+            lang.pick(
+                format!("{version}; {queued} events wait to be sent. If they do not get fewer: select net.worker_restart();"),
+                format!("{version}; событий в очереди: {queued}. Если их не становится меньше: select net.worker_restart();"),
+            ),
+        ),
+        Some(_) | None => findings.good(WHAT, version),
+    }
+}
+
+fn vault(vault: &Vault, ours: &Ours, findings: &mut Findings) {
+    const WHAT: &str = "vault";
+    let lang = findings.lang;
+    let again = lang.pick(
+        "run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3)",
+        "выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3)",
+    );
+    if let Some(error) = &vault.error {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                format!("the trigger cannot read Vault ({error}), no event is sent: run our SQL as the role postgres, in the dashboard"),
+                format!("триггер не может читать Vault ({error}), события не отправляются: выполните наш SQL от роли postgres, в панели"),
+            ),
+        );
+        return;
+    }
+    address(vault, again, findings);
+    secrets(vault, ours, again, findings);
+}
+
+fn address(vault: &Vault, again: &str, findings: &mut Findings) {
+    const WHAT: &str = "vault";
+    let lang = findings.lang;
+    let Some(url) = &vault.url else {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                format!("tripwire_webhook_url is missing or no address, no event is sent: {again}"),
+                format!(
+                    "tripwire_webhook_url нет или это не адрес, события не отправляются: {again}"
+                ),
+            ),
+        );
+        return;
+    };
+    let path = vault.url_path.as_deref().unwrap_or_default();
+    if !url.starts_with("https://") && !is_this_machine(url) {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                format!("events go to {url}{path} in the clear, and a redirect to https:// would lose them: {again}"),
+                format!("события идут на {url}{path} открыто, а перенаправление на https:// их потеряло бы: {again}"),
+            ),
+        );
+    } else if path.ends_with(PATH) {
+        findings.good(
+            WHAT,
+            lang.pick(
+                format!("events go to {url}{path}"),
+                format!("события идут на {url}{path}"),
+            ),
+        );
+    } else {
+        findings.warn(
+            WHAT,
+            lang.pick(
+                format!("events go to {url}{path}, and the service takes them at {PATH}: right only if your proxy leads there; else {again}"),
+                format!("события идут на {url}{path}, а сервис принимает их на {PATH}: верно, только если туда ведёт ваш прокси; иначе {again}"),
+            ),
+        );
+    }
+}
+
+fn is_this_machine(origin: &str) -> bool {
+    let Some(rest) = origin.strip_prefix("http://") else {
+        return false;
+    };
+    ["localhost", "127.0.0.1", "[::1]", "host.docker.internal"]
+        .iter()
+        .any(|name| {
+            rest.strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        })
+}
+
+/// An event carries a signature by each secret in Vault, and one that we know is enough.
+fn secrets(vault: &Vault, ours: &Ours, again: &str, findings: &mut Findings) {
+    const WHAT: &str = "vault";
+    let lang = findings.lang;
+    let theirs: BTreeSet<&String> = vault.fingerprints.iter().collect();
+    let known: BTreeSet<&String> = ours.fingerprints.iter().collect();
+    let common = theirs.intersection(&known).count();
+
+    if theirs.is_empty() {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                format!("tripwire_webhook_secret is missing or no secret, no event is sent: {again}"),
+                format!("tripwire_webhook_secret нет или это не секрет, события не отправляются: {again}"),
+            ),
+        );
+    } else if common == 0 {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                format!("the database signs with a secret that WEBHOOK_SECRET does not hold, every event is refused (401): {again}, with the .env of the service beside it"),
+                format!("база подписывает секретом, которого нет в WEBHOOK_SECRET, все события отклоняются (401): {again}, рядом с .env сервиса"),
+            ),
+        );
+    } else if common == theirs.len() && common == known.len() {
+        findings.good(
+            WHAT,
+            lang.pick(
+                "signs with the secret that WEBHOOK_SECRET holds",
+                "подписывает тем секретом, что в WEBHOOK_SECRET",
+            ),
+        );
+    } else {
+        findings.warn(
+            WHAT,
+            lang.pick(
+                format!("a secret is being replaced: the database signs with {}, WEBHOOK_SECRET holds {}, both have {common}; finish it (docs/supabase.md, Replace the secret)", theirs.len(), known.len()),
+                format!("идёт замена секрета: база подписывает {}, в WEBHOOK_SECRET их {}, общих {common}; завершите её (docs/supabase.md, Replace the secret)", theirs.len(), known.len()),
+            ),
+        );
+    }
+    if vault.unusable > 0 {
+        let count = vault.unusable;
+        findings.warn(
+            WHAT,
+            lang.pick(
+                format!("tripwire_webhook_secret has parts that are no secret (whsec_…): {count}; {again}"),
+                format!("в tripwire_webhook_secret есть части, которые не секрет (whsec_…): {count}; {again}"),
+            ),
+        );
+    }
+}
+
+/// The database stamps its events by its own clock, and we refuse what is too old or too new by ours.
+fn clocks(theirs: Timestamp, ours: &Ours, findings: &mut Findings) {
+    const WHAT: &str = "clock";
+    let lang = findings.lang;
+    let ahead: SignedDuration = theirs.duration_since(ours.at);
+    let apart = ahead.unsigned_abs();
+    let seconds = ahead.as_secs_f64();
+    let tolerance = ours.tolerance.as_secs();
+    let text = lang.pick(
+        format!("the database is {seconds:+.1} s from this machine"),
+        format!("часы базы отличаются от часов этой машины на {seconds:+.1} с"),
+    );
+    let why = lang.pick(
+        format!("events more than {tolerance} s off are refused (WEBHOOK_TOLERANCE): let this machine keep its time by NTP"),
+        format!("события с разницей больше {tolerance} с отклоняются (WEBHOOK_TOLERANCE): включите на этой машине синхронизацию времени (NTP)"),
+    );
+    if apart > ours.tolerance {
+        findings.bad(WHAT, format!("{text}; {why}"));
+    } else if apart > ours.tolerance / WORTH_A_WORD {
+        findings.warn(WHAT, format!("{text}; {why}"));
+    } else {
+        findings.good(WHAT, text);
+    }
+}
+
+fn lease(lease: Option<&Lease>, holder: Option<&str>, findings: &mut Findings) {
+    const WHAT: &str = "lease";
+    let lang = findings.lang;
+    let Some(Lease {
+        held_by,
+        seconds_left,
+    }) = lease.filter(|lease| lease.seconds_left > 0.0)
+    else {
+        findings.good(
+            WHAT,
+            lang.pick(
+                "nobody holds it: no service is syncing right now",
+                "никем не занята: сейчас никто не отправляет",
+            ),
+        );
+        return;
+    };
+    let text = if holder == Some(held_by) {
+        lang.pick(
+            format!("held by the service with this inbox, for {seconds_left:.0} s more"),
+            format!("у сервиса с этим инбоксом, ещё {seconds_left:.0} с"),
+        )
+    } else {
+        lang.pick(
+            format!("held by {held_by} for {seconds_left:.0} s more: that service syncs, others only accept"),
+            format!("у {held_by}, ещё {seconds_left:.0} с: отправляет тот сервис, остальные только принимают"),
+        )
+    };
+    findings.good(WHAT, text);
+}
+
+#[cfg(test)]
+mod tests;

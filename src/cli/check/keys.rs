@@ -1,0 +1,203 @@
+//! What the keys say of themselves: their kind, their role, their end.
+
+use jiff::Timestamp;
+use url::Url;
+
+use super::findings::{Findings, Mark};
+use crate::{
+    cli::jwt::ROLE,
+    domain::{TokenClaims, TokenEnd},
+};
+
+/// What Supabase is asked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Key {
+    /// `sb_secret_…`
+    Secret,
+    /// `sb_publishable_…`
+    Publishable,
+    /// A JWT: a legacy key, or something that was taken for one.
+    Legacy(TokenClaims),
+    /// A project of one's own may have any.
+    Other,
+}
+
+impl Key {
+    pub(super) fn of(text: &str) -> Self {
+        if text.starts_with("sb_secret_") {
+            Self::Secret
+        } else if text.starts_with("sb_publishable_") {
+            Self::Publishable
+        } else {
+            TokenClaims::read(text).map_or(Self::Other, Self::Legacy)
+        }
+    }
+}
+
+/// Key and token, as far as they can be judged without asking anybody.
+pub(super) fn judge(
+    key: &Key,
+    token: Option<&TokenClaims>,
+    project: &Url,
+    now: Timestamp,
+    findings: &mut Findings,
+) {
+    const WHAT: &str = "key";
+    let lang = findings.lang;
+    if let Key::Legacy(claims) = key
+        && let Some(of) = &claims.project
+        && is_other_project(project, of)
+    {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                format!("SUPABASE_KEY belongs to the project {of}, SUPABASE_URL is another one"),
+                format!("SUPABASE_KEY от проекта {of}, а SUPABASE_URL указывает на другой"),
+            ),
+        );
+    }
+    if let Some(token) = token {
+        judge_token(token, now, findings);
+        if let Key::Secret = key {
+            findings.good(
+                WHAT,
+                lang.pick(
+                    "SUPABASE_KEY is a secret key, which SUPABASE_JWT does not need: a publishable key (sb_publishable_…) would do, and can do nothing alone",
+                    "SUPABASE_KEY — секретный ключ, хотя рядом с SUPABASE_JWT хватит публичного (sb_publishable_…), который сам ничего не может",
+                ),
+            );
+        }
+        return;
+    }
+    match key {
+        Key::Secret => findings.good(WHAT, recommended(findings)),
+        Key::Publishable => findings.bad(
+            WHAT,
+            lang.pick(
+                "SUPABASE_KEY is the publishable key, which may not read the table: set SUPABASE_JWT too (`tripwire-sync jwt`), or a secret key instead",
+                "SUPABASE_KEY — публичный ключ, таблицу он прочесть не может: задайте ещё SUPABASE_JWT (`tripwire-sync jwt`) или возьмите секретный ключ",
+            ),
+        ),
+        Key::Legacy(claims) => judge_legacy(claims, now, findings),
+        Key::Other => findings.good(
+            WHAT,
+            lang.pick(
+                "SUPABASE_KEY is of a kind that we do not know: taken as it is",
+                "вид ключа SUPABASE_KEY не опознан: используется как есть",
+            ),
+        ),
+    }
+}
+
+fn judge_legacy(claims: &TokenClaims, now: Timestamp, findings: &mut Findings) {
+    const WHAT: &str = "key";
+    let lang = findings.lang;
+    match claims.role.as_deref() {
+        Some("service_role") => {
+            findings.good(WHAT, recommended(findings));
+            findings.warn(
+                WHAT,
+                lang.pick(
+                    "SUPABASE_KEY is a legacy key; Supabase is to switch these off (announced for the end of 2026): make a secret key in Project Settings, API Keys",
+                    "SUPABASE_KEY — ключ старого образца; Supabase их отключает (объявлено на конец 2026 года): создайте секретный ключ в Project Settings, API Keys",
+                ),
+            );
+        }
+        Some(ROLE) => findings.bad(
+            WHAT,
+            lang.pick(
+                "SUPABASE_KEY holds the token of the role tripwire_sync: put it into SUPABASE_JWT, and the publishable key here",
+                "в SUPABASE_KEY токен роли tripwire_sync: его место в SUPABASE_JWT, а здесь нужен публичный ключ",
+            ),
+        ),
+        role => findings.bad(
+            WHAT,
+            lang.pick(
+                format!("SUPABASE_KEY is the key of the role {0}, which may not do this work: take a secret key, or SUPABASE_JWT beside it", role.unwrap_or("-")),
+                format!("SUPABASE_KEY — ключ роли {0}, ей эта работа не позволена: возьмите секретный ключ или добавьте SUPABASE_JWT", role.unwrap_or("-")),
+            ),
+        ),
+    }
+    judge_end(end("SUPABASE_KEY", claims), now, findings);
+}
+
+fn judge_token(token: &TokenClaims, now: Timestamp, findings: &mut Findings) {
+    const WHAT: &str = "key";
+    let lang = findings.lang;
+    match token.role.as_deref() {
+        Some(ROLE) => {}
+        Some("service_role") => findings.good(WHAT, recommended(findings)),
+        role => {
+            let role = role.unwrap_or("-");
+            let mark = if matches!(role, "anon" | "authenticated" | "-") {
+                Mark::Bad
+            } else {
+                Mark::Warning
+            };
+            let text = lang.pick(
+                format!("SUPABASE_JWT is a token of the role {role}, not of {ROLE}: make one with `tripwire-sync jwt`"),
+                format!("SUPABASE_JWT — токен роли {role}, а не {ROLE}: создайте другой командой `tripwire-sync jwt`"),
+            );
+            findings.add(WHAT, mark, text);
+        }
+    }
+    judge_end(end("SUPABASE_JWT", token), now, findings);
+}
+
+fn recommended(findings: &Findings) -> &'static str {
+    findings.lang.pick(
+        "this key may do anything in the project; recommended: the role tripwire_sync, which may only do this work (docs/supabase.md, step 4)",
+        "этому ключу в проекте можно всё; лучше роль tripwire_sync, которой можно только эту работу (docs/supabase.md, шаг 4)",
+    )
+}
+
+fn end(name: &'static str, claims: &TokenClaims) -> Option<TokenEnd> {
+    let expires_at = claims.expires_at?;
+    Some(TokenEnd { name, expires_at })
+}
+
+/// Whether a token still lives, and for how long.
+pub(super) fn judge_end(end: Option<TokenEnd>, now: Timestamp, findings: &mut Findings) {
+    const WHAT: &str = "token";
+    let lang = findings.lang;
+    let Some(end) = end else {
+        return;
+    };
+    let name = end.name;
+    let day = end.expires_at.strftime("%Y-%m-%d").to_string();
+    let left = end.left(now);
+    if left.is_zero() {
+        findings.bad(
+            WHAT,
+            lang.pick(
+                format!("{name} expired on {day}: make another and restart the service"),
+                format!("срок {name} истёк {day}: создайте новый и перезапустите сервис"),
+            ),
+        );
+        return;
+    }
+    let days = left.as_secs() / (24 * 3600);
+    let text = lang.pick(
+        format!("{name} is good until {day}, for {days} more days"),
+        format!("{name} действует до {day}, ещё {days} дн."),
+    );
+    if end.is_soon(now) {
+        let todo = lang.pick(
+            "make another in time, or nothing is synced from then on",
+            "создайте новый заранее, иначе после этого дня отправка встанет",
+        );
+        findings.warn(WHAT, format!("{text}: {todo}"));
+    } else {
+        findings.good(WHAT, text);
+    }
+}
+
+/// Only hosted projects carry their name in the address.
+fn is_other_project(url: &Url, project: &str) -> bool {
+    url.host_str()
+        .and_then(|host| host.strip_suffix(".supabase.co"))
+        .is_some_and(|name| name != project)
+}
+
+#[cfg(test)]
+mod tests;
