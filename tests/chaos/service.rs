@@ -90,6 +90,10 @@ impl Service {
         Err(format!("start {} does not listen", self.starts))
     }
 
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// An error if the process has ended by itself.
     pub(crate) fn lives(&mut self) -> Result<(), String> {
         let ended = match &mut self.child {
@@ -152,11 +156,11 @@ impl Service {
     }
 
     fn signal(&self, name: &str) -> Result<(), String> {
-        let Some(child) = &self.child else {
+        let Some(pid) = self.pid() else {
             return Err(format!("nobody to send SIG{name} to"));
         };
         let sent = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {}", child.id())])
+            .args(["-c", &format!("kill -{name} {pid}")])
             .status();
         match sent {
             Ok(status) if status.success() => Ok(()),

@@ -71,6 +71,7 @@ fn telling(world: &World, url: &str) -> app::Settings {
             bot_token: "123456:token".into(),
             chat_id: "-100500".to_owned(),
             base_url: url.parse().unwrap(),
+            tokens: Vec::new(),
             pace: Pace {
                 look_every: moment,
                 gather: 10 * moment,

@@ -1,7 +1,5 @@
 //! What a person at the terminal asks, beside a service or before there is one.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tripwire_sync::domain::{RowId, WebhookSecret};
 
@@ -10,11 +8,11 @@ use crate::{
     support::{Wishes, World},
 };
 
-async fn command(world: &World, args: &[&str]) -> Ended {
+pub(crate) async fn command(world: &World, args: &[&str]) -> Ended {
     Launch::in_world(world, args).run().await
 }
 
-fn json_of(ended: &Ended) -> Value {
+pub(crate) fn json_of(ended: &Ended) -> Value {
     serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:#?}"))
 }
 
@@ -23,172 +21,8 @@ fn asked_amocrm(world: &World) -> usize {
 }
 
 /// A student without a contact: nothing is written about her.
-fn waiting_row(world: &World) -> RowId {
+pub(crate) fn waiting_row(world: &World) -> RowId {
     world.insert(&json!({ "email": "nobody@example.kz" }))
-}
-
-// ---- check ----
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_finds_nothing_wrong_where_nothing_is() {
-    let world = World::prepare(Wishes::default());
-    waiting_row(&world);
-    let check = command(&world, &["check"]).await;
-    check.assert_code(0);
-    for line in [
-        "ok       settings   all of sound form",
-        "ok       supabase   table tripwire_users, columns: id, email, full_name, created_at, amocrm_deal_id, phone, \
-         price, status, amocrm_contact_id",
-        "ok       supabase   rows to sync since SYNC_SINCE: 1",
-        "ok       stage      pipeline «Tripwire», stage «Купил продукт»",
-    ] {
-        assert!(
-            check.out.lines().any(|have| have == line),
-            "{line}\n{}",
-            check.out
-        );
-    }
-    assert!(
-        check.out.contains("\nok       amocrm     account «"),
-        "{}",
-        check.out
-    );
-    assert!(!world.inbox_path().exists(), "it only looks");
-    assert!(
-        world
-            .sandbox
-            .requests()
-            .iter()
-            .all(|request| !request.is_write),
-        "it only looks"
-    );
-
-    let arrivals: Vec<_> = world
-        .sandbox
-        .amo
-        .requests()
-        .iter()
-        .map(|request| request.at)
-        .collect();
-    assert!(arrivals.len() > 1, "{arrivals:?}");
-    for pair in arrivals.windows(2) {
-        assert!(
-            pair[1] - pair[0] >= Duration::from_secs(1),
-            "{:?}",
-            pair[1] - pair[0]
-        );
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_says_in_one_line_what_is_wrong_and_what_to_do() {
-    struct Trouble {
-        name: &'static str,
-        value: &'static str,
-        what: &'static str,
-        words: &'static [&'static str],
-    }
-    let world = World::prepare(Wishes::default());
-    for Trouble {
-        name,
-        value,
-        what,
-        words,
-    } in [
-        Trouble {
-            name: "AMOCRM_ACCESS_TOKEN",
-            value: "wrong-token-value",
-            what: "amocrm",
-            words: &["(401", "AMOCRM_ACCESS_TOKEN"],
-        },
-        Trouble {
-            name: "AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID",
-            value: "4711",
-            what: "stage",
-            words: &[
-                "4711",
-                "Купил продукт",
-                "Связались",
-                "tripwire-sync pipelines",
-            ],
-        },
-        Trouble {
-            name: "AMOCRM_TRIPWIRE_PIPELINE_ID",
-            value: "4712",
-            what: "stage",
-            words: &["4712", "Tripwire", "tripwire-sync pipelines"],
-        },
-        Trouble {
-            name: "SUPABASE_KEY",
-            value: "wrong-key-value",
-            what: "supabase",
-            words: &["(401", "SUPABASE_KEY"],
-        },
-    ] {
-        let check = Launch::in_world(&world, &["check", "--json"])
-            .with(name, value)
-            .run()
-            .await;
-        check.assert_code(1);
-        let findings = json_of(&check);
-        let failed: Vec<_> = findings
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|line| line["state"] == "failed")
-            .collect();
-        let [line] = failed[..] else {
-            panic!("{name}: {findings:#}")
-        };
-        assert_eq!(line["what"], what, "{name}");
-        for word in words {
-            assert!(
-                line["text"].as_str().unwrap().contains(word),
-                "{name}: {word} in {line}"
-            );
-        }
-        assert!(!check.words().contains("-value"), "{check:#?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_names_a_column_that_is_missing() {
-    let world = World::prepare(Wishes::default());
-    let missing = vec!["amocrm_deal_id".to_owned()];
-    world
-        .sandbox
-        .postgrest
-        .quirks(|quirks| quirks.absent_columns = missing);
-    let check = command(&world, &["check"]).await;
-    check.assert_code(1);
-    let line = check
-        .out
-        .lines()
-        .find(|line| line.starts_with("failed   supabase"))
-        .unwrap();
-    assert!(line.ends_with(" amocrm_deal_id"), "{line}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_language_is_that_of_the_locale() {
-    let world = World::prepare(Wishes::default());
-    let spoken = async |locale: &[(&str, &str)]| {
-        let mut launch = Launch::in_world(&world, &["check"]).with("AMOCRM_ENABLED", false);
-        for (name, value) in locale {
-            launch = launch.with(name, value);
-        }
-        launch.run().await.out
-    };
-    let (russian, english) = ("все заданы верно по форме", "all of sound form");
-    for (locale, words) in [
-        (&[("LANG", "ru_RU.UTF-8")][..], russian),
-        (&[("LANG", "en_US.UTF-8")], english),
-        (&[], english),
-        (&[("LANG", "ru_RU.UTF-8"), ("LC_ALL", "C")], english),
-    ] {
-        let out = spoken(locale).await;
-        assert!(out.contains(words), "{locale:?}: {out}");
-    }
 }
 
 // ---- pipelines, secret ----
@@ -269,6 +103,37 @@ async fn secret_makes_another_good_one_each_time() {
         assert_eq!(secret.len(), "whsec_".len() + 44, "32 bytes in base64");
     }
     assert_ne!(one, other);
+}
+
+#[tokio::test]
+async fn jwt_prints_the_token_alone_and_says_the_rest_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = "a-legacy-secret-of-a-project-40-letters!";
+    std::fs::write(folder.path().join("key"), format!("{key}\n")).unwrap();
+    let launch = |args: &[&str]| Launch::new(folder.path(), args);
+
+    let ended = launch(&["jwt", "--key-file", "key", "--expires-in", "90d"])
+        .run()
+        .await;
+    ended.assert_code(0);
+    assert_eq!(ended.out.split('.').count(), 3, "{ended:#?}");
+    for word in ["tripwire_sync", "HS256", "SUPABASE_JWT", " UTC"] {
+        assert!(ended.err.contains(word), "{word}: {ended:#?}");
+    }
+    assert!(!ended.words().contains(key), "{ended:#?}");
+    assert!(!ended.err.contains(&ended.out), "{ended:#?}");
+
+    // Nothing in the pipe; no such file; a time that is none.
+    let empty = launch(&["jwt"]).run().await;
+    empty.assert_code(2);
+    assert_eq!(empty.out, "");
+    let missing = launch(&["jwt", "--key-file", "nowhere"]).run().await;
+    missing.assert_code(1);
+    assert!(missing.err.contains("nowhere"), "{missing:#?}");
+    launch(&["jwt", "--key-file", "key", "--expires-in", "0s"])
+        .run()
+        .await
+        .assert_code(2);
 }
 
 #[tokio::test]

@@ -65,6 +65,31 @@ const BULK: Scenario = Scenario {
     ],
 };
 
+/// Enough for the list of contacts to be read, a vanguard, a slice behind it and a further row of a person, with
+/// several batches of each write.
+const IMPORT: Scenario = Scenario {
+    name: "import",
+    cases: &IMPORT_CASES,
+};
+
+const IMPORT_CASES: [Case; 64] = {
+    let mut cases = [Case::OpenBeforeTarget; 64];
+    let mut at = 0;
+    while at < cases.len() {
+        cases[at] = match at % 16 {
+            3 | 11 => Case::NoDeal,
+            5 => Case::OnTarget,
+            7 => Case::TwoContacts,
+            9 => Case::MissingContact,
+            13 => Case::RecentlyLostOnly,
+            15 => Case::SecondRow,
+            _ => Case::OpenBeforeTarget,
+        };
+        at += 1;
+    }
+    cases
+};
+
 /// The n-th request to a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
@@ -95,6 +120,7 @@ fn places(requests: &[Recorded]) -> Vec<Place> {
     let mut counts = HashMap::new();
     requests
         .iter()
+        .filter(|request| !is_renewal(request, requests))
         .map(|request| {
             let nth = counts.entry((request.server, request.route)).or_insert(0);
             *nth += 1;
@@ -106,6 +132,13 @@ fn places(requests: &[Recorded]) -> Vec<Place> {
             }
         })
         .collect()
+}
+
+/// The lease is asked for once before anything else; how often it is renewed is up to the machine, and whatever becomes
+/// of that is the business of `lease`.
+fn is_renewal(request: &Recorded, requests: &[Recorded]) -> bool {
+    let first = requests.iter().find(|it| it.route == request.route);
+    request.route == "rpc.lease" && first.is_some_and(|first| first.number != request.number)
 }
 
 /// Each request of a recorded sync, as a point for a fault.
@@ -144,6 +177,7 @@ fn kinds(place: &Place) -> Vec<Kind> {
             Kind::LateCommit { delay: LATE },
             Kind::NoContent,
             Kind::ShortAnswer,
+            Kind::NoRequestIds,
         ]);
     }
     if place.is_write && place.server == Server::Amo {
@@ -173,6 +207,11 @@ pub(crate) fn prepare(cases: &[Case]) -> (World, School) {
         missing: Missing::Create,
         sweep_every: Some(Duration::from_hours(1)),
         requests_per_second: 1_000,
+        batch_size: if cases.len() > BULK.cases.len() {
+            10
+        } else {
+            50
+        },
         ..Wishes::default()
     });
     let school = School::of_cases(
@@ -253,7 +292,12 @@ async fn meet(scenario: Scenario, faults: &[(Place, Kind)]) -> Vec<String> {
     }
     let mut wrong = school.verify();
     wrong.extend(world.sandbox.amo.protocol_errors());
-    if faults.len() == 1 && !world.sandbox.faults().unmet().is_empty() {
+    // Where slices overlap, a batch more or less depends on who comes first: a later request may not come at all.
+    let always_comes = |(place, _): &(Place, Kind)| school.pupils.len() < 20 || place.nth == 1;
+    if let [only] = faults
+        && always_comes(only)
+        && !world.sandbox.faults().unmet().is_empty()
+    {
         wrong.push("the fault met no request".to_owned());
     }
     world.stop().await;
@@ -319,6 +363,36 @@ async fn a_deal_with_a_new_contact_survives_every_single_fault() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bulk_run_survives_every_single_fault() {
     every_fault_at_every_request(BULK).await;
+}
+
+/// Of a whole import, which has some hundred requests: each request meets some kinds, each kind some requests of every
+/// sort, writes to amoCRM eight times as many as the others. All of them take no longer than a bulk does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_survives_faults_in_every_part_of_it() {
+    let places = recorded(IMPORT).await;
+    let pages = places.iter().filter(|it| it.route == "contacts.list");
+    assert!(pages.count() >= 3, "a page, and contacts by id");
+    let mut cases = Vec::new();
+    for (at, place) in places.iter().enumerate() {
+        let one_in = if place.is_write && place.server == Server::Amo {
+            3
+        } else {
+            24
+        };
+        for (nr, kind) in kinds(place).into_iter().enumerate() {
+            if (at + nr) % one_in == 0 {
+                cases.push(vec![(place.clone(), kind)]);
+            }
+        }
+    }
+    let count = cases.len();
+    let wrong = meet_all(IMPORT, cases).await;
+    assert!(
+        wrong.is_empty(),
+        "{} of {count} went wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 /// Pairs per scenario.

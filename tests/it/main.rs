@@ -6,12 +6,16 @@
     reason = "a test that cannot go on says so by panicking; the helpers are not `#[test]` functions"
 )]
 
+mod delivery_worker;
 mod postgres;
 mod program;
 mod support;
 
 mod alerts;
+mod backfill;
+mod bulk;
 mod chaos;
+mod check;
 mod clocks;
 mod commands;
 mod database;
@@ -19,11 +23,13 @@ mod deaths;
 mod end_to_end;
 mod explain;
 mod faults;
+mod lease;
 mod mixed;
 mod moods_amocrm;
 mod moods_supabase;
 mod process;
 mod prose;
+mod real_parts;
 mod receiver;
 mod refusals;
 mod row_life;
@@ -36,5 +42,6 @@ mod rules_rows;
 mod rules_sweep;
 mod rules_write_back;
 mod rules_writes;
+mod setup;
 mod structure;
 mod tls;

@@ -101,6 +101,23 @@ impl Cluster {
         }
     }
 
+    /// For programs that connect by TCP.
+    pub(crate) fn url(&self, role: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/postgres", self.server.port)
+    }
+
+    /// Ends at once, as when one of its processes was killed: unlogged tables are empty afterwards.
+    pub(crate) fn crash(&mut self) {
+        self.server.stop("QUIT");
+    }
+
+    /// After a crash, on the same port.
+    pub(crate) fn recover(&mut self) {
+        let port = self.server.port;
+        self.server = Server::try_start(&self.installation, self.folder.path(), port)
+            .expect("its port was taken by somebody else");
+    }
+
     /// A connection that stays open between statements.
     pub(crate) fn session(&self, role: &str) -> Session {
         let mut child = self
@@ -130,14 +147,19 @@ impl Cluster {
         rows.lines().map(Queued::parse).collect()
     }
 
-    /// The schema as `pg_dump` writes it: equal texts mean that nothing was added, changed or left behind.
+    /// Schema and roles as `pg_dump` writes them: equal texts mean that nothing was added, changed or left behind.
     pub(crate) fn schema(&self) -> String {
-        let output = Command::new(self.installation.bin.join("pg_dump"))
+        self.dump("pg_dump", &["--schema-only", "--dbname=postgres"])
+            + &self.dump("pg_dumpall", &["--roles-only"])
+    }
+
+    fn dump(&self, program: &str, arguments: &[&str]) -> String {
+        let output = Command::new(self.installation.bin.join(program))
             .env_clear()
-            .args(["--schema-only", "--username=supabase_admin", "--host"])
+            .args(arguments)
+            .args(["--username=supabase_admin", "--host"])
             .arg(self.folder.path())
             .arg(format!("--port={}", self.server.port))
-            .arg("postgres")
             .output()
             .unwrap();
         assert!(
@@ -152,6 +174,21 @@ impl Cluster {
             .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
             .collect::<Vec<_>>()
             .join("\n")
+    }
+
+    /// What `pg_prove` says of these files, run as `postgres`.
+    pub(crate) fn prove(&self, files: &[String]) -> std::io::Result<String> {
+        let output = Command::new("pg_prove")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .arg("--psql-bin")
+            .arg(self.installation.bin.join("psql"))
+            .args(["--username", "postgres", "--dbname", "postgres", "--host"])
+            .arg(self.folder.path())
+            .args(["--port", &self.server.port.to_string()])
+            .args(files)
+            .output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
     fn psql(&self, role: &str) -> Command {
@@ -197,7 +234,7 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
-    fn parse(line: &str) -> Self {
+    pub(crate) fn parse(line: &str) -> Self {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         Self {
             url: row["url"].as_str().unwrap().to_owned(),
@@ -231,6 +268,21 @@ impl Session {
     pub(crate) fn sql(&mut self, sql: &str) -> String {
         self.send(sql);
         self.reply()
+    }
+
+    /// `None`: it failed, or the server is gone.
+    pub(crate) fn try_sql(&mut self, sql: &str) -> Option<String> {
+        let stdin = self.stdin.as_mut()?;
+        writeln!(stdin, "{sql};\n\\echo {END}").ok()?;
+        let mut reply = Vec::new();
+        for line in self.stdout.by_ref().lines() {
+            let line = line.ok()?;
+            if line == END {
+                return Some(reply.join("\n"));
+            }
+            reply.push(line);
+        }
+        None
     }
 }
 
@@ -421,7 +473,10 @@ fn make_template(installation: &Installation, folder: &Path) {
 
 fn psql(installation: &Installation, folder: &Path, port: u16, role: &str) -> Command {
     let mut command = Command::new(installation.bin.join("psql"));
-    let api_role = matches!(role, "anon" | "authenticated" | "service_role");
+    let api_role = matches!(
+        role,
+        "anon" | "authenticated" | "service_role" | "tripwire_sync"
+    );
     command
         .env_clear()
         .env("PGCLIENTENCODING", "UTF8")
@@ -442,7 +497,7 @@ fn copy_tree(from: &Path, to: &Path) {
     assert!(status.unwrap().success());
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

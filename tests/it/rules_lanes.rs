@@ -12,7 +12,7 @@ use tripwire_sync::{
 use crate::support::{EMAIL, Wishes, World};
 
 async fn backfill(world: &World, row: RowId) {
-    let source = Source::Backfill;
+    let source = Source::Backfill(world.inbox().begin_backfill().await.unwrap());
     let arrivals = vec![Arrival { row, source }];
     world.inbox().store(arrivals).await.unwrap();
 }
@@ -53,4 +53,80 @@ async fn a_live_row_is_come_back_to_in_time_while_a_backfill_is_at_work() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(world.entry(first).await.unwrap().state, State::Claimed);
     assert_eq!(world.entry(second).await.unwrap().state, State::Pending);
+}
+
+/// Three rows are at work, each in a run of its own, when many more fall due: those go together, not twenty by twenty.
+#[tokio::test]
+async fn many_rows_go_together_beside_small_runs_that_are_at_work() {
+    let mut world = World::prepare(Wishes::brisk());
+    let mut settings = world.settings();
+    settings.amocrm.timeouts.read = Duration::from_mins(1);
+    let clock = std::sync::Arc::new(SystemClock);
+    world.launch_at(settings, clock).await;
+    for at_work in 1..=3 {
+        let search = Point::amo("contacts.search");
+        let hang = Fault::once(search, Kind::Hang(When::Before));
+        world.sandbox.faults().add(hang);
+        let row = world.insert(&json!({"email": format!("slow{at_work}@example.kz")}));
+        world.deliver(row).await;
+        world
+            .until_asked("contacts.search", at_work, |it| it.fault.is_some())
+            .await;
+    }
+
+    let student = |n: usize| {
+        let email = format!("student{n}@example.kz");
+        world.student(&email);
+        world.insert(&json!({ "email": email }))
+    };
+    let rows: Vec<RowId> = (0..100).map(student).collect();
+    let arrivals = rows.iter().map(|row| Arrival {
+        row: *row,
+        source: Source::Webhook {
+            delivery: format!("msg_{row}"),
+        },
+    });
+    world.inbox().store(arrivals.collect()).await.unwrap();
+    for row in rows {
+        world.until_synced_once(row).await;
+    }
+
+    assert_eq!(world.asked("contacts.search"), 3);
+}
+
+/// Three large runs are at work, and the place that is left is for a few.
+#[tokio::test]
+async fn more_than_a_few_wait_until_there_is_a_place_for_all_of_them() {
+    let mut world = World::prepare(Wishes::brisk());
+    let mut settings = world.settings();
+    settings.amocrm.timeouts.read = Duration::from_secs(3);
+    let clock = std::sync::Arc::new(SystemClock);
+    world.launch_at(settings, clock).await;
+    let list = Fault::once(Point::amo("contacts.list"), Kind::Hang(When::Before));
+    world.sandbox.faults().add(list);
+
+    let mut rows = Vec::new();
+    for _ in 0..4 {
+        let first = rows.len();
+        rows.extend((first..first + 30).map(|n| {
+            let email = format!("student{n}@example.kz");
+            world.student(&email);
+            world.insert(&json!({ "email": email }))
+        }));
+        let arrivals = rows[first..].iter().map(|row| Arrival {
+            row: *row,
+            source: Source::Sweep,
+        });
+        world.inbox().store(arrivals.collect()).await.unwrap();
+        if first < 90 {
+            world
+                .until(rows[first], "taken", |entry| entry.state != State::Pending)
+                .await;
+        }
+    }
+    for row in rows {
+        world.until_synced_once(row).await;
+    }
+
+    assert_eq!(world.asked("contacts.search"), 0);
 }

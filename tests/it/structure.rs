@@ -47,6 +47,8 @@ const SPOKEN_BY: &[(&str, &[&str])] = &[
     ("sqlx", &["inbox"]),
     ("rustls", &["tls", "sandbox"]),
     ("clap", &["cli"]),
+    // Whoever signs tokens could make any: the service cannot.
+    ("ring", &["cli", "tls", "sandbox"]),
     ("dotenvy", &["config"]),
 ];
 

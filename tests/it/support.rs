@@ -60,6 +60,7 @@ pub(crate) struct Wishes {
     pub(crate) sweep_every: Option<Duration>,
     pub(crate) requests_per_second: u32,
     pub(crate) batch_size: usize,
+    pub(crate) contact_scan: bool,
     pub(crate) hold: bool,
     pub(crate) note: &'static str,
 }
@@ -78,6 +79,7 @@ impl Default for Wishes {
             sweep_every: None,
             requests_per_second: 7,
             batch_size: 50,
+            contact_scan: true,
             hold: false,
             note: NOTE,
         }
@@ -224,7 +226,9 @@ impl World {
                 },
                 note,
                 batch_size: wishes.batch_size,
+                contact_scan: wishes.contact_scan,
                 sweep_every: wishes.sweep_every,
+                sweep_after_another: true,
                 hold: wishes.hold,
                 amocrm_fingerprint: Some(self.sandbox.amo.token()),
                 supabase_fingerprint: self.sandbox.postgrest.key(),
@@ -374,6 +378,22 @@ impl World {
     pub(crate) async fn until_state(&self, row: RowId, state: State) -> Entry {
         self.until(row, &format!("{state:?}"), |entry| entry.state == state)
             .await
+    }
+
+    /// Waits until so many rows have come to an end, or wait for their contact.
+    pub(crate) async fn until_settled(&self, rows: usize) {
+        let mut settled = self.app().settled.clone();
+        let ends = [State::Done, State::Waiting, State::Parked];
+        loop {
+            settled.mark_unchanged();
+            let counts = self.inbox().counts().await.unwrap();
+            let ended = ends.iter().filter_map(|end| counts.by_state.get(end));
+            if ended.sum::<u64>() >= rows as u64 {
+                return;
+            }
+            let change = tokio::time::timeout(self.patience(), settled.changed()).await;
+            assert!(change.is_ok(), "stands still: {counts:?}");
+        }
     }
 
     /// Waits until nothing is pending or claimed any more.

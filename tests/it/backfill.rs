@@ -1,0 +1,474 @@
+//! `backfill`: rows from before the day of going live, beside a service or without one.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tripwire_sync::{
+    domain::{DealId, RowId},
+    inbox::{Arrival, Outcome, Placed, Source, State},
+    sandbox::{
+        Server,
+        school::{Case, School},
+    },
+};
+
+use crate::{
+    program::{Ended, Launch, Program, Service, until, until_drained},
+    support::{EMAIL, NowForTests, Wishes, World},
+};
+
+/// All rows are older than the day of going live, unless they have no time.
+fn before_going_live() -> Wishes {
+    Wishes {
+        since: Timestamp::now_for_tests() + SignedDuration::from_hours(1),
+        ..Wishes::default()
+    }
+}
+
+fn backfill(world: &World, more: &[&str]) -> Launch {
+    Launch::in_world(world, &[&["backfill"], more].concat())
+}
+
+async fn totals(world: &World, more: &[&str], code: i32) -> Value {
+    let ended = backfill(world, &[&["--yes", "--json"], more].concat())
+        .run()
+        .await;
+    ended.assert_code(code);
+    json_of(&ended)
+}
+
+fn json_of(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:#?}"))
+}
+
+fn school(world: &World, rows: usize) -> School {
+    let sandbox = &world.sandbox;
+    School::mixed(7, rows, &sandbox.amo, &sandbox.postgrest, &world.setting)
+}
+
+/// A row of a student whose deal is yet to be moved.
+fn old_row(world: &World, email: &str, created_at: &str) -> RowId {
+    world.student(email);
+    world.insert(&json!({ "email": email, "created_at": created_at }))
+}
+
+fn is_synced(world: &World, row: RowId) -> bool {
+    world.column(row, "amocrm_deal_id").is_some()
+}
+
+fn amo_writes(world: &World) -> usize {
+    world.amo_writes().len()
+}
+
+// ---- which rows ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_from_before_going_live_are_synced_without_a_service() {
+    let world = World::prepare(before_going_live());
+    let school = school(&world, 28);
+
+    let totals = totals(&world, &[], 0).await;
+
+    assert_eq!(school.verify(), Vec::<String>::new());
+    let expected = json!({
+        "end": "drained", "rows": 28, "done": { "synced": 26 }, "waiting": 2, "parked": 0, "open": 0, "elsewhere": 0,
+        "before": { "waiting": 0, "parked": 0 }, "seconds": totals["seconds"],
+    });
+    assert_eq!(totals, expected);
+    assert_eq!(world.sandbox.amo.protocol_errors(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_rows_of_the_period_are_touched() {
+    let world = World::prepare(before_going_live());
+    let row = |email, created_at: Value| {
+        world.insert(&json!({ "email": email, "created_at": created_at }))
+    };
+    let inside = [
+        row("first@example.kz", json!("2026-02-01T00:00:00Z")),
+        row("last@example.kz", json!("2026-02-28T23:59:59.9Z")),
+    ];
+    let outside = [
+        row("early@example.kz", json!("2026-01-31T23:59:59.9Z")),
+        row("late@example.kz", json!("2026-03-01T00:00:00Z")),
+        row("undated@example.kz", Value::Null),
+        world.insert(&json!({ "created_at": "2026-02-10T00:00:00Z", "status": "blocked" })),
+        world.insert(&json!({ "created_at": "2026-02-10T00:00:00Z", "amocrm_deal_id": "77" })),
+    ];
+
+    let february = ["--since", "2026-02-01", "--until", "2026-02-28"];
+    let totals = totals(&world, &february, 0).await;
+
+    assert_eq!(
+        (&totals["rows"], &totals["waiting"]),
+        (&json!(2), &json!(2))
+    );
+    let inbox = world.guest().await;
+    for row in inside {
+        assert!(inbox.entry(row).await.unwrap().is_some());
+    }
+    for row in outside {
+        assert_eq!(inbox.entry(row).await.unwrap(), None);
+    }
+    inbox.close().await;
+}
+
+/// Neither its own sweep nor an earlier row of the list makes it more than one; the row that is parked uses up nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_row_at_most_is_one_row() {
+    let world = World::prepare(Wishes {
+        sweep_every: Some(Duration::from_millis(100)),
+        ..Wishes::default()
+    });
+    let mut rows: Vec<RowId> = (0..3)
+        .map(|n| {
+            old_row(
+                &world,
+                &format!("student{n}@example.kz"),
+                "2026-02-10T00:00:00Z",
+            )
+        })
+        .collect();
+    // The walk goes by id.
+    rows.sort();
+    let synced = || {
+        rows.iter()
+            .map(|row| is_synced(&world, *row))
+            .collect::<Vec<_>>()
+    };
+
+    let one = totals(&world, &["--limit", "1"], 0).await;
+    assert_eq!(
+        (&one["rows"], &one["done"]),
+        (&json!(1), &json!({ "synced": 1 }))
+    );
+    assert_eq!(synced(), [true, false, false]);
+
+    world.sandbox.postgrest.update_row(rows[1], |row| {
+        row.insert("email".to_owned(), "no address".into());
+    });
+    let parked = totals(&world, &["--limit", "1"], 1).await;
+    assert_eq!((&parked["rows"], &parked["parked"]), (&json!(1), &json!(1)));
+
+    let next = totals(&world, &["--limit", "1"], 0).await;
+    assert_eq!(synced(), [true, false, true]);
+    assert_eq!(
+        (&next["rows"], &next["before"]["parked"]),
+        (&json!(1), &json!(1))
+    );
+
+    let nothing = backfill(&world, &["--yes"]).run().await;
+    nothing.assert_code(0);
+    assert!(nothing.out.contains("parked before"), "{nothing:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_there_is_nothing_to_do_it_says_so() {
+    let world = World::prepare(before_going_live());
+    let nothing = backfill(&world, &[]).run().await;
+    nothing.assert_code(0);
+    assert!(nothing.out.contains("nothing to do"), "{nothing:#?}");
+    assert!(!world.inbox_path().exists());
+}
+
+// ---- asking ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_anybody_to_ask_it_warns_and_refuses() {
+    let world = World::prepare(before_going_live());
+    let row = old_row(&world, EMAIL, "2026-02-10T00:00:00Z");
+
+    let refused = backfill(&world, &[]).run().await;
+
+    refused.assert_code(2);
+    for words in ["automations", "--yes", "rows without a deal: 1"] {
+        assert!(refused.err.contains(words), "{words}: {refused:#?}");
+    }
+    assert!(!is_synced(&world, row) && !world.inbox_path().exists());
+    assert!(world.sandbox.amo.requests().is_empty());
+
+    let russian = backfill(&world, &[])
+        .with("LANG", "ru_RU.UTF-8")
+        .run()
+        .await;
+    assert!(russian.err.contains("автоматизации"), "{russian:#?}");
+    for wrong in [
+        &["--since", "yesterday"][..],
+        &["--until", "31.01.2026"],
+        &["--limit", "0"],
+        &["--since", "2026-02-02", "--until", "2026-02-01"],
+    ] {
+        backfill(&world, wrong).run().await.assert_code(2);
+    }
+    let off = backfill(&world, &["--yes"]).with("AMOCRM_ENABLED", false);
+    off.run().await.assert_code(2);
+}
+
+// ---- looking first ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_writes_nothing_and_foresees_what_the_run_then_does() {
+    let world = World::prepare(before_going_live());
+    let school = school(&world, Case::ALL.len());
+    // The second row of a student whose deal the first one moves, and one that nobody can do anything about.
+    let moved = school.of(Case::OpenBeforeTarget).next().unwrap().row;
+    let made = school.of(Case::NoDeal).next().unwrap().row;
+    for row in [moved, made] {
+        let email = world.column(row, "email").unwrap();
+        world.insert(&json!({ "email": email }));
+    }
+    let bad = world.insert(&json!({ "email": "no address" }));
+
+    let ended = backfill(&world, &["--dry-run", "--json"]).run().await;
+
+    ended.assert_code(0);
+    assert!(ended.err.contains("this takes about"), "{}", ended.err);
+    let requests = world.sandbox.requests();
+    assert!(
+        requests.iter().all(|request| !request.is_write),
+        "{requests:#?}"
+    );
+    assert!(!world.inbox_path().exists());
+    let asked: Vec<_> = requests
+        .iter()
+        .filter(|request| request.server == Server::Amo)
+        .map(|request| request.at)
+        .collect();
+    for pair in asked.windows(2) {
+        assert!(pair[1] - pair[0] >= Duration::from_secs(1), "{asked:?}");
+    }
+
+    let foreseen = json_of(&ended);
+    totals(&world, &[], 1).await;
+
+    let inbox = world.guest().await;
+    let mut sum = BTreeMap::<String, u64>::new();
+    for would in foreseen["rows"].as_array().unwrap() {
+        let row: RowId = would["row"].as_str().unwrap().parse().unwrap();
+        let entry = inbox.entry(row).await.unwrap().unwrap();
+        let placed = entry.progress.placed;
+        let became = match (entry.state, placed) {
+            (State::Done, Some(Placed::Moved)) => "move",
+            (State::Done, Some(Placed::Left)) => "leave",
+            (State::Done, Some(Placed::Created)) => "create",
+            (State::Waiting, None) => "wait",
+            (State::Parked, None) => "park",
+            _ => panic!("{entry:?}"),
+        };
+        *sum.entry(became.to_owned()).or_default() += 1;
+        // Who of two rows of one student comes first is not said before.
+        let email = world.column(row, "email").unwrap();
+        let is_alone = ![moved, made]
+            .iter()
+            .any(|twin| world.column(*twin, "email").unwrap() == email);
+        if is_alone {
+            assert_eq!(would["would"], became, "{would} {entry:?}");
+            if let (Some(deal), Some(choice)) = (would["deal"].as_i64(), &entry.progress.choice) {
+                assert_eq!(choice.deal.map(DealId::get), Some(deal), "{would}");
+            }
+        }
+    }
+    assert_eq!(foreseen["would"], json!(sum));
+    assert_eq!(
+        foreseen["rows"].as_array().unwrap().len(),
+        Case::ALL.len() + 3
+    );
+    assert_eq!(
+        inbox.entry(bad).await.unwrap().unwrap().state,
+        State::Parked
+    );
+    inbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_leaves_the_inbox_alone_and_asks_before_it_takes_long() {
+    let world = World::prepare(before_going_live());
+    let parked = world.insert(&json!({ "email": "no address" }));
+    totals(&world, &[], 1).await;
+    let inbox = world.guest().await;
+    let before = inbox.entries(None, 10).await.unwrap();
+
+    let deal = world.student(EMAIL);
+    let row = world.insert(&json!({}));
+    let ended = backfill(&world, &["--dry-run"]).run().await;
+    ended.assert_code(0);
+    let line = ended
+        .out
+        .lines()
+        .find(|line| line.starts_with(&row.to_string()));
+    let line = line.unwrap_or_else(|| panic!("{ended:#?}"));
+    for words in [
+        "move the deal",
+        &deal.to_string(),
+        "«Заявка» → «Купил продукт»",
+    ] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    assert!(!ended.out.contains(&parked.to_string()), "{ended:#?}");
+    assert!(ended.out.contains("parked already"), "{ended:#?}");
+    assert_eq!(inbox.entries(None, 10).await.unwrap(), before);
+    inbox.close().await;
+
+    for n in 0..130 {
+        world.insert(&json!({ "email": format!("student{n}@example.kz") }));
+    }
+    let asked = world.sandbox.amo.requests().len();
+    let long = backfill(&world, &["--dry-run"]).run().await;
+    long.assert_code(2);
+    assert!(
+        long.err.contains("3 min") && long.err.contains("--limit"),
+        "{long:#?}"
+    );
+    assert_eq!(world.sandbox.amo.requests().len(), asked);
+}
+
+// ---- beside a service ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_service_one_budget_holds_and_live_rows_go_first() {
+    let world = World::prepare(before_going_live());
+    let school = school(&world, 56);
+    let mut service = Service::start(&world).await;
+    let mut watching = backfill(&world, &["--yes"]).spawn();
+    until("the backfill is at work", || amo_writes(&world) > 0).await;
+
+    // Without a time it counts as new; without a contact it is not among what the school expects.
+    let live = world.insert(&json!({ "created_at": null }));
+    assert_eq!(service.deliver(&world, live).await, Some(202));
+    let id = live.to_string();
+    let program = &mut service.program;
+    program
+        .until_logged("sync.attempt", |line| line["row.id"] == id.as_str())
+        .await;
+    assert!(school.remaining() > 0, "the live row was to go first");
+
+    watching.until_ended().await;
+    let ended = watching.ended().await;
+    ended.assert_code(0);
+    assert!(
+        ended.err.contains("a service is running on this inbox"),
+        "{ended:#?}"
+    );
+    assert!(ended.out.contains("56/56"), "{ended:#?}");
+    assert_eq!(school.verify(), Vec::<String>::new());
+    let most = world.sandbox.amo.max_in_any_second();
+    assert!(most <= 7, "{most} in one second");
+    service.stop().await.assert_code(0);
+}
+
+/// What is told of why nothing moves, and that it goes on without the service in the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_is_gone_for_good_is_not_waited_for() {
+    let world = World::prepare(before_going_live());
+    let service = Service::start(&world).await;
+    Launch::in_world(&world, &["pause"])
+        .run()
+        .await
+        .assert_code(0);
+    let row = old_row(&world, EMAIL, "2026-02-10T00:00:00Z");
+    let mut watching = backfill(&world, &["--yes"]).spawn();
+    watching.until_said("paused: `tripwire-sync resume`").await;
+
+    service.stop().await.assert_code(0);
+    watching.until_said("the service has stopped").await;
+    // Then it is at work itself, and as paused as the service was.
+    until_owned(&world, &mut watching).await;
+    assert!(!is_synced(&world, row));
+    let refused = Launch::in_world(&world, &["serve"]).run().await;
+    refused.assert_code(1);
+    assert!(
+        refused.err.contains("is in use by another process"),
+        "{refused:#?}"
+    );
+
+    Launch::in_world(&world, &["resume"])
+        .run()
+        .await
+        .assert_code(0);
+    watching.ended().await.assert_code(0);
+    assert!(is_synced(&world, row));
+}
+
+async fn until_owned(world: &World, program: &mut Program) {
+    let path = world.inbox_path();
+    until("somebody owns the inbox", || {
+        tripwire_sync::inbox::Inbox::is_owned(&path).unwrap()
+    })
+    .await;
+    let words = "no service is running on this inbox";
+    until("it says so", || {
+        program.log().iter().any(|line| line.contains(words))
+    })
+    .await;
+}
+
+// ---- interrupted ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_the_middle_and_run_again_it_doubles_nothing() {
+    let world = World::prepare(before_going_live());
+    let school = school(&world, 28);
+    for life in 1..=2 {
+        let before = amo_writes(&world);
+        let program = backfill(&world, &["--yes"]).spawn();
+        until("it writes", || amo_writes(&world) > before).await;
+        program.signal("KILL");
+        assert_eq!(program.ended().await.code, None);
+        assert!(
+            school.remaining() > 0,
+            "life {life} was to end before its work"
+        );
+    }
+
+    let totals = totals(&world, &[], 0).await;
+
+    assert_eq!(totals["end"], "drained");
+    assert_eq!(school.verify(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interrupted_it_ends_in_order_and_a_service_finishes_the_rest() {
+    let world = World::prepare(before_going_live());
+    let school = school(&world, 56);
+    let program = backfill(&world, &["--yes"]).spawn();
+    until("it writes", || amo_writes(&world) > 0).await;
+    program.signal("INT");
+    let ended = program.ended().await;
+    ended.assert_code(1);
+    assert!(ended.err.contains("stays in the inbox"), "{ended:#?}");
+    assert!(ended.out.contains("not finished"), "{ended:#?}");
+    assert!(school.remaining() > 0);
+
+    let service = Service::start(&world).await;
+    let inbox = world.guest().await;
+    until_drained(&inbox).await;
+    inbox.close().await;
+    assert_eq!(school.verify(), Vec::<String>::new());
+    service.stop().await.assert_code(0);
+}
+
+// ---- asked for, and then told of ----
+
+#[tokio::test]
+async fn a_row_asked_for_by_a_backfill_is_synced_whoever_tells_of_it_later() {
+    let mut world = World::prepare(Wishes {
+        hold: true,
+        ..before_going_live()
+    });
+    let asked = old_row(&world, "asked@example.kz", "2026-02-10T00:00:00Z");
+    let unasked = old_row(&world, "unasked@example.kz", "2026-02-10T00:00:00Z");
+    world.launch().await;
+    let source = Source::Backfill(world.inbox().begin_backfill().await.unwrap());
+    let arrivals = vec![Arrival { row: asked, source }];
+    world.inbox().store(arrivals).await.unwrap();
+    for row in [asked, unasked] {
+        assert_eq!(world.deliver(row).await, 202);
+    }
+    world.stop().await;
+    world.wishes.hold = false;
+    world.launch().await;
+
+    world.until_synced_once(asked).await;
+    world.until_done(unasked, Outcome::TooOld).await;
+}

@@ -1,0 +1,332 @@
+//! `check`: what it says of a world where nothing is wrong, and of each where something is.
+
+use std::time::Duration;
+
+use tripwire_sync::sandbox::PostgrestQuirks;
+
+use crate::{
+    commands::{command, json_of, waiting_row},
+    program::Launch,
+    support::{SECRET, Wishes, World},
+};
+
+/// Vault as the SQL of `setup-sql` fills it.
+fn set_up(world: &World) {
+    world.sandbox.postgrest.quirks(|quirks| {
+        quirks.behind.vault_url = Some("https://sync.example.org/webhooks/supabase".to_owned());
+        quirks.behind.vault_secret = Some(SECRET.to_owned());
+    });
+}
+
+const OTHER_SECRET: &str = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMi0wMDAyLTAwMDI=";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_finds_nothing_wrong_where_nothing_is() {
+    let world = World::prepare(Wishes::default());
+    set_up(&world);
+    waiting_row(&world);
+    let check = command(&world, &["check"]).await;
+    check.assert_code(0);
+    let complaints: Vec<_> = check
+        .out
+        .lines()
+        .filter(|line| !line.starts_with("ok "))
+        .collect();
+    assert_eq!(complaints, Vec::<&str>::new());
+    let asked = world.sandbox.postgrest.requests().len();
+    assert!(asked <= 4, "{asked} requests");
+    for line in [
+        "ok       settings   all of sound form",
+        "ok       rights     the role service_role may read the table and write the deal's id",
+        "ok       trigger    fires on INSERT only",
+        "ok       pg_net     0.20.4",
+        "ok       vault      events go to https://sync.example.org/webhooks/supabase",
+        "ok       vault      signs with the secret that WEBHOOK_SECRET holds",
+        "ok       lease      nobody holds it: no service is syncing right now",
+        "ok       supabase   table tripwire_users, columns: id, email, full_name, created_at, amocrm_deal_id, phone, \
+         price, status, amocrm_contact_id",
+        "ok       supabase   rows to sync since SYNC_SINCE: 1",
+        "ok       stage      pipeline «Tripwire», stage «Купил продукт»",
+    ] {
+        assert!(
+            check.out.lines().any(|have| have == line),
+            "{line}\n{}",
+            check.out
+        );
+    }
+    assert!(
+        check.out.contains("\nok       amocrm     account «"),
+        "{}",
+        check.out
+    );
+    assert!(!world.inbox_path().exists(), "it only looks");
+    assert!(
+        world
+            .sandbox
+            .requests()
+            .iter()
+            .all(|request| !request.is_write),
+        "it only looks"
+    );
+
+    let arrivals: Vec<_> = world
+        .sandbox
+        .amo
+        .requests()
+        .iter()
+        .map(|request| request.at)
+        .collect();
+    assert!(arrivals.len() > 1, "{arrivals:?}");
+    for pair in arrivals.windows(2) {
+        assert!(
+            pair[1] - pair[0] >= Duration::from_secs(1),
+            "{:?}",
+            pair[1] - pair[0]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_in_one_line_what_is_wrong_and_what_to_do() {
+    struct Trouble {
+        name: &'static str,
+        value: &'static str,
+        what: &'static str,
+        words: &'static [&'static str],
+    }
+    let world = World::prepare(Wishes::default());
+    set_up(&world);
+    for Trouble {
+        name,
+        value,
+        what,
+        words,
+    } in [
+        Trouble {
+            name: "AMOCRM_ACCESS_TOKEN",
+            value: "wrong-token-value",
+            what: "amocrm",
+            words: &["(401", "AMOCRM_ACCESS_TOKEN"],
+        },
+        Trouble {
+            name: "AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID",
+            value: "4711",
+            what: "stage",
+            words: &[
+                "4711",
+                "Купил продукт",
+                "Связались",
+                "tripwire-sync pipelines",
+            ],
+        },
+        Trouble {
+            name: "AMOCRM_TRIPWIRE_PIPELINE_ID",
+            value: "4712",
+            what: "stage",
+            words: &["4712", "Tripwire", "tripwire-sync pipelines"],
+        },
+        Trouble {
+            name: "SUPABASE_KEY",
+            value: "wrong-key-value",
+            what: "supabase",
+            words: &["(401", "SUPABASE_KEY"],
+        },
+    ] {
+        let check = Launch::in_world(&world, &["check", "--json"])
+            .with(name, value)
+            .run()
+            .await;
+        check.assert_code(1);
+        let findings = json_of(&check);
+        let failed: Vec<_> = findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|line| line["state"] == "failed")
+            .collect();
+        let [line] = failed[..] else {
+            panic!("{name}: {findings:#}")
+        };
+        assert_eq!(line["what"], what, "{name}");
+        for word in words {
+            assert!(
+                line["text"].as_str().unwrap().contains(word),
+                "{name}: {word} in {line}"
+            );
+        }
+        assert!(!check.words().contains("-value"), "{check:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_names_a_column_that_is_missing() {
+    let world = World::prepare(Wishes::default());
+    let missing = vec!["amocrm_deal_id".to_owned()];
+    world
+        .sandbox
+        .postgrest
+        .quirks(|quirks| quirks.absent_columns = missing);
+    for has_doctor in [true, false] {
+        world
+            .sandbox
+            .postgrest
+            .quirks(|quirks| quirks.behind.has_doctor = has_doctor);
+        let check = command(&world, &["check"]).await;
+        check.assert_code(1);
+        let failed: Vec<_> = check
+            .out
+            .lines()
+            .filter(|line| line.starts_with("failed "))
+            .collect();
+        let [column, lookalike] = failed[..] else {
+            panic!("{check:#?}");
+        };
+        assert!(column.ends_with(" amocrm_deal_id"), "{column}");
+        assert!(
+            lookalike.contains("another project of the same school has a table of this name"),
+            "{lookalike}"
+        );
+    }
+}
+
+type Fault = fn(&mut PostgrestQuirks);
+
+/// Each fault is one that the database tells of; what is told of each is `cli::check::doctor`'s to test.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_tells_what_only_the_database_knows() {
+    let world = World::prepare(Wishes::default());
+    set_up(&world);
+    waiting_row(&world);
+    let fault = |change: Fault| {
+        world.sandbox.postgrest.quirks(|quirks| {
+            let before = quirks.clone();
+            change(quirks);
+            before
+        })
+    };
+    let table: [(Fault, &str, i32); 10] = [
+        (
+            |it| it.behind.has_doctor = false,
+            "warning  database   our SQL has not been run",
+            0,
+        ),
+        (
+            |it| it.behind.has_trigger = false,
+            "warning  trigger    no trigger",
+            0,
+        ),
+        (
+            |it| it.behind.trigger_is_insert_only = false,
+            "failed   trigger    fires on more",
+            1,
+        ),
+        (
+            |it| it.behind.pg_net = None,
+            "failed   pg_net     not switched on",
+            1,
+        ),
+        (
+            |it| it.behind.vault_secret = None,
+            "failed   vault      tripwire_webhook_secret is missing",
+            1,
+        ),
+        (
+            |it| it.behind.vault_secret = Some(OTHER_SECRET.to_owned()),
+            "failed   vault      the database signs with a secret",
+            1,
+        ),
+        (
+            |it| it.behind.vault_url = Some("https://sync.example.org".to_owned()),
+            "warning  vault      events go to",
+            0,
+        ),
+        (
+            |it| it.behind.clock_ahead = 400,
+            "failed   clock      the database is +4",
+            1,
+        ),
+        (
+            |it| it.behind.unwritable_columns = vec!["amocrm_deal_id".to_owned()],
+            "failed   rights     the role service_role may not write",
+            1,
+        ),
+        (
+            |it| it.behind.dashboard_webhooks = vec!["crm".to_owned()],
+            "warning  trigger    the dashboard has webhooks of its own",
+            0,
+        ),
+    ];
+    for (change, start, code) in table {
+        let before = fault(change);
+        let check = Launch::in_world(&world, &["check"])
+            .with("AMOCRM_ENABLED", false)
+            .with("RECONCILE_INTERVAL", "5m")
+            .run()
+            .await;
+        check.assert_code(code);
+        let found = check.out.lines().filter(|line| line.starts_with(start));
+        assert_eq!(found.count(), 1, "{start}: {check:#?}");
+        assert!(!check.words().contains("whsec_"), "{check:#?}");
+        world.sandbox.postgrest.quirks(|quirks| *quirks = before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_judges_the_token_and_works_with_it_alone() {
+    let world = World::prepare(Wishes::default());
+    set_up(&world);
+    waiting_row(&world);
+    std::fs::write(
+        world.folder().join("key"),
+        "a-legacy-secret-of-a-project-40-letters!",
+    )
+    .unwrap();
+    for (time, line) in [
+        ("365d", "ok       token      SUPABASE_JWT is good until "),
+        ("29d", "warning  token      SUPABASE_JWT is good until "),
+    ] {
+        let args = ["jwt", "--key-file", "key", "--expires-in", time];
+        let token = Launch::new(world.folder(), &args).run().await.out;
+        world.sandbox.postgrest.quirks(|quirks| {
+            quirks.key = "sb_publishable_sandbox".to_owned();
+            quirks.jwt = Some(token.clone());
+        });
+        let check = Launch::in_world(&world, &["check"])
+            .with("AMOCRM_ENABLED", false)
+            .with("SUPABASE_JWT", &token)
+            .run()
+            .await;
+        check.assert_code(0);
+        assert!(
+            check.out.lines().any(|have| have.starts_with(line)),
+            "{check:#?}"
+        );
+        assert!(
+            check.out.contains("the role tripwire_sync may read"),
+            "{check:#?}"
+        );
+        assert!(!check.words().contains(&token), "{check:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_language_is_that_of_the_locale() {
+    let world = World::prepare(Wishes::default());
+    let spoken = async |locale: &[(&str, &str)]| {
+        let mut launch = Launch::in_world(&world, &["check"]).with("AMOCRM_ENABLED", false);
+        for (name, value) in locale {
+            launch = launch.with(name, value);
+        }
+        launch.run().await.out
+    };
+    let (russian, english) = ("все заданы верно по форме", "all of sound form");
+    for (locale, words) in [
+        (&[("LANG", "ru_RU.UTF-8")][..], russian),
+        (&[("LANG", "en_US.UTF-8")], english),
+        (&[], english),
+        (&[("LANG", "ru_RU.UTF-8"), ("LC_ALL", "C")], english),
+    ] {
+        let out = spoken(locale).await;
+        assert!(out.contains(words), "{locale:?}: {out}");
+    }
+}
