@@ -1,0 +1,150 @@
+//! Many rows at once, all told about by the trigger.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use tripwire_sync::sandbox::{Server, school::School};
+
+use crate::{one_by_one::Yardstick, stand::Stand};
+
+/// As `pg_net` sends a batch.
+const DELIVERIES_AT_ONCE: usize = 128;
+const GLANCE: Duration = Duration::from_secs(2);
+const SEED: u64 = 20_261_122;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Import {
+    pub(crate) rows: usize,
+    pub(crate) contacts_per_row: usize,
+    pub(crate) latency: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub(crate) rows: usize,
+    /// From the first event to the last row's write back, settle delay included.
+    pub(crate) took: Duration,
+    pub(crate) requests: usize,
+    by_route: BTreeMap<&'static str, usize>,
+    peak_kib: u64,
+    pub(crate) wrong: Vec<String>,
+}
+
+impl Import {
+    pub(crate) fn contacts(&self) -> usize {
+        self.rows * self.contacts_per_row
+    }
+
+    pub(crate) async fn measure(self) -> Figures {
+        let mut stand = Stand::set(self.latency, "5s").await;
+        let (amo, postgrest) = (stand.sandbox.amo.clone(), stand.sandbox.postgrest.clone());
+        let crowd = self.contacts() - self.rows;
+        let school =
+            School::import_day_among(SEED, self.rows, crowd, &amo, &postgrest, &stand.setting);
+        stand.tell_of_inserts();
+
+        let began = Instant::now();
+        stream::iter(&school.pupils)
+            .map(|pupil| postgrest.deliver(pupil.row))
+            .buffer_unordered(DELIVERIES_AT_ONCE)
+            .for_each(|_| async {})
+            .await;
+        while school.remaining() > 0 {
+            tokio::time::sleep(GLANCE).await;
+            stand.check_alive();
+        }
+
+        let peak_kib = stand.peak_kib();
+        let figures = self.figures(&stand, &school, began, peak_kib);
+        stand.end().await;
+        figures
+    }
+
+    fn figures(self, stand: &Stand, school: &School, began: Instant, peak_kib: u64) -> Figures {
+        let mut figures = Figures {
+            rows: self.rows,
+            took: Duration::ZERO,
+            requests: 0,
+            by_route: BTreeMap::new(),
+            peak_kib,
+            wrong: school.verify(),
+        };
+        for request in stand.sandbox.requests().iter().filter(|it| it.at >= began) {
+            match request.server {
+                Server::Amo => {
+                    figures.requests += 1;
+                    *figures.by_route.entry(request.route).or_default() += 1;
+                    if request.status == Some(429) {
+                        figures.wrong.push("amoCRM answered 429".to_owned());
+                    }
+                }
+                Server::Postgrest if request.is_write => {
+                    figures.took = figures.took.max(request.at.duration_since(began));
+                }
+                Server::Postgrest => {}
+            }
+        }
+        let most = stand.sandbox.amo.max_in_any_second();
+        if most > crate::REQUESTS_PER_SECOND as usize {
+            figures.wrong.push(format!("{most} requests in one second"));
+        }
+        figures
+    }
+}
+
+impl Figures {
+    #[expect(clippy::cast_precision_loss, reason = "counts of rows and requests")]
+    pub(crate) fn row(&self, import: Import, yardstick: &Yardstick) -> String {
+        let took = self.took.as_secs_f64();
+        let rows = self.rows as f64;
+        let slow = yardstick.time_for(self.rows).as_secs_f64();
+        format!(
+            "| {} | {} | {} | {:.0} | {:.3} | {:.0} MiB | {} | {:.0}× |",
+            self.rows,
+            import.contacts(),
+            span(self.took),
+            rows / took * 60.0,
+            self.requests as f64 / rows,
+            self.peak_kib as f64 / 1024.0,
+            span(yardstick.time_for(self.rows)),
+            slow / took,
+        )
+    }
+
+    /// What was asked of amoCRM, by route.
+    pub(crate) fn routes(&self) -> String {
+        let routes = self.by_route.iter();
+        let counted: Vec<String> = routes
+            .map(|(route, count)| format!("{route} {count}"))
+            .collect();
+        counted.join(", ")
+    }
+}
+
+/// For people.
+pub(crate) fn span(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 120.0 {
+        format!("{seconds:.1} s")
+    } else if seconds < 7200.0 {
+        format!("{:.1} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3600.0)
+    }
+}
+
+impl fmt::Display for Import {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            rows,
+            contacts_per_row,
+            latency,
+        } = self;
+        let millis = latency.as_millis();
+        write!(f, "{rows} rows, {contacts_per_row}× contacts, {millis} ms")
+    }
+}

@@ -1,0 +1,178 @@
+//! How fast an import goes, how little it asks of amoCRM, and how soon one student is done; see `scripts/bench`.
+//!
+//! The real program stands between both sandboxes, at seven requests a second. A measurement counts only if every row
+//! came right, once, and amoCRM never answered 429. Beside it, in the same run, goes a plan that takes the rows one by
+//! one, as a first integration usually does.
+
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark that cannot go on says so by panicking"
+)]
+
+mod chart;
+mod import;
+mod memory;
+mod one_by_one;
+mod single;
+mod stand;
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use futures::{StreamExt, stream};
+use tripwire_sync::sandbox::school::IMPORT_DAY;
+
+use self::{
+    import::{Figures, Import, span},
+    memory::Backfilled,
+};
+
+/// What amoCRM allows.
+const REQUESTS_PER_SECOND: u32 = 7;
+/// Of a neighbour that is not on this machine.
+const FAR: Duration = Duration::from_millis(100);
+
+/// Imports of students, one student, and the same one by one
+#[derive(Debug, Parser)]
+struct Options {
+    /// Rows of an import
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,5000,20000")]
+    rows: Vec<usize>,
+    /// Contacts in the account for each row
+    #[arg(long, value_delimiter = ',', default_value = "2,10,40")]
+    accounts: Vec<usize>,
+    /// Only with neighbours that answer at once
+    #[arg(long)]
+    near: bool,
+    /// Rows of the backfill whose memory is measured; 0: none
+    #[arg(long, default_value_t = 50_000)]
+    memory: usize,
+    /// Imports measured side by side: each mostly waits for its turn to ask
+    #[arg(long, default_value_t = 6)]
+    jobs: usize,
+    /// Writes the chart here
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// `cargo bench` says it
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tripwire_sync::tls::install_crypto_provider();
+    let options = Options::parse();
+    match measure(&options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            drop(writeln!(io::stderr(), "bench: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Answers whether everything came right.
+async fn measure(options: &Options) -> io::Result<bool> {
+    let mut out = io::stdout();
+    writeln!(out, "{REQUESTS_PER_SECOND} requests a second; {}\n", mix())?;
+
+    let yardstick = one_by_one::run().await;
+    writeln!(out, "one by one: {yardstick}\n")?;
+
+    let latencies = if options.near {
+        vec![Duration::ZERO]
+    } else {
+        vec![Duration::ZERO, FAR]
+    };
+    let (measured, backfilled) = tokio::join!(imports(options, &latencies), backfill(options));
+    let mut wrong = Vec::new();
+    for latency in &latencies {
+        let of_these: Vec<_> = measured
+            .iter()
+            .filter(|(import, _)| import.latency == *latency)
+            .collect();
+        writeln!(out, "neighbours that take {} ms\n", latency.as_millis())?;
+        writeln!(out, "{HEAD}")?;
+        for (import, figures) in &of_these {
+            writeln!(out, "{}", figures.row(*import, &yardstick))?;
+            wrong.extend(&figures.wrong);
+        }
+        writeln!(out)?;
+        if let (Some(path), true) = (&options.svg, latency.is_zero()) {
+            fs::write(path, chart::draw(&of_these, &yardstick))?;
+        }
+    }
+    if let Some(backfilled) = &backfilled {
+        writeln!(out, "{backfilled}\n")?;
+        wrong.extend(&backfilled.wrong);
+    }
+
+    writeln!(
+        out,
+        "one student, from the event to the row (no settle delay)\n"
+    )?;
+    for latency in latencies {
+        writeln!(out, "{}", single::run(latency).await)?;
+    }
+    for line in &wrong {
+        writeln!(out, "WRONG: {line}")?;
+    }
+    Ok(wrong.is_empty())
+}
+
+const HEAD: &str = "\
+| rows | contacts | time | rows a minute | requests a row | peak memory | one by one | times as fast |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
+
+/// What the rows are, and where their contacts lie.
+fn mix() -> String {
+    let shares = IMPORT_DAY.map(|(case, share)| format!("{share} {case}"));
+    format!(
+        "of a hundred rows: {}. Their contacts lie evenly spread in the account",
+        shares.join(", ")
+    )
+}
+
+async fn imports(options: &Options, latencies: &[Duration]) -> Vec<(Import, Figures)> {
+    let mut plan: Vec<Import> = Vec::new();
+    for latency in latencies {
+        for rows in &options.rows {
+            for contacts_per_row in &options.accounts {
+                plan.push(Import {
+                    rows: *rows,
+                    contacts_per_row: *contacts_per_row,
+                    latency: *latency,
+                });
+            }
+        }
+    }
+    // The longest first, so that they do not stand alone at the end.
+    plan.sort_by_key(|import| std::cmp::Reverse(import.contacts()));
+    let mut measured: Vec<(Import, Figures)> = stream::iter(plan)
+        .map(|import| async move { (import, import.measure().await) })
+        .buffer_unordered(options.jobs.max(1))
+        .inspect(|(import, figures)| eprint_progress(*import, figures))
+        .collect()
+        .await;
+    measured.sort_by_key(|(import, _)| (import.rows, import.contacts_per_row));
+    measured
+}
+
+async fn backfill(options: &Options) -> Option<Backfilled> {
+    if options.memory == 0 {
+        return None;
+    }
+    Some(memory::run(options.memory).await)
+}
+
+fn eprint_progress(import: Import, figures: &Figures) {
+    let (took, routes) = (span(figures.took), figures.routes());
+    drop(writeln!(io::stderr(), "bench: {import}: {took}; {routes}"));
+}

@@ -1,0 +1,80 @@
+//! One student at a time, while nothing else happens.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use tripwire_sync::sandbox::{
+    Server,
+    school::{Case, School},
+};
+
+use crate::stand::Stand;
+
+const STUDENTS: usize = 20;
+const GLANCE: Duration = Duration::from_millis(1);
+/// Until the window of the throttle is empty again.
+const REST: Duration = Duration::from_millis(1_200);
+
+pub(crate) struct Latency {
+    neighbours: Duration,
+    took: Vec<Duration>,
+    amo_requests: usize,
+    postgrest_requests: usize,
+}
+
+/// Students with an open deal before the target: found, moved, noted, written back.
+pub(crate) async fn run(latency: Duration) -> Latency {
+    let mut stand = Stand::set(latency, "0s").await;
+    let (amo, postgrest) = (stand.sandbox.amo.clone(), stand.sandbox.postgrest.clone());
+    stand.tell_of_inserts();
+    // A process that starts takes the throttle's window for full.
+    tokio::time::sleep(REST).await;
+    let mut took = Vec::new();
+    let before = stand.sandbox.requests().len();
+    for seed in 0..STUDENTS as u64 {
+        let began = Instant::now();
+        let school = School::of_cases(
+            seed,
+            [Case::OpenBeforeTarget],
+            &amo,
+            &postgrest,
+            &stand.setting,
+        );
+        while school.remaining() > 0 {
+            tokio::time::sleep(GLANCE).await;
+            stand.check_alive();
+        }
+        took.push(began.elapsed());
+        tokio::time::sleep(REST).await;
+    }
+    let asked = stand.sandbox.requests().split_off(before);
+    let of = |server: Server| asked.iter().filter(|it| it.server == server).count();
+    let (amo_requests, postgrest_requests) = (of(Server::Amo), of(Server::Postgrest));
+    stand.end().await;
+    took.sort();
+    Latency {
+        neighbours: latency,
+        took,
+        amo_requests,
+        postgrest_requests,
+    }
+}
+
+impl fmt::Display for Latency {
+    #[expect(clippy::cast_precision_loss, reason = "a few requests")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let median = self.took[self.took.len() / 2].as_millis();
+        let most = self.took[self.took.len() - 1].as_millis();
+        let each = |requests: usize| requests as f64 / STUDENTS as f64;
+        write!(
+            f,
+            "neighbours that take {} ms: median {median} ms, at most {most} ms, of {STUDENTS}; \
+             {:.1} requests to amoCRM and {:.1} to Supabase each",
+            self.neighbours.as_millis(),
+            each(self.amo_requests),
+            each(self.postgrest_requests),
+        )
+    }
+}
