@@ -125,14 +125,14 @@ impl World {
                         .iter()
                         .any(|email| list.email_filter.iter().any(|f| f == email))
             })
-            .map(|it| (it.id, it.created_at, it.updated_at))
-            .collect();
+            .map(|it| (it.id, it.created_at, it.updated_at));
+        let window = list.window(found);
         let with_leads = list.with.iter().any(|with| with == "leads");
         let show = |world: &Self, id| {
             let contact = world.contacts.get(&id)?;
             Some(world.contact_json(contact, with_leads))
         };
-        self.page(&list, request, "contacts", found, show)
+        self.page(&list, request, "contacts", window, show)
     }
 
     pub(super) fn list_deals(&mut self, request: &Request) -> Reply {
@@ -145,14 +145,14 @@ impl World {
             .filter(|it| it.is_deleted == only_deleted)
             .filter(|it| list.pipelines.is_empty() || list.pipelines.contains(&it.pipeline))
             .filter(|it| list.is_within(it.created_at, it.updated_at))
-            .map(|it| (it.id, it.created_at, it.updated_at))
-            .collect();
+            .map(|it| (it.id, it.created_at, it.updated_at));
+        let window = list.window(found);
         let with_contacts = list.with.iter().any(|with| with == "contacts");
         let show = |world: &Self, id| {
             let deal = world.deals.get(&id)?;
             Some(world.deal_json(deal, with_contacts))
         };
-        self.page(&list, request, "leads", found, show)
+        self.page(&list, request, "leads", window, show)
     }
 
     pub(super) fn list_notes(&mut self, of: Option<DealId>, request: &Request) -> Reply {
@@ -166,10 +166,10 @@ impl World {
             .filter(|it| list.entities.is_empty() || list.entities.contains(&it.deal))
             .filter(|it| list.note_types.is_empty() || list.note_types.contains(&it.note_type))
             .filter(|it| list.is_within(it.created_at, it.created_at))
-            .map(|it| (it.id, it.created_at, it.created_at))
-            .collect();
+            .map(|it| (it.id, it.created_at, it.created_at));
+        let window = list.window(found);
         let show = |world: &Self, id| Some(world.note_json(world.notes.get(&id)?));
-        self.page(&list, request, "notes", found, show)
+        self.page(&list, request, "notes", window, show)
     }
 
     pub(super) fn list_pipelines(&self) -> Reply {
@@ -254,36 +254,23 @@ impl World {
         Ok(list)
     }
 
-    fn page<Id: Ord + Copy>(
-        &mut self,
+    fn page<Id: Copy>(
+        &self,
         list: &List,
         request: &Request,
         kind: &str,
-        mut found: Vec<(Id, Timestamp, Timestamp)>,
+        window: Vec<Id>,
         show: impl Fn(&Self, Id) -> Option<Value>,
     ) -> Reply {
-        found.sort_unstable_by_key(|(id, created_at, updated_at)| {
-            let by = match list.order {
-                OrderBy::Id => Timestamp::MIN,
-                OrderBy::CreatedAt => *created_at,
-                OrderBy::UpdatedAt => *updated_at,
-            };
-            (by, *id)
-        });
-        if list.descending {
-            found.reverse();
-        }
-        let first = (list.page - 1).saturating_mul(list.limit);
-        let items: Vec<Value> = found
+        let items: Vec<Value> = window
             .iter()
-            .skip(first)
             .take(list.limit)
-            .filter_map(|(id, ..)| show(self, *id))
+            .filter_map(|id| show(self, *id))
             .collect();
         if items.is_empty() {
             return nothing();
         }
-        let has_more = found.len() > first + items.len();
+        let has_more = window.len() > list.limit;
         let mut links = json!({"self": {"href": self.page_href(request, list.page)}});
         if has_more && !self.quirks.next_link_missing {
             links["next"] = json!({"href": self.page_href(request, list.page + 1)});
@@ -307,7 +294,7 @@ fn named<'a, Id: Ord + Copy, T>(
     all: &'a BTreeMap<Id, T>,
     ids: &[i64],
     id: impl Fn(i64) -> Id,
-) -> Box<dyn Iterator<Item = &'a T> + 'a> {
+) -> Box<dyn DoubleEndedIterator<Item = &'a T> + 'a> {
     if ids.is_empty() {
         return Box::new(all.values());
     }
@@ -355,6 +342,38 @@ impl List {
             _ => return None,
         };
         Some(())
+    }
+
+    /// Who is on the page, and one more if more follow; `found` is in the order of ids. Whoever lists a large account in
+    /// that order is not made to wait until all of it is sorted.
+    fn window<Id: Ord + Copy>(
+        &self,
+        found: impl DoubleEndedIterator<Item = (Id, Timestamp, Timestamp)>,
+    ) -> Vec<Id> {
+        let first = (self.page - 1).saturating_mul(self.limit);
+        let cut =
+            |ids: &mut dyn Iterator<Item = Id>| ids.skip(first).take(self.limit + 1).collect();
+        if self.order == OrderBy::Id {
+            let mut ids = found.map(|(id, ..)| id);
+            return if self.descending {
+                cut(&mut ids.rev())
+            } else {
+                cut(&mut ids)
+            };
+        }
+        let mut dated: Vec<(Timestamp, Id)> = found
+            .map(|(id, created_at, updated_at)| match self.order {
+                OrderBy::CreatedAt => (created_at, id),
+                OrderBy::Id | OrderBy::UpdatedAt => (updated_at, id),
+            })
+            .collect();
+        dated.sort_unstable();
+        let mut ids = dated.into_iter().map(|(_, id)| id);
+        if self.descending {
+            cut(&mut ids.rev())
+        } else {
+            cut(&mut ids)
+        }
     }
 
     fn is_within(&self, created_at: Timestamp, updated_at: Timestamp) -> bool {
