@@ -140,10 +140,12 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimToken(pub(crate) i64);
 
-/// Entries claimed together, live ones first, oldest first.
+/// Entries claimed together, oldest first. Never of both lanes: who is live must not wait for what is done for a
+/// backfill.
 #[derive(Debug)]
 pub struct Claim {
     pub token: ClaimToken,
+    pub lane: Lane,
     pub entries: Vec<Entry>,
 }
 
@@ -390,7 +392,7 @@ impl Inbox {
         answer.await.unwrap_or(Err(InboxError::Closed))
     }
 
-    /// `only`: one lane; else both, live first. `None` when nothing is due.
+    /// `only`: this lane; else the live one if anything is due in it. `None` when nothing is due.
     pub async fn claim(&self, limit: u32, only: Option<Lane>) -> Result<Option<Claim>, InboxError> {
         let handover = self
             .write(|reply| Command::Claim(limit, only, reply))
@@ -489,6 +491,12 @@ impl Inbox {
     /// How many live entries are due; counts to `limit` at most.
     pub async fn live_due(&self, now: Timestamp, limit: u32) -> Result<u32, InboxError> {
         self.read(move |file| async move { views::live_due(&file, now, limit).await })
+            .await
+    }
+
+    /// How many pending entries of a lane fall due by then and have no contact yet.
+    pub async fn unmatched(&self, until: Timestamp, lane: Lane) -> Result<u64, InboxError> {
+        self.read(move |file| async move { views::unmatched(&file, until, lane).await })
             .await
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -44,7 +44,7 @@ use self::{
     batches::BatchSize,
     closing::PARALLEL_WRITE_BACKS,
     decide::{Rules, target_problem},
-    directory::Directory,
+    directory::List,
     failure::Failure,
     fate::InFlight,
     gate::Gate,
@@ -110,7 +110,10 @@ pub(crate) struct Context {
     lease: Lease,
     holds: Holds,
     in_flight: InFlight,
-    directory: tokio::sync::Mutex<Option<Directory>>,
+    list: tokio::sync::Mutex<List>,
+    list_is_for_backfill: AtomicBool,
+    /// Rows were put off because they are too young to be written about.
+    some_are_young: AtomicBool,
     /// Of slices of many rows, to ask amoCRM.
     turns: Arc<Semaphore>,
     write_backs: Arc<Semaphore>,
@@ -177,6 +180,7 @@ impl Context {
             state,
         );
         let batch_size = BatchSize::new(settings.batch_size);
+        let list = List::unread(clock.now());
         Self {
             inbox,
             amocrm,
@@ -189,7 +193,9 @@ impl Context {
             lease,
             holds: Holds::default(),
             in_flight: InFlight::default(),
-            directory: tokio::sync::Mutex::default(),
+            list: tokio::sync::Mutex::new(list),
+            list_is_for_backfill: AtomicBool::new(false),
+            some_are_young: AtomicBool::new(false),
             turns: Arc::new(Semaphore::new(ASKING_SLICES)),
             write_backs: Arc::new(Semaphore::new(PARALLEL_WRITE_BACKS)),
             batch_size,

@@ -7,28 +7,38 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasher, RandomState},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::Timestamp;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::{
+    sync::MutexGuard,
+    time::{Instant, MissedTickBehavior},
+};
 
 use super::{
+    Context,
     failure::{Failure, Verdict},
-    scan::{Extent, Scan, Seen},
+    scan::{Extent, FEW, Scan, Seen},
     slice::Slice,
+    triage::later,
 };
 use crate::{
     amocrm::{AmoError, Contact, Page},
     domain::{ContactId, Email},
-    inbox::InboxError,
+    inbox::{InboxError, Lane},
 };
 
 /// Three pages a second at most: amoCRM calls hasty readings of everything suspicious.
 const PAGE_EVERY: Duration = Duration::from_millis(334);
 /// A list that took longer is behind already when it is read.
 const SLOW: Duration = Duration::from_secs(30);
+/// The newest contacts are asked for again by who comes later than this.
+const PART_FOR: Duration = Duration::from_mins(1);
+/// What falls due so soon is looked up while the list is being read, or shortly after.
+const COMING_SOON: Duration = Duration::from_mins(1);
 
 /// What the list says of an e-mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,12 +63,11 @@ impl Listed {
 /// Sixteen bytes an e-mail, so that an account of half a million fits. What has the same hash is told apart when the
 /// contact itself is read.
 #[derive(Debug)]
-pub(super) struct Directory {
+struct Directory {
     hasher: RandomState,
     contacts: Vec<(u64, ContactId)>,
     /// What changed since, by our clock, is not in it.
     as_of: Timestamp,
-    read_at: Instant,
 }
 
 impl Directory {
@@ -67,7 +76,6 @@ impl Directory {
             hasher: RandomState::new(),
             contacts: Vec::new(),
             as_of,
-            read_at: Instant::now(),
         }
     }
 
@@ -104,69 +112,198 @@ impl Directory {
     }
 }
 
+/// The account's list of contacts, as far as it was read for everybody who came to look somebody up.
+#[derive(Debug)]
+pub(super) struct List {
+    directory: Directory,
+    scan: Scan,
+    began_at: Instant,
+    rests_since: Instant,
+    /// More has changed since than was read.
+    is_behind: bool,
+}
+
+impl List {
+    pub(super) fn unread(now: Timestamp) -> Self {
+        Self {
+            directory: Directory::new(now),
+            scan: Scan::default(),
+            began_at: Instant::now(),
+            rests_since: Instant::now(),
+            is_behind: false,
+        }
+    }
+
+    /// To be read from its beginning. What was spent in advance stays spent.
+    fn forget(&mut self, now: Timestamp) {
+        let scan = self.scan.anew();
+        *self = Self {
+            scan,
+            ..Self::unread(now)
+        };
+    }
+
+    /// The end of a list keeps, with what has changed since; its newest part soon is not the newest any more.
+    fn is_old(&self, whole_for: Duration) -> bool {
+        if self.is_whole() {
+            self.began_at.elapsed() > whole_for
+        } else {
+            self.rests_since.elapsed() > PART_FOR
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.scan.over() == Some(Extent::Whole)
+    }
+
+    fn listed(&self, email: &Email) -> Listed {
+        let contacts = self.directory.find(email);
+        if self.is_whole() && !self.is_behind {
+            Listed::Wholly(contacts)
+        } else if contacts.is_empty() {
+            Listed::No
+        } else {
+            Listed::Partly(contacts)
+        }
+    }
+}
+
 impl Slice {
     /// Looks everybody up who has yet to be matched with a contact, if they are so many that it pays.
-    pub(super) async fn look_up_in_the_list(&mut self) -> Result<(), InboxError> {
-        if !self.ctx.settings.contact_scan || self.ctx.gate.closed().is_some() {
-            return Ok(());
-        }
+    pub(super) async fn look_up_in_the_list(&mut self, lane: Lane) -> Result<(), InboxError> {
         let mine: Vec<usize> = (0..self.works.len())
             .filter(|&i| self.works[i].in_run() && self.works[i].progress.choice.is_none())
             .collect();
-        let emails: HashSet<Email> = mine
+        let emails: HashSet<&Email> = mine
             .iter()
-            .filter_map(|&i| self.works[i].email.clone())
+            .filter_map(|&i| self.works[i].email.as_ref())
             .collect();
-        let Some(scan) = Scan::new(emails.len()) else {
+        if emails.len() <= FEW || !self.ctx.may_read_the_list() {
+            return Ok(());
+        }
+        let ctx = Arc::clone(&self.ctx);
+        let Some(mut list) = ctx.take_list(lane, emails.len()).await else {
             return Ok(());
         };
-
-        let ctx = std::sync::Arc::clone(&self.ctx);
-        // Held while it is read: other runs of many wait, and find it done.
-        let mut remembered = ctx.directory.lock().await;
-        let known = remembered
-            .take()
-            .filter(|known| known.read_at.elapsed() < ctx.tempo.list_for);
-        let (directory, extent) = match self.caught_up(known, &scan).await? {
-            Some(known) => (known, Extent::Whole),
-            None => self.read_the_list(scan, &emails).await?,
-        };
+        let coming = ctx.coming(lane).await?;
+        ctx.read_on(&mut list, &emails, coming).await?;
         for i in mine {
             let work = &mut self.works[i];
-            let Some(email) = &work.email else { continue };
-            let contacts = directory.find(email);
-            work.listed = match extent {
-                Extent::Whole => Listed::Wholly(contacts),
-                Extent::Part if contacts.is_empty() => Listed::No,
-                Extent::Part => Listed::Partly(contacts),
-            };
+            if let Some(email) = &work.email {
+                work.listed = list.listed(email);
+            }
         }
-        *remembered = (extent == Extent::Whole).then_some(directory);
+        Ok(())
+    }
+}
+
+impl Context {
+    fn may_read_the_list(&self) -> bool {
+        self.settings.contact_scan && self.gate.closed().is_none()
+    }
+
+    /// Held while it is read: others who come wait, and go on where it ends. While it is read for a backfill, somebody of
+    /// this minute waits no longer than it takes to search instead: `None`.
+    async fn take_list(&self, lane: Lane, sought: usize) -> Option<MutexGuard<'_, List>> {
+        let list = if lane == Lane::Live && self.list_is_for_backfill.load(Ordering::Relaxed) {
+            let seconds = sought / self.amocrm.requests_per_second().max(1);
+            let patience = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+            tokio::time::timeout(patience, self.list.lock())
+                .await
+                .ok()?
+        } else {
+            self.list.lock().await
+        };
+        let is_for_backfill = lane == Lane::Backfill;
+        self.list_is_for_backfill
+            .store(is_for_backfill, Ordering::Relaxed);
+        Some(list)
+    }
+
+    /// Entries that will be looked up soon. Whoever is live counts on the live ones only, so as not to wait for a list
+    /// that is worth its pages to a backfill alone.
+    async fn coming(&self, lane: Lane) -> Result<usize, InboxError> {
+        let soon = later(self.now(), self.settings.rows.settle_delay + COMING_SOON);
+        let mut coming = self.inbox.unmatched(soon, Lane::Live).await?;
+        if lane == Lane::Backfill {
+            coming += self.inbox.unmatched(soon, Lane::Backfill).await?;
+        }
+        Ok(usize::try_from(coming).unwrap_or(usize::MAX))
+    }
+
+    /// While rows are too young to be written about, the list is read for them, if so many are coming that it pays.
+    pub(super) async fn read_ahead(&self) -> Result<(), InboxError> {
+        if !self.may_read_the_list() {
+            return Ok(());
+        }
+        let coming = self.coming(Lane::Live).await?;
+        // Who else reads it does so for these as well.
+        if coming > FEW
+            && let Ok(mut list) = self.list.try_lock()
+        {
+            self.list_is_for_backfill.store(false, Ordering::Relaxed);
+            self.read_on(&mut list, &HashSet::new(), coming).await?;
+        }
         Ok(())
     }
 
-    async fn read_the_list(
+    /// Reads on, as far as it pays for these and those that are coming.
+    async fn read_on(
         &self,
-        mut scan: Scan,
-        emails: &HashSet<Email>,
-    ) -> Result<(Directory, Extent), InboxError> {
-        let mut directory = Directory::new(self.now());
-        let mut sought = emails.iter().map(|email| directory.key(email)).collect();
+        list: &mut List,
+        emails: &HashSet<&Email>,
+        coming: usize,
+    ) -> Result<(), InboxError> {
+        if list.is_old(self.tempo.list_for) {
+            list.forget(self.now());
+        }
+        if list.is_whole() {
+            if !emails.is_empty() {
+                self.catch_up(list, emails.len() + coming).await?;
+            }
+            list.scan.join(emails.len(), 0, coming);
+            return Ok(());
+        }
+        let found = emails
+            .iter()
+            .filter(|it| !list.directory.find(it).is_empty());
+        list.scan.join(emails.len(), found.count(), coming);
+        if list.scan.over().is_none() {
+            self.read_pages(list, emails).await?;
+            list.rests_since = Instant::now();
+            if list.is_whole() && list.began_at.elapsed() > SLOW {
+                self.catch_up(list, coming).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_pages(
+        &self,
+        list: &mut List,
+        emails: &HashSet<&Email>,
+    ) -> Result<(), InboxError> {
+        let List {
+            directory, scan, ..
+        } = list;
+        let amocrm = self.amocrm.patient();
+        let unseen = emails.iter().filter(|it| directory.find(it).is_empty());
+        let mut sought = unseen.map(|email| directory.key(email)).collect();
+        let began = Instant::now();
         let mut ticks = tokio::time::interval(PAGE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut may_ask = false;
         let mut on_their_way = FuturesUnordered::new();
-        let extent = loop {
-            if self.ctx.gate.closed().is_some() {
-                break Extent::Part;
+        while scan.over().is_none() {
+            if self.gate.closed().is_some() {
+                // Nobody knows what becomes of the pages on their way.
+                list.forget(self.now());
+                return Ok(());
             }
             if may_ask && let Some(page) = scan.next() {
                 may_ask = false;
-                let amocrm = self.amocrm.clone();
+                let amocrm = amocrm.clone();
                 on_their_way.push(async move { (page, amocrm.newest_contacts(page).await) });
-            }
-            if let Some(extent) = scan.over() {
-                break extent;
             }
             tokio::select! {
                 Some((number, answer)) = on_their_way.next() => match answer {
@@ -177,7 +314,8 @@ impl Slice {
                     Err(error) => {
                         let failures = scan.failed(number);
                         let Some(pause) = self.pause_after(error, failures).await? else {
-                            break Extent::Part;
+                            list.forget(self.now());
+                            return Ok(());
                         };
                         ticks.reset_after(pause);
                         may_ask = false;
@@ -185,63 +323,57 @@ impl Slice {
                 },
                 _ = ticks.tick(), if !may_ask => may_ask = true,
             }
-        };
+        }
         drop(on_their_way);
         directory.sort();
         tracing::info!(
             sought = emails.len(),
             left = sought.len(),
-            is_whole = extent == Extent::Whole,
-            duration_ms =
-                u64::try_from(directory.read_at.elapsed().as_millis()).unwrap_or(u64::MAX),
+            pages = scan.pages(),
+            is_whole = scan.over() == Some(Extent::Whole),
+            duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "contacts.listed"
         );
-        if extent == Extent::Whole && directory.read_at.elapsed() > SLOW {
-            let budget = self.works.len();
-            self.catch_up(&mut directory, budget).await?;
-        }
-        Ok((directory, extent))
+        Ok(())
     }
 
-    /// The remembered list with what has changed since; `None` if it has to be read anew.
-    async fn caught_up(
-        &self,
-        known: Option<Directory>,
-        scan: &Scan,
-    ) -> Result<Option<Directory>, InboxError> {
-        let Some(mut known) = known else {
-            return Ok(None);
-        };
-        let is_up_to_date = self.catch_up(&mut known, scan.budget()).await?;
-        Ok(is_up_to_date.then_some(known))
-    }
-
-    /// Latest changes first, until those are reached that the list has already. `false`: not within so many pages.
-    async fn catch_up(&self, directory: &mut Directory, budget: usize) -> Result<bool, InboxError> {
+    /// Latest changes first, until those are reached that the list has already, but no more pages than the list has: it
+    /// is behind then.
+    async fn catch_up(&self, list: &mut List, sought: usize) -> Result<(), InboxError> {
+        let List {
+            directory,
+            scan,
+            is_behind,
+            ..
+        } = list;
+        *is_behind = true;
         let began = self.now();
         let until = directory
             .as_of
-            .checked_sub(self.ctx.tempo.look_overlap)
+            .checked_sub(self.tempo.look_overlap)
             .unwrap_or(Timestamp::MIN);
+        let amocrm = self.amocrm.patient();
         let mut pace = tokio::time::interval(PAGE_EVERY);
-        for page in (1..).take(budget) {
+        for page in (1..).take(scan.credit(sought).min(scan.pages())) {
             pace.tick().await;
-            let read = match self.amocrm.changed_contacts(page).await {
+            scan.spend();
+            let read = match amocrm.changed_contacts(page).await {
                 Ok(read) => read,
                 Err(error) => {
-                    self.ctx.judge(&Failure::from(error), None).await?;
-                    return Ok(false);
+                    self.judge(&Failure::from(error), None).await?;
+                    break;
                 }
             };
             directory.add(&read.contacts, &mut HashSet::new());
             let oldest = read.contacts.last();
             if read.is_last || oldest.is_none_or(|oldest| oldest.updated_at < until) {
-                directory.sort();
                 directory.as_of = began;
-                return Ok(true);
+                *is_behind = false;
+                break;
             }
         }
-        Ok(false)
+        directory.sort();
+        Ok(())
     }
 
     /// How long to wait before the list is asked again; `None`: no use.
@@ -250,11 +382,11 @@ impl Slice {
         error: AmoError,
         failures: u32,
     ) -> Result<Option<Duration>, InboxError> {
-        let verdict = self.ctx.judge(&Failure::from(error), None).await?;
+        let verdict = self.judge(&Failure::from(error), None).await?;
         Ok(match verdict {
             Verdict::Retry { after } => {
-                let jitter = (self.ctx.jitter)();
-                let pause = self.ctx.tempo.backoff(failures - 1, after, jitter);
+                let jitter = (self.jitter)();
+                let pause = self.tempo.backoff(failures - 1, after, jitter);
                 Some(pause.max(PAGE_EVERY))
             }
             Verdict::NotItsFault | Verdict::Park => None,

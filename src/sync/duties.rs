@@ -1,7 +1,10 @@
 //! What the engine does beside its runs: sweep, look for awaited contacts, probe a halt. Each in a task of its own, since
 //! each may have to wait for a neighbour.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::{
@@ -28,6 +31,7 @@ enum Duty {
     Sweep,
     Look,
     Probe,
+    ReadAhead,
 }
 
 /// How a duty ended.
@@ -69,6 +73,7 @@ impl Duties {
             (Duty::Sweep, self.sweep_due(closed)),
             (Duty::Look, self.look_due(closed).await),
             (Duty::Probe, self.probe_due(closed)),
+            (Duty::ReadAhead, self.read_ahead_due(closed)),
         ];
         // Read after them, so that what is due at once is not still to come.
         let now = self.ctx.now();
@@ -130,6 +135,11 @@ impl Duties {
         }
     }
 
+    fn read_ahead_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
+        let is_wanted = closed.is_none() && self.ctx.some_are_young.load(Ordering::Relaxed);
+        is_wanted.then(|| self.ctx.now())
+    }
+
     fn by_the_clock(&self, at: Instant) -> Timestamp {
         later(self.ctx.now(), at.saturating_duration_since(Instant::now()))
     }
@@ -149,6 +159,10 @@ impl Duties {
                     Some(halt) => ctx.probe(&halt).await.map(Ok),
                     None => Ok(Ok(())),
                 },
+                Duty::ReadAhead => {
+                    ctx.some_are_young.store(false, Ordering::Relaxed);
+                    ctx.read_ahead().await.map(Ok)
+                }
             };
             Done { duty, result }
         });
@@ -186,7 +200,7 @@ impl Duties {
                 self.failed_looks = pause.map_or(0, |_| self.failed_looks.saturating_add(1));
                 self.next_look = pause.map(|pause| Instant::now() + pause);
             }
-            Duty::Probe => {
+            Duty::Probe | Duty::ReadAhead => {
                 self.pause_after(result, 0).await;
             }
         }

@@ -226,15 +226,15 @@ impl Engine {
             if is_for_few && self.ctx.inbox.live_due(self.ctx.now(), FEW + 1).await? > FEW {
                 return Ok(None);
             }
-            let only = (is_for_few || self.backfill_at_work).then_some(Lane::Live);
+            let may_backfill = !is_for_few && !self.backfill_at_work;
             let limit = if is_for_few { FEW } else { RUN };
+            let only = (!may_backfill).then_some(Lane::Live);
             let Some(claim) = self.ctx.inbox.claim(limit, only).await? else {
-                return self.next_due(only.is_some()).await;
+                return self.next_due(!may_backfill).await;
             };
-            let entries = &claim.entries;
             let run = AtWork {
-                is_backfill: entries.iter().any(|entry| entry.lane == Lane::Backfill),
-                is_large: entries.len() > FEW as usize,
+                is_backfill: claim.lane == Lane::Backfill,
+                is_large: claim.entries.len() > FEW as usize,
             };
             self.backfill_at_work |= run.is_backfill;
             self.large_at_work += usize::from(run.is_large);

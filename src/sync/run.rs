@@ -6,7 +6,11 @@
 //! that amoCRM is asked as often as it allows: while one writes back to its rows, the next writes to amoCRM, and a third
 //! reads.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::RowId,
-    inbox::{Claim, ClaimToken, InboxError},
+    inbox::{Claim, ClaimToken, InboxError, Lane},
 };
 
 /// Slices of a run under way at once, from their first read to their last row.
@@ -31,13 +35,14 @@ pub(super) const ASKING_SLICES: usize = 2;
 const VANGUARD: usize = 50;
 const SMALLEST_SLICE: usize = 50;
 /// What a slice holds is read at once and written in parts: more would mostly wait.
-const LARGEST_SLICE: usize = 400;
+const LARGEST_SLICE: usize = 500;
 /// A slice reads contacts and deals, twice if they do not fit into one request.
 const READS: usize = 4;
 
 pub(super) struct Run {
     ctx: Arc<Context>,
     token: ClaimToken,
+    lane: Lane,
     started: Instant,
     /// At first all entries; then one after the other, each with rows of different people.
     rounds: Vec<Vec<Slice>>,
@@ -48,10 +53,13 @@ impl Run {
         let mut run = Self {
             ctx,
             token: claim.token,
+            lane: claim.lane,
             started: Instant::now(),
             rounds: Vec::new(),
         };
-        let works: Vec<_> = claim.entries.into_iter().map(Work::new).collect();
+        // Boxed: a thousand bytes each, which go from list to list.
+        let entries = claim.entries.into_iter();
+        let works: Vec<_> = entries.map(|entry| Box::new(Work::new(entry))).collect();
         let is_long = works.len() > FEW;
         run.rounds = vec![vec![run.slice(works, is_long)]];
         run
@@ -60,11 +68,15 @@ impl Run {
     /// Takes every entry to its end. An error leaves entries unsettled: [`Run::give_back`] returns them.
     pub(super) async fn go(&mut self) -> Result<(), InboxError> {
         let mut left = Vec::new();
+        let (ctx, lane) = (Arc::clone(&self.ctx), self.lane);
         for whole in self.slices() {
             let all: Members = (0..whole.works.len()).collect();
             whole.read_rows(&all).await?;
             whole.settle().await?;
-            whole.look_up_in_the_list().await?;
+            if whole.works.iter().any(|work| work.is_put_off()) {
+                ctx.some_are_young.store(true, Ordering::Relaxed);
+            }
+            whole.look_up_in_the_list(lane).await?;
             left.extend(whole.works.extract_if(.., |work| work.in_run()));
         }
         // One asks for all slices. What is wrong with it, each of them will be told.
@@ -105,7 +117,7 @@ impl Run {
         self.rounds.iter_mut().flatten()
     }
 
-    fn slice(&self, works: Vec<Work>, is_long: bool) -> Slice {
+    fn slice(&self, works: Vec<Box<Work>>, is_long: bool) -> Slice {
         let amocrm = &self.ctx.amocrm;
         Slice {
             ctx: Arc::clone(&self.ctx),
@@ -125,7 +137,7 @@ impl Run {
 
     /// Further rows of a person go in a round of their own, which finds what the first has made. Whoever has begun goes
     /// before anybody else of the same person.
-    fn cut(&self, mut works: Vec<Work>) -> Vec<Vec<Slice>> {
+    fn cut(&self, mut works: Vec<Box<Work>>) -> Vec<Vec<Slice>> {
         let is_long = works.len() > FEW;
         works.sort_by_key(|work| !work.progress.crm_work_is_open());
         let mut people = HashSet::new();
@@ -144,7 +156,7 @@ impl Run {
         vec![round, self.slices_of(further, is_long)]
     }
 
-    fn slices_of(&self, works: Vec<Work>, is_long: bool) -> Vec<Slice> {
+    fn slices_of(&self, works: Vec<Box<Work>>, is_long: bool) -> Vec<Slice> {
         // Whoever is searched for takes a request: a slice of many would be old before it writes.
         let (known, sought): (Vec<_>, Vec<_>) = works.into_iter().partition(|work| {
             work.progress.choice.is_some() || matches!(work.listed, Listed::Wholly(_))
@@ -183,11 +195,11 @@ mod tests {
     fn a_slice_is_as_large_as_its_reads_stay_fresh() {
         let size = |rate, batch| slice_size(rate, batch, Duration::from_secs(10));
         let table = [
-            (7, 50, 400),
-            (6, 50, 400),
+            (7, 50, 500),
+            (6, 50, 500),
             (3, 50, 150),
             (1, 50, 50),
-            (7, 250, 400),
+            (7, 250, 500),
             (7, 10, 130),
             (7, 1, 50),
         ];

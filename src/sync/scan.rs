@@ -5,8 +5,9 @@
 //! question is whether the end is near enough, and one page far down answers it. If it is not, the newest pages are
 //! read while they pay.
 //!
-//! The bound: a scan spends at most a fifth of what searching for everybody would cost, whatever it meets, so both
-//! together never cost more than 1.2 times the plain searches.
+//! The bound: what is spent on lists is never more than a fifth of what searching for everybody costs who has come to
+//! look somebody up, or is known to come soon. So both together never cost more than 1.2 times the plain searches. A
+//! reading belongs to all who come while it lasts: an import that trickles in is looked up as one.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -23,6 +24,8 @@ const GLANCE: usize = 4;
 const AHEAD: usize = 3;
 /// After so many failures in a row the list is given up.
 const MOST_FAILURES: u32 = 5;
+/// The end is asked for again once it may lie so many times as far.
+const PROBE_FURTHER: usize = 2;
 
 /// How much of the list was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +48,17 @@ pub struct Seen {
 }
 
 /// A reading of the list, newest contacts first.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Scan {
+    /// Sought by those who have come so far.
+    served: usize,
+    /// The requests that it may take by now.
     budget: usize,
     spent: usize,
+    /// Sought by who came last, and not found yet.
     left: usize,
-    /// The next page in order.
-    ahead: u32,
+    /// So many pages were asked for in order.
+    asked: u32,
     /// Failed, to be asked for again.
     again: Vec<u32>,
     on_their_way: usize,
@@ -59,41 +66,53 @@ pub struct Scan {
     /// The first page that no other follows.
     end: Option<u32>,
     latest_hits: VecDeque<usize>,
-    /// The page that lies just beyond what may be read.
-    probe: u32,
-    is_probed: bool,
-    /// The probe found nothing: the end is within reach.
+    /// What lay within reach when the end was last asked for.
+    probed: usize,
+    /// A page within reach is beyond the end.
     is_near: bool,
     /// In a row.
     failures: u32,
 }
 
 impl Scan {
-    /// `None`: searching for so few costs less.
+    /// A list read from its beginning, by who is still to pay for what this one has spent in advance.
     #[must_use]
-    pub fn new(sought: usize) -> Option<Self> {
-        let budget = sought / IN_VAIN;
-        (sought > FEW).then(|| Self {
-            budget,
-            spent: 0,
-            left: sought,
-            ahead: 1,
-            again: Vec::new(),
-            on_their_way: 0,
-            read: BTreeMap::new(),
-            end: None,
-            latest_hits: VecDeque::new(),
-            probe: u32::try_from(budget).unwrap_or(u32::MAX),
-            is_probed: false,
-            is_near: false,
-            failures: 0,
-        })
+    pub fn anew(&self) -> Self {
+        Self {
+            spent: self.spent.saturating_sub(self.served / IN_VAIN),
+            ..Self::default()
+        }
     }
 
-    /// The requests that it may take.
+    /// Somebody comes who seeks so many, of whom the pages read so far have shown `found`; `coming` more are known to be
+    /// sought soon. Who reads ahead for those that are coming seeks nobody.
+    pub fn join(&mut self, sought: usize, found: usize, coming: usize) {
+        self.served += sought;
+        self.budget = (self.served + coming) / IN_VAIN;
+        self.left = sought.saturating_sub(found);
+        self.failures = 0;
+        self.latest_hits.clear();
+        if self.read.len() >= GLANCE {
+            let each = found / self.read.len();
+            self.latest_hits.resize(GLANCE, each);
+        }
+    }
+
+    /// The requests that it may take if `coming` more were sought.
     #[must_use]
-    pub fn budget(&self) -> usize {
-        self.budget
+    pub fn credit(&self, coming: usize) -> usize {
+        ((self.served + coming) / IN_VAIN).saturating_sub(self.spent)
+    }
+
+    /// Pages that were read.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.read.len()
+    }
+
+    /// A request about the list that is not one of its pages.
+    pub fn spend(&mut self) {
+        self.spent += 1;
     }
 
     /// Set once nothing more is worth asking, and nothing on its way.
@@ -115,12 +134,12 @@ impl Scan {
         }
         let page = if let Some(page) = self.again.pop() {
             page
-        } else if !self.read.is_empty() && !self.is_probed {
-            self.is_probed = true;
-            self.probe
+        } else if !self.read.is_empty() && self.is_worth_probing() {
+            self.probed = self.reach();
+            self.probe()
         } else if self.end.is_none() {
-            self.ahead += 1;
-            self.ahead - 1
+            self.asked += 1;
+            self.asked
         } else {
             return None;
         };
@@ -133,17 +152,17 @@ impl Scan {
         self.on_their_way = self.on_their_way.saturating_sub(1);
         self.failures = 0;
         self.left = self.left.saturating_sub(seen.hits);
-        if page == self.probe {
-            self.is_near |= seen.is_empty;
-        } else {
+        // A probe is no page in order, unless the others have come as far.
+        if page <= self.asked {
+            if seen.is_last || seen.is_empty {
+                self.end = Some(self.end.map_or(page, |end| end.min(page)));
+            }
             self.latest_hits.push_back(seen.hits);
             if self.latest_hits.len() > GLANCE {
                 self.latest_hits.pop_front();
             }
-        }
-        // The probe is no page in order, unless the others have come as far.
-        if (seen.is_last || seen.is_empty) && page < self.ahead {
-            self.end = Some(self.end.map_or(page, |end| end.min(page)));
+        } else {
+            self.is_near |= seen.is_empty;
         }
         self.read.insert(page, seen);
     }
@@ -164,7 +183,8 @@ impl Scan {
             return Some(self.believed(end));
         }
         let may_go_on = self.spent < self.budget && self.failures < MOST_FAILURES;
-        (!may_go_on || !(self.is_near || self.pays())).then_some(Extent::Part)
+        let is_worth_it = self.is_near || self.is_worth_probing() || self.pays();
+        (!may_go_on || !is_worth_it).then_some(Extent::Part)
     }
 
     /// Nothing after a page that named a next one is not the end, but a server that tires of long lists.
@@ -176,6 +196,22 @@ impl Scan {
         } else {
             Extent::Whole
         }
+    }
+
+    /// How far down it could still read in order.
+    fn reach(&self) -> usize {
+        self.asked as usize + self.budget.saturating_sub(self.spent)
+    }
+
+    /// The page that lies just beyond what may be read.
+    fn probe(&self) -> u32 {
+        u32::try_from(self.reach())
+            .unwrap_or(u32::MAX)
+            .max(self.asked + 1)
+    }
+
+    fn is_worth_probing(&self) -> bool {
+        !self.is_near && self.end.is_none() && self.reach() >= (self.probed * PROBE_FURTHER).max(1)
     }
 
     fn pays(&self) -> bool {

@@ -28,7 +28,7 @@ pub(super) struct Slice {
     /// Lets others go first when the run is a long one.
     pub(super) amocrm: AmoCrm,
     pub(super) token: ClaimToken,
-    pub(super) works: Vec<Work>,
+    pub(super) works: Vec<Box<Work>>,
     pub(super) started: Instant,
     /// Of a run of many.
     pub(super) is_long: bool,

@@ -78,6 +78,18 @@ impl Work {
         self.end.as_ref()
     }
 
+    /// Nothing went wrong with it: only its time has not come.
+    pub(super) fn is_put_off(&self) -> bool {
+        matches!(
+            self.ending(),
+            Some(Settlement::Again {
+                failed: false,
+                reason: None,
+                ..
+            })
+        )
+    }
+
     pub(super) fn in_run(&self) -> bool {
         self.end.is_none()
     }

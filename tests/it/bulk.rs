@@ -55,6 +55,15 @@ fn import_day(world: &World, rows: usize) -> School {
     School::import_day(7, rows, amo, postgrest, &world.setting)
 }
 
+async fn backfill(world: &World, rows: impl Iterator<Item = RowId>) {
+    let source = Source::Backfill(world.inbox().begin_backfill().await.unwrap());
+    let arrivals = rows.map(|row| Arrival {
+        row,
+        source: source.clone(),
+    });
+    world.inbox().store(arrivals.collect()).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_import_is_found_in_the_list_and_nobody_is_searched_for() {
     const ROWS: usize = 600;
@@ -94,12 +103,7 @@ async fn a_list_that_was_read_is_remembered_and_only_its_changes_are_asked_for()
     let rows: Vec<RowId> = (0..30)
         .map(|n| world.insert(&json!({"email": email(n)})))
         .collect();
-    let source = Source::Backfill(world.inbox().begin_backfill().await.unwrap());
-    let arrivals = rows.iter().map(|row| Arrival {
-        row: *row,
-        source: source.clone(),
-    });
-    world.inbox().store(arrivals.collect()).await.unwrap();
+    backfill(&world, rows.iter().copied()).await;
     for (row, deal) in rows.iter().zip(&deals) {
         assert_eq!(world.until_synced_once(*row).await, *deal);
     }
@@ -110,6 +114,42 @@ async fn a_list_that_was_read_is_remembered_and_only_its_changes_are_asked_for()
     );
     assert_eq!(pages(&world, "order[updated_at]"), 1);
     assert_eq!(world.asked("contacts.search"), 0);
+}
+
+/// The events of an import come one after the other: it is one import all the same, and no time is lost while its rows settle.
+#[tokio::test]
+async fn while_rows_settle_the_list_is_read_for_all_of_them() {
+    const ROWS: usize = 120;
+    let settle_delay = Duration::from_secs(4);
+    let mut world = World::prepare(Wishes {
+        settle_delay,
+        ..Wishes::brisk()
+    });
+    let deals: Vec<DealId> = (0..ROWS).map(|n| world.student(&email(n))).collect();
+    // All students are at its end.
+    world.setting.add_crowd(&world.sandbox.amo, 1, 1_000);
+    launch(&mut world, 1.0).await;
+    let began = std::time::Instant::now();
+    let rows: Vec<RowId> = (0..ROWS)
+        .map(|n| world.insert(&json!({"email": email(n)})))
+        .collect();
+    for row in &rows {
+        world.deliver(*row).await;
+    }
+    for (row, deal) in rows.iter().zip(&deals) {
+        assert_eq!(world.until_synced_once(*row).await, *deal);
+    }
+
+    // But for the very first, which fall due a few at a time.
+    let searches = world.asked("contacts.search");
+    assert!(searches < ROWS / 2, "{searches} searches");
+    let lists = world.requests_to("contacts.list").into_iter();
+    let mut pages = lists.filter(|it| it.param("order[id]").is_some());
+    let first = pages.next().unwrap();
+    assert!(first.at < began + settle_delay, "{:?}", first.at - began);
+    // Five, and looks for the end as far as more and more rows would pay for it.
+    let pages = 1 + pages.count();
+    assert!(pages < 5 + 5, "{pages} pages");
 }
 
 #[tokio::test]
@@ -248,12 +288,7 @@ async fn a_live_row_overtakes_an_import_at_any_time_of_it() {
     let school = import_day(&world, ROWS);
     let deals: Vec<DealId> = (0..LIVE).map(|n| world.student(&email(n))).collect();
     world.launch().await;
-    let source = Source::Backfill(world.inbox().begin_backfill().await.unwrap());
-    let arrivals = school.pupils.iter().map(|pupil| Arrival {
-        row: pupil.row,
-        source: source.clone(),
-    });
-    world.inbox().store(arrivals.collect()).await.unwrap();
+    backfill(&world, school.pupils.iter().map(|pupil| pupil.row)).await;
     world.until_asked("contacts.list", 1, |_| true).await;
 
     let mut began = Vec::new();
@@ -282,6 +317,40 @@ async fn a_live_row_overtakes_an_import_at_any_time_of_it() {
         0,
         "and the import goes on to its end beside them"
     );
+}
+
+/// More than are searched for in any case, while the list is read for a backfill that is worth all of it.
+#[tokio::test]
+async fn some_of_this_minute_do_not_wait_for_a_list_that_is_read_for_a_backfill() {
+    const ROWS: usize = 300;
+    let mut world = World::prepare(Wishes {
+        requests_per_second: 50,
+        ..Wishes::brisk()
+    });
+    let school = import_day(&world, ROWS);
+    let deals: Vec<DealId> = (0..30).map(|n| world.student(&email(n))).collect();
+    world.setting.add_crowd(&world.sandbox.amo, 1, 9_000);
+    launch(&mut world, 1.0).await;
+    backfill(&world, school.pupils.iter().map(|pupil| pupil.row)).await;
+    world.until_asked("contacts.list", 3, |_| true).await;
+
+    let rows: Vec<RowId> = (0..30)
+        .map(|n| world.insert(&json!({"email": email(n)})))
+        .collect();
+    let live = rows.iter().map(|row| Arrival {
+        row: *row,
+        source: Source::Sweep,
+    });
+    world.inbox().store(live.collect()).await.unwrap();
+    for (row, deal) in rows.iter().zip(&deals) {
+        assert_eq!(world.until_synced_once(*row).await, *deal);
+    }
+    let left = school.remaining();
+    assert!(left > ROWS * 9 / 10, "the list is still being read: {left}");
+    assert_eq!(world.asked("contacts.search"), 30);
+    world.until_settled(ROWS + 30).await;
+    assert_eq!(school.remaining(), 0);
+    assert_eq!(world.asked("contacts.search"), 30);
 }
 
 /// Each is a round trip that somebody waits for.

@@ -51,41 +51,56 @@ pub(in crate::inbox) async fn claim(
         .map_err(database("read the last claim"))?;
     let token = ClaimToken(last + 1);
 
-    let mut entries = Vec::new();
     for lane in [Lane::Live, Lane::Backfill] {
-        let room = i64::from(limit) - i64::try_from(entries.len()).unwrap_or(i64::MAX);
-        if only.is_some_and(|only| only != lane) || room <= 0 {
+        if only.is_some_and(|only| only != lane) {
             continue;
         }
-        let mut records: Vec<EntryRecord> = sqlx::query_as(CLAIM)
+        let entries = claim_of(conn, lane, token, now, limit).await?;
+        if entries.is_empty() {
+            continue;
+        }
+        sqlx::query("UPDATE counter SET n = ? WHERE name = 'claim'")
             .bind(token.0)
-            .bind(now.as_millisecond())
-            .bind(lane)
-            .bind(room)
-            .fetch_all(&mut *conn)
+            .execute(conn)
             .await
-            .map_err(database("claim entries"))?;
-        records.sort_unstable_by_key(|record| (record.due_at, record.seq));
-        for record in records {
-            let seq = record.seq;
-            match Entry::try_from(record) {
-                Ok(entry) => entries.push(entry),
-                Err(error) => {
-                    tracing::error!(entry.seq = seq, %error, "an entry cannot be read: parked");
-                    park_unreadable(conn, now, seq).await?;
-                }
+            .map_err(database("number a claim"))?;
+        return Ok(Some(Claim {
+            token,
+            lane,
+            entries,
+        }));
+    }
+    Ok(None)
+}
+
+async fn claim_of(
+    conn: &mut SqliteConnection,
+    lane: Lane,
+    token: ClaimToken,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<Entry>, InboxError> {
+    let mut records: Vec<EntryRecord> = sqlx::query_as(CLAIM)
+        .bind(token.0)
+        .bind(now.as_millisecond())
+        .bind(lane)
+        .bind(limit)
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(database("claim entries"))?;
+    records.sort_unstable_by_key(|record| (record.due_at, record.seq));
+    let mut entries = Vec::with_capacity(records.len());
+    for record in records {
+        let seq = record.seq;
+        match Entry::try_from(record) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => {
+                tracing::error!(entry.seq = seq, %error, "an entry cannot be read: parked");
+                park_unreadable(conn, now, seq).await?;
             }
         }
     }
-    if entries.is_empty() {
-        return Ok(None);
-    }
-    sqlx::query("UPDATE counter SET n = ? WHERE name = 'claim'")
-        .bind(token.0)
-        .execute(conn)
-        .await
-        .map_err(database("number a claim"))?;
-    Ok(Some(Claim { token, entries }))
+    Ok(entries)
 }
 
 /// One bad entry must not keep the others from being claimed for ever.

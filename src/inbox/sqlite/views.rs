@@ -9,8 +9,8 @@ use super::record::{EntryRecord, database, json, keyed_hash, row_id, timestamp};
 use crate::{
     domain::{ContactId, DealId, KeyedHash, RowId},
     inbox::{
-        BackfillId, ClaimToken, Counts, Entry, Event, InboxError, Known, OpenWork, Outcome, State,
-        Stuck, Tally,
+        BackfillId, ClaimToken, Counts, Entry, Event, InboxError, Known, Lane, OpenWork, Outcome,
+        State, Stuck, Tally,
     },
 };
 
@@ -257,6 +257,24 @@ pub(in crate::inbox) async fn live_due(
         .fetch_one(pool)
         .await
         .map_err(database("count what is due"))
+}
+
+pub(in crate::inbox) const UNMATCHED: &str = "
+    SELECT count(*) FROM entry
+    WHERE state IN ('pending', 'waiting') AND state = 'pending' AND lane = ?1 AND due_at <= ?2 AND contact IS NULL";
+
+pub(in crate::inbox) async fn unmatched(
+    pool: &SqlitePool,
+    until: Timestamp,
+    lane: Lane,
+) -> Result<u64, InboxError> {
+    let count: i64 = sqlx::query_scalar(UNMATCHED)
+        .bind(lane)
+        .bind(until.as_millisecond())
+        .fetch_one(pool)
+        .await
+        .map_err(database("count those without a contact"))?;
+    Ok(count.unsigned_abs())
 }
 
 /// Parked entries hold nobody up: whatever they wrote has landed long ago, and is found by looking.

@@ -138,6 +138,8 @@ impl Model {
             .map(|(index, kept)| (kept.entry.lane, kept.entry.due_at, index))
             .collect();
         due.sort();
+        let lane = due.first().map(|(lane, ..)| *lane);
+        due.retain(|due| Some(due.0) == lane);
         due.truncate(limit as usize);
         due.into_iter()
             .map(|(.., index)| {
@@ -466,6 +468,22 @@ impl Pair {
         let due = in_state(State::Pending).chain(in_state(State::Waiting));
         let next_due = due.map(|entry| entry.due_at).min();
         assert_eq!(inbox.next_due().await.unwrap(), next_due);
+
+        let until = self.real.in_a_minute();
+        let is_due = |entry: &&Entry, lane| entry.lane == lane && entry.due_at <= until;
+        for lane in [Lane::Live, Lane::Backfill] {
+            let unmatched = in_state(State::Pending)
+                .filter(|entry| is_due(entry, lane))
+                .filter(|entry| {
+                    (entry.progress.choice.as_ref()).is_none_or(|it| it.contact.is_none())
+                });
+            let count = unmatched.count() as u64;
+            assert_eq!(inbox.unmatched(until, lane).await.unwrap(), count);
+        }
+        let due = in_state(State::Pending).chain(in_state(State::Waiting));
+        let live = due.filter(|entry| is_due(entry, Lane::Live)).count();
+        let live_due = inbox.live_due(until, 2).await.unwrap();
+        assert_eq!(live_due as usize, live.min(2));
 
         let awaited: HashSet<KeyedHash> = in_state(State::Waiting)
             .flat_map(|entry| [entry.progress.person, entry.progress.phone])

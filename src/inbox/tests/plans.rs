@@ -36,6 +36,7 @@ async fn frequent_questions_do_not_read_the_whole_table() {
         views::PENDING_SINCE,
         views::NEXT_DUE,
         views::LIVE_DUE,
+        views::UNMATCHED,
         views::OPEN_WORK,
         views::AWAITED,
         views::STATES_OF,

@@ -1,17 +1,19 @@
 use super::*;
 
 #[tokio::test]
-async fn live_entries_are_claimed_first_and_the_oldest_before_the_newest() {
+async fn live_entries_are_claimed_first_and_by_themselves_and_the_oldest_before_the_newest() {
     let t = Fixture::new().await;
     t.store([backfilled(1), backfilled(2), delivered(3)]).await;
     t.clock.advance(MINUTE);
     t.store([delivered(5), swept(4)]).await;
 
     let claim = t.inbox.claim(4, None).await.unwrap().unwrap();
-    assert_eq!(rows_of(&claim.entries), [row(3), row(5), row(4), row(1)]);
+    assert_eq!(rows_of(&claim.entries), [row(3), row(5), row(4)]);
+    assert_eq!(claim.lane, Lane::Live);
     assert!(claim.entries.iter().all(|e| e.state == State::Claimed));
     let rest = t.inbox.claim(4, None).await.unwrap().unwrap();
-    assert_eq!(rows_of(&rest.entries), [row(2)]);
+    assert_eq!(rows_of(&rest.entries), [row(1), row(2)]);
+    assert_eq!(rest.lane, Lane::Backfill);
     assert!(rest.token.0 > claim.token.0);
     assert!(t.inbox.claim(4, None).await.unwrap().is_none());
 }

@@ -229,7 +229,6 @@ async fn a_backfill_is_counted_by_its_own_rows() {
     let t = Fixture::new().await;
     let id = t.inbox.begin_backfill().await.unwrap();
     t.store((1..=6).map(backfilled).collect::<Vec<_>>()).await;
-    t.store([delivered(7)]).await;
     let claim = t.claim().await;
     let later = t.now() + MINUTE * 60;
     let again = Settlement::Again {
@@ -244,9 +243,9 @@ async fn a_backfill_is_counted_by_its_own_rows() {
         waiting(4, t.in_a_minute()),
         waiting(5, later),
         end(6, again),
-        done(7),
     ];
     t.inbox.settle(claim.token, ends).await.unwrap();
+    t.settled(done(7)).await;
 
     let tally = t.inbox.tally(id, t.in_a_minute()).await.unwrap();
 

@@ -132,7 +132,7 @@ impl World {
             let contact = world.contacts.get(&id)?;
             Some(world.contact_json(contact, with_leads))
         };
-        self.page(&list, request, "contacts", window, show)
+        self.page(&list, request, "contacts", &window, show)
     }
 
     pub(super) fn list_deals(&mut self, request: &Request) -> Reply {
@@ -152,7 +152,7 @@ impl World {
             let deal = world.deals.get(&id)?;
             Some(world.deal_json(deal, with_contacts))
         };
-        self.page(&list, request, "leads", window, show)
+        self.page(&list, request, "leads", &window, show)
     }
 
     pub(super) fn list_notes(&mut self, of: Option<DealId>, request: &Request) -> Reply {
@@ -169,7 +169,7 @@ impl World {
             .map(|it| (it.id, it.created_at, it.created_at));
         let window = list.window(found);
         let show = |world: &Self, id| Some(world.note_json(world.notes.get(&id)?));
-        self.page(&list, request, "notes", window, show)
+        self.page(&list, request, "notes", &window, show)
     }
 
     pub(super) fn list_pipelines(&self) -> Reply {
@@ -259,7 +259,7 @@ impl World {
         list: &List,
         request: &Request,
         kind: &str,
-        window: Vec<Id>,
+        window: &[Id],
         show: impl Fn(&Self, Id) -> Option<Value>,
     ) -> Reply {
         let items: Vec<Value> = window

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -55,12 +57,18 @@ struct Outcome {
     extent: Extent,
 }
 
-/// Reads as told, answering in the order of asking or the other way round.
+/// Reads as told, for so many who come at once.
 fn read(sought: usize, account: &Account, newest_first: bool) -> Outcome {
-    let mut scan = Scan::new(sought).unwrap();
+    let mut scan = Scan::default();
+    scan.join(sought, 0, 0);
+    go_on(&mut scan, account, newest_first)
+}
+
+/// Answers in the order of asking or the other way round.
+fn go_on(scan: &mut Scan, account: &Account, newest_first: bool) -> Outcome {
     let mut on_their_way: Vec<u32> = Vec::new();
     let (mut requests, mut found) = (0, 0);
-    let mut shown = std::collections::BTreeSet::new();
+    let mut shown: BTreeSet<u32> = scan.read.keys().copied().collect();
     while scan.over().is_none() {
         if let Some(page) = scan.next() {
             requests += 1;
@@ -106,12 +114,6 @@ fn spread(sought: usize, pages: usize) -> Vec<usize> {
     (0..pages)
         .map(|page| sought * (page + 1) / pages - sought * page / pages)
         .collect()
-}
-
-#[test]
-fn a_few_are_searched_for_one_by_one() {
-    assert!(Scan::new(FEW).is_none());
-    assert!(Scan::new(FEW + 1).is_some());
 }
 
 /// Sought, contacts, where they are; what it takes.
@@ -181,6 +183,70 @@ fn a_page_that_fails_is_asked_for_again_and_a_list_that_always_does_is_given_up(
     assert!(outcome.requests <= MOST_FAILURES as usize + AHEAD);
 }
 
+/// `pg_net` brings two hundred rows a second: the first of them alone could not afford the list.
+#[test]
+fn an_import_that_trickles_in_is_looked_up_as_one() {
+    let account = Account::of(50_000, spread(5_000, 200));
+    assert_eq!(read(200, &account, false).extent, Extent::Part);
+
+    let mut scan = Scan::default();
+    scan.join(0, 0, 400);
+    let too_far = go_on(&mut scan, &account, false);
+    assert_eq!((too_far.requests, too_far.extent), (2, Extent::Part));
+    scan.join(0, 0, 600);
+    assert_eq!(scan.next(), None, "the end is not looked for at every step");
+    scan.join(0, 0, 1_200);
+    let whole = go_on(&mut scan, &account, false);
+    let found = too_far.found + whole.found;
+    assert_eq!((found, whole.extent), (5_000, Extent::Whole));
+    assert!(whole.requests < 205, "{whole:?}");
+
+    scan.join(200, 200, 1_000);
+    assert_eq!((scan.over(), scan.next()), (Some(Extent::Whole), None));
+}
+
+/// What the newest pages have shown of them tells whether the next ones pay.
+#[test]
+fn who_comes_later_reads_on_only_where_it_pays() {
+    let huge = Account::of(1_000_000, vec![20; 4_000]);
+    let first = |sought| {
+        let mut scan = Scan::default();
+        scan.join(sought, 0, 0);
+        go_on(&mut scan, &huge, false);
+        scan
+    };
+    let mut scan = first(100);
+    let pages = scan.pages();
+    scan.join(100, pages * PAYS, 0);
+    assert!(scan.next().is_some());
+
+    let mut scan = first(100);
+    scan.join(100, pages * PAYS - 1, 0);
+    assert_eq!((scan.next(), scan.over()), (None, Some(Extent::Part)));
+}
+
+#[test]
+fn what_was_spent_in_advance_is_paid_for_by_who_comes() {
+    let mut scan = Scan::default();
+    scan.join(0, 0, 500);
+    for _ in 0..100 {
+        scan.spend();
+    }
+    assert_eq!(scan.credit(0), 0);
+    // They never came, and others read anew.
+    let mut scan = scan.anew();
+    scan.join(400, 0, 0);
+    assert_eq!((scan.next(), scan.over()), (None, Some(Extent::Part)));
+    scan.join(400, 0, 0);
+    assert_eq!(scan.credit(0), 60);
+    assert_eq!(scan.next(), Some(1));
+
+    // Whoever came and did not need it leaves nothing to others.
+    let mut scan = scan.anew();
+    scan.join(25, 0, 0);
+    assert_eq!(scan.credit(0), 5);
+}
+
 fn account() -> impl Strategy<Value = Account> {
     let hits = proptest::collection::vec(prop_oneof![Just(0_usize), 0..=PAGE], 0..400);
     let fails_every = prop_oneof![3 => Just(0_usize), 1 => 1..30_usize];
@@ -195,6 +261,12 @@ fn account() -> impl Strategy<Value = Account> {
     )
 }
 
+/// Who comes one after the other: how many are sought, and whether the list is read anew for them.
+fn comers() -> impl Strategy<Value = Vec<(usize, bool)>> {
+    let sought = prop_oneof![FEW + 1..200_usize, FEW + 1..5_000_usize];
+    proptest::collection::vec((sought, proptest::bool::weighted(0.2)), 1..20)
+}
+
 proptest! {
     /// Whatever the account looks like, and in whatever order its pages come.
     #[test]
@@ -206,6 +278,34 @@ proptest! {
         let outcome = read(sought, &account, newest_first);
         prop_assert!(outcome.requests * IN_VAIN <= sought, "{outcome:?}");
         prop_assert!(worst_cost(sought, &outcome) * IN_VAIN <= sought * (IN_VAIN + 1), "{outcome:?}");
+    }
+
+    /// Nor for all who come together, however much is read before they do.
+    #[test]
+    fn nor_do_many_runs(
+        comers in comers(),
+        account in account(),
+        newest_first: bool,
+    ) {
+        let all: usize = comers.iter().map(|(sought, _)| sought).sum();
+        let mut scan = Scan::default();
+        scan.join(0, 0, all);
+        let mut requests = go_on(&mut scan, &account, newest_first).requests;
+        let mut coming = all;
+        for (sought, is_anew) in comers {
+            if is_anew {
+                scan = scan.anew();
+            }
+            coming -= sought;
+            scan.join(sought, 0, coming);
+            requests += go_on(&mut scan, &account, newest_first).requests;
+            if scan.credit(coming) > 0 {
+                // As a look at what has changed.
+                scan.spend();
+                requests += 1;
+            }
+        }
+        prop_assert!(requests * IN_VAIN <= all, "{requests} requests for {all}");
     }
 
     /// A list said to be read whole was: every hit of the account is among those found.
