@@ -95,6 +95,10 @@ impl Duties {
         }
     }
 
+    pub(super) fn is_reading_ahead(&self) -> bool {
+        self.at_work.contains(&Duty::ReadAhead)
+    }
+
     fn sweep_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
         let is_off = match closed {
             Some(Closed::Halted(halt)) => halt.cause.side() == Side::Supabase,

@@ -221,8 +221,10 @@ impl Engine {
     async fn claim_what_is_due(&mut self) -> Result<Option<Timestamp>, InboxError> {
         while self.runs.len() < PARALLEL_RUNS {
             // One place is not for large runs, so that it is soon free again: for a few of this minute. Where more are due,
-            // they wait for another place; taken a few at a time, each would be searched for by itself.
-            let is_for_few = self.large_at_work + 1 == PARALLEL_RUNS;
+            // they wait for another place, or for the list that is read ahead for them; taken a few at a time, each would
+            // be searched for by itself.
+            let is_for_few =
+                self.large_at_work + 1 == PARALLEL_RUNS || self.duties.is_reading_ahead();
             if is_for_few && self.ctx.inbox.live_due(self.ctx.now(), FEW + 1).await? > FEW {
                 return Ok(None);
             }
