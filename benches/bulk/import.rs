@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
+use tokio::runtime;
 use tripwire_sync::sandbox::{Server, school::School};
 
 use crate::{one_by_one::Yardstick, stand::Stand};
@@ -21,6 +22,8 @@ pub(crate) struct Import {
     pub(crate) rows: usize,
     pub(crate) contacts_per_row: usize,
     pub(crate) latency: Duration,
+    /// Whether the account's list of contacts may be read.
+    pub(crate) scan: bool,
 }
 
 #[derive(Debug)]
@@ -39,8 +42,22 @@ impl Import {
         self.rows * self.contacts_per_row
     }
 
-    pub(crate) async fn measure(self) -> Figures {
-        let mut stand = Stand::set(self.latency, "5s").await;
+    /// On threads of its own: what another one prepares must not delay its requests.
+    pub(crate) async fn measure_apart(self) -> Figures {
+        let apart = tokio::task::spawn_blocking(move || {
+            let runtime = runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .expect("threads");
+            runtime.block_on(self.measure())
+        });
+        apart.await.expect("a measurement to its end")
+    }
+
+    async fn measure(self) -> Figures {
+        let scan = ("AMOCRM_CONTACT_SCAN", self.scan.to_string());
+        let mut stand = Stand::set(self.latency, "5s", [scan]).await;
         let (amo, postgrest) = (stand.sandbox.amo.clone(), stand.sandbox.postgrest.clone());
         let crowd = self.contacts() - self.rows;
         let school =
@@ -143,8 +160,13 @@ impl fmt::Display for Import {
             rows,
             contacts_per_row,
             latency,
+            scan,
         } = self;
         let millis = latency.as_millis();
-        write!(f, "{rows} rows, {contacts_per_row}× contacts, {millis} ms")
+        let list = if *scan { "" } else { ", without the list" };
+        write!(
+            f,
+            "{rows} rows, {contacts_per_row}× contacts, {millis} ms{list}"
+        )
     }
 }

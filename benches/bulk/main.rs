@@ -35,6 +35,8 @@ use self::{
 
 /// What amoCRM allows.
 const REQUESTS_PER_SECOND: u32 = 7;
+/// An account far too large to be read for so few: rows, and contacts for each.
+const IN_VAIN: (usize, usize) = (300, 400);
 /// Of a neighbour that is not on this machine.
 const FAR: Duration = Duration::from_millis(100);
 
@@ -53,7 +55,11 @@ struct Options {
     /// Rows of the backfill whose memory is measured; 0: none
     #[arg(long, default_value_t = 50_000)]
     memory: usize,
-    /// Imports measured side by side; more than one delay each other's requests, and amoCRM counts late ones as too many
+    /// Without the import into an account that is not worth being listed
+    #[arg(long)]
+    skip_in_vain: bool,
+    /// Imports measured side by side; more than the machine has room for delay each other's requests, and amoCRM counts
+    /// late ones as too many
     #[arg(long, default_value_t = 1)]
     jobs: usize,
     /// Writes the chart here
@@ -92,6 +98,7 @@ async fn measure(options: &Options) -> io::Result<bool> {
         vec![Duration::ZERO, FAR]
     };
     let measured = imports(options, &latencies).await;
+    let in_vain = in_vain(options).await;
     let backfilled = backfill(options).await;
     let mut wrong = Vec::new();
     for latency in &latencies {
@@ -109,6 +116,10 @@ async fn measure(options: &Options) -> io::Result<bool> {
         if let (Some(path), true) = (&options.svg, latency.is_zero()) {
             fs::write(path, chart::draw(&of_these, &yardstick))?;
         }
+    }
+    if let Some([with, without]) = &in_vain {
+        writeln!(out, "{}\n", compare(with, without))?;
+        wrong.extend(with.wrong.iter().chain(&without.wrong));
     }
     if let Some(backfilled) = &backfilled {
         writeln!(out, "{backfilled}\n")?;
@@ -150,6 +161,7 @@ async fn imports(options: &Options, latencies: &[Duration]) -> Vec<(Import, Figu
                     rows: *rows,
                     contacts_per_row: *contacts_per_row,
                     latency: *latency,
+                    scan: true,
                 });
             }
         }
@@ -157,13 +169,42 @@ async fn imports(options: &Options, latencies: &[Duration]) -> Vec<(Import, Figu
     // The longest first, so that they do not stand alone at the end.
     plan.sort_by_key(|import| std::cmp::Reverse(import.contacts()));
     let mut measured: Vec<(Import, Figures)> = stream::iter(plan)
-        .map(|import| async move { (import, import.measure().await) })
+        .map(|import| async move { (import, import.measure_apart().await) })
         .buffer_unordered(options.jobs.max(1))
         .inspect(|(import, figures)| eprint_progress(*import, figures))
         .collect()
         .await;
     measured.sort_by_key(|(import, _)| (import.rows, import.contacts_per_row));
     measured
+}
+
+/// What is read of a list that is not worth it, and what it would have cost to do without.
+async fn in_vain(options: &Options) -> Option<[Figures; 2]> {
+    if options.skip_in_vain {
+        return None;
+    }
+    let (rows, contacts_per_row) = IN_VAIN;
+    let import = |scan| Import {
+        rows,
+        contacts_per_row,
+        latency: Duration::ZERO,
+        scan,
+    };
+    let with = import(true).measure_apart().await;
+    let without = import(false).measure_apart().await;
+    Some([with, without])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of requests")]
+fn compare(with: &Figures, without: &Figures) -> String {
+    let (rows, contacts_per_row) = IN_VAIN;
+    format!(
+        "{rows} rows among {} contacts: {} requests, {} without the list: {:.2} times as many",
+        rows * contacts_per_row,
+        with.requests,
+        without.requests,
+        with.requests as f64 / without.requests as f64,
+    )
 }
 
 async fn backfill(options: &Options) -> Option<Backfilled> {

@@ -26,7 +26,7 @@ pub(crate) struct Latency {
 
 /// Students with an open deal before the target: found, moved, noted, written back.
 pub(crate) async fn run(latency: Duration) -> Latency {
-    let mut stand = Stand::set(latency, "0s").await;
+    let mut stand = Stand::set(latency, "0s", []).await;
     let (amo, postgrest) = (stand.sandbox.amo.clone(), stand.sandbox.postgrest.clone());
     stand.tell_of_inserts();
     // A process that starts takes the throttle's window for full.

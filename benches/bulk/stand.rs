@@ -40,10 +40,15 @@ pub(crate) fn neighbours(latency: Duration) -> (Sandbox, Setting) {
 
 impl Stand {
     /// With a running service that has looked for rows already and found none.
-    pub(crate) async fn set(latency: Duration, settle_delay: &str) -> Self {
+    pub(crate) async fn set(
+        latency: Duration,
+        settle_delay: &str,
+        further: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
         let (sandbox, setting) = neighbours(latency);
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let environment = environment(&sandbox, &setting, folder.path(), settle_delay);
+        let mut environment = environment(&sandbox, &setting, folder.path(), settle_delay);
+        environment.extend(further);
         let binary = Path::new(env!("CARGO_BIN_EXE_tripwire-sync"));
         let mut service = Service::new(binary, folder.path(), environment);
         service.spawn().expect("the service starts");
