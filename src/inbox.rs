@@ -11,6 +11,7 @@
 //! Every change to a claimed entry is guarded by its claim and must hit exactly one row.
 //! The inbox holds ids, progress and keyed hashes: no names, e-mails, phones or passwords.
 
+mod entry;
 mod hasher;
 mod progress;
 mod sqlite;
@@ -28,7 +29,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use sqlx::SqlitePool;
 use tokio::{
     runtime::Handle,
@@ -36,6 +37,10 @@ use tokio::{
 };
 
 pub use self::{
+    entry::{
+        Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Event, Known, Lane, Mark, OpenWork,
+        Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Tally,
+    },
     hasher::Hasher,
     progress::{Choice, Intent, Placed, Progress},
 };
@@ -43,242 +48,7 @@ use self::{
     sqlite::views,
     writer::{Command, Handover, Reply, Signals, Writer},
 };
-use crate::domain::{ContactId, DealId, KeyedHash, RowId, SharedClock};
-
-/// Who may go first when both wait: a purchase of this minute, or a row of an explicit backfill.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type,
-)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum Lane {
-    Live,
-    Backfill,
-}
-
-/// How we learnt of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A signed delivery; its `webhook-id` is kept so that both halves of the story can be joined.
-    Webhook { delivery: String },
-    /// Seen in the table without a deal id: re-opens a `done` entry, its completed steps stay.
-    Sweep,
-    /// As `Sweep`, asked for by a person; may be older than `SYNC_SINCE`.
-    Backfill(BackfillId),
-}
-
-/// One explicit backfill, by its number in this inbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BackfillId(pub(crate) i64);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arrival {
-    pub row: RowId,
-    pub source: Source,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    New,
-    /// It was `done` and is pending again.
-    Reopened,
-    Duplicate,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum State {
-    Pending,
-    Claimed,
-    Waiting,
-    Parked,
-    Done,
-}
-
-/// How an entry ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
-#[serde(rename_all = "snake_case")]
-#[sqlx(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The deal is in place, noted, and its id is in the row.
-    Synced,
-    /// The row had a deal id before we touched anything.
-    AlreadyLinked,
-    /// The row's status says that this student is not to be synced.
-    Skipped,
-    /// Created before `SYNC_SINCE`, and nobody asked for it by `backfill`.
-    TooOld,
-    /// The row was removed.
-    Gone,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    pub row: RowId,
-    pub lane: Lane,
-    pub state: State,
-    pub due_at: Timestamp,
-    /// Failed attempts since the entry was opened; the backoff grows with it.
-    pub attempts: u32,
-    /// `webhook-id` of the delivery that brought it, if one did.
-    pub delivery: Option<String>,
-    pub outcome: Option<Outcome>,
-    /// The last backfill that asked for the row, if any did.
-    pub backfill: Option<BackfillId>,
-    /// Why it waits, is parked, or last failed. Russian, no personal data.
-    pub reason: Option<String>,
-    pub progress: Progress,
-    pub stored_at: Timestamp,
-    pub updated_at: Timestamp,
-    /// Reading of the working clock (see [`Inbox::working_clock`]) when the entry was opened: un-halted age is the
-    /// difference to now.
-    pub opened_at_work: Duration,
-}
-
-/// Proof that this process holds the entries of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ClaimToken(pub(crate) i64);
-
-/// Entries claimed together, oldest first. Never of both lanes: who is live must not wait for what is done for a
-/// backfill.
-#[derive(Debug)]
-pub struct Claim {
-    pub token: ClaimToken,
-    pub lane: Lane,
-    pub entries: Vec<Entry>,
-}
-
-/// Progress to be stored for a claimed entry.
-#[derive(Debug, Clone)]
-pub struct Mark {
-    pub row: RowId,
-    pub progress: Progress,
-    /// What to remember of the person, in the same transaction.
-    pub person: Option<(KeyedHash, Known)>,
-}
-
-/// The contact and deal that we last used for a person.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
-    pub contact: ContactId,
-    pub deal: DealId,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settlement {
-    Done(Outcome),
-    /// Back to pending. `failed` counts an attempt.
-    Again {
-        due_at: Timestamp,
-        failed: bool,
-        reason: Option<String>,
-    },
-    /// For a contact; looked up again at `due_at`, or earlier when somebody sees the contact appear.
-    Waiting {
-        due_at: Timestamp,
-        reason: String,
-    },
-    Parked {
-        reason: String,
-    },
-}
-
-/// The end of an attempt.
-#[derive(Debug, Clone)]
-pub struct Settled {
-    pub row: RowId,
-    pub progress: Progress,
-    pub settlement: Settlement,
-    /// One line for the row's history (see [`Inbox::history`]): ids, rule names and error classes only.
-    pub event: String,
-}
-
-/// Whom to wake before their time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Revival {
-    /// These rows, unless `done` or claimed.
-    Rows(Vec<RowId>),
-    AllParked,
-    /// Waiting entries of these people, by e-mail or phone hash.
-    Waiting(Vec<KeyedHash>),
-}
-
-/// An unfinished entry that has chosen a deal: its person and contact are taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenWork {
-    pub row: RowId,
-    pub person: Option<KeyedHash>,
-    pub contact: Option<ContactId>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub by_state: HashMap<State, u64>,
-    /// Since when the oldest one that is pending or claimed has been so: time spent parked, or waiting for a contact,
-    /// does not count.
-    pub oldest_pending: Option<Timestamp>,
-}
-
-/// What has become of the rows of one backfill by now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// An outcome is there where the state is `done`.
-    pub by_end: HashMap<(State, Option<Outcome>), u64>,
-    /// How many of those that wait for a contact will be looked up again by the time that was asked about.
-    pub waiting_briefly: u64,
-    /// When the first of those that are pending falls due.
-    pub next_due: Option<Timestamp>,
-}
-
-/// An entry that makes no progress, told in short.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stuck {
-    pub row: RowId,
-    /// Russian, no personal data.
-    pub reason: Option<String>,
-    pub since: Timestamp,
-}
-
-impl State {
-    pub const ALL: [Self; 5] = [
-        Self::Pending,
-        Self::Claimed,
-        Self::Waiting,
-        Self::Parked,
-        Self::Done,
-    ];
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Claimed => "claimed",
-            Self::Waiting => "waiting",
-            Self::Parked => "parked",
-            Self::Done => "done",
-        }
-    }
-}
-
-impl Counts {
-    /// Every state with its number, the empty ones too.
-    pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        State::ALL.into_iter().map(|state| {
-            (
-                state.as_str(),
-                self.by_state.get(&state).copied().unwrap_or(0),
-            )
-        })
-    }
-}
-
-/// One line of a row's story.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    pub at: Timestamp,
-    pub text: String,
-}
+use crate::domain::{KeyedHash, RowId, SharedClock};
 
 /// Why the inbox could not do what was asked. The receiver answers 503, the engine tries again.
 #[derive(Debug, thiserror::Error)]
