@@ -14,7 +14,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{Clock, TestClock};
+use crate::domain::{Clock, ContactId, DealId, TestClock};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
