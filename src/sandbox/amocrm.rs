@@ -3,6 +3,7 @@
 mod answer;
 mod apply;
 mod gate;
+mod haystack;
 mod read;
 mod records;
 mod world;

@@ -69,8 +69,8 @@ pub struct Contact {
 /// What a search compares with, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct IndexText {
-    values: Vec<String>,
-    phones: Vec<String>,
+    pub(super) values: Vec<String>,
+    pub(super) phones: Vec<String>,
 }
 
 impl Contact {
@@ -110,12 +110,8 @@ impl Contact {
         let Some((_, text)) = visible else {
             return false;
         };
-        let looks_like_phone = !query.is_empty()
-            && query
-                .chars()
-                .all(|c| c.is_ascii_digit() || " +-()".contains(c));
-        let number = digits(query);
-        (looks_like_phone && text.phones.iter().any(|phone| phone.contains(&number)))
+        let number = phone_number(query);
+        number.is_some_and(|number| text.phones.iter().any(|phone| phone.contains(&number)))
             || text.values.iter().any(|value| {
                 if fuzzy {
                     value.contains(query)
@@ -124,6 +120,14 @@ impl Contact {
                 }
             })
     }
+}
+
+/// The digits of a query that looks like a phone.
+pub(super) fn phone_number(query: &str) -> Option<String> {
+    let looks_like_one = query
+        .chars()
+        .all(|c| c.is_ascii_digit() || " +-()".contains(c));
+    (looks_like_one && !query.is_empty()).then(|| digits(query))
 }
 
 fn digits(text: &str) -> String {

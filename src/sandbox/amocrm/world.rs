@@ -1,6 +1,9 @@
 //! The state of the account and what may be done to it without the API: the school's own hands.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
@@ -9,7 +12,11 @@ use crate::domain::{ContactId, DealId, NoteId, PipelineId, SharedClock, StageId}
 
 use super::{
     AmoQuirks,
-    records::{Contact, Deal, Field, FieldValue, Note, Pipeline, PipelineIds, Stage, multi_field},
+    haystack::Haystack,
+    records::{
+        Contact, Deal, Field, FieldValue, Note, Pipeline, PipelineIds, Stage, multi_field,
+        phone_number,
+    },
 };
 
 pub(crate) const ACCOUNT_ID: i64 = 31_415_926;
@@ -36,6 +43,7 @@ pub struct World {
     pub(in crate::sandbox) deals: BTreeMap<DealId, Deal>,
     pub(in crate::sandbox) notes: BTreeMap<NoteId, Note>,
     pub(super) pipelines: Vec<Pipeline>,
+    haystack: Haystack,
     next: NextIds,
     rng: SmallRng,
 }
@@ -52,6 +60,7 @@ impl World {
             deals: BTreeMap::new(),
             notes: BTreeMap::new(),
             pipelines: Vec::new(),
+            haystack: Haystack::default(),
             next: NextIds {
                 contact: 5_100_001,
                 deal: 9_200_001,
@@ -160,7 +169,9 @@ impl World {
     ) -> Option<R> {
         let contact = self.contacts.get_mut(&id)?;
         let result = set(contact);
-        contact.index = vec![(Timestamp::MIN, contact.index_text())];
+        let text = contact.index_text();
+        self.haystack.add(id, &text);
+        contact.index = vec![(Timestamp::MIN, text)];
         Some(result)
     }
 
@@ -176,6 +187,7 @@ impl World {
         let result = edit(contact);
         contact.updated_at = now;
         let text = contact.index_text();
+        self.haystack.add(id, &text);
         contact.index.push((visible_at, text));
         Some(result)
     }
@@ -333,7 +345,9 @@ impl World {
         } else {
             self.index_time(lag)
         };
-        contact.index.push((visible_at, contact.index_text()));
+        let text = contact.index_text();
+        self.haystack.add(id, &text);
+        contact.index.push((visible_at, text));
         self.contacts.insert(id, contact);
         id
     }
@@ -360,8 +374,17 @@ impl World {
         let query = query.to_lowercase();
         let now = self.clock.now();
         let fuzzy = self.quirks.fuzzy_query;
-        self.contacts()
-            .filter(|contact| contact.is_hit(&query, now, fuzzy))
+        let number = phone_number(&query);
+        let mut candidates: BTreeSet<ContactId> = self.haystack.having(query.trim()).collect();
+        candidates.extend(
+            number
+                .iter()
+                .flat_map(|number| self.haystack.having(number)),
+        );
+        candidates
+            .into_iter()
+            .filter_map(|id| self.contacts.get(&id))
+            .filter(|contact| !contact.is_deleted && contact.is_hit(&query, now, fuzzy))
             .map(|contact| contact.id)
             .collect()
     }
