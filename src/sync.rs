@@ -111,7 +111,8 @@ pub(crate) struct Context {
     holds: Holds,
     in_flight: InFlight,
     list: tokio::sync::Mutex<List>,
-    list_is_for_backfill: AtomicBool,
+    /// Held by a backfill from before it asks for the list.
+    backfill_looks_up: tokio::sync::Mutex<()>,
     /// Rows were put off because they are too young to be written about.
     some_are_young: AtomicBool,
     /// Of slices of many rows, to ask amoCRM.
@@ -194,7 +195,7 @@ impl Context {
             holds: Holds::default(),
             in_flight: InFlight::default(),
             list: tokio::sync::Mutex::new(list),
-            list_is_for_backfill: AtomicBool::new(false),
+            backfill_looks_up: tokio::sync::Mutex::default(),
             some_are_young: AtomicBool::new(false),
             turns: Arc::new(Semaphore::new(ASKING_SLICES)),
             write_backs: Arc::new(Semaphore::new(PARALLEL_WRITE_BACKS)),

@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::Timestamp;
 use tokio::{
     sync::MutexGuard,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, Interval, MissedTickBehavior},
 };
 
 use super::{
@@ -37,6 +37,8 @@ const PAGE_EVERY: Duration = Duration::from_millis(334);
 const SLOW: Duration = Duration::from_secs(30);
 /// The newest contacts are asked for again by who comes later than this.
 const PART_FOR: Duration = Duration::from_mins(1);
+/// How long somebody of this minute waits for a list that is read for a backfill.
+const LIVE_PATIENCE: Duration = Duration::from_secs(3);
 /// What falls due so soon is looked up while the list is being read, or shortly after.
 const COMING_SOON: Duration = Duration::from_mins(1);
 
@@ -117,36 +119,51 @@ impl Directory {
 pub(super) struct List {
     directory: Directory,
     scan: Scan,
+    /// Three pages a second, whoever asks for them.
+    pace: Interval,
     began_at: Instant,
     rests_since: Instant,
-    /// More has changed since than was read.
+    /// Since when it is kept account of who has spent what.
+    reckoned_since: Instant,
+    /// What has changed since is not in it: who is not found may be there all the same.
     is_behind: bool,
+    /// More has changed since than it would take to read it anew.
+    is_outrun: bool,
 }
 
 impl List {
     pub(super) fn unread(now: Timestamp) -> Self {
+        let mut pace = tokio::time::interval(PAGE_EVERY);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             directory: Directory::new(now),
             scan: Scan::default(),
+            pace,
             began_at: Instant::now(),
             rests_since: Instant::now(),
+            reckoned_since: Instant::now(),
             is_behind: false,
+            is_outrun: false,
         }
     }
 
-    /// To be read from its beginning. What was spent in advance stays spent.
-    fn forget(&mut self, now: Timestamp) {
-        let scan = self.scan.anew();
-        *self = Self {
-            scan,
-            ..Self::unread(now)
-        };
+    /// To be read from its beginning. What was spent in advance is owed for as long as a list would have kept.
+    fn forget(&mut self, now: Timestamp, whole_for: Duration) {
+        if self.reckoned_since.elapsed() > whole_for {
+            self.scan = Scan::default();
+            self.reckoned_since = Instant::now();
+        }
+        self.scan = self.scan.anew();
+        self.directory = Directory::new(now);
+        self.began_at = Instant::now();
+        self.is_behind = false;
+        self.is_outrun = false;
     }
 
     /// The end of a list keeps, with what has changed since; its newest part soon is not the newest any more.
     fn is_old(&self, whole_for: Duration) -> bool {
         if self.is_whole() {
-            self.began_at.elapsed() > whole_for
+            self.is_outrun || self.began_at.elapsed() > whole_for
         } else {
             self.rests_since.elapsed() > PART_FOR
         }
@@ -182,7 +199,11 @@ impl Slice {
             return Ok(());
         }
         let ctx = Arc::clone(&self.ctx);
-        let Some(mut list) = ctx.take_list(lane, emails.len()).await else {
+        let _backfill = match lane {
+            Lane::Live => None,
+            Lane::Backfill => Some(ctx.backfill_looks_up.lock().await),
+        };
+        let Some(mut list) = ctx.take_list(lane).await else {
             return Ok(());
         };
         let coming = ctx.coming(lane).await?;
@@ -202,22 +223,14 @@ impl Context {
         self.settings.contact_scan && self.gate.closed().is_none()
     }
 
-    /// Held while it is read: others who come wait, and go on where it ends. While it is read for a backfill, somebody of
-    /// this minute waits no longer than it takes to search instead: `None`.
-    async fn take_list(&self, lane: Lane, sought: usize) -> Option<MutexGuard<'_, List>> {
-        let list = if lane == Lane::Live && self.list_is_for_backfill.load(Ordering::Relaxed) {
-            let seconds = sought / self.amocrm.requests_per_second().max(1);
-            let patience = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
-            tokio::time::timeout(patience, self.list.lock())
-                .await
-                .ok()?
-        } else {
-            self.list.lock().await
-        };
-        let is_for_backfill = lane == Lane::Backfill;
-        self.list_is_for_backfill
-            .store(is_for_backfill, Ordering::Relaxed);
-        Some(list)
+    /// Held while it is read: others who come wait, and go on where it ends. While a backfill reads it, or is about to,
+    /// somebody of this minute does not wait for long, and is searched for instead: `None`.
+    async fn take_list(&self, lane: Lane) -> Option<MutexGuard<'_, List>> {
+        if lane == Lane::Backfill || self.backfill_looks_up.try_lock().is_ok() {
+            return Some(self.list.lock().await);
+        }
+        let list = tokio::time::timeout(LIVE_PATIENCE, self.list.lock());
+        list.await.ok()
     }
 
     /// Entries that will be looked up soon. Whoever is live counts on the live ones only, so as not to wait for a list
@@ -241,7 +254,6 @@ impl Context {
         if coming > FEW
             && let Ok(mut list) = self.list.try_lock()
         {
-            self.list_is_for_backfill.store(false, Ordering::Relaxed);
             self.read_on(&mut list, &HashSet::new(), coming).await?;
         }
         Ok(())
@@ -255,11 +267,11 @@ impl Context {
         coming: usize,
     ) -> Result<(), InboxError> {
         if list.is_old(self.tempo.list_for) {
-            list.forget(self.now());
+            list.forget(self.now(), self.tempo.list_for);
         }
         if list.is_whole() {
             if !emails.is_empty() {
-                self.catch_up(list, emails.len() + coming).await?;
+                self.catch_up(list, emails.len(), coming).await?;
             }
             list.scan.join(emails.len(), 0, coming);
             return Ok(());
@@ -272,34 +284,34 @@ impl Context {
             self.read_pages(list, emails).await?;
             list.rests_since = Instant::now();
             if list.is_whole() && list.began_at.elapsed() > SLOW {
-                self.catch_up(list, coming).await?;
+                self.catch_up(list, 0, coming).await?;
             }
         }
         Ok(())
     }
 
+    /// As far as it pays.
     async fn read_pages(
         &self,
         list: &mut List,
         emails: &HashSet<&Email>,
     ) -> Result<(), InboxError> {
         let List {
-            directory, scan, ..
+            directory,
+            scan,
+            pace,
+            ..
         } = list;
+        // Of a reading that was cut off.
+        scan.break_off();
         let amocrm = self.amocrm.patient();
         let unseen = emails.iter().filter(|it| directory.find(it).is_empty());
         let mut sought = unseen.map(|email| directory.key(email)).collect();
         let began = Instant::now();
-        let mut ticks = tokio::time::interval(PAGE_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut may_ask = false;
         let mut on_their_way = FuturesUnordered::new();
-        while scan.over().is_none() {
-            if self.gate.closed().is_some() {
-                // Nobody knows what becomes of the pages on their way.
-                list.forget(self.now());
-                return Ok(());
-            }
+        let mut outcome = Ok(());
+        while scan.over().is_none() && self.gate.closed().is_none() {
             if may_ask && let Some(page) = scan.next() {
                 may_ask = false;
                 let amocrm = amocrm.clone();
@@ -313,18 +325,22 @@ impl Context {
                     }
                     Err(error) => {
                         let failures = scan.failed(number);
-                        let Some(pause) = self.pause_after(error, failures).await? else {
-                            list.forget(self.now());
-                            return Ok(());
-                        };
-                        ticks.reset_after(pause);
+                        match self.pause_after(error, failures).await {
+                            Ok(Some(pause)) => pace.reset_after(pause),
+                            Ok(None) => scan.give_up(),
+                            Err(error) => {
+                                outcome = Err(error);
+                                break;
+                            }
+                        }
                         may_ask = false;
                     }
                 },
-                _ = ticks.tick(), if !may_ask => may_ask = true,
+                _ = pace.tick(), if !may_ask => may_ask = true,
             }
         }
         drop(on_their_way);
+        scan.break_off();
         directory.sort();
         tracing::info!(
             sought = emails.len(),
@@ -334,16 +350,22 @@ impl Context {
             duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "contacts.listed"
         );
-        Ok(())
+        outcome
     }
 
-    /// Latest changes first, until those are reached that the list has already, but no more pages than the list has: it
-    /// is behind then.
-    async fn catch_up(&self, list: &mut List, sought: usize) -> Result<(), InboxError> {
+    /// Latest changes first, until those are reached that the list has already, but no more pages than the list has.
+    async fn catch_up(
+        &self,
+        list: &mut List,
+        sought: usize,
+        coming: usize,
+    ) -> Result<(), InboxError> {
         let List {
             directory,
             scan,
+            pace,
             is_behind,
+            is_outrun,
             ..
         } = list;
         *is_behind = true;
@@ -353,14 +375,18 @@ impl Context {
             .checked_sub(self.tempo.look_overlap)
             .unwrap_or(Timestamp::MIN);
         let amocrm = self.amocrm.patient();
-        let mut pace = tokio::time::interval(PAGE_EVERY);
-        for page in (1..).take(scan.credit(sought).min(scan.pages())) {
+        let mut outcome = Ok(());
+        let pages = scan.credit(sought, coming).min(scan.pages());
+        for page in (1..).take(pages) {
             pace.tick().await;
+            if self.gate.closed().is_some() {
+                break;
+            }
             scan.spend();
             let read = match amocrm.changed_contacts(page).await {
                 Ok(read) => read,
                 Err(error) => {
-                    self.judge(&Failure::from(error), None).await?;
+                    outcome = self.judge(&Failure::from(error), None).await.map(drop);
                     break;
                 }
             };
@@ -371,9 +397,10 @@ impl Context {
                 *is_behind = false;
                 break;
             }
+            *is_outrun = usize::try_from(page).is_ok_and(|page| page >= scan.pages());
         }
         directory.sort();
-        Ok(())
+        outcome
     }
 
     /// How long to wait before the list is asked again; `None`: no use.

@@ -26,6 +26,9 @@ use crate::{
     supabase::WriteBack,
 };
 
+/// How long the rows of an import wait to be taken together. A list of ten thousand contacts is read by then.
+const GATHERS_FOR: Duration = Duration::from_secs(15);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
     Sweep,
@@ -52,6 +55,7 @@ pub(super) struct Duties {
     /// Not before this, however due a look may be: the last one failed.
     next_look: Option<Instant>,
     failed_looks: u32,
+    reads_ahead_since: Instant,
 }
 
 impl Duties {
@@ -64,6 +68,7 @@ impl Duties {
             failed_sweeps: 0,
             next_look: None,
             failed_looks: 0,
+            reads_ahead_since: Instant::now(),
         }
     }
 
@@ -95,8 +100,9 @@ impl Duties {
         }
     }
 
-    pub(super) fn is_reading_ahead(&self) -> bool {
-        self.at_work.contains(&Duty::ReadAhead)
+    /// Many who come will soon be found in the list. Not for long, should that be a long one.
+    pub(super) fn is_gathering(&self) -> bool {
+        self.at_work.contains(&Duty::ReadAhead) && self.reads_ahead_since.elapsed() < GATHERS_FOR
     }
 
     fn sweep_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
@@ -155,6 +161,9 @@ impl Duties {
             _ => None,
         };
         self.at_work.push(duty);
+        if duty == Duty::ReadAhead {
+            self.reads_ahead_since = Instant::now();
+        }
         self.tasks.spawn(async move {
             let result = match duty {
                 Duty::Sweep => ctx.sweep().await.map(|swept| swept.map(|_| ())),

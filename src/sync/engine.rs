@@ -223,10 +223,11 @@ impl Engine {
             // One place is not for large runs, so that it is soon free again: for a few of this minute. Where more are due,
             // they wait for another place, or for the list that is read ahead for them; taken a few at a time, each would
             // be searched for by itself.
-            let is_for_few =
-                self.large_at_work + 1 == PARALLEL_RUNS || self.duties.is_reading_ahead();
+            let is_gathering = self.duties.is_gathering();
+            let is_for_few = self.large_at_work + 1 == PARALLEL_RUNS || is_gathering;
             if is_for_few && self.ctx.inbox.live_due(self.ctx.now(), FEW + 1).await? > FEW {
-                return Ok(None);
+                let soon = later(self.ctx.now(), self.ctx.tempo.person_busy);
+                return Ok(is_gathering.then_some(soon));
             }
             let may_backfill = !is_for_few && !self.backfill_at_work;
             let limit = if is_for_few { FEW } else { RUN };

@@ -7,7 +7,8 @@
 //!
 //! The bound: what is spent on lists is never more than a fifth of what searching for everybody costs who has come to
 //! look somebody up, or is known to come soon. So both together never cost more than 1.2 times the plain searches. A
-//! reading belongs to all who come while it lasts: an import that trickles in is looked up as one.
+//! reading belongs to all who come while it lasts: an import that trickles in is looked up as one. What is read for
+//! those who are coming is owed by them.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -61,7 +62,8 @@ pub struct Scan {
     asked: u32,
     /// Failed, to be asked for again.
     again: Vec<u32>,
-    on_their_way: usize,
+    on_their_way: Vec<u32>,
+    /// In order.
     read: BTreeMap<u32, Seen>,
     /// The first page that no other follows.
     end: Option<u32>,
@@ -87,10 +89,9 @@ impl Scan {
     /// Somebody comes who seeks so many, of whom the pages read so far have shown `found`; `coming` more are known to be
     /// sought soon. Who reads ahead for those that are coming seeks nobody.
     pub fn join(&mut self, sought: usize, found: usize, coming: usize) {
+        self.budget = self.spent + self.credit(sought, coming);
         self.served += sought;
-        self.budget = (self.served + coming) / IN_VAIN;
         self.left = sought.saturating_sub(found);
-        self.failures = 0;
         self.latest_hits.clear();
         if self.read.len() >= GLANCE {
             let each = found / self.read.len();
@@ -98,13 +99,16 @@ impl Scan {
         }
     }
 
-    /// The requests that it may take if `coming` more were sought.
+    /// The requests that it may take for somebody who comes: see [`Scan::join`]. What others have left unspent is not
+    /// theirs to wait for.
     #[must_use]
-    pub fn credit(&self, coming: usize) -> usize {
-        ((self.served + coming) / IN_VAIN).saturating_sub(self.spent)
+    pub fn credit(&self, sought: usize, coming: usize) -> usize {
+        let all = (self.served + sought + coming) / IN_VAIN;
+        let theirs = (sought + coming) / IN_VAIN;
+        all.saturating_sub(self.spent).min(theirs)
     }
 
-    /// Pages that were read.
+    /// Pages that were read in order.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.read.len()
@@ -118,7 +122,17 @@ impl Scan {
     /// Set once nothing more is worth asking, and nothing on its way.
     #[must_use]
     pub fn over(&self) -> Option<Extent> {
-        self.verdict().filter(|_| self.on_their_way == 0)
+        self.verdict().filter(|_| self.on_their_way.is_empty())
+    }
+
+    /// Nobody waits any more for what is on its way.
+    pub fn break_off(&mut self) {
+        self.again.append(&mut self.on_their_way);
+    }
+
+    /// It is of no use to ask again.
+    pub fn give_up(&mut self) {
+        self.failures = MOST_FAILURES;
     }
 
     /// The next page to ask for. It is spent, whatever comes of it. `None`: what is on its way decides.
@@ -129,7 +143,7 @@ impl Scan {
     pub fn next(&mut self) -> Option<u32> {
         // The first page alone: an account that ends with it needs no probe.
         let at_once = if self.read.is_empty() { 1 } else { AHEAD };
-        if self.verdict().is_some() || self.on_their_way >= at_once {
+        if self.verdict().is_some() || self.on_their_way.len() >= at_once {
             return None;
         }
         let page = if let Some(page) = self.again.pop() {
@@ -144,12 +158,12 @@ impl Scan {
             return None;
         };
         self.spent += 1;
-        self.on_their_way += 1;
+        self.on_their_way.push(page);
         Some(page)
     }
 
     pub fn read(&mut self, page: u32, seen: Seen) {
-        self.on_their_way = self.on_their_way.saturating_sub(1);
+        self.arrived(page);
         self.failures = 0;
         self.left = self.left.saturating_sub(seen.hits);
         // A probe is no page in order, unless the others have come as far.
@@ -161,15 +175,21 @@ impl Scan {
             if self.latest_hits.len() > GLANCE {
                 self.latest_hits.pop_front();
             }
+            self.read.insert(page, seen);
         } else {
             self.is_near |= seen.is_empty;
         }
-        self.read.insert(page, seen);
+    }
+
+    fn arrived(&mut self, page: u32) {
+        if let Some(at) = self.on_their_way.iter().position(|it| *it == page) {
+            self.on_their_way.swap_remove(at);
+        }
     }
 
     /// Answers how many requests in a row have failed.
     pub fn failed(&mut self, page: u32) -> u32 {
-        self.on_their_way = self.on_their_way.saturating_sub(1);
+        self.arrived(page);
         self.again.push(page);
         self.failures += 1;
         self.failures

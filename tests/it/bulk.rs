@@ -116,6 +116,49 @@ async fn a_list_that_was_read_is_remembered_and_only_its_changes_are_asked_for()
     assert_eq!(world.asked("contacts.search"), 0);
 }
 
+/// More contacts have changed than the list has pages for: it still tells who was there, and is read anew for the next.
+#[tokio::test]
+async fn who_is_not_in_a_list_that_is_behind_is_searched_for_and_the_next_read_it_anew() {
+    let mut world = World::prepare(together());
+    let students = |world: &World, of: &str, count: usize| -> Vec<(RowId, DealId)> {
+        let named = (0..count).map(|n| format!("{of}{n}@example.kz"));
+        named
+            .map(|email| {
+                let deal = world.student(&email);
+                (world.insert(&json!({"email": email})), deal)
+            })
+            .collect()
+    };
+    let older = students(&world, "older", 60);
+    world.setting.add_crowd(&world.sandbox.amo, 1, 240);
+    launch(&mut world, 1.0).await;
+    for (row, deal) in older {
+        assert_eq!(world.until_synced_once(row).await, deal);
+    }
+    let read = pages(&world, "order[id]");
+
+    let newer = students(&world, "newer", 30);
+    for n in 0..800 {
+        world.contact(&format!("stranger{n}@example.kz"));
+    }
+    backfill(&world, newer.iter().map(|(row, _)| *row)).await;
+    for (row, deal) in newer {
+        assert_eq!(world.until_synced_once(row).await, deal);
+    }
+    assert_eq!(world.asked("contacts.search"), 30);
+    assert_eq!(pages(&world, "order[id]"), read);
+    assert!(pages(&world, "order[updated_at]") <= read);
+
+    let newest = students(&world, "newest", 40);
+    backfill(&world, newest.iter().map(|(row, _)| *row)).await;
+    for (row, deal) in newest {
+        assert_eq!(world.until_synced_once(row).await, deal);
+    }
+    assert_eq!(world.asked("contacts.search"), 30);
+    // 1,170 contacts.
+    assert!(pages(&world, "order[id]") >= read + 5);
+}
+
 /// The events of an import come one after the other: it is one import all the same, and no time is lost while its rows settle.
 #[tokio::test]
 async fn while_rows_settle_the_list_is_read_for_all_of_them() {
