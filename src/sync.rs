@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::Duration,
 };
 
@@ -111,6 +114,8 @@ pub(crate) struct Context {
     holds: Holds,
     in_flight: InFlight,
     list: tokio::sync::Mutex<List>,
+    /// Entries of live runs that have yet to come to the list.
+    expected: AtomicUsize,
     /// Held by a backfill from before it asks for the list.
     backfill_looks_up: tokio::sync::Mutex<()>,
     /// Rows were put off because they are too young to be written about.
@@ -195,6 +200,7 @@ impl Context {
             holds: Holds::default(),
             in_flight: InFlight::default(),
             list: tokio::sync::Mutex::new(list),
+            expected: AtomicUsize::new(0),
             backfill_looks_up: tokio::sync::Mutex::default(),
             some_are_young: AtomicBool::new(false),
             turns: Arc::new(Semaphore::new(ASKING_SLICES)),

@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -185,9 +185,42 @@ impl List {
     }
 }
 
+/// A run that is on its way to the list: whoever reads it meanwhile counts on its entries.
+pub(super) struct Expected {
+    ctx: Arc<Context>,
+    entries: usize,
+}
+
+impl Expected {
+    pub(super) fn of(ctx: &Arc<Context>, lane: Lane, entries: usize) -> Self {
+        // A few are searched for, and a backfill is never at work beside another.
+        let entries = if lane == Lane::Live && entries > FEW {
+            entries
+        } else {
+            0
+        };
+        ctx.expected.fetch_add(entries, Ordering::Relaxed);
+        Self {
+            ctx: Arc::clone(ctx),
+            entries,
+        }
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        let entries = self.entries;
+        self.ctx.expected.fetch_sub(entries, Ordering::Relaxed);
+    }
+}
+
 impl Slice {
     /// Looks everybody up who has yet to be matched with a contact, if they are so many that it pays.
-    pub(super) async fn look_up_in_the_list(&mut self, lane: Lane) -> Result<(), InboxError> {
+    pub(super) async fn look_up_in_the_list(
+        &mut self,
+        lane: Lane,
+        expected: Expected,
+    ) -> Result<(), InboxError> {
         let mine: Vec<usize> = (0..self.works.len())
             .filter(|&i| self.works[i].in_run() && self.works[i].progress.choice.is_none())
             .collect();
@@ -206,6 +239,7 @@ impl Slice {
         let Some(mut list) = ctx.take_list(lane).await else {
             return Ok(());
         };
+        drop(expected);
         let coming = ctx.coming(lane).await?;
         ctx.read_on(&mut list, &emails, coming).await?;
         for i in mine {
@@ -241,7 +275,8 @@ impl Context {
         if lane == Lane::Backfill {
             coming += self.inbox.unmatched(soon, Lane::Backfill).await?;
         }
-        Ok(usize::try_from(coming).unwrap_or(usize::MAX))
+        let coming = usize::try_from(coming).unwrap_or(usize::MAX);
+        Ok(coming.saturating_add(self.expected.load(Ordering::Relaxed)))
     }
 
     /// While rows are too young to be written about, the list is read for them, if so many are coming that it pays.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
-    directory::Listed,
+    directory::{Expected, Listed},
     scan::FEW,
     slice::{Members, Slice, at_once},
     work::Work,
@@ -71,12 +71,13 @@ impl Run {
         let (ctx, lane) = (Arc::clone(&self.ctx), self.lane);
         for whole in self.slices() {
             let all: Members = (0..whole.works.len()).collect();
+            let expected = Expected::of(&ctx, lane, all.len());
             whole.read_rows(&all).await?;
             whole.settle().await?;
             if whole.works.iter().any(|work| work.is_put_off()) {
                 ctx.some_are_young.store(true, Ordering::Relaxed);
             }
-            whole.look_up_in_the_list(lane).await?;
+            whole.look_up_in_the_list(lane, expected).await?;
             left.extend(whole.works.extract_if(.., |work| work.in_run()));
         }
         // One asks for all slices. What is wrong with it, each of them will be told.
