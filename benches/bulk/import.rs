@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream};
-use tokio::runtime;
+use tokio::{runtime, sync::Barrier};
 use tripwire_sync::sandbox::{Server, school::School};
 
 use crate::{one_by_one::Yardstick, stand::Stand};
@@ -42,20 +43,21 @@ impl Import {
         self.rows * self.contacts_per_row
     }
 
-    /// On threads of its own: what another one prepares must not delay its requests.
-    pub(crate) async fn measure_apart(self) -> Figures {
+    /// On threads of its own. Those that are measured together begin together, once all of them are prepared: making an
+    /// account would delay the others' requests.
+    pub(crate) async fn measure_apart(self, ready: Arc<Barrier>, end: Arc<Barrier>) -> Figures {
         let apart = tokio::task::spawn_blocking(move || {
             let runtime = runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .enable_all()
                 .build()
                 .expect("threads");
-            runtime.block_on(self.measure())
+            runtime.block_on(self.measure(&ready, &end))
         });
         apart.await.expect("a measurement to its end")
     }
 
-    async fn measure(self) -> Figures {
+    async fn measure(self, ready: &Barrier, end: &Barrier) -> Figures {
         let scan = ("AMOCRM_CONTACT_SCAN", self.scan.to_string());
         let mut stand = Stand::set(self.latency, "5s", [scan]).await;
         let (amo, postgrest) = (stand.sandbox.amo.clone(), stand.sandbox.postgrest.clone());
@@ -64,6 +66,7 @@ impl Import {
             School::import_day_among(SEED, self.rows, crowd, &amo, &postgrest, &stand.setting);
         stand.tell_of_inserts();
 
+        ready.wait().await;
         let began = Instant::now();
         stream::iter(&school.pupils)
             .map(|pupil| postgrest.deliver(pupil.row))
@@ -75,6 +78,7 @@ impl Import {
             stand.check_alive();
         }
 
+        end.wait().await;
         let peak_kib = stand.peak_kib();
         let figures = self.figures(&stand, &school, began, peak_kib);
         stand.end().await;
@@ -82,27 +86,28 @@ impl Import {
     }
 
     fn figures(self, stand: &Stand, school: &School, began: Instant, peak_kib: u64) -> Figures {
+        let requests = stand.sandbox.requests();
+        let write_backs = requests
+            .iter()
+            .filter(|it| it.server == Server::Postgrest && it.is_write);
+        let ended = write_backs.map(|it| it.at).max().unwrap_or(began);
         let mut figures = Figures {
             rows: self.rows,
-            took: Duration::ZERO,
+            took: ended.duration_since(began),
             requests: 0,
             by_route: BTreeMap::new(),
             peak_kib,
             wrong: school.verify(),
         };
-        for request in stand.sandbox.requests().iter().filter(|it| it.at >= began) {
-            match request.server {
-                Server::Amo => {
-                    figures.requests += 1;
-                    *figures.by_route.entry(request.route).or_default() += 1;
-                    if request.status == Some(429) {
-                        figures.wrong.push("amoCRM answered 429".to_owned());
-                    }
-                }
-                Server::Postgrest if request.is_write => {
-                    figures.took = figures.took.max(request.at.duration_since(began));
-                }
-                Server::Postgrest => {}
+        // Whoever has no contact is looked for again a minute later, while others are still being measured.
+        let asked = requests
+            .iter()
+            .filter(|it| it.server == Server::Amo && (began..=ended).contains(&it.at));
+        for request in asked {
+            figures.requests += 1;
+            *figures.by_route.entry(request.route).or_default() += 1;
+            if request.status == Some(429) {
+                figures.wrong.push("amoCRM answered 429".to_owned());
             }
         }
         let most = stand.sandbox.amo.max_in_any_second();

@@ -21,11 +21,13 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use clap::Parser;
-use futures::{StreamExt, stream};
+use futures::{future::join_all, join};
+use tokio::sync::Barrier;
 use tripwire_sync::sandbox::school::IMPORT_DAY;
 
 use self::{
@@ -58,8 +60,8 @@ struct Options {
     /// Without the import into an account that is not worth being listed
     #[arg(long)]
     skip_in_vain: bool,
-    /// Imports measured side by side; more than the machine has room for delay each other's requests, and amoCRM counts
-    /// late ones as too many
+    /// Imports measured side by side; the backfill is measured beside them. Where the machine has no room for so many, they
+    /// delay each other's requests, and amoCRM counts late ones as too many
     #[arg(long, default_value_t = 1)]
     jobs: usize,
     /// Writes the chart here
@@ -97,9 +99,17 @@ async fn measure(options: &Options) -> io::Result<bool> {
     } else {
         vec![Duration::ZERO, FAR]
     };
-    let measured = imports(options, &latencies).await;
-    let in_vain = in_vain(options).await;
-    let backfilled = backfill(options).await;
+    let plan = plan(options, &latencies);
+    let jobs = options.jobs.max(1);
+    let at_first = jobs.min(plan.len()) + usize::from(options.memory > 0);
+    let ready = Arc::new(Barrier::new(at_first));
+    let imports = imports(&plan, jobs, Arc::clone(&ready));
+    let (mut measured, backfilled) = join!(imports, backfill(options, &ready));
+    let in_vain: Vec<(Import, Figures)> = measured
+        .extract_if(.., |(import, _)| {
+            (import.rows, import.contacts_per_row) == IN_VAIN
+        })
+        .collect();
     let mut wrong = Vec::new();
     for latency in &latencies {
         let of_these: Vec<_> = measured
@@ -117,7 +127,8 @@ async fn measure(options: &Options) -> io::Result<bool> {
             fs::write(path, chart::draw(&of_these, &yardstick))?;
         }
     }
-    if let Some([with, without]) = &in_vain {
+    let of = |scan: bool| in_vain.iter().find(|(import, _)| import.scan == scan);
+    if let (Some((_, with)), Some((_, without))) = (of(true), of(false)) {
         writeln!(out, "{}\n", compare(with, without))?;
         wrong.extend(with.wrong.iter().chain(&without.wrong));
     }
@@ -152,7 +163,8 @@ fn mix() -> String {
     )
 }
 
-async fn imports(options: &Options, latencies: &[Duration]) -> Vec<(Import, Figures)> {
+/// Those that take long first, so that they go together.
+fn plan(options: &Options, latencies: &[Duration]) -> Vec<Import> {
     let mut plan: Vec<Import> = Vec::new();
     for latency in latencies {
         for rows in &options.rows {
@@ -166,33 +178,41 @@ async fn imports(options: &Options, latencies: &[Duration]) -> Vec<(Import, Figu
             }
         }
     }
-    // The longest first, so that they do not stand alone at the end.
+    if !options.skip_in_vain {
+        plan.extend([in_vain(true), in_vain(false)]);
+    }
     plan.sort_by_key(|import| std::cmp::Reverse(import.contacts()));
-    let mut measured: Vec<(Import, Figures)> = stream::iter(plan)
-        .map(|import| async move { (import, import.measure_apart().await) })
-        .buffer_unordered(options.jobs.max(1))
-        .inspect(|(import, figures)| eprint_progress(*import, figures))
-        .collect()
-        .await;
+    plan
+}
+
+/// `ready`: of the first that are measured side by side.
+async fn imports(plan: &[Import], jobs: usize, mut ready: Arc<Barrier>) -> Vec<(Import, Figures)> {
+    let mut measured: Vec<(Import, Figures)> = Vec::new();
+    for group in plan.chunks(jobs) {
+        let end = Arc::new(Barrier::new(group.len()));
+        let figures = group
+            .iter()
+            .map(|import| import.measure_apart(Arc::clone(&ready), Arc::clone(&end)));
+        let figures = join_all(figures).await;
+        for (import, figures) in group.iter().zip(figures) {
+            eprint_progress(*import, &figures);
+            measured.push((*import, figures));
+        }
+        ready = Arc::new(Barrier::new(jobs.min(plan.len() - measured.len())));
+    }
     measured.sort_by_key(|(import, _)| (import.rows, import.contacts_per_row));
     measured
 }
 
 /// What is read of a list that is not worth it, and what it would have cost to do without.
-async fn in_vain(options: &Options) -> Option<[Figures; 2]> {
-    if options.skip_in_vain {
-        return None;
-    }
+fn in_vain(scan: bool) -> Import {
     let (rows, contacts_per_row) = IN_VAIN;
-    let import = |scan| Import {
+    Import {
         rows,
         contacts_per_row,
         latency: Duration::ZERO,
         scan,
-    };
-    let with = import(true).measure_apart().await;
-    let without = import(false).measure_apart().await;
-    Some([with, without])
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of requests")]
@@ -207,11 +227,11 @@ fn compare(with: &Figures, without: &Figures) -> String {
     )
 }
 
-async fn backfill(options: &Options) -> Option<Backfilled> {
+async fn backfill(options: &Options, ready: &Barrier) -> Option<Backfilled> {
     if options.memory == 0 {
         return None;
     }
-    Some(memory::run(options.memory).await)
+    Some(memory::run(options.memory, ready).await)
 }
 
 fn eprint_progress(import: Import, figures: &Figures) {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Barrier;
 use tripwire_sync::sandbox::school::School;
 
 use crate::{import::span, stand};
@@ -21,11 +22,12 @@ pub(crate) struct Backfilled {
 }
 
 /// `tripwire-sync backfill` by itself, on an empty inbox, in an account with two contacts for each row.
-pub(crate) async fn run(rows: usize) -> Backfilled {
+pub(crate) async fn run(rows: usize, ready: &Barrier) -> Backfilled {
     let (sandbox, setting) = stand::neighbours(Duration::ZERO);
     let (amo, postgrest) = (&sandbox.amo, &sandbox.postgrest);
     let school = School::import_day_among(SEED, rows, rows, amo, postgrest, &setting);
     let folder = tempfile::tempdir().expect("a temporary folder");
+    ready.wait().await;
     let mut child = Command::new(env!("CARGO_BIN_EXE_tripwire-sync"))
         .args(["backfill", "--yes"])
         .env_clear()
