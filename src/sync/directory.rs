@@ -37,6 +37,8 @@ const PAGE_EVERY: Duration = Duration::from_millis(334);
 const SLOW: Duration = Duration::from_secs(30);
 /// The newest contacts are asked for again by who comes later than this.
 const PART_FOR: Duration = Duration::from_mins(1);
+/// How long it takes to see whether an import has only begun.
+const MORE_MAY_COME: Duration = Duration::from_secs(1);
 /// How long somebody of this minute waits for a list that is read for a backfill.
 const LIVE_PATIENCE: Duration = Duration::from_secs(3);
 /// What falls due so soon is looked up while the list is being read, or shortly after.
@@ -240,8 +242,18 @@ impl Slice {
             return Ok(());
         };
         drop(expected);
-        let coming = ctx.coming(lane).await?;
+        let mut coming = ctx.coming(lane).await?;
         ctx.read_on(&mut list, &emails, coming).await?;
+        // The first of an import cannot afford the list: while more and more come, they do not search yet.
+        while !list.is_whole() && ctx.may_read_the_list() {
+            tokio::time::sleep(MORE_MAY_COME).await;
+            let before = emails.len() + coming;
+            coming = ctx.coming(lane).await?;
+            if coming < before {
+                break;
+            }
+            ctx.read_on(&mut list, &HashSet::new(), coming).await?;
+        }
         for i in mine {
             let work = &mut self.works[i];
             if let Some(email) = &work.email {
