@@ -25,8 +25,8 @@ const GLANCE: usize = 4;
 const AHEAD: usize = 3;
 /// After so many failures in a row the list is given up.
 const MOST_FAILURES: u32 = 5;
-/// The end is asked for again once it may lie so many times as far.
-const PROBE_FURTHER: usize = 2;
+/// The end is asked for again once it may lie further by one in so many pages.
+const PROBE_FURTHER: usize = 8;
 
 /// How much of the list was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,7 +231,9 @@ impl Scan {
     }
 
     fn is_worth_probing(&self) -> bool {
-        !self.is_near && self.end.is_none() && self.reach() >= (self.probed * PROBE_FURTHER).max(1)
+        !self.is_near
+            && self.end.is_none()
+            && self.reach() > self.probed + self.probed / PROBE_FURTHER
     }
 
     fn pays(&self) -> bool {
