@@ -87,9 +87,7 @@ impl Import {
 
     fn figures(self, stand: &Stand, school: &School, began: Instant, peak_kib: u64) -> Figures {
         let requests = stand.sandbox.requests();
-        let write_backs = requests
-            .iter()
-            .filter(|it| it.server == Server::Postgrest && it.is_write);
+        let write_backs = requests.iter().filter(|it| it.route == "rows.update");
         let ended = write_backs.map(|it| it.at).max().unwrap_or(began);
         let mut figures = Figures {
             rows: self.rows,
