@@ -120,7 +120,7 @@ async fn measure(options: &Options) -> io::Result<bool> {
         writeln!(out, "{HEAD}")?;
         for (import, figures) in &of_these {
             writeln!(out, "{}", figures.row(*import, &yardstick))?;
-            wrong.extend(&figures.wrong);
+            wrong.extend(figures.wrong.iter().map(|it| format!("{import}: {it}")));
         }
         writeln!(out)?;
         if let (Some(path), true) = (&options.svg, latency.is_zero()) {
@@ -130,11 +130,11 @@ async fn measure(options: &Options) -> io::Result<bool> {
     let of = |scan: bool| in_vain.iter().find(|(import, _)| import.scan == scan);
     if let (Some((_, with)), Some((_, without))) = (of(true), of(false)) {
         writeln!(out, "{}\n", compare(with, without))?;
-        wrong.extend(with.wrong.iter().chain(&without.wrong));
+        wrong.extend(with.wrong.iter().chain(&without.wrong).cloned());
     }
     if let Some(backfilled) = &backfilled {
         writeln!(out, "{backfilled}\n")?;
-        wrong.extend(&backfilled.wrong);
+        wrong.extend(backfilled.wrong.iter().cloned());
     }
 
     writeln!(

@@ -1,5 +1,5 @@
-//! What the engine does beside its runs: sweep, look for awaited contacts, probe a halt. Each in a task of its own, since
-//! each may have to wait for a neighbour.
+//! What the engine does beside its runs: sweep, look for awaited contacts, probe a halt, read the list of contacts ahead.
+//! Each in a task of its own, since each may have to wait for a neighbour.
 
 use std::{
     sync::{Arc, atomic::Ordering},

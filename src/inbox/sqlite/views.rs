@@ -259,6 +259,7 @@ pub(in crate::inbox) async fn live_due(
         .map_err(database("count what is due"))
 }
 
+/// Names both states of the index, or it would not be used.
 pub(in crate::inbox) const UNMATCHED: &str = "
     SELECT count(*) FROM entry
     WHERE state IN ('pending', 'waiting') AND state = 'pending' AND lane = ?1 AND due_at <= ?2 AND contact IS NULL";
