@@ -5,6 +5,7 @@
 
 mod error;
 mod many;
+mod model;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -13,16 +14,19 @@ mod wire;
 
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use reqwest::Method;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::domain::{ContactId, DealId, Email, NoteId, Phone, PipelineId, SharedClock, StageId};
+use crate::domain::{ContactId, DealId, NoteId, SharedClock};
 
 pub use error::{AmoError, ItemProblem, Problem};
+pub use model::{
+    Account, Contact, Deal, NewDeal, NewDealAndContact, NewNote, Note, Page, Pipeline, Search,
+    Stage, Target,
+};
 use transport::{Read, Transport, Write};
 use wire::{Items, Listing};
 
@@ -47,115 +51,6 @@ pub struct Timeouts {
     pub read: Duration,
     /// Whole answer to a write (20 s: what the ambiguity rules of the engine reckon with).
     pub write: Duration,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    pub id: i64,
-    pub name: String,
-    pub subdomain: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pipeline {
-    pub id: PipelineId,
-    pub name: String,
-    pub is_archive: bool,
-    pub stages: Vec<Stage>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage {
-    pub id: StageId,
-    pub name: String,
-    pub sort: i64,
-    /// The incoming ("unsorted") stage cannot be a target.
-    pub is_unsorted: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contact {
-    pub id: ContactId,
-    /// All sound EMAIL values, normalised.
-    pub emails: Vec<Email>,
-    /// Whether there is any EMAIL value at all, sound or not.
-    pub has_email: bool,
-    pub phones: Vec<Phone>,
-    /// Ids only; deleted deals and deals of other pipelines may be among them.
-    pub deals: Vec<DealId>,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deal {
-    pub id: DealId,
-    pub name: String,
-    pub pipeline: PipelineId,
-    pub stage: StageId,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-    pub closed_at: Option<Timestamp>,
-    pub is_deleted: bool,
-    pub contacts: Vec<ContactId>,
-    pub main_contact: Option<ContactId>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    pub id: NoteId,
-    pub deal: DealId,
-    /// Empty for notes that are not plain text.
-    pub text: String,
-}
-
-/// The hits of a full-text search. The caller compares: a hit is not a match.
-#[derive(Debug, Clone)]
-pub struct Search {
-    pub hits: Vec<Contact>,
-    /// `false`: cut off at the page cap, so a miss is unknown, not missing.
-    pub complete: bool,
-}
-
-/// One page of a list.
-#[derive(Debug, Clone)]
-pub struct Page {
-    pub contacts: Vec<Contact>,
-    /// No page follows.
-    pub is_last: bool,
-    /// A next one is named. That none is proves nothing: it is sometimes missing although there is more.
-    pub names_next: bool,
-}
-
-/// Where a deal goes. Pipeline and stage always travel together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
-    pub pipeline: PipelineId,
-    pub stage: StageId,
-}
-
-#[derive(Debug, Clone)]
-pub struct NewDeal {
-    pub name: String,
-    pub price: Option<i64>,
-    pub contact: ContactId,
-}
-
-/// A deal with a contact that does not exist yet.
-#[derive(Debug, Clone)]
-pub struct NewDealAndContact {
-    pub deal_name: String,
-    pub price: Option<i64>,
-    pub contact_name: String,
-    pub email: Email,
-    /// As the row has it.
-    pub phone: Option<String>,
-}
-
-#[derive(Debug, Clone)]
-pub struct NewNote {
-    pub deal: DealId,
-    pub text: String,
 }
 
 /// Leave to send, asked for before each request, and again in the last moment before it goes.
