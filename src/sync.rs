@@ -28,6 +28,7 @@ mod fate;
 pub mod gate;
 mod intents;
 pub mod lease;
+mod list;
 pub mod note;
 mod people;
 mod report;
@@ -47,11 +48,11 @@ use self::{
     batches::BatchSize,
     closing::PARALLEL_WRITE_BACKS,
     decide::{Rules, target_problem},
-    directory::List,
     failure::Failure,
     fate::InFlight,
     gate::Gate,
     lease::Lease,
+    list::List,
     people::Holds,
     run::ASKING_SLICES,
     schedule::Tempo,

@@ -4,8 +4,8 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{
     decide::{Decision, Situation, Why, decide, stage_is_unknown},
-    directory::Listed,
     failure::{Failure, Verdict},
+    list::Listed,
     people::SEARCH_CUT_OFF,
     slice::{Members, Slice, distinct},
     work::Work,

@@ -1,81 +1,26 @@
-//! The account's contacts by e-mail: read from its list when many are sought, and remembered for a while. Ids only.
-//!
-//! The list is read newest first, so a contact that is made meanwhile moves others to a later page, where they are seen
-//! again. One that is deleted moves a single other contact over the edge of a page that was read; whoever it is then
-//! passes for missing, and who is missing is looked for again before anything is made.
+//! Who is known by which e-mail, or by which phone if they have no e-mail: of the contacts that were read. Ids only.
 
 use std::{
     collections::HashSet,
-    hash::{BuildHasher, RandomState},
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    hash::{BuildHasher, Hash, RandomState},
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
 use jiff::Timestamp;
-use tokio::{
-    sync::MutexGuard,
-    time::{Instant, Interval, MissedTickBehavior},
-};
 
-use super::{
-    Context,
-    failure::{Failure, Verdict},
-    scan::{Extent, FEW, Scan, Seen},
-    slice::Slice,
-    triage::later,
-};
-use crate::{
-    amocrm::{AmoError, Contact, Page},
-    domain::{ContactId, Email},
-    inbox::{InboxError, Lane},
-};
+use crate::{amocrm::Contact, domain::ContactId};
 
-/// Three pages a second at most: amoCRM calls hasty readings of everything suspicious.
-const PAGE_EVERY: Duration = Duration::from_millis(334);
-/// A list that took longer is behind already when it is read.
-const SLOW: Duration = Duration::from_secs(30);
-/// The newest contacts are asked for again by who comes later than this.
-const PART_FOR: Duration = Duration::from_mins(1);
-/// How long it takes to see whether an import has only begun.
-const MORE_MAY_COME: Duration = Duration::from_secs(1);
-/// How long somebody of this minute waits for a list that is read for a backfill.
-const LIVE_PATIENCE: Duration = Duration::from_secs(3);
-/// What falls due so soon is looked up while the list is being read, or shortly after.
-const COMING_SOON: Duration = Duration::from_mins(1);
-
-/// What the list says of an e-mail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Listed {
-    /// Nothing: it is searched for.
-    No,
-    /// It has these contacts, and perhaps others: the list was not read to its end.
-    Partly(Vec<ContactId>),
-    /// It has these contacts, and no others.
-    Wholly(Vec<ContactId>),
-}
-
-impl Listed {
-    pub(super) fn contacts(&self) -> &[ContactId] {
-        match self {
-            Self::No => &[],
-            Self::Partly(contacts) | Self::Wholly(contacts) => contacts,
-        }
-    }
-}
-
-/// Sixteen bytes an e-mail, so that an account of half a million fits. What has the same hash is told apart when the
+/// Sixteen bytes an e-mail or phone, so that an account of half a million fits. What has the same hash is told apart when the
 /// contact itself is read.
 #[derive(Debug)]
-struct Directory {
+pub(super) struct Directory {
     hasher: RandomState,
     contacts: Vec<(u64, ContactId)>,
     /// What changed since, by our clock, is not in it.
-    as_of: Timestamp,
+    pub(super) as_of: Timestamp,
 }
 
 impl Directory {
-    fn new(as_of: Timestamp) -> Self {
+    pub(super) fn new(as_of: Timestamp) -> Self {
         Self {
             hasher: RandomState::new(),
             contacts: Vec::new(),
@@ -83,12 +28,12 @@ impl Directory {
         }
     }
 
-    fn key(&self, email: &Email) -> u64 {
-        self.hasher.hash_one(email)
+    pub(super) fn key(&self, known_by: impl Hash) -> u64 {
+        self.hasher.hash_one(known_by)
     }
 
     /// Takes a page over; answers whom of the sought it shows, and seeks them no more.
-    fn add(&mut self, page: &[Contact], sought: &mut HashSet<u64>) -> usize {
+    pub(super) fn add(&mut self, page: &[Contact], sought: &mut HashSet<u64>) -> usize {
         let mut hits = 0;
         for contact in page {
             for email in &contact.emails {
@@ -96,383 +41,27 @@ impl Directory {
                 hits += usize::from(sought.remove(&key));
                 self.contacts.push((key, contact.id));
             }
+            if !contact.has_email {
+                for phone in &contact.phones {
+                    self.contacts.push((self.key(phone), contact.id));
+                }
+            }
         }
         hits
     }
 
-    fn sort(&mut self) {
+    pub(super) fn sort(&mut self) {
         self.contacts.sort_unstable();
         self.contacts.dedup();
     }
 
     /// After [`Directory::sort`].
-    fn find(&self, email: &Email) -> Vec<ContactId> {
-        let key = self.key(email);
+    pub(super) fn find(&self, known_by: impl Hash) -> Vec<ContactId> {
+        let key = self.key(known_by);
         let first = self.contacts.partition_point(|(other, _)| *other < key);
         let same = self.contacts[first..].iter();
         same.take_while(|(other, _)| *other == key)
             .map(|(_, contact)| *contact)
             .collect()
-    }
-}
-
-/// The account's list of contacts, as far as it was read for everybody who came to look somebody up.
-#[derive(Debug)]
-pub(super) struct List {
-    directory: Directory,
-    scan: Scan,
-    /// Three pages a second, whoever asks for them.
-    pace: Interval,
-    began_at: Instant,
-    rests_since: Instant,
-    /// Since when it is kept account of who has spent what.
-    reckoned_since: Instant,
-    /// What has changed since is not in it: who is not found may be there all the same.
-    is_behind: bool,
-    /// More has changed since than it would take to read it anew.
-    is_outrun: bool,
-}
-
-impl List {
-    pub(super) fn unread(now: Timestamp) -> Self {
-        let mut pace = tokio::time::interval(PAGE_EVERY);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
-            directory: Directory::new(now),
-            scan: Scan::default(),
-            pace,
-            began_at: Instant::now(),
-            rests_since: Instant::now(),
-            reckoned_since: Instant::now(),
-            is_behind: false,
-            is_outrun: false,
-        }
-    }
-
-    /// To be read from its beginning. What was spent in advance is owed for as long as a list would have kept.
-    fn forget(&mut self, now: Timestamp, whole_for: Duration) {
-        if self.reckoned_since.elapsed() > whole_for {
-            self.scan = Scan::default();
-            self.reckoned_since = Instant::now();
-        }
-        self.scan = self.scan.anew();
-        self.directory = Directory::new(now);
-        self.began_at = Instant::now();
-        self.is_behind = false;
-        self.is_outrun = false;
-    }
-
-    /// The end of a list keeps, with what has changed since; its newest part soon is not the newest any more.
-    fn is_old(&self, whole_for: Duration) -> bool {
-        if self.is_whole() {
-            self.is_outrun || self.began_at.elapsed() > whole_for
-        } else {
-            self.rests_since.elapsed() > PART_FOR
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.scan.over() == Some(Extent::Whole)
-    }
-
-    fn listed(&self, email: &Email) -> Listed {
-        let contacts = self.directory.find(email);
-        if self.is_whole() && !self.is_behind {
-            Listed::Wholly(contacts)
-        } else if contacts.is_empty() {
-            Listed::No
-        } else {
-            Listed::Partly(contacts)
-        }
-    }
-}
-
-/// A run that is on its way to the list: whoever reads it meanwhile counts on its entries.
-pub(super) struct Expected {
-    ctx: Arc<Context>,
-    entries: usize,
-}
-
-impl Expected {
-    pub(super) fn of(ctx: &Arc<Context>, lane: Lane, entries: usize) -> Self {
-        // A few are searched for, and a backfill is never at work beside another.
-        let entries = if lane == Lane::Live && entries > FEW {
-            entries
-        } else {
-            0
-        };
-        ctx.expected.fetch_add(entries, Ordering::Relaxed);
-        Self {
-            ctx: Arc::clone(ctx),
-            entries,
-        }
-    }
-}
-
-impl Drop for Expected {
-    fn drop(&mut self) {
-        let entries = self.entries;
-        self.ctx.expected.fetch_sub(entries, Ordering::Relaxed);
-    }
-}
-
-impl Slice {
-    /// Looks everybody up who has yet to be matched with a contact, if they are so many that it pays.
-    pub(super) async fn look_up_in_the_list(
-        &mut self,
-        lane: Lane,
-        expected: Expected,
-    ) -> Result<(), InboxError> {
-        let mine: Vec<usize> = (0..self.works.len())
-            .filter(|&i| self.works[i].in_run() && self.works[i].progress.choice.is_none())
-            .collect();
-        let emails: HashSet<&Email> = mine
-            .iter()
-            .filter_map(|&i| self.works[i].email.as_ref())
-            .collect();
-        if emails.len() <= FEW || !self.ctx.may_read_the_list() {
-            return Ok(());
-        }
-        let ctx = Arc::clone(&self.ctx);
-        let _backfill = match lane {
-            Lane::Live => None,
-            Lane::Backfill => Some(ctx.backfill_looks_up.lock().await),
-        };
-        let Some(mut list) = ctx.take_list(lane).await else {
-            return Ok(());
-        };
-        drop(expected);
-        let mut coming = ctx.coming(lane).await?;
-        ctx.read_on(&mut list, &emails, coming).await?;
-        // The first of an import cannot afford the list: while more and more come, they do not search yet.
-        while !list.is_whole() && ctx.may_read_the_list() {
-            tokio::time::sleep(MORE_MAY_COME).await;
-            let before = emails.len() + coming;
-            coming = ctx.coming(lane).await?;
-            if coming < before {
-                break;
-            }
-            ctx.read_on(&mut list, &HashSet::new(), coming).await?;
-        }
-        for i in mine {
-            let work = &mut self.works[i];
-            if let Some(email) = &work.email {
-                work.listed = list.listed(email);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Context {
-    fn may_read_the_list(&self) -> bool {
-        self.settings.contact_scan && self.gate.closed().is_none()
-    }
-
-    /// Held while it is read: others who come wait, and go on where it ends. While a backfill reads it, or is about to,
-    /// somebody of this minute does not wait for long, and is searched for instead: `None`.
-    async fn take_list(&self, lane: Lane) -> Option<MutexGuard<'_, List>> {
-        if lane == Lane::Backfill || self.backfill_looks_up.try_lock().is_ok() {
-            return Some(self.list.lock().await);
-        }
-        let list = tokio::time::timeout(LIVE_PATIENCE, self.list.lock());
-        list.await.ok()
-    }
-
-    /// Entries that will be looked up soon. Whoever is live counts on the live ones only, so as not to wait for a list
-    /// that is worth its pages to a backfill alone.
-    async fn coming(&self, lane: Lane) -> Result<usize, InboxError> {
-        let soon = later(self.now(), self.settings.rows.settle_delay + COMING_SOON);
-        let mut coming = self.inbox.unmatched(soon, Lane::Live).await?;
-        if lane == Lane::Backfill {
-            coming += self.inbox.unmatched(soon, Lane::Backfill).await?;
-        }
-        let coming = usize::try_from(coming).unwrap_or(usize::MAX);
-        Ok(coming.saturating_add(self.expected.load(Ordering::Relaxed)))
-    }
-
-    /// While rows are too young to be written about, the list is read for them, if so many are coming that it pays.
-    pub(super) async fn read_ahead(&self) -> Result<(), InboxError> {
-        if !self.may_read_the_list() {
-            return Ok(());
-        }
-        let coming = self.coming(Lane::Live).await?;
-        // Who else reads it does so for these as well.
-        if coming > FEW
-            && let Ok(mut list) = self.list.try_lock()
-        {
-            self.read_on(&mut list, &HashSet::new(), coming).await?;
-        }
-        Ok(())
-    }
-
-    /// Reads on, as far as it pays for these and those that are coming.
-    async fn read_on(
-        &self,
-        list: &mut List,
-        emails: &HashSet<&Email>,
-        coming: usize,
-    ) -> Result<(), InboxError> {
-        if list.is_old(self.tempo.list_for) {
-            list.forget(self.now(), self.tempo.list_for);
-        }
-        if list.is_whole() {
-            if !emails.is_empty() {
-                self.catch_up(list, emails.len(), coming).await?;
-            }
-            list.scan.join(emails.len(), 0, coming);
-            return Ok(());
-        }
-        let found = emails
-            .iter()
-            .filter(|it| !list.directory.find(it).is_empty());
-        list.scan.join(emails.len(), found.count(), coming);
-        if list.scan.over().is_none() {
-            self.read_pages(list, emails).await?;
-            list.rests_since = Instant::now();
-            if list.is_whole() && list.began_at.elapsed() > SLOW {
-                self.catch_up(list, 0, coming).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// As far as it pays.
-    async fn read_pages(
-        &self,
-        list: &mut List,
-        emails: &HashSet<&Email>,
-    ) -> Result<(), InboxError> {
-        let List {
-            directory,
-            scan,
-            pace,
-            ..
-        } = list;
-        // Of a reading that was cut off.
-        scan.break_off();
-        let amocrm = self.amocrm.patient();
-        let unseen = emails.iter().filter(|it| directory.find(it).is_empty());
-        let mut sought = unseen.map(|email| directory.key(email)).collect();
-        let began = Instant::now();
-        let mut may_ask = false;
-        let mut on_their_way = FuturesUnordered::new();
-        let mut outcome = Ok(());
-        while scan.over().is_none() && self.gate.closed().is_none() {
-            if may_ask && let Some(page) = scan.next() {
-                may_ask = false;
-                let amocrm = amocrm.clone();
-                on_their_way.push(async move { (page, amocrm.newest_contacts(page).await) });
-            }
-            tokio::select! {
-                Some((number, answer)) = on_their_way.next() => match answer {
-                    Ok(read) => {
-                        let hits = directory.add(&read.contacts, &mut sought);
-                        scan.read(number, seen(&read, hits));
-                    }
-                    Err(error) => {
-                        let failures = scan.failed(number);
-                        match self.pause_after(error, failures).await {
-                            Ok(Some(pause)) => pace.reset_after(pause),
-                            Ok(None) => scan.give_up(),
-                            Err(error) => {
-                                outcome = Err(error);
-                                break;
-                            }
-                        }
-                        may_ask = false;
-                    }
-                },
-                _ = pace.tick(), if !may_ask => may_ask = true,
-            }
-        }
-        drop(on_their_way);
-        scan.break_off();
-        directory.sort();
-        tracing::info!(
-            sought = emails.len(),
-            left = sought.len(),
-            pages = scan.pages(),
-            is_whole = scan.over() == Some(Extent::Whole),
-            duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "contacts.listed"
-        );
-        outcome
-    }
-
-    /// Latest changes first, until those are reached that the list has already, but no more pages than the list has.
-    async fn catch_up(
-        &self,
-        list: &mut List,
-        sought: usize,
-        coming: usize,
-    ) -> Result<(), InboxError> {
-        let List {
-            directory,
-            scan,
-            pace,
-            is_behind,
-            is_outrun,
-            ..
-        } = list;
-        *is_behind = true;
-        let began = self.now();
-        let until = directory
-            .as_of
-            .checked_sub(self.tempo.look_overlap)
-            .unwrap_or(Timestamp::MIN);
-        let amocrm = self.amocrm.patient();
-        let mut outcome = Ok(());
-        let pages = scan.credit(sought, coming).min(scan.pages());
-        for page in (1..).take(pages) {
-            pace.tick().await;
-            if self.gate.closed().is_some() {
-                break;
-            }
-            scan.spend();
-            let read = match amocrm.changed_contacts(page).await {
-                Ok(read) => read,
-                Err(error) => {
-                    outcome = self.judge(&Failure::from(error), None).await.map(drop);
-                    break;
-                }
-            };
-            directory.add(&read.contacts, &mut HashSet::new());
-            let oldest = read.contacts.last();
-            if read.is_last || oldest.is_none_or(|oldest| oldest.updated_at < until) {
-                directory.as_of = began;
-                *is_behind = false;
-                break;
-            }
-            *is_outrun = usize::try_from(page).is_ok_and(|page| page >= scan.pages());
-        }
-        directory.sort();
-        outcome
-    }
-
-    /// How long to wait before the list is asked again; `None`: no use.
-    async fn pause_after(
-        &self,
-        error: AmoError,
-        failures: u32,
-    ) -> Result<Option<Duration>, InboxError> {
-        let verdict = self.judge(&Failure::from(error), None).await?;
-        Ok(match verdict {
-            Verdict::Retry { after } => {
-                let jitter = (self.jitter)();
-                let pause = self.tempo.backoff(failures - 1, after, jitter);
-                Some(pause.max(PAGE_EVERY))
-            }
-            Verdict::NotItsFault | Verdict::Park => None,
-        })
-    }
-}
-
-fn seen(page: &Page, hits: usize) -> Seen {
-    Seen {
-        hits,
-        is_empty: page.contacts.is_empty() && page.is_last,
-        is_last: page.is_last,
-        names_next: page.names_next,
     }
 }

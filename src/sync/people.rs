@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -10,8 +11,8 @@ use tokio::time::Instant;
 use super::{
     Context, MissingContact,
     deals::Plan,
-    directory::Listed,
     failure::Failure,
+    list::Listed,
     slice::{Members, Slice, at_once, distinct},
     triage::{later, since},
     work::Work,
@@ -369,9 +370,14 @@ impl Slice {
                     });
                 }
                 _ if now < second_look_at => work.end(Settlement::Waiting {
-                    due_at: second_look_at,
+                    due_at: if self.is_long {
+                        tempo.together(second_look_at)
+                    } else {
+                        second_look_at
+                    },
                     reason: "контакт с таким e-mail не найден, проверим ещё раз".to_owned(),
                 }),
+                Some(_) if work.phone_is_nobodys && !create => self.wait_for_contact(i),
                 Some(phone) => by_phone.push((i, phone)),
                 None => self.wait_for_contact(i),
             }
@@ -420,8 +426,10 @@ impl Slice {
         if now > later(since, tempo.wait_for_contact) {
             work.park("контакт так и не появился");
         } else {
+            let is_listed = matches!(work.listed, Listed::Wholly(_));
+            let missed_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
             work.end(Settlement::Waiting {
-                due_at: later(now, tempo.search_waiting),
+                due_at: later(now, tempo.search_waiting_after(is_listed, missed_for)),
                 reason: "ждём контакт с таким e-mail в amoCRM".to_owned(),
             });
         }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
-    directory::{Expected, Listed},
+    list::{Expected, Listed},
     scan::FEW,
     slice::{Members, Slice, at_once},
     work::Work,

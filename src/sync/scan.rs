@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// So few are searched for one by one, however large the account.
+/// So few have no list read for them, however small the account.
 pub const FEW: usize = 20;
 /// The share of the searches' cost that may be spent in vain: one in so many.
 const IN_VAIN: usize = 5;

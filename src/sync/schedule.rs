@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::lease::Terms;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -132,6 +134,27 @@ impl Tempo {
         pause.max(asked.unwrap_or_default())
     }
 
+    /// When those of an import who fall due about `at` are all due, so that one look serves them: later than each of
+    /// them, by a quarter of the pause before a second look at most.
+    #[must_use]
+    pub fn together(&self, at: Timestamp) -> Timestamp {
+        let every = i64::try_from(self.second_look.as_millis() / 4).unwrap_or(i64::MAX);
+        let every = every.max(1);
+        let next = at.as_millisecond().div_euclid(every).saturating_add(1);
+        Timestamp::from_millisecond(next.saturating_mul(every)).unwrap_or(at)
+    }
+
+    /// When a waiting row is searched for by itself. One reading of the list can overlook somebody: who was looked for in
+    /// nothing else waits only until that is forgotten.
+    #[must_use]
+    pub fn search_waiting_after(&self, is_listed: bool, missed_for: Duration) -> Duration {
+        if is_listed && missed_for < self.list_for {
+            self.list_for
+        } else {
+            self.search_waiting
+        }
+    }
+
     /// How often the list of changed contacts is looked at for all waiting rows together, by the age of the youngest.
     #[must_use]
     pub fn look_every(&self, youngest: Duration) -> Duration {
@@ -198,6 +221,43 @@ mod tests {
             ages.map(|age| tempo.look_every(age).as_secs() / 60),
             [2, 15, 120, 1_440]
         );
+    }
+
+    #[test]
+    fn who_was_looked_for_in_one_list_alone_is_searched_for_an_hour_later() {
+        let tempo = Tempo::default();
+        let table = [
+            (true, MINUTE, HOUR),
+            (true, 59 * MINUTE, HOUR),
+            (true, HOUR, DAY),
+            (false, MINUTE, DAY),
+        ];
+        for (is_listed, missed_for, pause) in table {
+            let after = tempo.search_waiting_after(is_listed, missed_for);
+            assert_eq!(after, pause, "{missed_for:?}");
+        }
+    }
+
+    #[test]
+    fn who_falls_due_within_a_quarter_of_a_minute_is_due_together() {
+        let tempo = Tempo::default();
+        let table = [
+            (0, 15_000),
+            (1, 15_000),
+            (14_999, 15_000),
+            (15_000, 30_000),
+            (61_234, 75_000),
+            (-1, 0),
+        ];
+        for (at, together) in table {
+            let at = Timestamp::from_millisecond(at).unwrap();
+            assert_eq!(tempo.together(at).as_millisecond(), together, "{at}");
+        }
+        let at = Timestamp::from_millisecond(1_001).unwrap();
+        let soon = Tempo::scaled(0.001).together(at);
+        assert_eq!(soon.as_millisecond(), 1_005);
+        assert_eq!(Tempo::scaled(0.0).together(at).as_millisecond(), 1_002);
+        assert_eq!(tempo.together(Timestamp::MAX), Timestamp::MAX);
     }
 
     #[test]

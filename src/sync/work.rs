@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{deals::Plan, directory::Listed, people::Hold, triage};
+use super::{deals::Plan, list::Listed, people::Hold, triage};
 use crate::{
     amocrm::{Contact, Deal},
     domain::{DealId, Email, RowId},
@@ -19,6 +19,8 @@ pub(super) struct Work {
     pub(super) email: Option<Email>,
     /// What the account's list of contacts says of the e-mail.
     pub(super) listed: Listed,
+    /// The list knows that no contact without an e-mail has the row's phone.
+    pub(super) phone_is_nobodys: bool,
     /// The contacts that are this person.
     pub(super) contacts: Vec<Contact>,
     /// When they were read by id, in the main store; `None`: the search has found them.
@@ -45,6 +47,7 @@ impl Work {
             row: None,
             email: None,
             listed: Listed::No,
+            phone_is_nobodys: false,
             contacts: Vec::new(),
             contacts_read_at: None,
             deals: Vec::new(),

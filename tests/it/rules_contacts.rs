@@ -9,7 +9,7 @@ use tripwire_sync::{
     sandbox::{AmoQuirks, school::Missing},
 };
 
-use crate::support::{EMAIL, NAME, Wishes, World};
+use crate::support::{EMAIL, NAME, Wishes, World, has_missed_twice};
 
 const PHONE: &str = "+7 (701) 234-56-78";
 const SAME_PHONE: &str = "8 701 234 56 78";
@@ -48,11 +48,6 @@ fn with_phone(world: &World, emails: &[&str], phone: &str) -> ContactId {
         .sandbox
         .amo
         .world(|world| world.add_contact(NAME, emails, &[phone]))
-}
-
-fn has_missed_twice(entry: &tripwire_sync::inbox::Entry) -> bool {
-    entry.state == State::Waiting
-        && entry.reason.as_deref() == Some("ждём контакт с таким e-mail в amoCRM")
 }
 
 #[tokio::test]

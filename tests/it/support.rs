@@ -583,6 +583,12 @@ impl World {
     }
 }
 
+/// Its contact is awaited from now on.
+pub(crate) fn has_missed_twice(entry: &Entry) -> bool {
+    entry.state == State::Waiting
+        && entry.reason.as_deref() == Some("ждём контакт с таким e-mail в amoCRM")
+}
+
 /// The delivery of a row, in the very text that Postgres gives its jsonb.
 pub(crate) fn body_of(row: RowId) -> String {
     format!(
