@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     failure::{Failure, Verdict},
     slice::{Members, Slice, at_once},
-    triage::{Sight, Triage, triage},
+    triage::{Sight, Triage},
 };
 use crate::{
     domain::RowId,
@@ -71,14 +71,7 @@ impl Slice {
         let (ctx, now) = (Arc::clone(&self.ctx), self.now());
         let work = &mut self.works[i];
         let sight = Sight::Present { row: &row, read_at };
-        match triage(
-            &ctx.settings.rows,
-            &ctx.tempo,
-            work.known_of_row(),
-            &mut work.progress,
-            sight,
-            now,
-        ) {
+        match work.triage(&ctx, sight, now) {
             Triage::Proceed(email)
                 if work.email.as_ref().is_some_and(|before| *before != email) =>
             {
@@ -108,14 +101,7 @@ impl Slice {
             let ctx = Arc::clone(&self.ctx);
             let work = &mut self.works[i];
             let sight = Sight::Absent { others_visible };
-            match triage(
-                &ctx.settings.rows,
-                &ctx.tempo,
-                work.known_of_row(),
-                &mut work.progress,
-                sight,
-                now,
-            ) {
+            match work.triage(&ctx, sight, now) {
                 Triage::End(settlement) => work.end(settlement),
                 Triage::Unclear(reason) => self.apply(i, &Verdict::Retry { after: None }, reason),
                 Triage::Proceed(_) => {}

@@ -3,7 +3,13 @@
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{deals::Plan, list::Listed, people::Hold, triage};
+use super::{
+    Context,
+    deals::Plan,
+    list::Listed,
+    people::Hold,
+    triage::{self, Sight, Triage},
+};
 use crate::{
     amocrm::{Contact, Deal},
     domain::{DealId, Email, RowId},
@@ -65,11 +71,13 @@ impl Work {
         self.entry.row
     }
 
-    pub(super) fn known_of_row(&self) -> triage::Known {
-        triage::Known {
+    pub(super) fn triage(&mut self, ctx: &Context, sight: Sight<'_>, now: Timestamp) -> Triage {
+        let known = triage::Known {
             is_asked_for: self.entry.backfill.is_some(),
             stored_at: self.entry.stored_at,
-        }
+        };
+        let (rules, tempo) = (&ctx.settings.rows, &ctx.tempo);
+        triage::triage(rules, tempo, known, &mut self.progress, sight, now)
     }
 
     /// The deal of this row, once there is one.
