@@ -1,7 +1,8 @@
 //! The lists: filters, order, pages.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     ops::RangeInclusive,
 };
 
@@ -361,23 +362,52 @@ impl List {
                 cut(&mut ids)
             };
         }
-        let mut dated: Vec<(Timestamp, Id)> = found
-            .map(|(id, created_at, updated_at)| match self.order {
-                OrderBy::CreatedAt => (created_at, id),
-                OrderBy::Id | OrderBy::UpdatedAt => (updated_at, id),
-            })
-            .collect();
-        dated.sort_unstable();
-        let mut ids = dated.into_iter().map(|(_, id)| id);
+        let dated = found.map(|(id, created_at, updated_at)| match self.order {
+            OrderBy::CreatedAt => (created_at, id),
+            OrderBy::Id | OrderBy::UpdatedAt => (updated_at, id),
+        });
+        let most = first.saturating_add(self.limit + 1);
         if self.descending {
-            cut(&mut ids.rev())
+            let dated = least(most, dated.rev().map(Reverse));
+            cut(&mut dated.into_iter().map(|Reverse((_, id))| id))
         } else {
-            cut(&mut ids)
+            cut(&mut least(most, dated).into_iter().map(|(_, id)| id))
         }
     }
 
     fn is_within(&self, created_at: Timestamp, updated_at: Timestamp) -> bool {
         self.created.contains(&created_at.as_second())
             && self.updated.contains(&updated_at.as_second())
+    }
+}
+
+/// The `most` least, in order. To sort all of a large account would hold up the requests that come meanwhile, and they
+/// would be counted late.
+fn least<T: Ord>(most: usize, all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut heap = BinaryHeap::new();
+    for it in all {
+        if heap.len() < most {
+            heap.push(it);
+        } else if let Some(mut greatest) = heap.peek_mut()
+            && it < *greatest
+        {
+            *greatest = it;
+        }
+    }
+    heap.into_sorted_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn the_least_are_the_first_of_all_in_order(all: Vec<u8>, most in 0_usize..20) {
+            let mut sorted = all.clone();
+            sorted.sort_unstable();
+            sorted.truncate(most);
+            proptest::prop_assert_eq!(least(most, all.into_iter()), sorted);
+        }
     }
 }
