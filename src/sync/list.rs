@@ -51,7 +51,7 @@ const COMING_SOON: Duration = Duration::from_mins(1);
 pub(super) enum Listed {
     /// Nothing: it is searched for.
     No,
-    /// It has these contacts, and perhaps others: the list was not read to its end.
+    /// It has these contacts, and perhaps others: the list was not read to its end, or is behind.
     Partly(Vec<ContactId>),
     /// It has these contacts, and no others.
     Wholly(Vec<ContactId>),

@@ -14,6 +14,15 @@ use tripwire_sync::{
 use super::{assert_right, backfill, email, import_day, launch, together};
 use crate::support::{NAME, Wishes, World, has_missed_twice};
 
+/// All at once, and live.
+async fn arrive(world: &World, rows: &[RowId]) {
+    let arrivals = rows.iter().map(|row| Arrival {
+        row: *row,
+        source: Source::Sweep,
+    });
+    world.inbox().store(arrivals.collect()).await.unwrap();
+}
+
 /// Requests for pages of the list of contacts, not for contacts by id.
 fn pages(world: &World, order: &str) -> usize {
     let pages = world.requests_to("contacts.list").into_iter();
@@ -276,11 +285,7 @@ async fn the_first_of_an_import_do_not_search_while_many_more_are_on_their_way()
     let more: Vec<RowId> = (FIRST..ALL)
         .map(|n| world.insert(&json!({"email": email(n)})))
         .collect();
-    let arrivals = more.iter().map(|row| Arrival {
-        row: *row,
-        source: Source::Sweep,
-    });
-    world.inbox().store(arrivals.collect()).await.unwrap();
+    arrive(&world, &more).await;
     rows.extend(more);
     for (row, deal) in rows.iter().zip(&deals) {
         assert_eq!(world.until_synced_once(*row).await, *deal);
@@ -385,11 +390,7 @@ async fn some_of_this_minute_do_not_wait_for_a_list_that_is_read_for_a_backfill(
     let rows: Vec<RowId> = (0..30)
         .map(|n| world.insert(&json!({"email": email(n)})))
         .collect();
-    let live = rows.iter().map(|row| Arrival {
-        row: *row,
-        source: Source::Sweep,
-    });
-    world.inbox().store(live.collect()).await.unwrap();
+    arrive(&world, &rows).await;
     for (row, deal) in rows.iter().zip(&deals) {
         assert_eq!(world.until_synced_once(*row).await, *deal);
     }
