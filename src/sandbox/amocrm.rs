@@ -64,7 +64,7 @@ pub enum FieldFilter {
 
 /// Every habit of amoCRM that a client must live with, as a switch. The defaults are like the real one.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AmoQuirks {
     /// How long a new or changed contact is unknown to `query`.
     pub index_lag: Duration,
@@ -151,12 +151,13 @@ struct Late {
 struct State {
     world: World,
     late: Vec<Late>,
-    gate: Gate,
 }
 
 #[derive(Debug)]
 struct Amo {
     clock: SharedClock,
+    /// Apart from the account, which may be busy for long: whoever comes meanwhile is counted at once.
+    gate: Mutex<Gate>,
     state: Mutex<State>,
 }
 
@@ -192,10 +193,10 @@ impl AmoSandbox {
         world.base_url = format!("http://{}", listener.local_addr()?);
         let amo = Arc::new(Amo {
             clock: joint.clock.clone(),
+            gate: Mutex::new(Gate::new(quirks)),
             state: Mutex::new(State {
                 world,
                 late: Vec::new(),
-                gate: Gate::default(),
             }),
         });
         let running = Running::start(listener, amo.clone(), joint.clone())?;
@@ -218,18 +219,22 @@ impl AmoSandbox {
 
     #[must_use]
     pub fn token(&self) -> String {
-        lock(&self.amo.state).gate.token.clone()
+        lock(&self.amo.gate).token.clone()
     }
 
     /// From now on only this token is good: the old one is revoked.
     pub fn set_token(&self, token: &str) {
-        token.clone_into(&mut lock(&self.amo.state).gate.token);
+        token.clone_into(&mut lock(&self.amo.gate).token);
     }
 
     /// From now on this token is good too: [`Recorded::token`] tells whose a request was.
     pub fn add_token(&self, token: &str) {
-        let mut state = lock(&self.amo.state);
-        state.gate.more_tokens.push(token.to_owned());
+        let mut gate = lock(&self.amo.gate);
+        gate.more_tokens.push(token.to_owned());
+    }
+
+    pub fn quirks<R>(&self, change: impl FnOnce(&mut AmoQuirks) -> R) -> R {
+        change(&mut lock(&self.amo.gate).quirks)
     }
 
     /// Looks at the account, or changes it. Late commits that are due have happened.
@@ -261,21 +266,23 @@ impl AmoSandbox {
 
     #[must_use]
     pub fn protocol_errors(&self) -> Vec<String> {
-        lock(&self.amo.state).world.protocol_errors.clone()
+        let mut errors = lock(&self.amo.gate).protocol_errors.clone();
+        errors.extend_from_slice(&lock(&self.amo.state).world.protocol_errors);
+        errors
     }
 
     #[must_use]
     pub fn is_banned(&self) -> bool {
-        lock(&self.amo.state).gate.is_banned
+        lock(&self.amo.gate).is_banned
     }
 
     /// 403 for everything, as after too many 429.
     pub fn ban(&self) {
-        lock(&self.amo.state).gate.is_banned = true;
+        lock(&self.amo.gate).is_banned = true;
     }
 
     pub fn lift_ban(&self) {
-        let gate = &mut lock(&self.amo.state).gate;
+        let mut gate = lock(&self.amo.gate);
         gate.is_banned = false;
         gate.violations = 0;
     }
@@ -292,10 +299,15 @@ impl AmoSandbox {
 }
 
 impl Amo {
+    fn quirks(&self) -> AmoQuirks {
+        lock(&self.gate).quirks
+    }
+
     /// The state after every late commit that is due.
     fn current(&self) -> std::sync::MutexGuard<'_, State> {
         let now = self.clock.now();
         let mut state = lock(&self.state);
+        state.world.quirks = self.quirks();
         let mut due: Vec<Late> = state.late.extract_if(.., |it| it.due_at <= now).collect();
         due.sort_by_key(|it| it.due_at);
         for late in due {
@@ -374,9 +386,8 @@ impl Emulator for Amo {
         }
     }
 
-    fn refuse(&self, request: &Request) -> Option<Reply> {
-        let State { world, gate, .. } = &mut *lock(&self.state);
-        gate.refuse(request, world, Instant::now())
+    fn refuse(&self, request: &Request, at: Instant) -> Option<Reply> {
+        lock(&self.gate).refuse(request, at)
     }
 
     fn act(&self, route: Route, request: &Request) -> Reply {
@@ -401,14 +412,13 @@ impl Emulator for Amo {
     }
 
     fn act_later(&self, route: Route, request: Request, delay: Duration) {
-        let mut state = lock(&self.state);
-        let delay = delay.mul_f64(state.world.quirks.time_scale);
+        let delay = delay.mul_f64(self.quirks().time_scale);
         let due_at = self
             .clock
             .now()
             .saturating_add(delay)
             .unwrap_or(Timestamp::MAX);
-        state.late.push(Late {
+        lock(&self.state).late.push(Late {
             due_at,
             route,
             request,
@@ -439,7 +449,7 @@ impl Emulator for Amo {
     }
 
     fn latency(&self) -> Duration {
-        lock(&self.state).world.quirks.latency
+        self.quirks().latency
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -351,7 +351,7 @@ impl Emulator for Postgrest {
         Route { name, access }
     }
 
-    fn refuse(&self, request: &Request) -> Option<Reply> {
+    fn refuse(&self, request: &Request, _: Instant) -> Option<Reply> {
         let mut state = lock(&self.state);
         let State {
             quirks,

@@ -139,8 +139,8 @@ pub(crate) trait Emulator: Send + Sync + 'static {
     const SERVER: Server;
 
     fn route(&self, request: &Request) -> Route;
-    /// Refuses a request before any work, and before faults are counted.
-    fn refuse(&self, request: &Request) -> Option<Reply>;
+    /// Refuses a request that came at `at`, before any work, and before faults are counted. Must not wait for `act`.
+    fn refuse(&self, request: &Request, at: Instant) -> Option<Reply>;
     fn act(&self, route: Route, request: &Request) -> Reply;
     /// A bulk write of which item `bad_index` is refused.
     fn act_rejecting(
@@ -175,11 +175,11 @@ enum Outcome {
 }
 
 impl<E: Emulator> Shell<E> {
-    fn arrived(&self, route: Route, request: &Request) -> u64 {
+    fn arrived(&self, route: Route, request: &Request, at: Instant) -> u64 {
         self.joint.recorder.arrived(Recorded {
             number: 0,
             server: E::SERVER,
-            at: Instant::now(),
+            at,
             time: self.joint.clock.now(),
             method: request.method.clone(),
             path: request.path.clone(),
@@ -303,12 +303,13 @@ async fn answer<E: Emulator>(
     body: Bytes,
     shell: Data<Shell<E>>,
 ) -> HttpResponse {
+    let at = Instant::now();
     let request = Request::read(&http, body);
     let route = shell.emulator.route(&request);
-    let number = shell.arrived(route, &request);
+    let number = shell.arrived(route, &request, at);
 
     // Counted when it comes, answered when the way back is done.
-    let refusal = shell.emulator.refuse(&request);
+    let refusal = shell.emulator.refuse(&request, at);
     let latency = shell.emulator.latency();
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
@@ -322,7 +323,10 @@ async fn answer<E: Emulator>(
         if let Some(kind) = fault.clone() {
             shell.joint.recorder.faulted(number, kind);
         }
-        shell.outcome(route, &request, fault.as_ref())
+        // A search in a large account takes long: on this thread, whoever comes meanwhile would be counted late.
+        let working = shell.clone();
+        let worked = web::block(move || working.outcome(route, &request, fault.as_ref())).await;
+        worked.unwrap_or_else(|_| Outcome::Reply(Reply::html(500)))
     };
     match outcome {
         Outcome::Reply(reply) => {

@@ -180,10 +180,7 @@ async fn a_hang_lasts_until_the_client_gives_up_and_does_not_hold_up_the_stop() 
 #[tokio::test]
 async fn a_late_commit_appears_when_the_clock_has_gone_on() {
     let client = Client::start();
-    client
-        .sandbox
-        .amo
-        .world(|world| world.quirks.time_scale = 0.1);
+    client.sandbox.amo.quirks(|quirks| quirks.time_scale = 0.1);
     let delay = Duration::from_secs(30);
     client.fails(Kind::LateCommit { delay });
     assert_eq!(client.write().await.status(), 504);

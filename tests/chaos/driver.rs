@@ -389,9 +389,7 @@ impl<'a> Round<'a> {
 
     async fn stop(&self, service: &Service, held: Held, lasting: Duration) -> Result<(), Broken> {
         let latency = |latency| {
-            self.sandbox
-                .amo
-                .world(|world| world.quirks.latency = latency);
+            self.sandbox.amo.quirks(|quirks| quirks.latency = latency);
         };
         match held {
             Held::ForEver => {

@@ -192,7 +192,7 @@ async fn a_bulk_whose_target_vanished_is_not_refused_item_by_item() {
         world
             .sandbox
             .amo
-            .world(|world| world.quirks.latency = Duration::from_millis(100));
+            .quirks(|quirks| quirks.latency = Duration::from_millis(100));
         world.launch().await;
         world
             .until_asked("pipelines.list", 1, |it| it.status.is_some())
@@ -207,7 +207,7 @@ async fn a_bulk_whose_target_vanished_is_not_refused_item_by_item() {
         world
             .sandbox
             .amo
-            .world(|world| world.quirks.latency = Duration::ZERO);
+            .quirks(|quirks| quirks.latency = Duration::ZERO);
         change_pipeline(&world, |pipeline| {
             pipeline.stages.push(Stage {
                 id: target,

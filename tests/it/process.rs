@@ -35,7 +35,7 @@ fn busy() -> World {
     world
         .sandbox
         .amo
-        .world(|account| account.quirks.latency = Duration::from_millis(30));
+        .quirks(|quirks| quirks.latency = Duration::from_millis(30));
     world
         .sandbox
         .postgrest

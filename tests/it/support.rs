@@ -141,7 +141,7 @@ impl World {
         tripwire_sync::tls::install_crypto_provider();
         wishes.amo.time_scale = wishes.time_scale;
         wishes.postgrest.time_scale = wishes.time_scale;
-        let sandbox = Sandbox::start(wishes.amo.clone(), wishes.postgrest.clone()).unwrap();
+        let sandbox = Sandbox::start(wishes.amo, wishes.postgrest.clone()).unwrap();
         let mut setting = Setting::build(&sandbox.amo);
         if wishes.target_is_won {
             setting = setting.targeting_won();

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 
 use super::{
     super::server::{ELSEWHERE, Reply, Request},
-    Throttled, World,
+    AmoQuirks, Throttled,
     answer::problem,
 };
 
 #[derive(Debug)]
 pub(super) struct Gate {
+    /// As they are set; the account looks at a copy.
+    pub(super) quirks: AmoQuirks,
     pub(super) token: String,
     /// Of other integrations of the account.
     pub(super) more_tokens: Vec<String>,
@@ -22,59 +24,58 @@ pub(super) struct Gate {
     window: VecDeque<Instant>,
     pub(super) violations: u32,
     pub(super) is_banned: bool,
+    /// What a client did here that the documents forbid.
+    pub(super) protocol_errors: Vec<String>,
 }
 
-impl Default for Gate {
-    fn default() -> Self {
+impl Gate {
+    pub(super) fn new(quirks: AmoQuirks) -> Self {
         Self {
+            quirks,
             token: "sandbox-token".to_owned(),
             more_tokens: Vec::new(),
             window: VecDeque::new(),
             violations: 0,
             is_banned: false,
+            protocol_errors: Vec::new(),
         }
     }
-}
 
-impl Gate {
     fn knows(&self, token: &str) -> bool {
         token == self.token || self.more_tokens.iter().any(|it| it == token)
     }
 
-    pub(super) fn refuse(
-        &mut self,
-        request: &Request,
-        world: &mut World,
-        now: Instant,
-    ) -> Option<Reply> {
+    fn protocol_error(&mut self, text: impl Into<String>) {
+        self.protocol_errors.push(text.into());
+    }
+
+    pub(super) fn refuse(&mut self, request: &Request, at: Instant) -> Option<Reply> {
+        let quirks = self.quirks;
         if request.path == ELSEWHERE {
             if request.header("authorization").is_some() {
-                world.protocol_error("a redirect was followed with the token");
+                self.protocol_error("a redirect was followed with the token");
             }
             return Some(Reply::html(404));
         }
         if self.is_banned {
             return Some(Reply::html(403));
         }
-        if let Some(limit) = world.quirks.rate_limit
-            && self.counts_too_many(now, limit)
+        if let Some(limit) = quirks.rate_limit
+            && self.counts_too_many(at, limit)
         {
-            self.is_banned = world
-                .quirks
-                .ban_after
-                .is_some_and(|most| self.violations >= most);
-            return Some(too_many(world.quirks.throttled));
+            self.is_banned = quirks.ban_after.is_some_and(|most| self.violations >= most);
+            return Some(too_many(quirks.throttled));
         }
-        if request.target_length > world.quirks.longest_target {
+        if request.target_length > quirks.longest_target {
             let length = request.target_length;
-            world.protocol_error(format!(
+            self.protocol_error(format!(
                 "{}: {length} bytes of path and query",
                 request.path
             ));
             return Some(Reply::html(414));
         }
         match request.header("authorization") {
-            None => world.protocol_error(format!("{}: no Authorization", request.path)),
+            None => self.protocol_error(format!("{}: no Authorization", request.path)),
             Some(value)
                 if value
                     .strip_prefix("Bearer ")
@@ -85,7 +86,7 @@ impl Gate {
                         .header("content-type")
                         .is_some_and(|it| it.starts_with("application/json"))
                 {
-                    world.protocol_error(format!(
+                    self.protocol_error(format!(
                         "{}: the body is not declared as JSON",
                         request.path
                     ));
@@ -101,12 +102,12 @@ impl Gate {
         ))
     }
 
-    fn counts_too_many(&mut self, now: Instant, limit: u32) -> bool {
-        let second_ago = now.checked_sub(Duration::from_secs(1));
+    fn counts_too_many(&mut self, at: Instant, limit: u32) -> bool {
+        let second_ago = at.checked_sub(Duration::from_secs(1));
         while self
             .window
             .front()
-            .is_some_and(|at| second_ago.is_some_and(|ago| *at <= ago))
+            .is_some_and(|before| second_ago.is_some_and(|ago| *before <= ago))
         {
             self.window.pop_front();
         }
@@ -114,7 +115,7 @@ impl Gate {
             self.violations += 1;
             return true;
         }
-        self.window.push_back(now);
+        self.window.push_back(at);
         false
     }
 }

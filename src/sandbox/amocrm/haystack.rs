@@ -1,5 +1,5 @@
-//! All that the full-text search compares with, in one piece: in a large account, a look at every contact would take
-//! so long that the requests behind it came late.
+//! All that the full-text search compares with, in one piece: in a large account, a look at every contact would keep
+//! the requests behind it waiting.
 
 use memchr::memmem;
 

@@ -381,8 +381,7 @@ impl List {
     }
 }
 
-/// The `most` least, in order. To sort all of a large account would hold up the requests that come meanwhile, and they
-/// would be counted late.
+/// The `most` least, in order. To sort all of a large account would keep the requests behind it waiting.
 fn least<T: Ord>(most: usize, all: impl Iterator<Item = T>) -> Vec<T> {
     let mut heap = BinaryHeap::new();
     for it in all {

@@ -34,7 +34,7 @@ struct NextIds {
 /// Contacts, deals, notes, pipelines and the rules that hold between them.
 #[derive(Debug, Clone)]
 pub struct World {
-    pub quirks: AmoQuirks,
+    pub(super) quirks: AmoQuirks,
     /// What a client did that the documents forbid, in words.
     pub protocol_errors: Vec<String>,
     pub(super) clock: SharedClock,
