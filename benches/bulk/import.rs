@@ -105,7 +105,11 @@ impl Import {
             figures.requests += 1;
             *figures.by_route.entry(request.route).or_default() += 1;
             if request.status == Some(429) {
-                figures.wrong.push("amoCRM answered 429".to_owned());
+                let after = span(request.at.duration_since(began));
+                figures.wrong.push(format!(
+                    "amoCRM answered 429 to {} after {after}",
+                    request.route
+                ));
             }
         }
         let most = stand.sandbox.amo.max_in_any_second();

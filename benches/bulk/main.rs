@@ -237,4 +237,7 @@ async fn backfill(options: &Options, ready: &Barrier) -> Option<Backfilled> {
 fn eprint_progress(import: Import, figures: &Figures) {
     let (took, routes) = (span(figures.took), figures.routes());
     drop(writeln!(io::stderr(), "bench: {import}: {took}; {routes}"));
+    for wrong in &figures.wrong {
+        drop(writeln!(io::stderr(), "bench: {import}: WRONG: {wrong}"));
+    }
 }
