@@ -95,6 +95,39 @@ async fn a_list_that_was_read_is_remembered_and_only_its_changes_are_asked_for()
     assert_eq!(world.asked("contacts.search"), 3);
 }
 
+/// The list has cost all that it may, so each five of them can only pay for their own page.
+#[tokio::test]
+async fn a_few_after_a_few_are_found_in_the_list_that_is_remembered() {
+    const MANY: usize = 25;
+    let mut world = World::prepare(together());
+    let deals: Vec<DealId> = (0..MANY + 15).map(|n| world.student(&email(n))).collect();
+    world.setting.add_crowd(&world.sandbox.amo, 1, 900);
+    let insert = |n: usize| world.insert(&json!({"email": email(n)}));
+    let mut rows: Vec<RowId> = (0..MANY).map(insert).collect();
+    launch(&mut world, 1.0).await;
+    for row in &rows {
+        world.until_synced_once(*row).await;
+    }
+    assert_eq!(pages(&world, "order[id]"), MANY / 5);
+
+    for round in 0..3 {
+        let first = MANY + round * 5;
+        let few: Vec<RowId> = (first..first + 5)
+            .map(|n| world.insert(&json!({"email": email(n)})))
+            .collect();
+        arrive(&world, &few).await;
+        for row in &few {
+            world.until_synced_once(*row).await;
+        }
+        rows.extend(few);
+        assert_eq!(pages(&world, "order[updated_at]"), round + 1);
+    }
+    for (row, deal) in rows.iter().zip(&deals) {
+        assert_eq!(world.until_synced_once(*row).await, *deal);
+    }
+    assert_eq!(world.asked("contacts.search"), 0);
+}
+
 /// More contacts have changed than the list has pages for: it still tells who was there, and is read anew for the next.
 #[tokio::test]
 async fn who_is_not_in_a_list_that_is_behind_is_searched_for_and_the_next_read_it_anew() {
