@@ -132,6 +132,7 @@ impl Settings {
             note,
             batch_size: engine.batch_size,
             contact_scan: engine.contact_scan,
+            inspect_every: Some(tempo.pipelines_for),
             sweep_every: config.reconcile_interval,
             sweep_after_another: true,
             hold: engine.hold,

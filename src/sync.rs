@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize},
     },
     time::Duration,
@@ -86,6 +86,8 @@ pub struct Settings {
     pub batch_size: usize,
     /// Whether the account's list of contacts may be read.
     pub contact_scan: bool,
+    /// How often to look whether token, pipeline and stage are good, students or not; `None` = with a student only.
+    pub inspect_every: Option<Duration>,
     /// `None` = no sweeps.
     pub sweep_every: Option<Duration>,
     /// Look for rows once another service has had the lease: also where sweeps are off.
@@ -126,7 +128,8 @@ pub(crate) struct Context {
     write_backs: Arc<Semaphore>,
     batch_size: BatchSize,
     settled: watch::Sender<u64>,
-    pipelines: Mutex<Option<(Instant, Pipeline)>>,
+    /// And when it was asked for.
+    pipeline: Mutex<Option<(Instant, Pipeline)>>,
 }
 
 impl fmt::Debug for Context {
@@ -208,21 +211,21 @@ impl Context {
             write_backs: Arc::new(Semaphore::new(PARALLEL_WRITE_BACKS)),
             batch_size,
             settled,
-            pipelines: Mutex::default(),
+            pipeline: Mutex::default(),
         }
     }
 
-    /// The configured pipeline, read at most hourly. `Err(None)`: it cannot be used, and all sending has stopped.
-    async fn pipeline(&self) -> Result<Result<Pipeline, Option<Failure>>, InboxError> {
-        let known = self
-            .pipelines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if let Some((_, pipeline)) =
-            known.filter(|(read_at, _)| read_at.elapsed() < self.tempo.pipelines_for)
+    /// The configured pipeline, as it was no longer ago than `age`. `Err(None)`: it cannot be used, and all sending has
+    /// stopped.
+    async fn pipeline(
+        &self,
+        age: Duration,
+    ) -> Result<Result<Pipeline, Option<Failure>>, InboxError> {
+        let asked_at = Instant::now();
+        if let Some((known_at, pipeline)) = &*self.known_pipeline()
+            && *known_at + age > asked_at
         {
-            return Ok(Ok(pipeline));
+            return Ok(Ok(pipeline.clone()));
         }
         let pipelines = match self.amocrm.pipelines().await {
             Ok(pipelines) => pipelines,
@@ -230,32 +233,36 @@ impl Context {
         };
         let target = self.settings.rules.target;
         let problem = target_problem(&pipelines, target);
-        match pipelines
+        let usable = pipelines
             .into_iter()
-            .find(|pipeline| pipeline.id == target.pipeline)
+            .find(|pipeline| pipeline.id == target.pipeline && problem.is_none());
         {
-            Some(pipeline) if problem.is_none() => {
-                *self
-                    .pipelines
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) =
-                    Some((Instant::now(), pipeline.clone()));
-                Ok(Ok(pipeline))
+            let mut known = self.known_pipeline();
+            if let Some((known_at, newer)) = &*known
+                && *known_at > asked_at
+            {
+                return Ok(Ok(newer.clone()));
             }
-            _ => {
-                self.gate
-                    .strike(HaltCause::AmocrmStage, 1, problem.unwrap_or_default(), None)
-                    .await?;
-                Ok(Err(None))
-            }
+            *known = usable.clone().map(|pipeline| (asked_at, pipeline));
         }
+        if usable.is_none() {
+            self.gate
+                .strike(HaltCause::AmocrmStage, 1, problem.unwrap_or_default(), None)
+                .await?;
+        }
+        Ok(usable.ok_or(None))
     }
 
-    fn forget_pipelines(&self) {
-        *self
-            .pipelines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+    fn known_pipeline(&self) -> MutexGuard<'_, Option<(Instant, Pipeline)>> {
+        self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees for itself whether token, pipeline and stage are good, so that nobody hears of a mistake from the next student.
+    async fn inspect(&self) -> Result<Result<(), Failure>, InboxError> {
+        Ok(match self.pipeline(Duration::ZERO).await? {
+            Ok(_) | Err(None) => Ok(()),
+            Err(Some(failure)) => Err(failure),
+        })
     }
 
     /// By which a deal that we made is known again, whatever name it has.

@@ -19,7 +19,7 @@ const REST: Duration = Duration::from_millis(1_200);
 
 pub(crate) struct Latency {
     neighbours: Duration,
-    /// After a start: it finds nothing known yet, of the pipelines for example.
+    /// After a start: it finds nothing known yet, of the columns for example.
     first: Duration,
     /// All others, sorted.
     took: Vec<Duration>,

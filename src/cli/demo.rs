@@ -187,6 +187,7 @@ fn settings(
             note,
             batch_size: 50,
             contact_scan: true,
+            inspect_every: None,
             sweep_every: Some(Duration::from_mins(5)),
             sweep_after_another: true,
             hold: false,

@@ -139,7 +139,8 @@ pub(crate) trait Emulator: Send + Sync + 'static {
     const SERVER: Server;
 
     fn route(&self, request: &Request) -> Route;
-    /// Refuses a request that came at `at`, before any work, and before faults are counted. Must not wait for `act`.
+    /// Refuses a request that came at `at`, before any work, and before faults are counted. Who counts by the
+    /// second does not wait for `act`.
     fn refuse(&self, request: &Request, at: Instant) -> Option<Reply>;
     fn act(&self, route: Route, request: &Request) -> Reply;
     /// A bulk write of which item `bad_index` is refused.

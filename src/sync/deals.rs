@@ -116,7 +116,8 @@ impl Slice {
             work.progress.choice.is_none() && !work.contacts.is_empty()
         });
         // A target that cannot be used is found before anything is chosen or made for it.
-        self.pipeline(&mine).await?;
+        let known_for = self.ctx.tempo.pipelines_for;
+        self.pipeline(known_for, &mine).await?;
         self.search_the_doubtful(&mine).await?;
         let mut to_create = Members::new();
         for &i in &mine {
@@ -139,7 +140,8 @@ impl Slice {
         &mut self,
         mine: &[usize],
     ) -> Result<Option<Pipeline>, InboxError> {
-        let Some(pipeline) = self.pipeline(mine).await? else {
+        let known_for = self.ctx.tempo.pipelines_for;
+        let Some(pipeline) = self.pipeline(known_for, mine).await? else {
             return Ok(None);
         };
         let is_new = |i: usize| {
@@ -149,18 +151,21 @@ impl Slice {
                 .any(|deal| stage_is_unknown(&pipeline, deal))
         };
         if self.in_run(mine).any(is_new) {
-            self.ctx.forget_pipelines();
-            return self.pipeline(mine).await;
+            return self.pipeline(Duration::ZERO, mine).await;
         }
         Ok(Some(pipeline))
     }
 
     /// The configured pipeline; `None` when the members' attempt ended over it.
-    async fn pipeline(&mut self, members: &[usize]) -> Result<Option<Pipeline>, InboxError> {
+    async fn pipeline(
+        &mut self,
+        age: Duration,
+        members: &[usize],
+    ) -> Result<Option<Pipeline>, InboxError> {
         if self.in_run(members).next().is_none() {
             return Ok(None);
         }
-        match self.ctx.pipeline().await? {
+        match self.ctx.pipeline(age).await? {
             Ok(pipeline) => Ok(Some(pipeline)),
             Err(failure) => {
                 let mine: Members = self.in_run(members).collect();

@@ -1,4 +1,5 @@
-//! What the engine does beside its runs: sweep, look for awaited contacts, probe a halt, read the list of contacts ahead.
+//! What the engine does beside its runs: inspect the target, sweep, look for awaited contacts, probe a halt, read the list
+//! of contacts ahead.
 //! Each in a task of its own, since each may have to wait for a neighbour.
 
 use std::{
@@ -31,10 +32,40 @@ const GATHERS_FOR: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
+    Inspect,
     Sweep,
     Look,
     Probe,
     ReadAhead,
+}
+
+/// When a duty comes again.
+#[derive(Debug, Default)]
+struct Plan {
+    // By the monotonic clock: were the machine's own put back, it would not come for as long.
+    next: Option<Instant>,
+    /// In a row.
+    failed: u32,
+}
+
+impl Plan {
+    /// At once, and then after each `every`; `None`: never.
+    fn each(every: Option<Duration>) -> Self {
+        Self {
+            next: every.map(|_| Instant::now()),
+            failed: 0,
+        }
+    }
+
+    /// `pause`: after a failure.
+    fn ended(&mut self, pause: Option<Duration>, every: Option<Duration>) {
+        self.failed = pause.map_or(0, |_| self.failed.saturating_add(1));
+        let next = match (pause, every) {
+            (Some(pause), Some(every)) => Some(pause.min(every)),
+            (pause, every) => pause.or(every),
+        };
+        self.next = next.map(|pause| Instant::now() + pause);
+    }
 }
 
 /// How a duty ended.
@@ -49,25 +80,22 @@ pub(super) struct Duties {
     ctx: Arc<Context>,
     tasks: JoinSet<Done>,
     at_work: Vec<Duty>,
-    // By the monotonic clock: were the machine's own put back, they would not come for as long.
-    next_sweep: Option<Instant>,
-    failed_sweeps: u32,
-    /// Not before this, however due a look may be: the last one failed.
-    next_look: Option<Instant>,
-    failed_looks: u32,
+    inspection: Plan,
+    sweep: Plan,
+    /// Planned only when the last one failed: not before then, however due a look may be.
+    look: Plan,
     reads_ahead_since: Instant,
 }
 
 impl Duties {
     pub(super) fn new(ctx: Arc<Context>) -> Self {
         Self {
-            next_sweep: ctx.settings.sweep_every.map(|_| Instant::now()),
+            inspection: Plan::each(ctx.settings.inspect_every),
+            sweep: Plan::each(ctx.settings.sweep_every),
+            look: Plan::default(),
             ctx,
             tasks: JoinSet::new(),
             at_work: Vec::new(),
-            failed_sweeps: 0,
-            next_look: None,
-            failed_looks: 0,
             reads_ahead_since: Instant::now(),
         }
     }
@@ -75,6 +103,7 @@ impl Duties {
     /// Begins what is due, and answers when something will be. One that cannot be planned does not hold up the others.
     pub(super) async fn begin_what_is_due(&mut self, closed: Option<&Closed>) -> Option<Timestamp> {
         let dues = [
+            (Duty::Inspect, self.inspection_due(closed)),
             (Duty::Sweep, self.sweep_due(closed)),
             (Duty::Look, self.look_due(closed).await),
             (Duty::Probe, self.probe_due(closed)),
@@ -96,13 +125,20 @@ impl Duties {
     /// Another has worked, and may have known of rows that we do not.
     pub(super) fn take_over(&mut self) {
         if self.ctx.settings.sweep_after_another {
-            self.next_sweep = Some(Instant::now());
+            self.sweep.next = Some(Instant::now());
         }
     }
 
     /// Many who come will soon be found in the list. Not for long, should that be a long one.
     pub(super) fn is_gathering(&self) -> bool {
         self.at_work.contains(&Duty::ReadAhead) && self.reads_ahead_since.elapsed() < GATHERS_FOR
+    }
+
+    fn inspection_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
+        self.inspection
+            .next
+            .filter(|_| closed.is_none())
+            .map(|at| self.by_the_clock(at))
     }
 
     fn sweep_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
@@ -112,7 +148,8 @@ impl Duties {
             Some(Closed::Standby) => true,
             Some(Closed::Stopping | Closed::Holding | Closed::Paused) | None => false,
         };
-        self.next_sweep
+        self.sweep
+            .next
             .filter(|_| !is_off)
             .map(|at| self.by_the_clock(at))
     }
@@ -123,7 +160,8 @@ impl Duties {
         }
         match self.ctx.next_look().await {
             Ok(due) => due.map(|due| {
-                self.next_look
+                self.look
+                    .next
                     .map_or(due, |at| self.by_the_clock(at).max(due))
             }),
             Err(error) => {
@@ -166,6 +204,7 @@ impl Duties {
         }
         self.tasks.spawn(async move {
             let result = match duty {
+                Duty::Inspect => ctx.inspect().await,
                 Duty::Sweep => ctx.sweep().await.map(|swept| swept.map(|_| ())),
                 Duty::Look => ctx.look().await.map(|found| found.map(|_| ())),
                 Duty::Probe => match halt {
@@ -198,20 +237,23 @@ impl Duties {
         };
         self.at_work.retain(|at_work| *at_work != duty);
         match duty {
+            Duty::Inspect => {
+                let every = self.ctx.settings.inspect_every;
+                let pause = self.pause_after(result, self.inspection.failed).await;
+                self.inspection.ended(pause, every);
+                if self.ctx.gate.closed().is_some() {
+                    // What stopped us may be what it found: again, as soon as somebody lets us go on.
+                    self.inspection.next = Some(Instant::now());
+                }
+            }
             Duty::Sweep => {
                 let every = self.ctx.settings.sweep_every;
-                let pause = self.pause_after(result, self.failed_sweeps).await;
-                self.failed_sweeps = pause.map_or(0, |_| self.failed_sweeps.saturating_add(1));
-                let next = match (pause, every) {
-                    (Some(pause), Some(every)) => Some(pause.min(every)),
-                    (pause, every) => pause.or(every),
-                };
-                self.next_sweep = next.map(|pause| Instant::now() + pause);
+                let pause = self.pause_after(result, self.sweep.failed).await;
+                self.sweep.ended(pause, every);
             }
             Duty::Look => {
-                let pause = self.pause_after(result, self.failed_looks).await;
-                self.failed_looks = pause.map_or(0, |_| self.failed_looks.saturating_add(1));
-                self.next_look = pause.map(|pause| Instant::now() + pause);
+                let pause = self.pause_after(result, self.look.failed).await;
+                self.look.ended(pause, None);
             }
             Duty::Probe | Duty::ReadAhead => {
                 self.pause_after(result, 0).await;
@@ -271,14 +313,11 @@ impl Context {
                     Err(error) => self.probe_was_refused(error).await?,
                 }
             }
-            HaltCause::AmocrmStage => {
-                self.forget_pipelines();
-                match self.pipeline().await? {
-                    Ok(_) => true,
-                    Err(Some(Failure::Amocrm(error))) => self.probe_was_refused(error).await?,
-                    Err(_) => false,
-                }
-            }
+            HaltCause::AmocrmStage => match self.pipeline(Duration::ZERO).await? {
+                Ok(_) => true,
+                Err(Some(Failure::Amocrm(error))) => self.probe_was_refused(error).await?,
+                Err(_) => false,
+            },
             // A refused write is probed by that very write: reads may have worked all the time.
             HaltCause::SupabaseWriteBack
             | HaltCause::SupabaseKey

@@ -82,7 +82,7 @@ impl Run {
         }
         // One asks for all slices. What is wrong with it, each of them will be told.
         if left.len() > FEW && self.ctx.gate.closed().is_none() {
-            let _ = self.ctx.pipeline().await?;
+            let _ = self.ctx.pipeline(ctx.tempo.pipelines_for).await?;
         }
         self.rounds = self.cut(left);
 

@@ -11,6 +11,7 @@ use tripwire_sync::{
         amocrm::{Pipeline, Stage},
         school::Missing,
     },
+    sync::gate::HALT,
 };
 
 use crate::support::{EMAIL, Wishes, World};
@@ -122,6 +123,83 @@ async fn a_429_pauses_everything_and_then_halves_the_rate() {
         let span = window[3] - window[0];
         assert!(span > Duration::from_secs(1), "four requests in {span:?}");
     }
+}
+
+/// Nobody has bought anything yet, or will for days.
+async fn launch_inspecting(world: &mut World, every: Duration) {
+    let mut settings = world.settings();
+    settings.sync.inspect_every = Some(every);
+    settings.tempo.amocrm_probe.first = HOUR;
+    world.launch_with(settings).await;
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+#[tokio::test]
+async fn a_mistake_is_told_at_the_start_without_a_student() {
+    let mut world = World::prepare(Wishes::brisk());
+    let token = world.sandbox.amo.token();
+    let mut settings = world.settings();
+    settings.sync.inspect_every = Some(HOUR);
+    world.sandbox.amo.set_token("another");
+    world.launch_with(settings).await;
+    world.until_sync_is("halted").await;
+    assert_eq!(halted_by(&world), Some(HaltCause::AmocrmToken));
+    world.sandbox.amo.set_token(&token);
+    world.until_sync_is("working").await;
+
+    let mut world = World::prepare(Wishes::brisk());
+    change_pipeline(&world, |pipeline| pipeline.is_archive = true);
+    launch_inspecting(&mut world, HOUR).await;
+    world.until_sync_is("halted").await;
+    assert_eq!(halted_by(&world), Some(HaltCause::AmocrmStage));
+
+    // Somebody believes it to be mended.
+    world.guest().await.clear_state(HALT).await.unwrap();
+    world.until_asked("pipelines.list", 2, |_| true).await;
+    world.until_sync_is("halted").await;
+}
+
+#[tokio::test]
+async fn a_token_that_dies_is_told_within_the_hour_without_a_student() {
+    let hour = Duration::from_millis(100);
+    let mut world = World::prepare(Wishes::brisk());
+    launch_inspecting(&mut world, hour).await;
+    world.until_asked("pipelines.list", 3, |_| true).await;
+    let asked = world.requests_to("pipelines.list");
+    assert!(asked[1].at - asked[0].at >= hour);
+    assert!(asked[2].at - asked[1].at >= hour);
+    world.sandbox.amo.set_token("another");
+    world.until_sync_is("halted").await;
+    assert_eq!(halted_by(&world), Some(HaltCause::AmocrmToken));
+}
+
+#[tokio::test]
+async fn what_amocrm_does_not_answer_is_looked_at_again_soon() {
+    let mut world = World::prepare(Wishes::brisk());
+    let silent = Kind::status(When::Before, 503);
+    let pipelines = Point::amo("pipelines.list");
+    world.sandbox.faults().add(Fault::once(pipelines, silent));
+    launch_inspecting(&mut world, HOUR).await;
+    world
+        .until_asked("pipelines.list", 1, |it| it.status == Some(200))
+        .await;
+    assert_eq!(halted_by(&world), None);
+}
+
+/// So the first after a start waits for no more than the others.
+#[tokio::test]
+async fn the_pipelines_are_known_before_the_first_student_comes() {
+    let mut world = World::prepare(Wishes::brisk());
+    launch_inspecting(&mut world, HOUR).await;
+    world
+        .until_asked("pipelines.list", 1, |it| it.status.is_some())
+        .await;
+    for row in students(&world, 3, true) {
+        world.deliver(row).await;
+        world.until_synced_once(row).await;
+    }
+    assert_eq!(world.asked("pipelines.list"), 1);
 }
 
 /// The target vanishes while we believe that we know the pipeline: nothing is parked, nothing goes on.

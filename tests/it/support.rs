@@ -227,6 +227,8 @@ impl World {
                 note,
                 batch_size: wishes.batch_size,
                 contact_scan: wishes.contact_scan,
+                // So that every request is about a student.
+                inspect_every: None,
                 sweep_every: wishes.sweep_every,
                 sweep_after_another: true,
                 hold: wishes.hold,

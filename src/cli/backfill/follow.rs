@@ -132,6 +132,7 @@ impl<'t> Backfill<'t> {
         ));
         let mut settings = self.settings.clone();
         // Nobody asked for the rows since `SYNC_SINCE` here: one row at most is to mean one row.
+        settings.sync.inspect_every = None;
         settings.sync.sweep_every = None;
         settings.sync.sweep_after_another = false;
         Ok(Hands::Ours(Worker::start(settings, inbox, &clock())?))
