@@ -174,6 +174,28 @@ async fn a_token_that_dies_is_told_within_the_hour_without_a_student() {
     assert_eq!(halted_by(&world), Some(HaltCause::AmocrmToken));
 }
 
+/// What was known of the pipeline is void, for the students too.
+#[tokio::test]
+async fn after_a_resume_without_a_remedy_nobody_is_moved() {
+    let mut world = World::prepare(Wishes::brisk());
+    launch_inspecting(&mut world, Duration::from_millis(100)).await;
+    world
+        .until_asked("pipelines.list", 1, |it| it.status.is_some())
+        .await;
+    change_pipeline(&world, |pipeline| pipeline.is_archive = true);
+    world.until_sync_is("halted").await;
+    for row in students(&world, 3, true) {
+        world.deliver(row).await;
+        let asked = world.asked("pipelines.list");
+        world.guest().await.clear_state(HALT).await.unwrap();
+        world
+            .until_asked("pipelines.list", asked + 1, |_| true)
+            .await;
+        world.until_sync_is("halted").await;
+    }
+    assert_eq!(world.amo_writes().len(), 0);
+}
+
 #[tokio::test]
 async fn what_amocrm_does_not_answer_is_looked_at_again_soon() {
     let mut world = World::prepare(Wishes::brisk());
