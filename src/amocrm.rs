@@ -134,6 +134,11 @@ impl AmoCrm {
         self.transport.send_stamps()
     }
 
+    /// Sends so many requests a second less than it may, for as long as another process sends them. Never less than one.
+    pub fn leave_to_others(&self, requests: usize) {
+        self.transport.leave_to_others(requests);
+    }
+
     /// Lets a client that was refused (401, 402, 403) send again.
     pub fn forgive(&self) {
         self.transport.forgive();

@@ -151,6 +151,11 @@ impl Throttle {
         self.state().refusal = None;
     }
 
+    /// See [`Pace::leave_to_others`].
+    pub(super) fn leave_to_others(&self, sends: usize) {
+        self.state().pace.leave_to_others(sends);
+    }
+
     /// Any other answer than a 429.
     pub(super) fn answered(&self, sent_at: Instant) {
         self.state().pace.answered(sent_at);

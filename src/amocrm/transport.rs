@@ -100,6 +100,10 @@ impl Transport {
         self.throttle.forgive();
     }
 
+    pub(super) fn leave_to_others(&self, requests: usize) {
+        self.throttle.leave_to_others(requests);
+    }
+
     pub(super) fn send_stamps(&self) -> Vec<Instant> {
         self.throttle.stamps()
     }

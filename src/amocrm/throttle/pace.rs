@@ -19,6 +19,8 @@ const MOST_DOUBLINGS: u32 = 5;
 pub(super) struct Pace {
     started: Instant,
     full_rate: usize,
+    /// Sends of each window that are left to another process.
+    left_to_others: usize,
     /// The latest sends, oldest first, never more than `full_rate`.
     sends: VecDeque<Instant>,
     /// All sends so far: the number of the latest one.
@@ -39,6 +41,7 @@ impl Pace {
         let mut pace = Self {
             started: now,
             full_rate,
+            left_to_others: 0,
             sends: VecDeque::new(),
             count: 0,
             rested_at: now,
@@ -56,11 +59,17 @@ impl Pace {
 
     /// Sends allowed in any [`WINDOW`] at this moment.
     pub(super) fn rate(&self, now: Instant) -> usize {
-        if self.slow_until.is_some_and(|until| now < until) {
-            (self.full_rate / 2).max(1)
+        let allowed = if self.slow_until.is_some_and(|until| now < until) {
+            self.full_rate / 2
         } else {
             self.full_rate
-        }
+        };
+        allowed.saturating_sub(self.left_to_others).max(1)
+    }
+
+    /// From now on so many sends of each window are another process's; one is always ours.
+    pub(super) fn leave_to_others(&mut self, sends: usize) {
+        self.left_to_others = sends;
     }
 
     fn interval(&self, now: Instant) -> Duration {

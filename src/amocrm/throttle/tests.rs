@@ -324,3 +324,35 @@ proptest! {
         prop_assert_eq!(foreseen, turn);
     }
 }
+
+/// From the moment on in which room is made for another process: whatever went before, whatever comes.
+#[test]
+fn what_is_left_to_others_is_never_used() {
+    proptest!(|(
+        per_window in 1_u32..=7,
+        left in 0_usize..=8,
+        before in prop::collection::vec(0_u64..3_000, 0..40),
+        after in prop::collection::vec(0_u64..6_000, 1..60),
+        refused_at in prop::option::of(0_u64..3_000),
+    )| {
+        let mut line = Line::new(per_window, false);
+        let mut before: Vec<Duration> = before.into_iter().map(ms).collect();
+        before.sort();
+        line.serve_all(&before);
+        if let Some(at) = refused_at {
+            let at = line.start + ms(at);
+            line.pace.refused(at, at, None);
+        }
+        let made_at = (line.last - line.start).max(ms(3_000));
+        line.pace.leave_to_others(left);
+
+        let mut after: Vec<Duration> = after.into_iter().map(|at| made_at + ms(at)).collect();
+        after.sort();
+        let sends = line.serve_all(&after);
+        let most = usize::try_from(per_window).unwrap().saturating_sub(left).max(1);
+        assert_within_window(&sends, most);
+
+        line.pace.leave_to_others(0);
+        prop_assert_eq!(line.pace.rate(line.last + LONGEST_PAUSE + SLOW_FOR), per_window as usize);
+    });
+}
