@@ -11,6 +11,7 @@
 //! Every change to a claimed entry is guarded by its claim and must hit exactly one row.
 //! The inbox holds ids, progress and keyed hashes: no names, e-mails, phones or passwords.
 
+mod command;
 mod entry;
 mod hasher;
 mod progress;
@@ -37,9 +38,10 @@ use tokio::{
 };
 
 pub use self::{
+    command::CommandTurn,
     entry::{
-        Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Event, Known, Lane, Mark, OpenWork,
-        Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Tally,
+        Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Event, Heard, Known, Lane, Mark,
+        OpenWork, Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Tally,
     },
     hasher::Hasher,
     progress::{Choice, Intent, Placed, Progress},
@@ -95,6 +97,7 @@ pub struct Inbox {
 
 #[derive(Debug)]
 struct Shared {
+    path: PathBuf,
     commands: mpsc::Sender<Command>,
     signals: Arc<Signals>,
     readers: SqlitePool,
@@ -114,6 +117,7 @@ impl Inbox {
         runtime.spawn(Writer::new(opened.link, waiting, clock, Arc::clone(&signals)).run());
         Ok(Self {
             shared: Arc::new(Shared {
+                path: path.to_owned(),
                 commands,
                 signals,
                 readers: opened.readers,
@@ -233,6 +237,12 @@ impl Inbox {
 
     pub async fn counts(&self) -> Result<Counts, InboxError> {
         self.read(|file| async move { views::counts(&file).await })
+            .await
+    }
+
+    /// Reads every entry: for a command, not for a page.
+    pub async fn heard(&self) -> Result<Heard, InboxError> {
+        self.read(|file| async move { views::heard(&file).await })
             .await
     }
 

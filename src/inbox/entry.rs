@@ -84,7 +84,7 @@ pub struct Entry {
     pub due_at: Timestamp,
     /// Failed attempts since the entry was opened; the backoff grows with it.
     pub attempts: u32,
-    /// `webhook-id` of the delivery that brought it, if one did.
+    /// `webhook-id` of the first delivery that told of it, if one did.
     pub delivery: Option<String>,
     pub outcome: Option<Outcome>,
     /// The last backfill that asked for the row, if any did.
@@ -110,6 +110,18 @@ pub struct Claim {
     pub token: ClaimToken,
     pub lane: Lane,
     pub entries: Vec<Entry>,
+}
+
+/// How the entries of an inbox came to be known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    pub entries: u64,
+    /// Those of which a delivery told, before or after a sweep found them.
+    pub by_delivery: u64,
+    /// When the newest of these was stored.
+    pub last_by_delivery: Option<Timestamp>,
+    /// How many that no person asked for were stored since the newest one of which a delivery told.
+    pub since_by_sweep: u64,
 }
 
 /// Progress to be stored for a claimed entry.

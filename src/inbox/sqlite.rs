@@ -117,11 +117,9 @@ fn private_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// On a sibling, since SQLite's own locks on the file would be lost when any handle on it is closed.
+/// The lock of the owner.
 pub(super) fn lock(path: &Path) -> Result<File, InboxError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = private_file(&PathBuf::from(name)).map_err(|source| cannot_open(path, source))?;
+    let file = lock_file(path, ".lock")?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(InboxError::AlreadyOwned {
@@ -129,6 +127,30 @@ pub(super) fn lock(path: &Path) -> Result<File, InboxError> {
         }),
         Err(TryLockError::Error(source)) => Err(cannot_open(path, source)),
     }
+}
+
+/// The lock of the command that sends to amoCRM beside the owner; `None`: a command has it.
+pub(super) fn try_lock_for_command(path: &Path) -> Result<Option<File>, InboxError> {
+    let file = lock_file(path, ".command")?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(cannot_open(path, source)),
+    }
+}
+
+/// A sibling of the inbox, since SQLite's own locks on the file would be lost when any handle on it is closed.
+fn lock_file(path: &Path, suffix: &str) -> Result<File, InboxError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    let file = private_file(&PathBuf::from(name)).map_err(|source| cannot_open(path, source))?;
+    // A command of root's must not leave a file that the service's account cannot open. To others this is denied.
+    #[cfg(unix)]
+    if let Ok(inbox) = path.metadata() {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let _ = fchown(&file, Some(inbox.uid()), Some(inbox.gid()));
+    }
+    Ok(file)
 }
 
 /// SQLite found the file damaged. Its words name pages and tables, no content.

@@ -1,3 +1,4 @@
+mod command;
 mod durability;
 mod model;
 mod plans;

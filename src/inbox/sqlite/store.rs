@@ -39,6 +39,12 @@ pub(in crate::inbox) const LIFT: &str = "
     UPDATE entry SET lane = 'live', updated_at = ?2
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND +lane = 'backfill' AND +state = 'pending'";
 
+/// A delivery of an entry that a sweep or a backfill brought; neither its time nor its state changes.
+pub(in crate::inbox) const TOLD_OF: &str = "
+    UPDATE entry SET delivery = told.delivery
+    FROM (SELECT value ->> 0 AS row_id, value ->> 1 AS delivery FROM json_each(?1)) AS told
+    WHERE entry.row_id = told.row_id AND entry.delivery IS NULL";
+
 /// Whatever state the entry is in, and however it is heard of later: it was asked for.
 pub(in crate::inbox) const ASK_FOR: &str = "
     UPDATE entry SET backfill = asked.backfill
@@ -91,7 +97,7 @@ pub(in crate::inbox) async fn store(
     drop_old_history(conn, &reopened).await?;
 
     ask_for(conn, arrivals).await?;
-    let lifted = lift(conn, now, arrivals, &answers).await?;
+    let lifted = hear_again(conn, now, arrivals, &answers).await?;
     let stored = arrivals
         .iter()
         .enumerate()
@@ -184,25 +190,40 @@ async fn ask_for(conn: &mut SqliteConnection, arrivals: &[Arrival]) -> Result<()
         .map_err(database("ask for rows"))
 }
 
-/// A delivery of a row that a backfill brought, and nobody has begun: somebody waits for it now.
-async fn lift(
+/// Deliveries of entries that were there before them. Each entry keeps the first; and one that a backfill brought, and
+/// that is still pending, goes before others now. Answers whether there was such a one.
+async fn hear_again(
     conn: &mut SqliteConnection,
     now: Timestamp,
     arrivals: &[Arrival],
     opened: &HashMap<RowId, (usize, Stored)>,
 ) -> Result<bool, InboxError> {
-    let delivered_again: Vec<RowId> = arrivals
-        .iter()
-        .enumerate()
-        .filter(|(_, arrival)| matches!(arrival.source, Source::Webhook { .. }))
-        .filter(|(index, arrival)| opened.get(&arrival.row).is_none_or(|(at, _)| at < index))
-        .map(|(_, arrival)| arrival.row)
-        .collect();
-    if delivered_again.is_empty() {
+    let mut firsts: HashMap<RowId, &str> = HashMap::new();
+    let mut lifting: HashSet<RowId> = HashSet::new();
+    for (index, arrival) in arrivals.iter().enumerate() {
+        let Source::Webhook { delivery } = &arrival.source else {
+            continue;
+        };
+        match opened.get(&arrival.row) {
+            // It is this very delivery that brought the entry.
+            Some((opened_at, Stored::New)) if *opened_at >= index => continue,
+            // It came while the entry was still done.
+            Some((opened_at, _)) if *opened_at >= index => {}
+            Some(_) | None => _ = lifting.insert(arrival.row),
+        }
+        firsts.entry(arrival.row).or_insert(delivery);
+    }
+    if firsts.is_empty() {
         return Ok(false);
     }
+    let firsts: Vec<(RowId, &str)> = firsts.into_iter().collect();
+    sqlx::query(TOLD_OF)
+        .bind(json("deliveries", &firsts)?)
+        .execute(&mut *conn)
+        .await
+        .map_err(database("note a delivery"))?;
     let lifted = sqlx::query(LIFT)
-        .bind(json("rows", &delivered_again)?)
+        .bind(json("rows", &lifting)?)
         .bind(now.as_millisecond())
         .execute(conn)
         .await

@@ -9,8 +9,8 @@ use super::record::{EntryRecord, database, json, keyed_hash, row_id, timestamp};
 use crate::{
     domain::{ContactId, DealId, KeyedHash, RowId},
     inbox::{
-        BackfillId, ClaimToken, Counts, Entry, Event, InboxError, Known, Lane, OpenWork, Outcome,
-        State, Stuck, Tally,
+        BackfillId, ClaimToken, Counts, Entry, Event, Heard, InboxError, Known, Lane, OpenWork,
+        Outcome, State, Stuck, Tally,
     },
 };
 
@@ -177,6 +177,28 @@ pub(in crate::inbox) async fn counts(pool: &SqlitePool) -> Result<Counts, InboxE
     Ok(Counts {
         by_state,
         oldest_pending,
+    })
+}
+
+const HEARD: &str = "
+    SELECT
+        count(*), count(delivery), max(stored_at) FILTER (WHERE delivery IS NOT NULL),
+        count(*) FILTER (
+            WHERE backfill IS NULL
+              AND seq > coalesce((SELECT max(seq) FROM entry WHERE delivery IS NOT NULL), 0))
+    FROM entry";
+
+pub(in crate::inbox) async fn heard(pool: &SqlitePool) -> Result<Heard, InboxError> {
+    let (entries, by_delivery, last, since_by_sweep): (i64, i64, Option<i64>, i64) =
+        sqlx::query_as(HEARD)
+            .fetch_one(pool)
+            .await
+            .map_err(database("count its deliveries"))?;
+    Ok(Heard {
+        entries: entries.unsigned_abs(),
+        by_delivery: by_delivery.unsigned_abs(),
+        last_by_delivery: last.map(timestamp).transpose()?,
+        since_by_sweep: since_by_sweep.unsigned_abs(),
     })
 }
 

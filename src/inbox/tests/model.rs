@@ -102,6 +102,9 @@ impl Model {
             return Stored::New;
         };
         entry.backfill = asked_for.or(entry.backfill);
+        if let Source::Webhook { delivery } = &arrival.source {
+            entry.delivery.get_or_insert_with(|| delivery.clone());
+        }
         match (&arrival.source, entry.state, entry.lane) {
             (Source::Webhook { .. }, State::Pending, Lane::Backfill) => {
                 entry.lane = Lane::Live;

@@ -29,6 +29,7 @@ async fn frequent_questions_do_not_read_the_whole_table() {
     let t = Fixture::new().await;
     for statement in [
         store::ASK_FOR,
+        store::TOLD_OF,
         verbs::CLAIM,
         verbs::REVIVE_PARKED,
         verbs::REVIVE_WAITING,

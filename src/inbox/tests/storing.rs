@@ -190,8 +190,52 @@ async fn a_delivery_lifts_a_pending_backfill_entry_and_a_sweep_does_not() {
     let stored = t.store([delivered(1), swept(2)]).await;
     assert_eq!(stored, [Duplicate; 2]);
     assert_eq!(t.entry(1).await.lane, Lane::Live);
-    assert_eq!(t.entry(1).await.delivery, None);
     assert_eq!(t.entry(2).await.lane, Lane::Backfill);
+}
+
+#[tokio::test]
+async fn the_first_delivery_of_an_entry_is_kept_whatever_brought_it() {
+    let t = Fixture::new().await;
+    let other = |n| Arrival {
+        row: row(n),
+        source: Source::Webhook {
+            delivery: "another".to_owned(),
+        },
+    };
+    t.store([swept(1), backfilled(2), delivered(3)]).await;
+    t.store([delivered(1), other(1), delivered(2), other(3)])
+        .await;
+    t.store([other(1), swept(4), delivered(4), other(4)]).await;
+    for (n, delivery) in [(1, "msg_1"), (2, "msg_2"), (3, "msg_3"), (4, "msg_4")] {
+        assert_eq!(t.entry(n).await.delivery.as_deref(), Some(delivery), "{n}");
+    }
+    // One that is done stays so.
+    t.settled(done(5)).await;
+    t.store([other(5)]).await;
+    assert_eq!(t.entry(5).await.state, State::Done);
+}
+
+#[tokio::test]
+async fn what_came_by_deliveries_is_counted_over_the_whole_inbox() {
+    let t = Fixture::new().await;
+    assert_eq!(t.inbox.heard().await.unwrap(), Heard::default());
+    t.store((1..=2).map(delivered).collect::<Vec<_>>()).await;
+    let last = t.now();
+    t.clock.advance(MINUTE);
+    // More than any list of entries shows; and what a person asked for says nothing of the trigger.
+    t.store((3..=1_502).map(swept).collect::<Vec<_>>()).await;
+    t.store([backfilled(1_503)]).await;
+    let heard = Heard {
+        entries: 1_503,
+        by_delivery: 2,
+        last_by_delivery: Some(last),
+        since_by_sweep: 1_500,
+    };
+    assert_eq!(t.inbox.heard().await.unwrap(), heard);
+
+    t.store([delivered(1_500)]).await;
+    let heard = t.inbox.heard().await.unwrap();
+    assert_eq!((heard.by_delivery, heard.since_by_sweep), (3, 2));
 }
 
 #[tokio::test]
