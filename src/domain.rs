@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 mod chain;
+mod nonce;
 mod note_template;
 mod sync_state;
 mod token;
 mod webhook_secret;
 
 pub(crate) use chain::Chain;
+pub use nonce::{Nonce, NotANonce};
 pub use note_template::{NoteTemplate, UnknownPlaceholder};
 pub use sync_state::{SyncState, SyncStatus};
 pub use token::{TokenClaims, TokenEnd};

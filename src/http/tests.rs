@@ -332,6 +332,31 @@ async fn other_events_are_answered_kindly_and_not_stored() {
 }
 
 #[tokio::test]
+async fn a_test_event_is_verified_like_any_other_answered_with_its_nonce_and_not_stored() {
+    let service = Service::start().await;
+    let nonce = "0123456789abcdef0123456789abcdef";
+    let event = json!({
+        "type": "TEST", "table": "tripwire_users", "schema": "public",
+        "record": { "nonce": nonce }, "old_record": null,
+    })
+    .to_string();
+
+    let answered = answer(service.signed(&event)).await;
+    assert_eq!(answered, (200, json!({ "status": "test", "nonce": nonce })));
+
+    let other = event.replace(nonce, &nonce.replace('0', "f"));
+    let forged = service.signed(&event).body(other);
+    assert_eq!(answer(forged).await.0, 401);
+    let unusable = event.replace(nonce, "1");
+    assert_eq!(answer(service.signed(&unusable)).await.0, 400);
+    assert_eq!(service.rows().await, HashSet::new());
+
+    // It must not say that all is well while an insert would be refused.
+    service.inbox.close().await;
+    assert_eq!(answer(service.signed(&event)).await.0, 503);
+}
+
+#[tokio::test]
 async fn two_hundred_at_once_are_all_stored() {
     let service = Service::start().await;
     let rows: HashSet<RowId> = (0..200).map(row).collect();

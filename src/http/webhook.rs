@@ -27,7 +27,7 @@ use super::{
     signature::{Proof, SignatureError, claimed_id},
 };
 use crate::{
-    domain::RowId,
+    domain::{Nonce, RowId},
     inbox::{Arrival, InboxError, Source, Stored},
 };
 
@@ -48,6 +48,7 @@ pub(super) fn register_metrics() {
         "accepted",
         "duplicate",
         "ignored",
+        "test",
         "refused_signature",
         "refused_stale",
         "malformed",
@@ -132,6 +133,9 @@ async fn accept(
     };
     let verdict = match parse(body)? {
         Event::Inserted(row) => store(state, row, delivery.clone()).await?,
+        // Else it would say that all is well while every other event is refused.
+        Event::Test(_) if !state.inbox.accepts() => return Err(WebhookError::NotAccepting),
+        Event::Test(nonce) => Verdict::Tested(nonce),
         Event::Other(why) => Verdict::Ignored(why),
     };
     Ok(Receipt { delivery, verdict })
@@ -161,6 +165,8 @@ struct Receipt {
 enum Verdict {
     Accepted(RowId),
     Duplicate(RowId),
+    /// Nothing is stored for a test event.
+    Tested(Nonce),
     Ignored(NotOurs),
 }
 
@@ -172,6 +178,9 @@ impl Receipt {
         match self.verdict {
             Verdict::Accepted(row) | Verdict::Duplicate(row) => {
                 info!(delivery, %row, outcome, duration_ms, "webhook.receive");
+            }
+            Verdict::Tested(nonce) => {
+                info!(delivery, %nonce, outcome, duration_ms, "webhook.receive");
             }
             Verdict::Ignored(why) => {
                 let reason = why.as_str();
@@ -187,6 +196,7 @@ impl Verdict {
         match self {
             Self::Accepted(_) => "accepted",
             Self::Duplicate(_) => "duplicate",
+            Self::Tested(_) => "test",
             Self::Ignored(_) => "ignored",
         }
     }
@@ -196,6 +206,9 @@ impl Verdict {
         match self {
             Self::Accepted(_) | Self::Duplicate(_) => {
                 HttpResponse::Accepted().json(json!({ "status": status }))
+            }
+            Self::Tested(nonce) => {
+                HttpResponse::Ok().json(json!({ "status": status, "nonce": nonce }))
             }
             Self::Ignored(why) => {
                 HttpResponse::Ok().json(json!({ "status": status, "reason": why.as_str() }))
@@ -221,6 +234,9 @@ enum WebhookError {
     Malformed(#[from] Malformed),
     #[error(transparent)]
     Inbox(#[from] InboxError),
+    /// The last write of the inbox has failed: a test event is answered as an insert would be.
+    #[error("the inbox cannot be written")]
+    NotAccepting,
 }
 
 impl WebhookError {
@@ -234,7 +250,7 @@ impl WebhookError {
                 "refused_stale"
             }
             Self::Signature(_) => "refused_signature",
-            Self::Inbox(_) => "unavailable",
+            Self::Inbox(_) | Self::NotAccepting => "unavailable",
         }
     }
 
@@ -253,7 +269,8 @@ impl WebhookError {
             | Self::TooSlow
             | Self::Incomplete
             | Self::Signature(_)
-            | Self::Malformed(_) => {
+            | Self::Malformed(_)
+            | Self::NotAccepting => {
                 warn!(delivery, outcome, reason = ?self, bytes, "webhook refused: {self}");
             }
         }
@@ -266,7 +283,7 @@ impl WebhookError {
             Self::TooSlow => problem(StatusCode::REQUEST_TIMEOUT),
             Self::Incomplete | Self::Malformed(_) => problem(StatusCode::BAD_REQUEST),
             Self::Signature(_) => problem(StatusCode::UNAUTHORIZED),
-            Self::Inbox(_) => {
+            Self::Inbox(_) | Self::NotAccepting => {
                 let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE);
                 let headers = answer.headers_mut();
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
@@ -288,6 +305,8 @@ fn chain(error: &dyn Error) -> String {
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Inserted(RowId),
+    /// `tripwire_sync_test_event` sent it: the answer repeats its nonce.
+    Test(Nonce),
     Other(NotOurs),
 }
 
@@ -319,6 +338,8 @@ enum Malformed {
     NotAnEvent { column: usize },
     #[error("record.id is missing or not a uuid")]
     NoRowId,
+    #[error("record.nonce is missing or not 32 hex digits")]
+    NoNonce,
 }
 
 /// `{"type":"INSERT","table":"tripwire_users","schema":"public","record":{"id":…},"old_record":null}`; a dashboard hook
@@ -331,10 +352,11 @@ struct Payload {
     record: Option<Record>,
 }
 
-/// Rows of other tables come by too, so `id` may be anything until the table is known.
+/// Rows of other tables come by too, so a member may be anything until the table is known.
 #[derive(Deserialize)]
 struct Record {
     id: Option<Value>,
+    nonce: Option<Value>,
 }
 
 fn parse(body: &[u8]) -> Result<Event, Malformed> {
@@ -351,15 +373,18 @@ fn parse(body: &[u8]) -> Result<Event, Malformed> {
     if payload.table != TABLE {
         return Ok(Event::Other(NotOurs::Table));
     }
-    if payload.r#type != "INSERT" {
-        return Ok(Event::Other(NotOurs::Type));
+    let record = payload.record;
+    match payload.r#type.as_str() {
+        "INSERT" => record
+            .and_then(|record| record.id?.as_str()?.parse().ok())
+            .map(Event::Inserted)
+            .ok_or(Malformed::NoRowId),
+        "TEST" => record
+            .and_then(|record| record.nonce?.as_str()?.parse().ok())
+            .map(Event::Test)
+            .ok_or(Malformed::NoNonce),
+        _ => Ok(Event::Other(NotOurs::Type)),
     }
-    payload
-        .record
-        .and_then(|record| record.id)
-        .and_then(|id| id.as_str()?.parse().ok())
-        .map(Event::Inserted)
-        .ok_or(Malformed::NoRowId)
 }
 
 #[cfg(test)]

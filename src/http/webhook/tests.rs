@@ -64,6 +64,7 @@ fn other_events_are_none_of_our_business_whatever_their_record() {
         ("type", "UPDATE", NotOurs::Type),
         ("type", "DELETE", NotOurs::Type),
         ("type", "insert", NotOurs::Type),
+        ("type", "test", NotOurs::Type),
     ] {
         for record in [
             Value::Null,
@@ -93,6 +94,36 @@ fn an_insert_without_a_usable_id_is_malformed() {
     ] {
         let body = body(|event| event["record"] = record.clone());
         assert_eq!(parse(&body), Err(Malformed::NoRowId), "{record}");
+    }
+}
+
+const NONCE: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn a_test_event_tells_its_nonce() {
+    let body = body(|event| {
+        event["type"] = json!("TEST");
+        event["record"] = json!({ "nonce": NONCE });
+    });
+    assert_eq!(parse(&body), Ok(Event::Test(NONCE.parse().unwrap())));
+}
+
+#[test]
+fn a_test_event_without_a_usable_nonce_is_malformed() {
+    for record in [
+        Value::Null,
+        json!({}),
+        json!({ "id": ROW }),
+        json!({ "nonce": null }),
+        json!({ "nonce": 17 }),
+        json!({ "nonce": NONCE.to_uppercase() }),
+        json!({ "nonce": &NONCE[1..] }),
+    ] {
+        let body = body(|event| {
+            event["type"] = json!("TEST");
+            event["record"] = record.clone();
+        });
+        assert_eq!(parse(&body), Err(Malformed::NoNonce), "{record}");
     }
 }
 
@@ -198,6 +229,7 @@ async fn each_delivery_is_one_line_and_one_count_that_quote_nothing() {
             "INFO msg_1 accepted -",
             "INFO msg_1 duplicate -",
             "INFO msg_1 ignored not an insert",
+            "INFO msg_1 test -",
             "WARN msg_1 refused_stale Signature(TooOld { by: 360s })",
             "WARN msg_1 refused_stale Signature(TooNew { by: 360s })",
             "WARN msg_1 refused_signature Signature(WrongSignature)",
@@ -225,6 +257,7 @@ async fn each_delivery_is_one_line_and_one_count_that_quote_nothing() {
             "{outcome=\"malformed\"} 1",
             "{outcome=\"refused_signature\"} 3",
             "{outcome=\"refused_stale\"} 2",
+            "{outcome=\"test\"} 1",
             "{outcome=\"too_large\"} 1",
             "{outcome=\"unavailable\"} 1",
             "{outcome=\"unsupported_type\"} 1",
@@ -266,11 +299,16 @@ async fn receive_one_of_each_kind() {
     };
     let personal = body(|event| event["record"]["email"] = json!("ann@example.org"));
     let update = body(|event| event["type"] = json!("UPDATE"));
+    let test = body(|event| {
+        event["type"] = json!("TEST");
+        event["record"] = json!({ "nonce": NONCE });
+    });
 
     for delivery in [
         signed(now, &personal),
         signed(now, &personal),
         signed(now, &update),
+        signed(now, &test),
         signed(now - Duration::from_mins(6), &personal),
         signed(now + Duration::from_mins(6), &personal),
         signed(now, &personal).set_payload("ann@example.org"),
