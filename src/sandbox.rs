@@ -25,7 +25,7 @@ mod tests;
 pub use self::{
     amocrm::{AmoQuirks, AmoSandbox, World},
     faults::{Access, Fault, Faults, Kind, Page, Point, RandomFaults, When},
-    postgrest::{PostgrestQuirks, PostgrestSandbox},
+    postgrest::{EventFate, PostgrestQuirks, PostgrestSandbox},
     recorder::{Recorded, Recorder},
     school::{Case, Expect, Missing, Pupil, School, Setting},
     server::Server,

@@ -21,14 +21,16 @@ mod bridge;
 mod doctor;
 mod lease;
 mod query;
+mod test_event;
 mod transport;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::doctor::{Caller, Doctor, Examined, Lease, Role, Trigger, Vault};
+pub use self::doctor::{Caller, Doctor, Examined, Lease, Role, Sender, Trigger, Vault};
 pub use self::lease::LeaseAnswer;
+pub use self::test_event::{RequestId, TestEvent, TestResult};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -239,12 +241,17 @@ impl Supabase {
 
     /// Whether any row at all can be read: tells a missing row from missing rights.
     pub async fn can_see_any_row(&self) -> Result<bool, SupabaseError> {
+        self.has_uuids().await.map(|has| has.is_some())
+    }
+
+    /// Whether the table's ids are uuids, by the row that comes first; `None` when no row can be read.
+    pub async fn has_uuids(&self) -> Result<Option<bool>, SupabaseError> {
         let transport = &self.shared.transport;
         let query = query::columns(&self.shared.api, &["id"]);
         let answer = transport
             .ask("any", limit(transport.request(query), 1))
             .await?;
-        Ok(wire::count(&answer.body)? > 0)
+        wire::has_uuids(&answer.body)
     }
 
     /// Ids of rows to sync (of this period; no deal id; status not blocked or inactive), in id order.

@@ -1,4 +1,4 @@
-//! `setup-sql`: everything that the database needs, as one text for the dashboard's SQL editor.
+//! `setup-sql`: what the database needs, as texts for the dashboard's SQL editor: all but the secret, and the secret.
 
 use std::io::{self, IsTerminal};
 
@@ -11,22 +11,26 @@ use crate::{config::Config, domain::WebhookSecret};
 
 mod endpoint;
 
-/// In the order of their names, as the Supabase CLI applies them. A test compares this with the folder.
+/// The newest migration that is whole, and those after it. A test compares this with the folder.
 const MIGRATIONS: &[(&str, &str)] = &[(
-    "20261122000000_tripwire_sync.sql",
-    include_str!("../../supabase/migrations/20261122000000_tripwire_sync.sql"),
+    "20261128000000_tripwire_sync.sql",
+    include_str!("../../supabase/migrations/20261128000000_tripwire_sync.sql"),
 )];
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Where the running service takes events, `https://…/webhooks/supabase`. The final address, for a redirect
     /// loses the event; without a path the usual one is added
+    #[arg(long, required_unless_present = "secret")]
+    url: Option<String>,
+    /// Print, instead of the whole, the statement that puts `WEBHOOK_SECRET` into Vault, and with `--url` the one that
+    /// puts the address there
     #[arg(long)]
-    url: String,
+    secret: bool,
 }
 
 pub(super) fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
-    let endpoint = match Endpoint::parse(&options.url) {
+    let endpoint = match options.url.as_deref().map(Endpoint::parse).transpose() {
         Ok(endpoint) => endpoint,
         Err(error) => {
             let told = terminal.pick(error.to_string(), error.in_russian());
@@ -34,13 +38,23 @@ pub(super) fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
             return Err(CommandError::Misused);
         }
     };
-    let known = Config::load_webhook_secrets()?;
-    let secrets = Secrets::of(&known);
-
-    terminal.say(&sql(&endpoint, &secrets.text))?;
-    // A log is no place for a secret that nobody expects there.
-    let is_read_by_a_person = io::stderr().is_terminal();
-    for line in about(&endpoint, &secrets, is_read_by_a_person, terminal) {
+    let mut lines = Vec::new();
+    if let Some(endpoint) = &endpoint
+        && let Some(remark) = endpoint.remark()
+    {
+        lines.push(about_address(endpoint, remark, terminal));
+    }
+    if options.secret {
+        let known = Config::load_webhook_secrets()?;
+        let secrets = Secrets::of(&known);
+        terminal.say(&secret_sql(&secrets.text, endpoint.as_ref()))?;
+        // A log is no place for a secret that nobody expects there.
+        let is_read_by_a_person = io::stderr().is_terminal();
+        lines.extend(about_secrets(&secrets, is_read_by_a_person, terminal));
+    } else if let Some(endpoint) = &endpoint {
+        terminal.say(&sql(endpoint))?;
+    }
+    for line in lines {
         terminal.complain(&line);
     }
     Ok(())
@@ -73,87 +87,119 @@ impl Secrets {
     }
 }
 
-fn sql(endpoint: &Endpoint, secrets: &SecretString) -> String {
+/// One of Vault's entries that are the service's.
+struct VaultEntry {
+    name: &'static str,
+    description: &'static str,
+    /// The column of the statement's answer.
+    answer: &'static str,
+}
+
+const SECRET: VaultEntry = VaultEntry {
+    name: "tripwire_webhook_secret",
+    description: "tripwire-sync: signs the events; the service has it as WEBHOOK_SECRET",
+    answer: "secret_in_vault",
+};
+const ADDRESS: VaultEntry = VaultEntry {
+    name: "tripwire_webhook_url",
+    description: "tripwire-sync: where the events go",
+    answer: "address_in_vault",
+};
+
+/// All but the secret.
+fn sql(endpoint: &Endpoint) -> String {
     let migrations: Vec<&str> = MIGRATIONS.iter().map(|(_, sql)| sql.trim_end()).collect();
     format!(
         "-- tripwire-sync {version}: paste all of it into the SQL editor of the dashboard and run it. It may be run again.\n\
-         -- Do not save this query: the secret that signs the events is in its last lines.\n\
+         -- There is no secret in it.\n\
          \n\
          {migrations}\n\
          \n\
-         {vault}\n\
+         do $tripwire_sync_setup$\n\
+         begin\n  \
+           if pg_catalog.to_regclass('vault.decrypted_secrets') is null then\n    \
+             raise exception 'Supabase Vault is not switched on: switch on Database, Extensions, supabase_vault, and run this SQL again; nothing was changed';\n  \
+           end if;\n\
+         end\n\
+         $tripwire_sync_setup$;\n\
          \n\
-         select 'tripwire-sync is set up; what is left to do is told by: tripwire-sync check' as result;",
+         -- The address.\n\
+         {address}\n\
+         \n\
+         select case\n         \
+           when exists (select from vault.secrets where name = 'tripwire_webhook_secret')\n         \
+           then 'tripwire-sync is set up; what is left to do is told by: tripwire-sync check'\n         \
+           else 'all but the secret is set up; print the SQL for it with: tripwire-sync setup-sql --secret'\n       \
+         end as result;",
         version = env!("CARGO_PKG_VERSION"),
         migrations = migrations.join("\n\n"),
-        vault = vault(endpoint, secrets),
+        address = put(&ADDRESS, endpoint.as_str()),
     )
 }
 
-/// Through Vault's functions: its tables cannot be written to. The secret first, for with the address the sending begins.
-fn vault(endpoint: &Endpoint, secrets: &SecretString) -> String {
-    let secret = literal(secrets.expose_secret());
-    let url = literal(endpoint.as_str());
+fn secret_sql(secrets: &SecretString, endpoint: Option<&Endpoint>) -> String {
+    let mut sql = format!(
+        "-- tripwire-sync {version}: run this by itself in the SQL editor of the dashboard, after the SQL of setup-sql.\n\
+         -- The secret that signs the events is in it: delete the query afterwards (the editor saves it), and any file of it.\n\
+         \n\
+         {secret}",
+        version = env!("CARGO_PKG_VERSION"),
+        secret = put(&SECRET, secrets.expose_secret()),
+    );
+    if let Some(endpoint) = endpoint {
+        sql.push_str("\n\n");
+        sql.push_str(&put(&ADDRESS, endpoint.as_str()));
+    }
+    sql
+}
+
+/// A plain SELECT, made or replaced: `pg_stat_statements` keeps of it no constants, as it would of a block. Through Vault's
+/// functions, since its tables cannot be written to.
+fn put(entry: &VaultEntry, content: &str) -> String {
+    let VaultEntry {
+        name,
+        description,
+        answer,
+    } = entry;
+    let content = literal(content);
     format!(
-        "-- Secret and address, made or replaced.
-do $tripwire_sync_setup$
-declare
-  wanted record;
-  known uuid;
-begin
-  for wanted in
-    select *
-      from (values
-        (1, 'tripwire_webhook_secret', {secret}, 'tripwire-sync: signs the events; the service has it as WEBHOOK_SECRET'),
-        (2, 'tripwire_webhook_url', {url}, 'tripwire-sync: where the events go')
-      ) as entries (place, name, content, description)
-     order by place
-  loop
-    select id into known from vault.secrets where name = wanted.name;
-    if known is null then
-      perform vault.create_secret(wanted.content, wanted.name, wanted.description);
-    else
-      perform vault.update_secret(known, wanted.content, wanted.name, wanted.description);
-    end if;
-  end loop;
-end
-$tripwire_sync_setup$;"
+        "select case when known.id is null
+            then 'made ' || vault.create_secret(wanted.content, '{name}', '{description}')
+            else concat('replaced', vault.update_secret(known.id, wanted.content, '{name}', '{description}'))
+       end as {answer}
+  from (select {content} as content) as wanted
+  left join vault.secrets as known on known.name = '{name}';"
     )
 }
 
 /// Neither secret nor address may hold a dollar sign, a quote or a backslash (see `Endpoint`), so nothing can end the
-/// block or the literal early; doubling quotes keeps this true of the literal by itself.
+/// literal early; doubling quotes keeps this true of the literal by itself.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn about(
-    endpoint: &Endpoint,
-    secrets: &Secrets,
-    is_read_by_a_person: bool,
-    terminal: &Terminal,
-) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(remark) = endpoint.remark() {
-        lines.push(match remark {
-            Remark::PathAdded => terminal.pick(
-                format!("The path was added: events go to {}", endpoint.as_str()),
-                format!("Путь добавлен: события пойдут на {}", endpoint.as_str()),
-            ),
-            Remark::OtherPath => terminal.pick(
-                format!("Warning: the service takes events at {}, and this address has another path: it must be one that your proxy leads there.", endpoint::PATH),
-                format!("Внимание: сервис принимает события на {}, а у этого адреса другой путь: ваш прокси должен вести его туда.", endpoint::PATH),
-            ),
-        });
+fn about_address(endpoint: &Endpoint, remark: Remark, terminal: &Terminal) -> String {
+    match remark {
+        Remark::PathAdded => terminal.pick(
+            format!("The path was added: events go to {}", endpoint.as_str()),
+            format!("Путь добавлен: события пойдут на {}", endpoint.as_str()),
+        ),
+        Remark::OtherPath => terminal.pick(
+            format!("Warning: the service takes events at {}, and this address has another path: it must be one that your proxy leads there.", endpoint::PATH),
+            format!("Внимание: сервис принимает события на {}, а у этого адреса другой путь: ваш прокси должен вести его туда.", endpoint::PATH),
+        ),
     }
-    lines.push(
+}
+
+fn about_secrets(secrets: &Secrets, is_read_by_a_person: bool, terminal: &Terminal) -> Vec<String> {
+    let mut lines = vec![
         terminal
             .pick(
-                "The SQL holds the secret that signs the events: paste it into the SQL editor and do not save the query, nor a file of it.",
-                "В этом SQL секрет, которым подписываются события: вставьте его в SQL editor и не сохраняйте ни запрос, ни файл.",
+                "The SQL holds the secret that signs the events: run it by itself in the SQL editor, and keep neither the query nor a file of it.",
+                "В этом SQL секрет, которым подписываются события: выполните его отдельно в SQL editor и не храните ни запрос, ни файл.",
             )
             .to_owned(),
-    );
+    ];
     if secrets.is_new {
         lines.push(
             terminal
@@ -167,8 +213,8 @@ fn about(
             format!("WEBHOOK_SECRET={}", secrets.text.expose_secret())
         } else {
             let text = terminal.pick(
-                "WEBHOOK_SECRET=… (the whsec_… in the last lines of the SQL; it is not repeated here, since this is not a terminal)",
-                "WEBHOOK_SECRET=… (это whsec_… в последних строках SQL; здесь он не повторяется: это не терминал)",
+                "WEBHOOK_SECRET=… (the whsec_… in the SQL; it is not repeated here, since this is not a terminal)",
+                "WEBHOOK_SECRET=… (это whsec_… в самом SQL; здесь он не повторяется: это не терминал)",
             );
             text.to_owned()
         });

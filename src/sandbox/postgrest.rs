@@ -1,8 +1,9 @@
-//! The part of PostgREST, behind Supabase's gateway, that we use: one table, reads, one kind of PATCH, two functions.
+//! The part of PostgREST, behind Supabase's gateway, that we use: one table, reads, one kind of PATCH, four functions.
 
 mod doctor;
 mod filter;
 mod table;
+mod test_event;
 mod verbs;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::domain::{RowId, SharedClock, SystemClock};
 
 pub use self::doctor::Behind;
 use self::table::{Table, with_defaults};
+pub use self::test_event::EventFate;
 use super::{
     Access, Faults, Joint, Recorded, Recorder, Server, WebhookTarget, any_port, lock,
     server::{ELSEWHERE, Emulator, Reply, Request, Route, Running},
@@ -104,6 +106,8 @@ struct State {
     quirks: PostgrestQuirks,
     table: Table,
     lease: Option<(String, Timestamp)>,
+    /// The nonce of the last test event.
+    test_event: Option<String>,
     protocol_errors: Vec<String>,
     late: Vec<Late>,
 }
@@ -149,6 +153,7 @@ impl PostgrestSandbox {
                 quirks,
                 table: Table::default(),
                 lease: None,
+                test_event: None,
                 protocol_errors: Vec::new(),
                 late: Vec::new(),
             }),
@@ -345,6 +350,8 @@ impl Emulator for Postgrest {
             ("PATCH", "/rest/v1/tripwire_users") => ("rows.update", Access::Write),
             ("POST", "/rest/v1/rpc/tripwire_sync_lease") => ("rpc.lease", Access::Write),
             ("POST", "/rest/v1/rpc/tripwire_sync_doctor") => ("rpc.doctor", Access::Read),
+            ("POST", "/rest/v1/rpc/tripwire_sync_test_event") => ("rpc.test_event", Access::Read),
+            ("POST", "/rest/v1/rpc/tripwire_sync_test_result") => ("rpc.test_result", Access::Read),
             ("GET" | "HEAD", _) => ("unknown", Access::Read),
             _ => ("unknown", Access::Write),
         };

@@ -11,9 +11,13 @@ const FUNCTION: &str = "tripwire_sync_doctor";
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Doctor {
+    /// Of the SQL that is in the database; `None`: older than the first that says.
+    pub version: Option<u32>,
     pub now: Option<Timestamp>,
     /// All columns of the table.
     pub columns: Vec<String>,
+    /// The type of the column `id`, a domain as what it is made of.
+    pub id_type: Option<String>,
     pub rls: bool,
     pub caller: Caller,
     pub role: Role,
@@ -24,6 +28,7 @@ pub struct Doctor {
     pub pg_net: Option<String>,
     /// Requests to our URL that wait to be sent.
     pub queued: Option<u64>,
+    pub sender: Sender,
     pub vault: Vault,
     pub lease: Option<Lease>,
 }
@@ -60,6 +65,18 @@ pub struct Trigger {
     pub insert_only: bool,
     /// It calls our function.
     pub ours: bool,
+}
+
+/// Why `pg_net` may not take or send an event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Sender {
+    /// The version of its program, where its SQL is of an older one.
+    pub update_to: Option<String>,
+    pub preloaded: Option<bool>,
+    /// The database that its worker serves, where it is not this one.
+    pub other_database: Option<String>,
+    pub workers: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -118,7 +135,7 @@ impl Supabase {
 }
 
 /// An older migration gave our role no right to it.
-fn is_no_function_of_ours(error: &SupabaseError) -> bool {
+pub(super) fn is_no_function_of_ours(error: &SupabaseError) -> bool {
     let is_denied = matches!(error, SupabaseError::Refused { code, .. } if code == "42501");
     is_denied || wire::is_missing_function(error)
 }

@@ -4,6 +4,7 @@ mod errors;
 mod lease;
 mod reads;
 mod request;
+mod test_event;
 mod write_back;
 
 use std::{

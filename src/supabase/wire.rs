@@ -132,6 +132,14 @@ pub(super) fn ids(body: &[u8]) -> Result<Vec<RowId>, SupabaseError> {
     objects(body, id)
 }
 
+/// Whether the first row has a uuid for its id.
+pub(super) fn has_uuids(body: &[u8]) -> Result<Option<bool>, SupabaseError> {
+    let rows = array(body)?;
+    Ok(rows
+        .first()
+        .map(|row| row.as_object().and_then(id).is_some()))
+}
+
 /// How many rows a write gave back.
 pub(super) fn count(body: &[u8]) -> Result<usize, SupabaseError> {
     Ok(array(body)?.len())

@@ -48,6 +48,8 @@ pub struct Tempo {
     pub pipelines_for: Duration,
     /// How long the account's list of contacts is remembered, and only what has changed is asked for.
     pub list_for: Duration,
+    /// How long `check` waits for the answer to a test event.
+    pub test_event: Duration,
     /// How long a stopping service waits for what is in flight.
     pub grace: Duration,
     pub lease: Terms,
@@ -108,6 +110,7 @@ impl Tempo {
             },
             pipelines_for: d(HOUR),
             list_for: d(HOUR),
+            test_event: d(10 * SECOND),
             grace: 6 * SECOND,
             lease: Terms::scaled(scale),
             scale,

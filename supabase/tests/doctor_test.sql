@@ -8,8 +8,6 @@ select function_returns('public', 'tripwire_sync_doctor', array[]::text[], 'json
 select function_owner_is('public', 'tripwire_sync_doctor', array[]::text[], 'postgres');
 select is_definer('public', 'tripwire_sync_doctor', array[]::text[]);
 select volatility_is('public', 'tripwire_sync_doctor', array[]::text[], 'stable');
-select ok('search_path=""' = any (proconfig), 'its search_path is empty')
-  from pg_proc where oid = 'public.tripwire_sync_doctor()'::regprocedure;
 select ok('lock_timeout=500ms' = any (proconfig), 'a locked table does not hold it up')
   from pg_proc where oid = 'public.tripwire_sync_doctor()'::regprocedure;
 select function_privs_are('public', 'tripwire_sync_doctor', array[]::text[], role, may)
@@ -18,8 +16,10 @@ select function_privs_are('public', 'tripwire_sync_doctor', array[]::text[], rol
 
 select set_eq(
   'select jsonb_object_keys(public.tripwire_sync_doctor())',
-  array['now', 'columns', 'rls', 'caller', 'role', 'trigger', 'dashboard_webhooks', 'pg_net', 'queued', 'vault', 'lease'],
+  array['version', 'now', 'columns', 'id_type', 'rls', 'caller', 'role', 'trigger', 'dashboard_webhooks', 'pg_net', 'queued',
+        'sender', 'vault', 'lease'],
   'it answers all that is agreed on');
+select is(public.tripwire_sync_doctor() ->> 'id_type', 'uuid', 'it sees the type of the ids');
 select is(
   public.tripwire_sync_doctor() -> 'role', '{"exists": true, "granted_to_authenticator": true}',
   'it sees the role');

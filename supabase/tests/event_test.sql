@@ -2,7 +2,7 @@
 begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(32);
+select plan(54);
 
 select has_schema('tripwire_sync'::name);
 select schema_owner_is('tripwire_sync'::name, 'postgres'::name);
@@ -25,13 +25,18 @@ select is(tgtype::int, 1 | 4, 'the trigger is for each row, after it, and for IN
 
 select function_returns('tripwire_sync', 'notify_insert', array[]::text[], 'trigger');
 select is_definer('tripwire_sync', 'notify_insert', array[]::text[]);
-select isnt_definer('tripwire_sync', 'read_vault', array[]::text[]);
-select isnt_definer('tripwire_sync', 'macs', array['text', 'text']);
-select function_owner_is('tripwire_sync', name, arguments, 'postgres')
-  from (values ('notify_insert', array[]::text[]), ('read_vault', array[]::text[]), ('macs', array['text', 'text']))
+select isnt_definer('tripwire_sync', name, arguments)
+  from (values ('read_vault', array[]::text[]), ('macs', array['text', 'text']), ('send_event', array['text', 'jsonb']))
        as function (name, arguments);
-select ok('search_path=""' = any (proconfig), 'the search_path of ' || proname || ' is empty')
-  from pg_proc where pronamespace = 'tripwire_sync'::regnamespace;
+select is_definer('tripwire_sync', 'queue_request', array['text', 'jsonb', 'jsonb']);
+select function_owner_is('tripwire_sync', 'queue_request', array['text', 'jsonb', 'jsonb'], 'tripwire_sync_sender');
+select is_empty(
+  $$ select roleid from pg_auth_members where 'tripwire_sync_sender'::regrole in (roleid, member) $$,
+  'the role that hands events to pg_net belongs to no other, and no other to it');
+select function_owner_is('tripwire_sync', name, arguments, 'postgres')
+  from (values ('notify_insert', array[]::text[]), ('read_vault', array[]::text[]), ('macs', array['text', 'text']),
+               ('send_event', array['text', 'jsonb']))
+       as function (name, arguments);
 select ok('lock_timeout=500ms' = any (proconfig), 'an insert waits half a second at most')
   from pg_proc where oid = 'tripwire_sync.notify_insert()'::regprocedure;
 select is_empty(
@@ -51,6 +56,25 @@ select is(
   cardinality(tripwire_sync.macs('whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE= whsec_c2hvcnQ=, nonsense', '')), 1,
   'a short or malformed secret signs nothing');
 select is(tripwire_sync.macs(null, ''), array[]::bytea[], 'no secret signs nothing');
+
+-- The test event.
+select has_table('tripwire_sync', 'test_event', 'the last test event has its table');
+select table_privs_are('tripwire_sync', 'test_event', role, array[]::text[], role || ' may do nothing with the table')
+  from unnest(array['anon', 'authenticated', 'service_role', 'tripwire_sync']) as role;
+select function_returns('public', 'tripwire_sync_test_event', array['text'], 'bigint');
+select function_returns('public', 'tripwire_sync_test_result', array['bigint'], 'jsonb');
+select is_definer('public', name, arguments)
+  from (values ('tripwire_sync_test_event', array['text']), ('tripwire_sync_test_result', array['bigint']))
+       as function (name, arguments);
+select function_privs_are('public', name, arguments, role, may)
+  from (values ('tripwire_sync_test_event', array['text']), ('tripwire_sync_test_result', array['bigint']))
+       as function (name, arguments),
+       (values ('tripwire_sync', array['EXECUTE']), ('service_role', array['EXECUTE']), ('anon', array[]::text[]),
+               ('authenticated', array[]::text[])) as privileges (role, may);
+select throws_ok(
+  format('select public.tripwire_sync_test_event(%L)', nonce), '22023', 'nonce must be 32 hex digits',
+  'a nonce has 32 hex digits: ' || coalesce(nonce, 'null'))
+  from unnest(array[null, repeat('0', 31), repeat('A', 32)]) as nonce;
 
 select * from finish();
 rollback;

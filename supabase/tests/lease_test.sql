@@ -2,7 +2,7 @@
 begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(17);
+select plan(16);
 
 select has_table('tripwire_sync', 'lease', 'the lease has its table');
 select table_owner_is('tripwire_sync', 'lease', 'postgres', 'postgres owns it');
@@ -15,8 +15,6 @@ select function_returns('public', 'tripwire_sync_lease', array['text', 'integer'
 select function_owner_is('public', 'tripwire_sync_lease', array['text', 'integer'], 'postgres');
 select is_definer('public', 'tripwire_sync_lease', array['text', 'integer']);
 select volatility_is('public', 'tripwire_sync_lease', array['text', 'integer'], 'volatile');
-select ok('search_path=""' = any (proconfig), 'its search_path is empty')
-  from pg_proc where oid = 'public.tripwire_sync_lease(text, integer)'::regprocedure;
 select function_privs_are('public', 'tripwire_sync_lease', array['text', 'integer'], role, may)
   from (values ('tripwire_sync', array['EXECUTE']), ('service_role', array['EXECUTE']), ('anon', array[]::text[]),
                ('authenticated', array[]::text[])) as privileges (role, may);

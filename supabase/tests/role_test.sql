@@ -52,7 +52,7 @@ select is(
   'it sees every row')
   from pg_policies where policyname = 'tripwire_sync_select' and tablename = 'tripwire_users';
 select matches(
-  qual, '^\(COALESCE\(\(?amocrm_deal_id\)?(::text)?, ''''::text\) = ''''::text\)$',
+  qual, '^\(COALESCE\(\(?amocrm_deal_id\)?(::text)?, ''''::text\) !~ ''\[\^\[:space:\]\]''::text\)$',
   'it writes where no deal id is yet')
   from pg_policies where policyname = 'tripwire_sync_update' and tablename = 'tripwire_users';
 select is(

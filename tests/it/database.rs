@@ -11,6 +11,7 @@ mod lease;
 mod migration;
 mod pgtap;
 mod rights;
+mod test_event;
 mod trigger;
 
 pub(crate) const OTHER_SECRET: &str = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMi0wMDAyLTAwMDI=";

@@ -66,7 +66,8 @@ struct Delivered {
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     manners: Manners,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    /// By host and port.
+    idle: Arc<Mutex<BTreeMap<String, Vec<Connection>>>>,
     reused: Arc<AtomicUsize>,
     sent_again: Arc<AtomicUsize>,
     delivered: Arc<Mutex<Vec<Delivered>>>,
@@ -110,34 +111,43 @@ impl Line {
         self.sent_again.load(Ordering::Relaxed)
     }
 
-    async fn deliver(self, request: Queued) -> Ending {
+    /// And the answer's body.
+    async fn deliver(self, request: Queued) -> (Ending, Option<String>) {
         let patience = Duration::from_millis(request.timeout_milliseconds);
-        let ending = match tokio::time::timeout(patience, self.attempt(&request)).await {
-            Ok(Ok(status)) => Ending::Status(status),
-            Ok(Err(error)) => Ending::Failed(error.kind()),
-            Err(_) => Ending::TimedOut,
+        let (ending, content) = match tokio::time::timeout(patience, self.attempt(&request)).await {
+            Ok(Ok(answer)) => (Ending::Status(answer.status), Some(answer.content)),
+            Ok(Err(error)) => (Ending::Failed(error.kind()), None),
+            Err(_) => (Ending::TimedOut, None),
         };
         self.delivered.lock().unwrap().push(Delivered {
             webhook_id: request.headers["webhook-id"].clone(),
             ending,
         });
-        ending
+        (ending, content)
     }
 
-    async fn attempt(&self, request: &Queued) -> io::Result<u16> {
+    async fn attempt(&self, request: &Queued) -> io::Result<Answer> {
         let url: Url = request.url.parse().map_err(io::Error::other)?;
         let text = text_of(request, &url);
+        let peer = url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
         for attempt in 1.. {
-            let idle = self.idle.lock().unwrap().pop();
+            let idle = self
+                .idle
+                .lock()
+                .unwrap()
+                .entry(peer.clone())
+                .or_default()
+                .pop();
             let was_used = idle.is_some();
             let mut connection = match idle {
                 Some(connection) => connection,
                 None => connect(&url).await?,
             };
             match self.exchange(&mut connection, &text, was_used).await {
-                Ok(status) => {
-                    self.idle.lock().unwrap().push(connection);
-                    return Ok(status);
+                Ok(answer) => {
+                    let mut idle = self.idle.lock().unwrap();
+                    idle.entry(peer).or_default().push(connection);
+                    return Ok(answer);
                 }
                 Err(error) if !was_used || attempt == ATTEMPTS => return Err(error),
                 Err(_) => _ = self.sent_again.fetch_add(1, Ordering::Relaxed),
@@ -151,7 +161,7 @@ impl Line {
         connection: &mut Connection,
         text: &[u8],
         was_used: bool,
-    ) -> io::Result<u16> {
+    ) -> io::Result<Answer> {
         connection.write_all(text).await?;
         if was_used && self.drops_this_one() {
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -191,8 +201,13 @@ fn text_of(request: &Queued, url: &Url) -> Vec<u8> {
     [head.as_bytes(), tail.as_bytes(), &request.body].concat()
 }
 
+struct Answer {
+    status: u16,
+    content: String,
+}
+
 /// To its end, so that the connection can be used again. A redirect is not followed: it would lose the body.
-async fn read_answer(connection: &mut Connection) -> io::Result<u16> {
+async fn read_answer(connection: &mut Connection) -> io::Result<Answer> {
     let broken = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let mut line = String::new();
     connection.read_line(&mut line).await?;
@@ -212,8 +227,10 @@ async fn read_answer(connection: &mut Connection) -> io::Result<u16> {
             length = value.trim().parse().map_err(io::Error::other)?;
         }
     }
-    connection.read_exact(&mut vec![0; length]).await?;
-    Ok(status)
+    let mut content = vec![0; length];
+    connection.read_exact(&mut content).await?;
+    let content = String::from_utf8_lossy(&content).into_owned();
+    Ok(Answer { status, content })
 }
 
 /// On one server, until that stops.
@@ -269,7 +286,10 @@ impl DeliveryWorker {
         let mut under_way = JoinSet::new();
         for (id, request) in requests {
             let delivery = self.line.clone().deliver(request);
-            under_way.spawn(async move { response(id, delivery.await) });
+            under_way.spawn(async move {
+                let (ending, content) = delivery.await;
+                response(id, ending, content.as_deref())
+            });
         }
         let responses = under_way.join_all().await;
         self.commit(&responses)?;
@@ -300,9 +320,9 @@ impl DeliveryWorker {
     fn commit(&mut self, responses: &[Value]) -> Result<(), ServerGone> {
         let responses = Value::from(responses).to_string().replace('\'', "''");
         self.sql(&format!(
-            "insert into net._http_response (id, status_code, timed_out, error_msg)
+            "insert into net._http_response (id, status_code, timed_out, error_msg, content)
              select * from jsonb_to_recordset('{responses}')
-               as response (id bigint, status_code integer, timed_out boolean, error_msg text);
+               as response (id bigint, status_code integer, timed_out boolean, error_msg text, content text);
              commit"
         ))?;
         Ok(())
@@ -313,9 +333,11 @@ impl DeliveryWorker {
     }
 }
 
-fn response(id: i64, ending: Ending) -> Value {
+fn response(id: i64, ending: Ending, content: Option<&str>) -> Value {
     match ending {
-        Ending::Status(status) => json!({ "id": id, "status_code": status, "timed_out": false }),
+        Ending::Status(status) => {
+            json!({ "id": id, "status_code": status, "timed_out": false, "content": content })
+        }
         Ending::TimedOut => json!({ "id": id, "timed_out": true, "error_msg": "Timeout reached" }),
         Ending::Failed(kind) => json!({ "id": id, "error_msg": kind.to_string() }),
     }

@@ -6,7 +6,10 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{chown, symlink},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
@@ -20,8 +23,11 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 const PLATFORM: &str = include_str!("platform.sql");
-pub(crate) const MIGRATION: &str =
+/// The migration before [`MIGRATION`], as it was released.
+pub(crate) const FORMER_MIGRATION: &str =
     include_str!("../../supabase/migrations/20261122000000_tripwire_sync.sql");
+pub(crate) const MIGRATION: &str =
+    include_str!("../../supabase/migrations/20261128000000_tripwire_sync.sql");
 pub(crate) const DOWN: &str = include_str!("../../supabase/down.sql");
 
 /// Where the webhook goes, and the secret it is signed with, after [`Cluster::configure`].
@@ -38,10 +44,19 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// The platform alone: no migration, nothing in Vault.
     pub(crate) fn start() -> Self {
-        let installation = Installation::find();
+        Self::start_with(&[], &[])
+    }
+
+    /// As [`Self::start`], with settings of the server (`name=value`), and with extensions that no package has on offer.
+    pub(crate) fn start_with(settings: &[&str], extensions: &[Extension]) -> Self {
+        let mut installation = Installation::find();
+        installation.settings = settings.iter().map(|&it| it.to_owned()).collect();
         let template = template(&installation);
         let folder = installation.folder();
         copy_tree(&template, &folder.path().join("data"));
+        if !extensions.is_empty() {
+            installation.offer(extensions, folder.path());
+        }
         let server = Server::start(&installation, folder.path());
         Self {
             server,
@@ -74,6 +89,13 @@ impl Cluster {
             )
             .unwrap();
         }
+    }
+
+    /// As [`Self::configure`], over what may be in Vault already.
+    pub(crate) fn configure_again(&self) {
+        self.sql_as("postgres", "delete from vault.secrets")
+            .unwrap();
+        self.configure(WEBHOOK_URL, WEBHOOK_SECRET);
     }
 
     /// What `sql` prints, run as one message; the roles of the Data API are taken on through `authenticator`.
@@ -198,6 +220,51 @@ impl Cluster {
             self.server.port,
             role,
         )
+    }
+}
+
+/// What the platform makes of `pg_net` up to 0.11: it runs as its owner, and only the platform's roles may call it.
+pub(crate) const OLDER_PG_NET: &str = "
+    alter function net.http_post(text, jsonb, jsonb, jsonb, integer) security definer;
+    alter function net.http_post(text, jsonb, jsonb, jsonb, integer) set search_path = net;
+    revoke all on function net.http_post(text, jsonb, jsonb, jsonb, integer) from public;
+    grant execute on function net.http_post(text, jsonb, jsonb, jsonb, integer)
+      to postgres, anon, authenticated, service_role;
+    revoke all on all tables in schema net from public;
+    revoke all on all sequences in schema net from public;
+    grant all on all tables in schema net to postgres";
+
+/// An extension as the server finds it on its disk.
+pub(crate) struct Extension {
+    pub(crate) name: &'static str,
+    /// Of its program.
+    pub(crate) version: &'static str,
+    /// Whether the owner of a database may switch it on, or a superuser alone.
+    pub(crate) is_trusted: bool,
+    /// Its objects are in this schema, which it makes itself.
+    pub(crate) schema: Option<&'static str>,
+    pub(crate) script: &'static str,
+}
+
+/// `pg_net`, whose objects [`PLATFORM`] has made already.
+pub(crate) const PG_NET: Extension = Extension {
+    name: "pg_net",
+    version: "0.20.4",
+    is_trusted: true,
+    schema: None,
+    script: "",
+};
+
+/// Vault, for a project in which it is not switched on.
+pub(crate) fn vault(is_trusted: bool) -> Extension {
+    let (_, vault) = PLATFORM.split_once("create schema vault;\n").unwrap();
+    let (script, _) = vault.split_once("create schema auth;").unwrap();
+    Extension {
+        name: "supabase_vault",
+        version: "0.3.1",
+        is_trusted,
+        schema: Some("vault"),
+        script,
     }
 }
 
@@ -326,6 +393,7 @@ impl Server {
             .args(["-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "fsync=off", "-c", "full_page_writes=off"])
             .args(["-c", "shared_buffers=16MB", "-c", "max_connections=40"])
+            .args(installation.settings.iter().flat_map(|it| ["-c", it]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -380,6 +448,9 @@ struct Installation {
     bin: PathBuf,
     /// Postgres refuses to run as root; then it is the account `postgres`.
     account: Option<(u32, u32)>,
+    /// A copy of the server's program, beside which it finds more extensions.
+    server: Option<PathBuf>,
+    settings: Vec<String>,
 }
 
 impl Installation {
@@ -396,11 +467,81 @@ impl Installation {
                 .zip(id(&["-g", "postgres"]))
                 .expect("as root, the tests need the account `postgres` to run the server")
         });
-        Self { bin, account }
+        Self {
+            bin,
+            account,
+            server: None,
+            settings: Vec::new(),
+        }
+    }
+
+    /// Copies the server into `folder`: it looks for extensions beside itself, and the real place is not ours to write to.
+    fn offer(&mut self, extensions: &[Extension], folder: &Path) {
+        let share = self.share();
+        let common: PathBuf = self
+            .bin
+            .components()
+            .zip(share.components())
+            .take_while(|(bin, share)| bin == share)
+            .map(|(component, _)| component)
+            .collect();
+        let copied = |path: &Path| {
+            folder
+                .join("copy")
+                .join(path.strip_prefix(&common).unwrap())
+        };
+        let (bin, copied_share) = (copied(&self.bin), copied(&share));
+        fs::create_dir_all(&bin).unwrap();
+        fs::create_dir_all(copied_share.parent().unwrap()).unwrap();
+        fs::copy(self.bin.join("postgres"), bin.join("postgres")).unwrap();
+        copy_tree(&share, &copied_share);
+        let libraries = bin.parent().unwrap().join("lib");
+        fs::create_dir(&libraries).unwrap();
+        for library in fs::read_dir(self.bin.parent().unwrap().join("lib")).unwrap() {
+            let library = library.unwrap();
+            symlink(library.path(), libraries.join(library.file_name())).unwrap();
+        }
+
+        for extension in extensions {
+            let Extension {
+                name,
+                version,
+                is_trusted,
+                schema,
+                script,
+            } = extension;
+            let schema = match schema {
+                Some(schema) => format!("relocatable = false\nschema = {schema}\n"),
+                None => "relocatable = true\n".to_owned(),
+            };
+            let control =
+                format!("default_version = '{version}'\ntrusted = {is_trusted}\n{schema}");
+            let folder = copied_share.join("extension");
+            fs::write(folder.join(format!("{name}.control")), control).unwrap();
+            fs::write(folder.join(format!("{name}--{version}.sql")), script).unwrap();
+            // Something that can be preloaded, and does nothing by itself.
+            let library = libraries.join(format!("{name}.so"));
+            symlink(libraries.join("auto_explain.so"), library).unwrap();
+        }
+        self.server = Some(bin.join("postgres"));
+    }
+
+    /// Where the extensions are.
+    fn share(&self) -> PathBuf {
+        match self.bin.strip_prefix("/usr/lib/postgresql") {
+            Ok(version) => Path::new("/usr/share/postgresql").join(version.parent().unwrap()),
+            Err(_) => ask(self.bin.join("pg_config"), &["--sharedir"])
+                .unwrap()
+                .into(),
+        }
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
+        let usual = self.bin.join(program);
+        let mut command = Command::new(match &self.server {
+            Some(server) if program == "postgres" => server,
+            _ => &usual,
+        });
         // Not our folder: the account may not be allowed into it.
         command.env_clear().env("LC_ALL", "C").current_dir("/");
         if let Some((uid, gid)) = self.account {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     database::{ONE_ROW, OTHER_SECRET, only, signed_with},
-    postgres::{Cluster, Queued, WEBHOOK_SECRET, WEBHOOK_URL},
+    postgres::{Cluster, Queued, WEBHOOK_SECRET, WEBHOOK_URL, vault},
     program::{Ended, Launch, Service},
     support::{Wishes, World},
 };
@@ -17,9 +17,18 @@ const PATH: &str = "/webhooks/supabase";
 const VAULT: &str =
     "select name || ' ' || decrypted_secret from vault.decrypted_secrets order by name";
 
-async fn setup_sql(folder: &Path, secrets: &str, url: &str) -> Ended {
-    let launch = Launch::new(folder, &["setup-sql", "--url", url]);
+async fn setup_sql(folder: &Path, args: &[&str], secrets: &str) -> Ended {
+    let launch = Launch::new(folder, &[&["setup-sql"], args].concat());
     launch.with("WEBHOOK_SECRET", secrets).run().await
+}
+
+/// As the guide says: all but the secret, then the secret.
+async fn set_up(cluster: &Cluster, folder: &Path, secrets: &str, url: &str) {
+    for args in [&["--url", url][..], &["--secret"]] {
+        let ended = setup_sql(folder, args, secrets).await;
+        ended.assert_code(0);
+        cluster.sql_as("postgres", &ended.out).unwrap();
+    }
 }
 
 /// One more student, and the request that the database makes of it.
@@ -36,26 +45,38 @@ fn insert(cluster: &Cluster) -> Queued {
 async fn the_printed_sql_sets_a_project_up_and_may_be_run_again() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start();
-    let ended = setup_sql(folder.path(), WEBHOOK_SECRET, "https://sync.example.org").await;
-    ended.assert_code(0);
-    assert!(ended.err.contains("The path was added"), "{}", ended.err);
-    assert!(ended.err.contains("do not save"), "{}", ended.err);
-    assert!(!ended.err.contains("whsec_"), "{}", ended.err);
-    let expected =
-        format!("tripwire_webhook_secret {WEBHOOK_SECRET}\ntripwire_webhook_url {WEBHOOK_URL}");
-    for _ in 0..2 {
-        let said = cluster.sql_as("postgres", &ended.out).unwrap();
+    let whole = ["--url", "https://sync.example.org"];
+    let whole = setup_sql(folder.path(), &whole, WEBHOOK_SECRET).await;
+    whole.assert_code(0);
+    assert!(whole.err.contains("The path was added"), "{}", whole.err);
+    let secret = setup_sql(folder.path(), &["--secret"], WEBHOOK_SECRET).await;
+    secret.assert_code(0);
+    assert!(secret.err.contains("keep neither"), "{}", secret.err);
+    for words in [&whole.out, &whole.err, &secret.err] {
+        assert!(!words.contains("whsec_d"), "{words}");
+    }
+
+    let said = cluster.sql_as("postgres", &whole.out).unwrap();
+    assert!(said.ends_with("tripwire-sync setup-sql --secret"), "{said}");
+    for answer in ["made ", "replaced"] {
+        let said = cluster.sql_as("postgres", &secret.out).unwrap();
+        assert!(said.starts_with(answer), "{said}");
+        let said = cluster.sql_as("postgres", &whole.out).unwrap();
         assert!(said.ends_with("told by: tripwire-sync check"), "{said}");
+        let expected =
+            format!("tripwire_webhook_secret {WEBHOOK_SECRET}\ntripwire_webhook_url {WEBHOOK_URL}");
         assert_eq!(cluster.sql_as("postgres", VAULT).unwrap(), expected);
     }
     let request = insert(&cluster);
     assert_eq!(request.url, WEBHOOK_URL);
     assert!(signed_with(&request, WEBHOOK_SECRET));
 
-    // Made by hand before, and to another place now.
-    let other = setup_sql(folder.path(), OTHER_SECRET, "https://new.example/x").await;
-    assert!(other.err.contains("Warning"), "{}", other.err);
-    cluster.sql_as("postgres", &other.out).unwrap();
+    // Another secret, and another place.
+    let both = ["--secret", "--url", "https://new.example/x"];
+    let both = setup_sql(folder.path(), &both, OTHER_SECRET).await;
+    assert!(both.err.contains("Warning"), "{}", both.err);
+    let said = cluster.sql_as("postgres", &both.out).unwrap();
+    assert_eq!(said, "replaced\nreplaced");
     let expected = format!(
         "tripwire_webhook_secret {OTHER_SECRET}\ntripwire_webhook_url https://new.example/x"
     );
@@ -67,8 +88,11 @@ async fn a_secret_is_made_where_there_is_none_and_a_bad_address_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start();
     // Nothing else is set, and need not be.
-    let args = ["setup-sql", "--url", WEBHOOK_URL];
-    let ended = Launch::new(folder.path(), &args).run().await;
+    let print = async |args: &[&str]| Launch::new(folder.path(), args).run().await;
+    let whole = print(&["setup-sql", "--url", WEBHOOK_URL]).await;
+    whole.assert_code(0);
+    cluster.sql_as("postgres", &whole.out).unwrap();
+    let ended = print(&["setup-sql", "--secret"]).await;
     ended.assert_code(0);
     cluster.sql_as("postgres", &ended.out).unwrap();
     let secret = cluster
@@ -91,13 +115,70 @@ async fn a_secret_is_made_where_there_is_none_and_a_bad_address_is_refused() {
         "sync.example.org",
         "https://a b.example",
     ] {
-        let refused = setup_sql(folder.path(), WEBHOOK_SECRET, url).await;
-        refused.assert_code(2);
-        assert_eq!(refused.out, "", "{url}");
+        for args in [&["--url", url][..], &["--secret", "--url", url]] {
+            let refused = setup_sql(folder.path(), args, WEBHOOK_SECRET).await;
+            refused.assert_code(2);
+            assert_eq!(refused.out, "", "{url}");
+        }
     }
-    let refused = setup_sql(folder.path(), "whsec_short", WEBHOOK_URL).await;
-    refused.assert_code(2);
-    assert_eq!(refused.out, "");
+    for (args, secret) in [(&["--secret"][..], "whsec_short"), (&[], WEBHOOK_SECRET)] {
+        let refused = setup_sql(folder.path(), args, secret).await;
+        refused.assert_code(2);
+        assert_eq!(refused.out, "");
+    }
+}
+
+/// What a database remembers of the statements that it ran: not the secret, neither of a first run nor of a second.
+#[tokio::test]
+async fn the_statistics_of_the_database_keep_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        "shared_preload_libraries=pg_stat_statements",
+        "pg_stat_statements.track=all",
+    ];
+    let cluster = Cluster::start_with(&settings, &[]);
+    cluster
+        .sql_as("supabase_admin", "create extension pg_stat_statements")
+        .unwrap();
+    for secret in [WEBHOOK_SECRET, OTHER_SECRET] {
+        set_up(&cluster, folder.path(), secret, WEBHOOK_URL).await;
+        assert!(signed_with(&insert(&cluster), secret));
+    }
+    let kept = cluster
+        .sql_as("supabase_admin", "select query from pg_stat_statements")
+        .unwrap();
+    assert!(
+        kept.contains("vault.create_secret(wanted.content"),
+        "{kept}"
+    );
+    for secret in [WEBHOOK_SECRET, OTHER_SECRET] {
+        assert!(!kept.contains(secret));
+    }
+}
+
+#[tokio::test]
+async fn without_vault_the_printed_sql_says_what_to_press_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start();
+    cluster
+        .sql_as("supabase_admin", "drop schema vault cascade")
+        .unwrap();
+    let before = cluster.schema();
+    let sql = setup_sql(folder.path(), &["--url", WEBHOOK_URL], WEBHOOK_SECRET).await;
+    let error = cluster.sql_as("postgres", &sql.out).unwrap_err();
+    let said = format!("{error:?}");
+    assert!(
+        said.contains("switch on Database, Extensions, supabase_vault, and run this SQL again"),
+        "{said}"
+    );
+    assert_eq!(cluster.schema(), before);
+
+    let cluster = Cluster::start_with(&[], &[vault(true)]);
+    cluster
+        .sql_as("supabase_admin", "drop schema vault cascade")
+        .unwrap();
+    set_up(&cluster, folder.path(), WEBHOOK_SECRET, WEBHOOK_URL).await;
+    assert!(signed_with(&insert(&cluster), WEBHOOK_SECRET));
 }
 
 /// Both ends of the agreement: what the migration's function says is what `check` reads.
@@ -106,8 +187,7 @@ async fn the_database_tells_check_what_it_asks_for() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start();
     let both = format!("{WEBHOOK_SECRET},{OTHER_SECRET}");
-    let sql = setup_sql(folder.path(), &both, WEBHOOK_URL).await.out;
-    cluster.sql_as("postgres", &sql).unwrap();
+    set_up(&cluster, folder.path(), &both, WEBHOOK_URL).await;
     cluster
         .sql_as(
             "service_role",
@@ -118,8 +198,10 @@ async fn the_database_tells_check_what_it_asks_for() {
         .sql_as("tripwire_sync", "select public.tripwire_sync_doctor()")
         .unwrap();
     let Doctor {
+        version,
         now,
         columns,
+        id_type,
         rls,
         caller,
         role,
@@ -127,10 +209,12 @@ async fn the_database_tells_check_what_it_asks_for() {
         dashboard_webhooks,
         pg_net: _,
         queued: _,
+        sender: _,
         vault,
         lease,
     } = serde_json::from_str(&told).unwrap();
     assert!(now.is_some() && rls && columns.len() == 25, "{told}");
+    assert_eq!((version, id_type.as_deref()), (Some(2), Some("uuid")));
     assert_eq!(caller.name.as_deref(), Some("tripwire_sync"));
     assert!(!caller.bypasses_rls && caller.select_policy && caller.update_policy);
     assert!(caller.may_select.iter().any(|column| column == "email"));
@@ -167,6 +251,8 @@ async fn deliver(service: &Service, request: &Queued) -> u16 {
 async fn a_secret_is_replaced_without_losing_an_event() {
     let world = World::prepare(Wishes::default());
     let cluster = Cluster::start();
+    let whole = setup_sql(world.folder(), &["--url", WEBHOOK_URL], "").await;
+    cluster.sql_as("postgres", &whole.out).unwrap();
     let both = format!("{WEBHOOK_SECRET} {OTHER_SECRET}");
     let (old, new) = (WEBHOOK_SECRET, OTHER_SECRET);
     let mut service: Option<Service> = None;
@@ -180,7 +266,7 @@ async fn a_secret_is_replaced_without_losing_an_event() {
         (new, true),
     ] {
         if runs_sql {
-            let sql = setup_sql(world.folder(), secrets, WEBHOOK_URL).await.out;
+            let sql = setup_sql(world.folder(), &["--secret"], secrets).await.out;
             cluster.sql_as("postgres", &sql).unwrap();
             signed = (secrets != new, secrets != old);
         }
@@ -200,7 +286,7 @@ async fn a_secret_is_replaced_without_losing_an_event() {
         assert_eq!(status, 202, "{secrets} {runs_sql}");
     }
     // And it was replaced: the old one is worth nothing now.
-    let sql = setup_sql(world.folder(), old, WEBHOOK_URL).await.out;
+    let sql = setup_sql(world.folder(), &["--secret"], old).await.out;
     cluster.sql_as("postgres", &sql).unwrap();
     let service = service.unwrap();
     assert_eq!(deliver(&service, &insert(&cluster)).await, 401);
@@ -212,10 +298,7 @@ async fn the_sql_of_the_guide_does_what_the_guide_says() {
     let guide = include_str!("../../docs/supabase.md");
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start();
-    let sql = setup_sql(folder.path(), WEBHOOK_SECRET, WEBHOOK_URL)
-        .await
-        .out;
-    cluster.sql_as("postgres", &sql).unwrap();
+    set_up(&cluster, folder.path(), WEBHOOK_SECRET, WEBHOOK_URL).await;
 
     let answers: Vec<(String, String)> = guide
         .replace("whsec_OLD", WEBHOOK_SECRET)

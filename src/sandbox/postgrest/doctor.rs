@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     super::server::{Reply, Request},
-    Policies, State,
+    EventFate, Policies, State,
     table::{COLUMNS, timestamptz},
     verbs::{JSON, function_missing},
 };
@@ -22,6 +22,9 @@ use crate::domain::WebhookSecret;
 pub struct Behind {
     /// `false` = the migration is not applied: 404 PGRST202.
     pub has_doctor: bool,
+    /// `false` = an earlier migration: it tells no version, and has no test event.
+    pub is_current: bool,
+    pub id_type: String,
     pub has_trigger: bool,
     pub trigger_is_enabled: bool,
     pub trigger_is_insert_only: bool,
@@ -38,6 +41,7 @@ pub struct Behind {
     pub unwritable_columns: Vec<String>,
     /// How many seconds the database's clock is ahead, as far as the doctor tells.
     pub clock_ahead: i64,
+    pub event: EventFate,
 }
 
 impl Default for Behind {
@@ -45,6 +49,8 @@ impl Default for Behind {
     fn default() -> Self {
         Self {
             has_doctor: true,
+            is_current: true,
+            id_type: "uuid".to_owned(),
             has_trigger: true,
             trigger_is_enabled: true,
             trigger_is_insert_only: true,
@@ -57,6 +63,7 @@ impl Default for Behind {
             vault_error: None,
             unwritable_columns: Vec::new(),
             clock_ahead: 0,
+            event: EventFate::Verified,
         }
     }
 }
@@ -81,7 +88,12 @@ impl State {
         let policies = self.quirks.policies;
         let role = role_of(request);
         let ahead = jiff::SignedDuration::from_secs(behind.clock_ahead);
-        let told = json!({
+        let mut told = json!({
+            "version": 2,
+            "id_type": behind.id_type,
+            "sender": {
+                "update_to": null, "preloaded": true, "other_database": null, "workers": 1,
+            },
             "now": timestamptz(now.saturating_add(ahead).unwrap_or(now)),
             "columns": columns,
             "rls": policies != Policies::Open,
@@ -108,6 +120,11 @@ impl State {
                 json!({ "held_by": holder, "seconds_left": until.duration_since(now).as_secs_f64() })
             }),
         });
+        if !behind.is_current
+            && let Some(told) = told.as_object_mut()
+        {
+            told.retain(|member, _| !["version", "id_type", "sender"].contains(&member.as_str()));
+        }
         Reply::new(200, JSON, told.to_string())
     }
 }

@@ -75,6 +75,8 @@ impl State {
             "rows.update" => self.update(request, now).unwrap_or_else(|refusal| refusal),
             "rpc.lease" => self.take_lease(request, now),
             "rpc.doctor" => self.tell(request, now),
+            "rpc.test_event" => self.send_test_event(request),
+            "rpc.test_result" => self.test_result(),
             _ => self.unknown(request),
         }
     }

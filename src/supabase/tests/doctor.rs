@@ -4,8 +4,10 @@ use super::*;
 
 /// As the migration's function answers, with something that we do not know yet.
 const TOLD: &str = r#"{
+  "version": 2,
   "now": "2026-11-22T12:00:00.123456+00:00",
   "columns": ["id", "email"],
+  "id_type": "uuid",
   "rls": true,
   "caller": {"name": "tripwire_sync", "bypasses_rls": false, "may_select": ["id"], "may_update": ["amocrm_deal_id"],
              "select_policy": true, "update_policy": false},
@@ -14,6 +16,7 @@ const TOLD: &str = r#"{
   "dashboard_webhooks": ["notify crm"],
   "pg_net": "0.20.4",
   "queued": 3,
+  "sender": {"update_to": "0.21.0", "preloaded": true, "other_database": null, "workers": 1},
   "vault": {"url": "https://sync.example.org", "url_path": "/webhooks/supabase",
             "fingerprints": ["1a2b3c4d5e6f7081"], "unusable": 1, "error": null},
   "lease": {"held_by": "a", "seconds_left": 42.1}
@@ -45,6 +48,19 @@ async fn the_doctor_is_asked_once_and_tells_all() {
     assert_eq!(
         (doctor.pg_net.as_deref(), doctor.queued),
         (Some("0.20.4"), Some(3))
+    );
+    assert_eq!(
+        (doctor.version, doctor.id_type.as_deref()),
+        (Some(2), Some("uuid"))
+    );
+    assert_eq!(
+        doctor.sender,
+        Sender {
+            update_to: Some("0.21.0".to_owned()),
+            preloaded: Some(true),
+            other_database: None,
+            workers: Some(1),
+        }
     );
     assert_eq!(doctor.vault.fingerprints, ["1a2b3c4d5e6f7081"]);
     assert_eq!((doctor.vault.unusable, &doctor.vault.error), (1, &None));

@@ -355,3 +355,21 @@ async fn a_count_without_a_total_is_not_zero() {
         );
     }
 }
+
+#[actix_web::test]
+async fn ids_of_another_type_are_noticed() {
+    for (body, expected) in [
+        (format!(r#"[{{"id":"{ANN}"}}]"#), Some(true)),
+        (r#"[{"id":17}]"#.to_owned(), Some(false)),
+        (r#"[{"id":"17"}]"#.to_owned(), Some(false)),
+        (r#"[{"id":null}]"#.to_owned(), Some(false)),
+        ("[]".to_owned(), None),
+    ] {
+        let server = Scripted::start([ok(body.clone())]);
+        assert_eq!(
+            server.client().has_uuids().await.unwrap(),
+            expected,
+            "{body}"
+        );
+    }
+}

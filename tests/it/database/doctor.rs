@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::{ONE_ROW, OTHER_SECRET, key_of};
-use crate::postgres::{Cluster, WEBHOOK_SECRET, WEBHOOK_URL};
+use crate::postgres::{Cluster, Extension, PG_NET, WEBHOOK_SECRET, WEBHOOK_URL};
 
 const ASK: &str = "select public.tripwire_sync_doctor()";
 
@@ -67,8 +67,10 @@ fn it_tells_the_services_role_all_that_check_has_to_know() {
         (&json!("id"), &json!("updated_at"))
     );
     let expected = json!({
+        "version": 2,
         "now": null,
         "columns": columns,
+        "id_type": "uuid",
         "rls": true,
         "caller": {
             "name": "tripwire_sync",
@@ -84,6 +86,9 @@ fn it_tells_the_services_role_all_that_check_has_to_know() {
         "dashboard_webhooks": [],
         "pg_net": null,
         "queued": 1,
+        "sender": {
+            "update_to": null, "preloaded": false, "other_database": null, "workers": 0,
+        },
         "vault": {
             "url": "https://sync.example.org",
             "url_path": "/webhooks/supabase",
@@ -199,6 +204,31 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "/queued",
         "0",
     ),
+    (
+        "insert into net.http_request_queue (method, url, timeout_milliseconds)
+         select 'POST', 'https://sync.example.org/webhooks/supabase', 1 from generate_series(1, 9);
+         insert into net._http_response (id, status_code) select id, 202 from net.http_request_queue limit 5",
+        "/queued",
+        "4",
+    ),
+    ("set local pg_net.database_name = 'other'", "/sender/other_database", r#""other""#),
+    ("set local pg_net.database_name = 'postgres'", "/sender/other_database", "null"),
+    ("revoke pg_monitor from postgres", "/sender/workers", "null"),
+    ("revoke pg_monitor from postgres", "/sender/preloaded", "null"),
+    (
+        "alter table public.tripwire_users drop column id cascade;
+         alter table public.tripwire_users add column id bigserial",
+        "/id_type",
+        r#""bigint""#,
+    ),
+    (
+        "alter table public.tripwire_users drop column id cascade;
+         create domain public.row_id as uuid;
+         alter table public.tripwire_users add column id public.row_id",
+        "/id_type",
+        r#""uuid""#,
+    ),
+    ("alter table public.tripwire_users drop column id cascade", "/id_type", "null"),
     ("delete from vault.secrets", "/queued", "null"),
     (
         "delete from vault.secrets",
@@ -283,14 +313,14 @@ fn it_answers_in_the_same_form_whatever_is_broken() {
     let cluster = Cluster::configured();
     let form = |answer: &Value| {
         let mut keys: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
-        for part in ["caller", "role", "trigger", "vault"] {
+        for part in ["caller", "role", "trigger", "sender", "vault"] {
             let members = answer[part].as_object().unwrap().keys();
             keys.extend(members.map(|member| format!("{part}.{member}")));
         }
         keys
     };
     let sound = form(&ask(&cluster, "tripwire_sync"));
-    assert_eq!(sound.len(), 11 + 6 + 2 + 4 + 5, "{sound:?}");
+    assert_eq!(sound.len(), 14 + 6 + 2 + 4 + 4 + 5, "{sound:?}");
 
     for (havoc, error) in [
         ("drop schema vault cascade", json!("SQLSTATE 42P01")),
@@ -336,6 +366,27 @@ fn it_answers_in_the_same_form_whatever_is_broken() {
         json!({"exists": false, "granted_to_authenticator": false})
     );
     assert_eq!(answer["vault"]["url"], json!("https://sync.example.org"));
+}
+
+/// A server upgraded without `ALTER EXTENSION pg_net UPDATE`, and one that is not.
+#[test]
+fn it_tells_a_newer_program_of_pg_net_from_its_sql() {
+    let newer = Extension {
+        version: "0.21.0",
+        ..PG_NET
+    };
+    let settings = ["shared_preload_libraries=pg_stat_statements"];
+    let cluster = Cluster::start_with(&settings, &[newer]);
+    cluster.apply_migration();
+    let answer = ask(&cluster, "tripwire_sync");
+    assert_eq!(answer["pg_net"], json!("0.21.0"));
+    assert_eq!(answer["sender"]["update_to"], json!(null));
+    assert_eq!(answer["sender"]["preloaded"], json!(false));
+    let older = "set local allow_system_table_mods = on;
+                 update pg_extension set extversion = '0.20.4' where extname = 'pg_net'";
+    let answer = ask_after(&cluster, "tripwire_sync", older);
+    assert_eq!(answer["pg_net"], json!("0.20.4"));
+    assert_eq!(answer["sender"]["update_to"], json!("0.21.0"));
 }
 
 #[test]

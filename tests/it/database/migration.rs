@@ -1,7 +1,10 @@
 //! The migration on projects of every kind, and its way back.
 
 use super::{ONE_ROW, count, only, signed_with};
-use crate::postgres::{Cluster, DOWN, MIGRATION, WEBHOOK_SECRET, WEBHOOK_URL};
+use crate::postgres::{
+    Cluster, DOWN, FORMER_MIGRATION, MIGRATION, PG_NET, SqlError, WEBHOOK_SECRET, WEBHOOK_URL,
+    vault,
+};
 
 #[test]
 fn the_migration_may_be_applied_again_and_taken_back() {
@@ -48,6 +51,48 @@ fn the_migration_may_be_applied_again_and_taken_back() {
 
     cluster.apply_migration();
     assert_eq!(cluster.schema(), applied);
+}
+
+/// Whole by itself, and all that is left of the one before it: a project may have either, and any number of times.
+#[test]
+fn a_project_with_the_former_migration_is_upgraded_and_taken_back() {
+    let fresh = Cluster::start();
+    let before = fresh.schema();
+    fresh.apply_migration();
+    let current = fresh.schema();
+
+    let cluster = Cluster::start();
+    for _ in 0..2 {
+        cluster.sql_as("postgres", FORMER_MIGRATION).unwrap();
+        cluster.configure_again();
+        for _ in 0..2 {
+            cluster.apply_migration();
+            assert_eq!(cluster.schema(), current);
+        }
+        cluster
+            .sql_as(
+                "service_role",
+                "select public.tripwire_sync_test_event(repeat('0', 32))",
+            )
+            .unwrap();
+        let asked = ONE_ROW.replace("anna@", &format!("{}@", uuid::Uuid::new_v4().simple()));
+        cluster.sql_as("postgres", &asked).unwrap();
+        let queued = cluster.queued();
+        assert_eq!(queued.len(), 2);
+        assert!(
+            queued
+                .iter()
+                .all(|request| signed_with(request, WEBHOOK_SECRET))
+        );
+        cluster
+            .sql_as(
+                "supabase_admin",
+                "truncate net.http_request_queue; delete from tripwire_sync.test_event",
+            )
+            .unwrap();
+    }
+    cluster.sql_as("postgres", DOWN).unwrap();
+    assert_eq!(cluster.schema(), before);
 }
 
 /// What somebody's table may be like: the change from the newest shape, the columns that the role then reads beside the
@@ -182,10 +227,12 @@ fn others_may_have_used_the_role() {
              grant select (generated_password) on public.tripwire_users to tripwire_sync;
              alter default privileges grant select on tables to tripwire_sync;
              alter policy theirs on public.tripwire_user_profile to anon, tripwire_sync;
-             grant tripwire_sync to postgres;
              grant create on schema public to tripwire_sync;
+             grant tripwire_sync to postgres;
              set role tripwire_sync;
-             create function public.theirs() returns int language sql return 1",
+             create function public.theirs() returns int language sql return 1;
+             reset role;
+             revoke tripwire_sync from postgres",
         )
         .unwrap();
 
@@ -194,14 +241,21 @@ fn others_may_have_used_the_role() {
     assert!(format!("{error:?}").contains("not ours"), "{error:?}");
     assert_eq!(cluster.schema(), used);
 
+    // The statements of its hint, by the role that it was run by.
+    cluster.sql_as("postgres", &hint(&error)).unwrap();
     cluster
-        .sql_as(
-            "postgres",
-            "reassign owned by tripwire_sync to postgres; drop function public.theirs()",
-        )
+        .sql_as("postgres", "drop function public.theirs()")
         .unwrap();
     cluster.sql_as("postgres", DOWN).unwrap();
     assert_eq!(cluster.schema(), before);
+}
+
+/// The statements at the end of a hint.
+fn hint(error: &SqlError) -> String {
+    let text = format!("{error:?}");
+    let (_, hint) = text.split_once("HINT:  ").unwrap();
+    let (_, statements) = hint.lines().next().unwrap().split_once(": ").unwrap();
+    statements.to_owned()
 }
 
 #[test]
@@ -234,24 +288,143 @@ fn the_migration_refuses_another_projects_table() {
         ),
         ("drop table public.tripwire_users cascade", "does not exist"),
     ] {
-        cluster.sql_as("postgres", change).unwrap();
-        let before = cluster.schema();
-        let error = cluster.sql_as("postgres", MIGRATION).unwrap_err();
-        assert!(format!("{error:?}").contains(said), "{error:?}");
-        assert_eq!(cluster.schema(), before);
+        refuses(&cluster, change, said);
+    }
+}
+
+fn refuses(cluster: &Cluster, change: &str, said: &str) {
+    cluster.sql_as("postgres", change).unwrap();
+    let before = cluster.schema();
+    let error = cluster.sql_as("postgres", MIGRATION).unwrap_err();
+    assert!(format!("{error:?}").contains(said), "{error:?}");
+    assert_eq!(cluster.schema(), before, "{change}");
+}
+
+#[test]
+fn the_migration_refuses_ids_that_are_no_uuids() {
+    let cluster = Cluster::start();
+    for (name, change) in [
+        (
+            "bigint",
+            "add column id bigint generated always as identity",
+        ),
+        ("integer", "add column id serial"),
+        ("text", "add column id text default 'x'"),
+        ("character varying", "add column id varchar(36)"),
+        ("integer", "add column id public.number"),
+    ] {
+        let change = format!(
+            "create domain public.number as int;
+             drop view if exists public.ids;
+             alter table public.tripwire_users drop column id cascade;
+             alter table public.tripwire_users {change}"
+        );
+        let change = change.replace(
+            "create domain public.number as int;",
+            "do $$ begin create domain public.number as int; exception when duplicate_object then null; end $$;",
+        );
+        refuses(
+            &cluster,
+            &change,
+            &format!("id is of the type {name}, and the service needs uuid"),
+        );
     }
 }
 
 #[test]
-fn the_migration_gives_way_to_a_long_transaction() {
+fn a_domain_over_uuid_is_a_uuid() {
+    let cluster = Cluster::start();
+    cluster
+        .sql_as(
+            "postgres",
+            "create domain public.inner_id as uuid;
+             create domain public.row_id as public.inner_id;
+             alter table public.tripwire_user_profile drop column tripwire_user_id cascade;
+             drop trigger trigger_create_tripwire_profile on public.tripwire_users;
+             alter table public.tripwire_users alter column id type public.row_id",
+        )
+        .unwrap();
+    cluster.apply_migration();
+    cluster.configure(WEBHOOK_URL, WEBHOOK_SECRET);
+    let id = cluster
+        .sql_as("postgres", &format!("{ONE_ROW} returning id"))
+        .unwrap();
+    let request = only(cluster.queued());
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    assert_eq!(body["record"]["id"], id);
+}
+
+/// Somebody who writes all the time, with breaks shorter than a second.
+#[test]
+fn the_migration_and_its_way_back_wait_for_a_busy_table() {
+    for sql in [MIGRATION, DOWN] {
+        let cluster = Cluster::start();
+        cluster.apply_migration();
+        let mut manager = cluster.session("postgres");
+        manager.sql(&format!("begin; {ONE_ROW}"));
+        let mut operator = cluster.session("postgres");
+        operator.send(&format!("{sql}\n; select 'done'"));
+        // It has given way, so that others get through, and will stand in line again.
+        let resting = "pg_stat_activity where wait_event = 'PgSleep'";
+        while count(&cluster, resting) == 0 {}
+        manager.sql("commit");
+        assert_eq!(operator.reply(), "done");
+    }
+}
+
+#[test]
+fn the_migration_gives_up_on_a_transaction_that_stays_open_and_changes_nothing() {
     let cluster = Cluster::start();
     let before = cluster.schema();
     let mut manager = cluster.session("postgres");
     manager.sql(&format!("begin; {ONE_ROW}"));
 
-    let error = cluster.sql_as("postgres", MIGRATION).unwrap_err();
+    let impatient = MIGRATION.replace("interval '30 seconds'", "interval '0 seconds'");
+    assert_ne!(impatient, MIGRATION);
+    let error = cluster.sql_as("postgres", &impatient).unwrap_err();
     assert_eq!(error.sqlstate(), "55P03", "{error:?}");
+    let said = format!("{error:?}");
+    assert!(
+        said.contains("nothing was changed") && said.contains("Run this again"),
+        "{said}"
+    );
     manager.sql("commit");
     assert_eq!(cluster.schema(), before);
     cluster.apply_migration();
+}
+
+const WITHOUT_VAULT: &str = "drop schema vault cascade";
+
+#[test]
+fn the_migration_switches_on_the_extensions_where_it_may() {
+    let cluster = Cluster::start_with(&[], &[PG_NET, vault(true)]);
+    cluster.sql_as("supabase_admin", WITHOUT_VAULT).unwrap();
+    for _ in 0..2 {
+        let notices = cluster.apply_migration();
+        assert!(!notices.contains("not available"), "{notices}");
+        assert!(!notices.contains("could not be switched on"), "{notices}");
+    }
+    let extensions = "select string_agg(extname, ' ' order by extname) from pg_extension where extname <> 'plpgsql'";
+    assert_eq!(
+        cluster.sql_as("postgres", extensions).unwrap(),
+        "pg_net pgcrypto supabase_vault"
+    );
+    cluster.configure(WEBHOOK_URL, WEBHOOK_SECRET);
+    cluster.sql_as("postgres", ONE_ROW).unwrap();
+    assert!(signed_with(&only(cluster.queued()), WEBHOOK_SECRET));
+}
+
+#[test]
+fn where_vault_may_not_be_switched_on_the_migration_says_what_to_press() {
+    for extensions in [&[][..], &[vault(false)]] {
+        let cluster = Cluster::start_with(&[], extensions);
+        cluster.sql_as("supabase_admin", WITHOUT_VAULT).unwrap();
+        let notices = cluster.apply_migration();
+        assert!(
+            notices.contains("switch on Database, Extensions, supabase_vault"),
+            "{notices}"
+        );
+        let passed = cluster.run("postgres", ONE_ROW).unwrap();
+        assert!(passed.notices.contains("WARNING"), "{}", passed.notices);
+    }
 }

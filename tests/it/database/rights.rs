@@ -165,6 +165,10 @@ fn the_services_role_can_do_nothing_else() {
             "select * from tripwire_sync.lease",
             "select tripwire_sync.read_vault()",
             "select tripwire_sync.macs('whsec_', 'x')",
+            "select tripwire_sync.queue_request('https://sync.example.org', '{}', '{}')",
+            "select tripwire_sync.send_event('INSERT', '{}')",
+            "select * from tripwire_sync.test_event",
+            "update net._http_response set status_code = 200 where false; select * from vault.secrets",
             "create table public.mine ()",
             "create schema mine",
             "create role mine",
@@ -219,7 +223,10 @@ fn the_services_role_has_no_other_right() {
             "select proname from pg_proc, aclexplode(proacl) where grantee = 'tripwire_sync'::regrole order by 1",
         )
         .unwrap();
-    assert_eq!(granted_to_it, "tripwire_sync_doctor\ntripwire_sync_lease");
+    assert_eq!(
+        granted_to_it,
+        "tripwire_sync_doctor\ntripwire_sync_lease\ntripwire_sync_test_event\ntripwire_sync_test_result"
+    );
 
     let role = cluster
         .sql_as(
@@ -234,6 +241,65 @@ fn the_services_role_has_no_other_right() {
         )
         .unwrap();
     assert_eq!(role, "f|f|f|f|f|f|f|authenticator tripwire_sync|0|0");
+}
+
+/// Code that a stranger makes `pg_net` run runs as this role.
+#[test]
+fn the_role_that_hands_events_to_pg_net_can_do_nothing() {
+    let cluster = project_with_rows();
+    cluster.configure(WEBHOOK_URL, WEBHOOK_SECRET);
+    for sql in [
+        "select id from public.tripwire_users",
+        "select * from vault.decrypted_secrets",
+        "select tripwire_sync.read_vault()",
+        "select public.tripwire_sync_lease('a', 1)",
+        "select public.tripwire_sync_doctor()",
+        "alter function tripwire_sync.queue_request(text, jsonb, jsonb) reset search_path",
+        "create or replace function tripwire_sync.queue_request(endpoint text, payload jsonb, headers jsonb)
+           returns bigint language sql as 'select 1'",
+        "create table public.mine ()",
+        "set role postgres",
+    ] {
+        let as_it = format!("set role tripwire_sync_sender; {sql}");
+        refused(&cluster, "supabase_admin", &as_it.replace("set role postgres", "set session authorization tripwire_sync_sender; set role postgres"));
+    }
+    let has = cluster
+        .sql_as(
+            "supabase_admin",
+            "select rolcanlogin, rolinherit, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication,
+                    (select count(*) from pg_auth_members where roleid = sender.oid or member = sender.oid),
+                    (select string_agg(pg_describe_object(classid, objid, objsubid), ' ') from pg_shdepend
+                      where refclassid = 'pg_authid'::regclass and refobjid = sender.oid)
+               from pg_roles as sender where rolname = 'tripwire_sync_sender'",
+        )
+        .unwrap();
+    assert_eq!(
+        has,
+        "f|f|f|f|f|f|f|0|function tripwire_sync.queue_request(text,jsonb,jsonb)"
+    );
+}
+
+/// The platform refuses an UPDATE or DELETE without a WHERE, for requests of the Data API also inside functions.
+#[test]
+fn no_function_of_ours_changes_rows_without_saying_which() {
+    let cluster = project_with_rows();
+    let bodies = cluster
+        .sql_as(
+            "supabase_admin",
+            "select string_agg(prosrc, ';') from pg_proc
+              where pronamespace = 'tripwire_sync'::regnamespace or proname ~ '^tripwire_sync_'",
+        )
+        .unwrap();
+    let mut changes = 0;
+    for statement in bodies.split(';') {
+        let words: Vec<_> = statement.split_whitespace().collect();
+        let begins = |word: &str| words.contains(&word) && !words.contains(&"conflict");
+        if begins("update") || begins("delete") {
+            changes += 1;
+            assert!(words.contains(&"where"), "{statement}");
+        }
+    }
+    assert!(changes >= 2, "the reader of bodies finds nothing");
 }
 
 /// The one right that a person may add, by the line that the guide and `check` show.
@@ -314,9 +380,12 @@ fn only_the_service_reaches_what_is_ours_whatever_the_defaults_are() {
 }
 
 fn only_the_service_reaches_what_is_ours(cluster: &Cluster) {
+    cluster.configure(WEBHOOK_URL, WEBHOOK_SECRET);
     for call in [
         "select public.tripwire_sync_lease('a', 60)",
         "select public.tripwire_sync_doctor()",
+        "begin; select public.tripwire_sync_test_event(repeat('0', 32)); rollback",
+        "select public.tripwire_sync_test_result(1)",
     ] {
         for role in ["tripwire_sync", "service_role"] {
             cluster.sql_as(role, call).unwrap();
@@ -332,6 +401,7 @@ fn only_the_service_reaches_what_is_ours(cluster: &Cluster) {
               where rolname in ('anon', 'authenticated', 'service_role', 'tripwire_sync')
                 and (has_schema_privilege(oid, 'tripwire_sync', 'usage, create')
                   or has_table_privilege(oid, 'tripwire_sync.lease', 'select, insert, update, delete, truncate')
+                  or has_table_privilege(oid, 'tripwire_sync.test_event', 'select, insert, update, delete, truncate')
                   or exists (
                     select from pg_proc
                      where pronamespace = 'tripwire_sync'::regnamespace
@@ -344,9 +414,9 @@ fn only_the_service_reaches_what_is_ours(cluster: &Cluster) {
             "supabase_admin",
             "select proname from pg_proc
               where (pronamespace = 'tripwire_sync'::regnamespace or proname ~ '^tripwire_sync_')
-                and (prosecdef <> (proname not in ('read_vault', 'macs'))
-                  or proowner <> 'postgres'::regrole
-                  or not 'search_path=\"\"' = any (proconfig))",
+                and (prosecdef <> (proname not in ('read_vault', 'macs', 'send_event'))
+                  or proowner <> case proname when 'queue_request' then 'tripwire_sync_sender' else 'postgres' end::regrole
+                  or not 'search_path=pg_catalog, pg_temp' = any (proconfig))",
         )
         .unwrap();
     assert_eq!(open, "");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ONE_ROW, OTHER_SECRET, count, only, signed_with};
-use crate::postgres::{Cluster, WEBHOOK_SECRET, WEBHOOK_URL};
+use crate::postgres::{Cluster, OLDER_PG_NET, WEBHOOK_SECRET, WEBHOOK_URL};
 
 const IMPORT: &str = "insert into public.tripwire_users (full_name, email)
                       select 'Имя ' || n, 'bulk' || n || '@example.org' from generate_series(1, 5000) n";
@@ -315,6 +315,36 @@ const TROUBLES: &[(&str, &str, &str)] = &[
         "alter table net.http_request_queue add check (url is null)",
         "SQLSTATE 23514",
     ),
+    (
+        "supabase_admin",
+        "revoke all on function net.http_post from public",
+        "SQLSTATE 42501",
+    ),
+    (
+        "supabase_admin",
+        "revoke all on net.http_request_queue from public",
+        "SQLSTATE 42501",
+    ),
+    (
+        "postgres",
+        "alter table public.tripwire_users rename column created_at to made_at",
+        "SQLSTATE 42703",
+    ),
+    (
+        "postgres",
+        "alter table public.tripwire_users drop column created_at cascade",
+        "SQLSTATE 42703",
+    ),
+    (
+        "postgres",
+        "drop function tripwire_sync.send_event",
+        "SQLSTATE 42883",
+    ),
+    (
+        "supabase_admin",
+        "drop function tripwire_sync.queue_request",
+        "SQLSTATE 42883",
+    ),
 ];
 
 #[test]
@@ -359,6 +389,56 @@ fn an_insert_passes_with_one_warning_whatever_is_wrong() {
         }
     }
     assert_eq!(cluster.run("postgres", ONE_ROW).unwrap().notices, "");
+    assert_eq!(count(&cluster, "net.http_request_queue"), 1);
+}
+
+/// As the platform sets `pg_net` up: since 0.12 it runs as its caller, before that as its owner.
+#[test]
+fn either_kind_of_pg_net_is_handed_events() {
+    for (kind, sender) in [
+        ("", "tripwire_sync_sender"),
+        (OLDER_PG_NET, "supabase_admin"),
+    ] {
+        let cluster = Cluster::configured();
+        cluster.sql_as("supabase_admin", kind).unwrap();
+        cluster
+            .sql_as(
+                "supabase_admin",
+                "create table net.senders as select current_user as name limit 0;
+                 grant insert on net.senders to public;
+                 create function net.note() returns trigger language plpgsql
+                   as 'begin insert into net.senders values (current_user); return new; end';
+                 create trigger note before insert on net.http_request_queue for each row execute function net.note()",
+            )
+            .unwrap();
+        assert_eq!(cluster.run("service_role", ONE_ROW).unwrap().notices, "");
+        assert!(signed_with(&only(cluster.queued()), WEBHOOK_SECRET));
+        let by = cluster
+            .sql_as("supabase_admin", "select name from net.senders")
+            .unwrap();
+        assert_eq!(by, sender);
+    }
+}
+
+/// A session whose temporary types have names of Postgres's own could make the older kind run its code as a superuser.
+#[test]
+fn the_older_pg_net_is_not_called_where_temporary_types_could_deceive_it() {
+    let cluster = Cluster::configured();
+    cluster.sql_as("supabase_admin", OLDER_PG_NET).unwrap();
+    for (made, is_sent) in [
+        ("create temporary table students (name text)", true),
+        ("create domain pg_temp.text as pg_catalog.text", false),
+        ("create type pg_temp.jsonb as (a int)", false),
+        ("create temporary table int8 (a int)", false),
+    ] {
+        let row = ONE_ROW.replace("anna@", &format!("{}@", uuid::Uuid::new_v4().simple()));
+        let notices = cluster
+            .run("postgres", &format!("{made}; {row}"))
+            .unwrap()
+            .notices;
+        let is_silent = !notices.contains("temporary types with names of Postgres's own");
+        assert_eq!(is_silent, is_sent, "{made}: {notices}");
+    }
     assert_eq!(count(&cluster, "net.http_request_queue"), 1);
 }
 
