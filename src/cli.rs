@@ -26,6 +26,7 @@ mod jwt;
 mod pipelines;
 #[cfg(feature = "sandbox")]
 mod play;
+mod room;
 mod setup_sql;
 mod terminal;
 
@@ -49,12 +50,8 @@ enum Command {
     /// Run the amoCRM and PostgREST sandboxes alone, for trying things
     #[cfg(feature = "sandbox")]
     Sandbox(play::Options),
-    /// Check every setting and both neighbours: one line each, with what to do
-    Check {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Check every setting and both neighbours, and send a test event the whole way: one line each, with what to do
+    Check(check::Options),
     /// Print pipelines and stages with their ids
     Pipelines {
         /// Print JSON
@@ -154,6 +151,7 @@ fails_with!(
     StartError,
     Died,
     InboxError,
+    room::NoRoom,
     AmoError,
     SupabaseError,
     reqwest::Error,
@@ -206,7 +204,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Demo(options) => demo::run(&options, terminal).await,
         #[cfg(feature = "sandbox")]
         Command::Sandbox(options) => play::run(&options, terminal).await,
-        Command::Check { json } => check::run(json, terminal).await,
+        Command::Check(options) => check::run(&options, terminal).await,
         Command::Pipelines { json } => pipelines::run(json, terminal).await,
         Command::Backfill(options) => backfill::run(&options, terminal).await,
         Command::Entries { state, limit, json } => {

@@ -1,19 +1,30 @@
 //! `check`: every setting and both neighbours, one line each, with what to do about it.
 
+use clap::Args;
 use serde_json::{Value, json};
 
-pub(super) use self::amocrm::slowly;
 use self::findings::Findings;
 use super::{CommandError, Outcome, terminal::Terminal};
 use crate::{app::Settings, config::Config};
 
 mod amocrm;
 mod doctor;
+mod event;
 mod findings;
 mod keys;
 mod supabase;
 
-pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Do not send a test event from the database to the service
+    #[arg(long)]
+    no_event: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let config = Config::load(false)?;
     let settings = Settings::from_config(&config);
     let mut findings = Findings::new(terminal.lang());
@@ -24,9 +35,9 @@ pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
     for warning in &config.warnings {
         findings.warn("settings", warning.clone());
     }
-    supabase::check(&config, &settings, &mut findings).await?;
-    amocrm::check(&config, settings, &mut findings).await?;
-    print(&findings, as_json, terminal)?;
+    supabase::check(&config, &settings, !options.no_event, &mut findings).await?;
+    amocrm::check(&config, settings, &mut findings, terminal).await?;
+    print(&findings, options.json, terminal)?;
     if findings.is_bad() {
         Err(CommandError::Told)
     } else {

@@ -98,8 +98,8 @@ fn standing(lease: &Record, terminal: &Terminal) -> &'static str {
             "standby: Supabase не подтверждает право на отправку",
         ),
         Standing::Alone => terminal.pick(
-            "no lease function in Supabase (apply the migration): two services would work at once",
-            "в Supabase нет функции tripwire_sync_lease (примените миграцию): два сервиса работали бы одновременно",
+            "no lease function in Supabase (run the SQL of `tripwire-sync setup-sql`): two services would work at once",
+            "в Supabase нет функции tripwire_sync_lease (выполните SQL из `tripwire-sync setup-sql`): два сервиса работали бы одновременно",
         ),
     }
 }

@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use super::{CommandError, Outcome, clock, terminal::Terminal};
+use super::{
+    CommandError, Outcome, clock,
+    room::{REQUESTS_PER_SECOND, Room},
+    terminal::Terminal,
+};
 use crate::{
     amocrm::AmoCrm,
     app::amocrm_settings,
@@ -10,9 +14,6 @@ use crate::{
     domain::HaltCause,
     sync::schedule::Tempo,
 };
-
-/// Commands are no match for the service's own budget.
-pub(super) const REQUESTS_PER_SECOND: u32 = 1;
 
 /// While amoCRM has forbidden us to ask.
 pub(super) fn refuse(terminal: &mut Terminal) -> Outcome {
@@ -25,8 +26,9 @@ pub(super) fn refuse(terminal: &mut Terminal) -> Outcome {
 
 pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
     let access = Config::load_amocrm()?;
-    if let Ok(path) = Config::load_inbox_path()
-        && super::entries::stored_halt(&path)
+    let inbox_path = Config::load_inbox_path().ok();
+    if let Some(path) = &inbox_path
+        && super::entries::stored_halt(path)
             .await?
             .is_some_and(|halt| halt.cause == HaltCause::AmocrmForbidden)
     {
@@ -39,7 +41,19 @@ pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
         REQUESTS_PER_SECOND,
         &Tempo::default(),
     );
-    let pipelines = AmoCrm::new(settings, clock())?.pipelines().await?;
+    let room = match &inbox_path {
+        Some(path) => Some(Room::take(path, terminal).await?),
+        None => None,
+    };
+    let settings = match &room {
+        Some(room) => room.within(settings),
+        None => settings,
+    };
+    let pipelines = AmoCrm::new(settings, clock())?.pipelines().await;
+    if let Some(room) = room {
+        room.give_back().await;
+    }
+    let pipelines = pipelines?;
 
     if as_json {
         let list: Vec<_> = pipelines

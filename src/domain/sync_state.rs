@@ -100,7 +100,7 @@ impl HaltCause {
                 "Supabase не принимает ключ или отказывает в правах: проверьте SUPABASE_KEY и SUPABASE_JWT"
             }
             Self::SupabaseSchema => {
-                "В Supabase нет нужной таблицы или колонки: примените миграцию из supabase/migrations"
+                "В Supabase нет нужной таблицы или колонки: выполните SQL из `tripwire-sync setup-sql`"
             }
             Self::SupabaseProject => {
                 "Проект Supabase остановлен, не оплачен или открыт только для чтения: проверьте его в панели Supabase"

@@ -31,6 +31,8 @@ const BUSY_GLANCE: Duration = Duration::from_millis(500);
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often done entries past their retention are removed.
 const PURGE_EVERY: Duration = Duration::from_hours(1);
+/// For so long after the end of a command its last requests count: amoCRM's second, and what an engine may be late.
+const AFTER_A_COMMAND: Duration = Duration::from_secs(2);
 /// The pause after the inbox itself failed.
 pub(super) const INBOX_TROUBLE: Duration = Duration::from_secs(1);
 
@@ -44,6 +46,8 @@ pub struct Engine {
     duties: Duties,
     /// Not while holding.
     lease: Option<Keeping>,
+    /// When room was left last for a command beside this service.
+    command_until: Option<Instant>,
     worked_until: Instant,
     next_housekeeping: Instant,
     next_purge: Instant,
@@ -68,6 +72,7 @@ impl Engine {
             runs: JoinSet::new(),
             large_at_work: 0,
             backfill_at_work: false,
+            command_until: None,
             worked_until: now,
             next_housekeeping: now,
             next_purge: now,
@@ -145,6 +150,7 @@ impl Engine {
         if self.ctx.gate.refresh().await? {
             self.ctx.amocrm.forgive();
         }
+        self.leave_room_for_a_command().await;
         self.ctx.lease.record(&self.ctx.inbox).await?;
         self.keep_house().await?;
         let closed = self.ctx.gate.closed();
@@ -156,6 +162,26 @@ impl Engine {
             next.extend(self.claim_what_is_due().await?);
         }
         Ok(next.into_iter().min())
+    }
+
+    /// amoCRM counts the requests of a command beside this service with ours. What the inbox cannot tell of a command must
+    /// not hold up the rows: then one is taken to be at work.
+    async fn leave_room_for_a_command(&mut self) {
+        let Context { inbox, amocrm, .. } = &*self.ctx;
+        let is_at_work = inbox.is_command_at_work().await.unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "sync.command");
+            true
+        });
+        if is_at_work {
+            self.command_until = Some(Instant::now() + AFTER_A_COMMAND);
+        }
+        let room = self
+            .command_until
+            .is_some_and(|until| Instant::now() < until);
+        amocrm.leave_to_others(usize::from(room));
+        if is_at_work && let Err(error) = inbox.notice_command().await {
+            tracing::warn!(error = %Chain(&error), "sync.command");
+        }
     }
 
     /// A term of the lease begins only when nothing is left at work of what was decided in an earlier one.

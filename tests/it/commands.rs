@@ -1,10 +1,16 @@
 //! What a person at the terminal asks, beside a service or before there is one.
 
+use std::iter;
+
 use serde_json::{Value, json};
-use tripwire_sync::domain::{RowId, WebhookSecret};
+use tripwire_sync::{
+    domain::{RowId, WebhookSecret},
+    sandbox::school::{Case, School},
+};
 
 use crate::{
-    program::{Ended, Launch, Service, until},
+    check::set_up,
+    program::{Ended, Launch, Service, until, until_drained},
     support::{Wishes, World},
 };
 
@@ -300,4 +306,45 @@ async fn no_command_asks_amocrm_while_it_has_forbidden_us() {
     until("the service asks again", || asked_amocrm(&world) > before).await;
     service.stop().await.assert_code(0);
     command(&world, &["pipelines"]).await.assert_code(0);
+}
+
+/// amoCRM counts what a command asks together with what the service asks: at the highest rate there would be an eighth.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_an_import_at_the_highest_rate_commands_send_no_eighth_request() {
+    let wishes = Wishes {
+        requests_per_second: 7,
+        batch_size: 1,
+        ..Wishes::default()
+    };
+    let world = World::prepare(wishes);
+    set_up(&world);
+    let cases = iter::repeat_n(Case::OpenBeforeTarget, 40);
+    let sandbox = &world.sandbox;
+    let school = School::of_cases(15, cases, &sandbox.amo, &sandbox.postgrest, &world.setting);
+    let service = Service::start(&world).await;
+    let deliveries = school
+        .pupils
+        .iter()
+        .map(|pupil| service.deliver(&world, pupil.row));
+    futures::future::join_all(deliveries).await;
+    until("the import is at work", || asked_amocrm(&world) > 10).await;
+
+    let (first, second) = tokio::join!(
+        command(&world, &["pipelines"]),
+        command(&world, &["check", "--no-event"]),
+    );
+    for ended in [first, second] {
+        ended.assert_code(0);
+    }
+    assert!(school.remaining() > 0, "they were to meet");
+    until("all is done", || school.remaining() == 0).await;
+    let most = world.sandbox.amo.max_in_any_second();
+    assert!(most <= 7, "{most} in one second");
+    // And afterwards the whole rate is the service's again.
+    let inbox = world.guest().await;
+    until_drained(&inbox).await;
+    assert!(!inbox.is_command_noticed().await.unwrap());
+    inbox.close().await;
+    service.stop().await.assert_code(0);
+    assert_eq!(school.verify(), Vec::<String>::new());
 }

@@ -12,11 +12,10 @@ use crate::{
     amocrm::{AmoCrm, AmoError, Pipeline},
     app::Settings,
     cli::{
-        CommandError, Outcome,
-        check::slowly,
-        clock,
+        CommandError, Outcome, clock,
         entries::stored_halt,
-        pipelines::{self, REQUESTS_PER_SECOND},
+        pipelines,
+        room::{REQUESTS_PER_SECOND, Room},
         terminal::Terminal,
     },
     domain::{HaltCause, RowId, StageId},
@@ -49,7 +48,31 @@ pub(super) async fn run(
     tell_cost(options, count, terminal)?;
     let told_to_stop = told_to_stop()?;
 
-    let amocrm = AmoCrm::new(slowly(settings.amocrm.clone()), clock())?;
+    let room = Room::take(&settings.inbox_path, terminal).await?;
+    let amocrm = AmoCrm::new(room.within(settings.amocrm.clone()), clock())?;
+    let ended = rehearse(
+        options,
+        amocrm,
+        settings,
+        supabase,
+        walk,
+        told_to_stop,
+        terminal,
+    )
+    .await;
+    room.give_back().await;
+    ended
+}
+
+async fn rehearse(
+    options: &Options,
+    amocrm: AmoCrm,
+    settings: Settings,
+    supabase: Supabase,
+    walk: Walk,
+    told_to_stop: impl Future<Output = ()>,
+    terminal: &mut Terminal,
+) -> Outcome {
     let pipelines = patiently(AmoError::disposition, async || amocrm.pipelines().await).await?;
     let target = settings.sync.rules.target;
     if let Some(problem) = target_problem(&pipelines, target) {

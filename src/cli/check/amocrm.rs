@@ -6,13 +6,23 @@ use super::{findings::Findings, keys};
 use crate::{
     amocrm::{self, AmoCrm, Target},
     app::Settings,
-    cli::{Outcome, clock, entries::stored_halt, pipelines::REQUESTS_PER_SECOND, terminal::Lang},
+    cli::{
+        Outcome, clock,
+        entries::stored_halt,
+        room::Room,
+        terminal::{Lang, Terminal},
+    },
     config::{AmocrmConfig, AmocrmToken, Config},
     domain::{HaltCause, StageId, TokenEnd},
     sync::{Chain, decide::target_problem},
 };
 
-pub(super) async fn check(config: &Config, settings: Settings, findings: &mut Findings) -> Outcome {
+pub(super) async fn check(
+    config: &Config,
+    settings: Settings,
+    findings: &mut Findings,
+    terminal: &mut Terminal,
+) -> Outcome {
     const WHAT: &str = "amocrm";
     let lang = findings.lang;
     if matches!(config.amocrm, AmocrmConfig::Hold) {
@@ -37,7 +47,24 @@ pub(super) async fn check(config: &Config, settings: Settings, findings: &mut Fi
             return Ok(());
         }
     }
-    let amocrm = AmoCrm::new(slowly(settings.amocrm), clock())?;
+    let room = match Room::take(&settings.inbox_path, terminal).await {
+        Ok(room) => room,
+        Err(error) => {
+            let text = lang.pick("not asked:", "не проверена:");
+            findings.warn(WHAT, format!("{text} {}", Chain(&error)));
+            return Ok(());
+        }
+    };
+    let amocrm = AmoCrm::new(room.within(settings.amocrm), clock())?;
+    ask(&amocrm, settings.sync.rules.target, findings).await;
+    room.give_back().await;
+    Ok(())
+}
+
+/// Account, pipeline and stage.
+async fn ask(amocrm: &AmoCrm, target: Target, findings: &mut Findings) {
+    const WHAT: &str = "amocrm";
+    let lang = findings.lang;
     match amocrm.account().await {
         Ok(account) => {
             let text = lang.pick("account", "аккаунт");
@@ -52,14 +79,13 @@ pub(super) async fn check(config: &Config, settings: Settings, findings: &mut Fi
                 "проверьте AMOCRM_SUBDOMAIN и AMOCRM_ACCESS_TOKEN",
             );
             findings.bad(WHAT, format!("{}; {todo}", Chain(&error)));
-            return Ok(());
+            return;
         }
     }
     match amocrm.pipelines().await {
-        Ok(pipelines) => check_target(&pipelines, settings.sync.rules.target, findings),
+        Ok(pipelines) => check_target(&pipelines, target, findings),
         Err(error) => findings.bad(WHAT, Chain(&error).to_string()),
     }
-    Ok(())
 }
 
 fn check_target(pipelines: &[amocrm::Pipeline], target: Target, findings: &mut Findings) {
@@ -131,14 +157,4 @@ fn choice(pipelines: &[amocrm::Pipeline], target: Target, lang: Lang) -> String 
         ),
     };
     format!("{what} {}", names.join(", "))
-}
-
-pub(in crate::cli) fn slowly(settings: amocrm::Settings) -> amocrm::Settings {
-    let requests_per_second =
-        std::num::NonZeroU32::new(REQUESTS_PER_SECOND).unwrap_or(std::num::NonZeroU32::MIN);
-    amocrm::Settings {
-        requests_per_second,
-        assume_full_window: false,
-        ..settings
-    }
 }

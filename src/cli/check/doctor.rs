@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use super::findings::{Findings, Mark};
+use crate::cli::terminal::Lang;
 use crate::supabase::{Doctor, Lease, Trigger, Vault};
 
 /// Where the service takes events.
@@ -15,6 +16,8 @@ const USUAL_QUEUE: u64 = 200;
 const WORTH_A_WORD: u32 = 4;
 const DEAL: &str = "amocrm_deal_id";
 const CONTACT: &str = "amocrm_contact_id";
+/// Of the SQL that this program prints.
+const VERSION: u32 = 2;
 /// Without these there is nothing to sync.
 const NEEDED: [&str; 5] = ["id", "email", "full_name", "created_at", DEAL];
 
@@ -39,6 +42,10 @@ pub(super) fn diagnose(doctor: &Doctor, ours: &Ours, findings: &mut Findings) {
     if doctor.columns.is_empty() || is_lookalike(doctor, findings) {
         return;
     }
+    version(doctor.version, findings);
+    if let Some(other) = doctor.id_type.as_deref().filter(|name| *name != "uuid") {
+        not_uuid(other, findings);
+    }
     rights(doctor, &ours.note_columns, findings);
     if trigger(doctor, ours, findings) {
         vault(&doctor.vault, ours, findings);
@@ -49,13 +56,49 @@ pub(super) fn diagnose(doctor: &Doctor, ours: &Ours, findings: &mut Findings) {
     lease(doctor.lease.as_ref(), ours.holder.as_deref(), findings);
 }
 
-/// What is to be said when there is nobody to ask.
-pub(super) fn no_doctor(findings: &mut Findings) {
+/// The line for a database that has no doctor.
+pub(super) fn no_doctor(takes_bearer: bool, findings: &mut Findings) {
+    let lang = findings.lang;
+    let meanwhile = if takes_bearer {
+        lang.pick(
+            "until then events come by the dashboard's own webhooks alone, and nothing keeps two services from syncing at once",
+            "до этого события приходят только через собственные вебхуки панели, и ничто не мешает двум сервисам работать одновременно",
+        )
+    } else {
+        lang.pick(
+            "until then no event comes, and rows are found by the sweep alone",
+            "до этого событий нет, строки находит только обход",
+        )
+    };
+    findings.warn(
+        "database",
+        lang.pick(
+            format!("our SQL has not been run in this project, or an older one was: run it (docs/supabase.md, step 3); {meanwhile}"),
+            format!("наш SQL в этом проекте не выполнен или выполнен старый: выполните его (docs/supabase.md, шаг 3); {meanwhile}"),
+        ),
+    );
+}
+
+fn version(version: Option<u32>, findings: &mut Findings) {
+    if version.is_some_and(|version| version >= VERSION) {
+        return;
+    }
     findings.warn(
         "database",
         findings.lang.pick(
-            "our SQL has not been run in this project, or an older one was: run it (docs/supabase.md, step 3); until then no event comes, and rows are found by the sweep alone",
-            "наш SQL в этом проекте не выполнен или выполнен старый: выполните его (docs/supabase.md, шаг 3); до этого событий нет, строки находит только обход",
+            "the SQL in this project is an older one: a login that may insert rows can make its functions run code as postgres, and they send no test event. Run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
+            "в этом проекте старый SQL: имеющий право вставлять строки может исполнить через его функции свой код с правами postgres, и проверочных событий они не шлют. Выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
+        ),
+    );
+}
+
+/// The ids of the table are of another type, so that each event is refused and no row can be named.
+pub(super) fn not_uuid(other: &str, findings: &mut Findings) {
+    findings.bad(
+        "database",
+        findings.lang.pick(
+            format!("tripwire_users.id is {other}, and the service needs uuid: is this the project of the Tripwire platform?"),
+            format!("колонка tripwire_users.id не uuid ({other}), а сервису нужен uuid: это проект платформы Tripwire?"),
         ),
     );
 }
@@ -280,22 +323,26 @@ fn sender(doctor: &Doctor, findings: &mut Findings) {
 fn vault(vault: &Vault, ours: &Ours, findings: &mut Findings) {
     const WHAT: &str = "vault";
     let lang = findings.lang;
-    let again = lang.pick(
+    let address_again = lang.pick(
         "run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3)",
         "выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3)",
+    );
+    let secret_again = lang.pick(
+        "run the SQL of `tripwire-sync setup-sql --secret` (docs/supabase.md, step 3)",
+        "выполните SQL из `tripwire-sync setup-sql --secret` (docs/supabase.md, шаг 3)",
     );
     if let Some(error) = &vault.error {
         findings.bad(
             WHAT,
             lang.pick(
-                format!("the trigger cannot read Vault ({error}), no event is sent: run our SQL as the role postgres, in the dashboard"),
-                format!("триггер не может читать Vault ({error}), события не отправляются: выполните наш SQL от роли postgres, в панели"),
+                format!("the trigger cannot read Vault ({error}), no event is sent: switch it on (Database, Extensions, supabase_vault), then run our SQL as the role postgres, in the dashboard"),
+                format!("триггер не может читать Vault ({error}), события не отправляются: включите его (Database, Extensions, supabase_vault), затем выполните наш SQL от роли postgres, в панели"),
             ),
         );
         return;
     }
-    address(vault, again, findings);
-    secrets(vault, ours, again, findings);
+    address(vault, address_again, findings);
+    secrets(vault, ours, secret_again, findings);
 }
 
 fn address(vault: &Vault, again: &str, findings: &mut Findings) {
@@ -378,21 +425,25 @@ fn secrets(vault: &Vault, ours: &Ours, again: &str, findings: &mut Findings) {
             ),
         );
     } else if common == theirs.len() && common == known.len() {
-        findings.good(
-            WHAT,
-            lang.pick(
-                "signs with the secret that WEBHOOK_SECRET holds",
-                "подписывает тем секретом, что в WEBHOOK_SECRET",
-            ),
-        );
+        if common == 1 {
+            findings.good(
+                WHAT,
+                lang.pick(
+                    "signs with the secret that WEBHOOK_SECRET holds",
+                    "подписывает тем секретом, что в WEBHOOK_SECRET",
+                ),
+            );
+        } else {
+            findings.warn(
+                WHAT,
+                lang.pick(
+                    format!("the secret is being replaced: the database signs with all {common} that WEBHOOK_SECRET holds. Next: take the old one out of WEBHOOK_SECRET and restart the service (docs/supabase.md, Replace the secret, 3)"),
+                    format!("идёт замена секрета: база подписывает всеми {common}, что есть в WEBHOOK_SECRET. Дальше: уберите старый из WEBHOOK_SECRET и перезапустите сервис (docs/supabase.md, Replace the secret, 3)"),
+                ),
+            );
+        }
     } else {
-        findings.warn(
-            WHAT,
-            lang.pick(
-                format!("a secret is being replaced: the database signs with {}, WEBHOOK_SECRET holds {}, both have {common}; finish it (docs/supabase.md, Replace the secret)", theirs.len(), known.len()),
-                format!("идёт замена секрета: база подписывает {}, в WEBHOOK_SECRET их {}, общих {common}; завершите её (docs/supabase.md, Replace the secret)", theirs.len(), known.len()),
-            ),
-        );
+        findings.warn(WHAT, replacing(theirs.len(), known.len(), common, lang));
     }
     if vault.unusable > 0 {
         let count = vault.unusable;
@@ -404,6 +455,26 @@ fn secrets(vault: &Vault, ours: &Ours, again: &str, findings: &mut Findings) {
             ),
         );
     }
+}
+
+/// The state of a replacement in which the two sides hold different secrets, and its next step.
+fn replacing(theirs: usize, known: usize, common: usize, lang: Lang) -> String {
+    if common == theirs {
+        return lang.pick(
+            format!("the secret is being replaced: WEBHOOK_SECRET holds {known}, the database signs with {theirs} of them. Next: run the SQL of `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 2)"),
+            format!("идёт замена секрета: в WEBHOOK_SECRET их {known}, база подписывает {theirs} из них. Дальше: выполните SQL из `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 2)"),
+        );
+    }
+    if common == known {
+        return lang.pick(
+            format!("the secret is being replaced: the database signs with {theirs}, WEBHOOK_SECRET holds {known} of them. Last step: run the SQL of `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 4)"),
+            format!("идёт замена секрета: база подписывает {theirs}, в WEBHOOK_SECRET {known} из них. Последний шаг: выполните SQL из `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 4)"),
+        );
+    }
+    lang.pick(
+        format!("the database signs with {theirs} secrets, WEBHOOK_SECRET holds {known}, both have {common}: run the SQL of `tripwire-sync setup-sql --secret` with the .env of the service beside it (docs/supabase.md, Replace the secret)"),
+        format!("база подписывает {theirs} секретами, в WEBHOOK_SECRET их {known}, общих {common}: выполните SQL из `tripwire-sync setup-sql --secret`, имея рядом .env сервиса (docs/supabase.md, Replace the secret)"),
+    )
 }
 
 /// The database stamps its events by its own clock, and we refuse what is too old or too new by ours.

@@ -99,6 +99,12 @@ impl Postrust {
     }
 }
 
+impl Postrust {
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
 impl Drop for Postrust {
     fn drop(&mut self) {
         // It may have ended by itself.
@@ -119,7 +125,7 @@ pub(super) struct Seen {
 }
 
 struct Edge {
-    upstream: String,
+    upstream: Mutex<String>,
     http: reqwest::Client,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
@@ -129,7 +135,8 @@ pub(super) struct DataApi {
     url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     gateway: ServerHandle,
-    _postrust: Postrust,
+    edge: Data<Edge>,
+    postrust: Mutex<Postrust>,
 }
 
 impl DataApi {
@@ -138,15 +145,16 @@ impl DataApi {
         let postrust = Postrust::start(cluster);
         let seen = Arc::default();
         let edge = Data::new(Edge {
-            upstream: format!("http://127.0.0.1:{}", postrust.port),
+            upstream: Mutex::new(postrust.url()),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             seen: Arc::clone(&seen),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let shared = edge.clone();
         let server = HttpServer::new(move || {
             App::new()
-                .app_data(edge.clone())
+                .app_data(shared.clone())
                 .default_service(web::to(answer))
         })
         .workers(1)
@@ -160,8 +168,16 @@ impl DataApi {
             url,
             seen,
             gateway,
-            _postrust: postrust,
+            edge,
+            postrust: Mutex::new(postrust),
         }
+    }
+
+    /// As `NOTIFY pgrst` has PostgREST do: it sees the schema anew.
+    pub(super) fn reload(&self, cluster: &Cluster) {
+        let postrust = Postrust::start(cluster);
+        *self.edge.upstream.lock().unwrap() = postrust.url();
+        *self.postrust.lock().unwrap() = postrust;
     }
 
     /// The project's URL.
@@ -220,9 +236,10 @@ async fn pass_on(request: &HttpRequest, body: Bytes, edge: &Edge) -> HttpRespons
         .as_str()
         .parse::<reqwest::Method>()
         .unwrap();
+    let upstream = edge.upstream.lock().unwrap().clone();
     let mut passed = edge
         .http
-        .request(method, format!("{}{target}", edge.upstream))
+        .request(method, format!("{upstream}{target}"))
         .body(body);
     for (name, value) in request.headers() {
         if !OF_ONE_CONNECTION.contains(&name.as_str()) {

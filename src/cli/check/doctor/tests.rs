@@ -27,8 +27,10 @@ fn doctor() -> Doctor {
         CONTACT,
     ];
     Doctor {
+        version: Some(VERSION),
         now: Some(at(NOW)),
         columns: names(&columns),
+        id_type: Some("uuid".to_owned()),
         rls: true,
         caller: Caller {
             name: Some("tripwire_sync".to_owned()),
@@ -126,12 +128,30 @@ type Change = fn(&mut Doctor, &mut Ours);
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 fn each_fault_has_its_line_and_says_what_to_do() {
     use Mark::{Bad, Warning};
-    let table: [(Change, Mark, &str, &[&str]); 27] = [
+    let table: [(Change, Mark, &str, &[&str]); 33] = [
         (
             |it, _| it.columns.retain(|column| column != DEAL),
             Bad,
             "database",
             &["another project of the same school", "step 3"],
+        ),
+        (
+            |it, _| it.version = None,
+            Warning,
+            "database",
+            &["an older one", "code as postgres", "setup-sql` again"],
+        ),
+        (
+            |it, _| it.version = Some(VERSION - 1),
+            Warning,
+            "database",
+            &["an older one"],
+        ),
+        (
+            |it, _| it.id_type = Some("bigint".to_owned()),
+            Bad,
+            "database",
+            &["tripwire_users.id is bigint", "needs uuid"],
         ),
         (
             |it, _| it.caller.may_select.retain(|column| column != "email"),
@@ -278,7 +298,40 @@ fn each_fault_has_its_line_and_says_what_to_do() {
             },
             Warning,
             "vault",
-            &["signs with 2", "holds 3", "both have 2"],
+            &["holds 3", "signs with 2 of them", "Replace the secret, 2"],
+        ),
+        (
+            |it, ours| {
+                it.vault.fingerprints = names(&["aaaa", "bbbb"]);
+                ours.fingerprints = names(&["bbbb", "aaaa"]);
+            },
+            Warning,
+            "vault",
+            &[
+                "signs with all 2",
+                "take the old one out",
+                "Replace the secret, 3",
+            ],
+        ),
+        (
+            |it, _| it.vault.fingerprints = names(&["aaaa", "bbbb"]),
+            Warning,
+            "vault",
+            &[
+                "signs with 2",
+                "holds 1 of them",
+                "Last step",
+                "Replace the secret, 4",
+            ],
+        ),
+        (
+            |it, ours| {
+                it.vault.fingerprints = names(&["aaaa", "bbbb"]);
+                ours.fingerprints = names(&["bbbb", "cccc"]);
+            },
+            Warning,
+            "vault",
+            &["2 secrets", "holds 2", "both have 1", "setup-sql --secret"],
         ),
         (
             |it, _| it.vault.unusable = 1,
@@ -310,6 +363,24 @@ fn each_fault_has_its_line_and_says_what_to_do() {
         for word in words {
             assert!(text.contains(word), "{word}: {text}");
         }
+    }
+}
+
+#[test]
+fn without_a_doctor_it_says_by_what_rows_come_meanwhile() {
+    for (takes_bearer, words) in [
+        (false, "found by the sweep alone"),
+        (true, "events come by the dashboard's own webhooks alone"),
+    ] {
+        let told = |lang| {
+            let mut findings = Findings::new(lang);
+            no_doctor(takes_bearer, &mut findings);
+            findings.lines.remove(0)
+        };
+        let (english, russian) = (told(Lang::English), told(Lang::Russian));
+        assert_eq!((english.mark, russian.mark), (Mark::Warning, Mark::Warning));
+        assert!(english.text.contains(words), "{}", english.text);
+        assert_ne!(english.text, russian.text);
     }
 }
 
@@ -356,7 +427,7 @@ fn what_needs_no_mending_is_not_complained_of() {
 fn a_secret_that_only_one_side_has_finished_replacing_is_told_from_a_wrong_one() {
     for (theirs, known, mark) in [
         (&["aaaa"][..], &["aaaa"][..], Mark::Good),
-        (&["aaaa", "bbbb"], &["bbbb", "aaaa"], Mark::Good),
+        (&["aaaa", "bbbb"], &["bbbb", "aaaa"], Mark::Warning),
         (&["aaaa", "bbbb"], &["bbbb"], Mark::Warning),
         (&["aaaa"], &["aaaa", "bbbb"], Mark::Warning),
         (&["aaaa"], &["bbbb"], Mark::Bad),
@@ -368,6 +439,30 @@ fn a_secret_that_only_one_side_has_finished_replacing_is_told_from_a_wrong_one()
         let found = found(&doctor, &ours, Lang::English);
         let (have, _, text) = found.iter().rfind(|(_, what, _)| *what == "vault").unwrap();
         assert_eq!(*have, mark, "{theirs:?} {known:?}: {text}");
+    }
+}
+
+/// The guide says after each step what `check` says then: one state, one sentence.
+#[test]
+fn the_states_of_a_replacement_are_told_in_the_words_of_the_guide() {
+    let guide = include_str!("../../../../docs/supabase.md");
+    let (_, section) = guide.split_once("\n## Replace the secret\n").unwrap();
+    let states = [
+        (&["aaaa"][..], &["aaaa", "bbbb"][..]),
+        (&["aaaa", "bbbb"], &["aaaa", "bbbb"]),
+        (&["aaaa", "bbbb"], &["bbbb"]),
+        (&["bbbb"], &["bbbb"]),
+    ];
+    for (step, (theirs, known)) in (1..).zip(states) {
+        let row = format!("\n| {step} | ");
+        let (_, row) = section.split_once(&row).unwrap();
+        let said = row.lines().next().unwrap().rsplit('`').nth(1).unwrap();
+        let (mut doctor, mut ours) = (doctor(), ours());
+        doctor.vault.fingerprints = names(theirs);
+        ours.fingerprints = names(known);
+        let found = found(&doctor, &ours, Lang::English);
+        let (.., text) = found.iter().rfind(|(_, what, _)| *what == "vault").unwrap();
+        assert!(text.contains(said), "{step}: {said}: {text}");
     }
 }
 

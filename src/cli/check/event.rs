@@ -1,0 +1,364 @@
+//! The test event: sent by the database the whole way to the service, and what it says of each part of the way.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::findings::{Findings, Mark};
+use crate::{
+    cli::terminal::Lang,
+    domain::Nonce,
+    supabase::{Doctor, Supabase, SupabaseError, TestEvent, TestResult},
+};
+
+const WHAT: &str = "event";
+/// Looks for the answer within the patience.
+const LOOKS: u32 = 20;
+
+/// How far a test event came.
+#[derive(Debug, Clone, PartialEq)]
+enum Journey {
+    /// The database cannot send one.
+    NoFunction,
+    /// Another one was under way all the time.
+    TooSoon,
+    NotSigned {
+        why: String,
+    },
+    NotQueued {
+        why: String,
+    },
+    /// `pg_net` has not sent it yet.
+    Queued {
+        ahead: u64,
+        is_moving: bool,
+    },
+    /// It left the queue, and `pg_net` has noted no answer.
+    Lost,
+    Answered {
+        status: Option<u16>,
+        timed_out: bool,
+        error: Option<String>,
+        content: Option<String>,
+        after: Duration,
+    },
+}
+
+/// Sends a test event, waits for its answer as long as `patience`, and adds a line about it.
+pub(super) async fn check(
+    supabase: &Supabase,
+    doctor: &Doctor,
+    patience: Duration,
+    findings: &mut Findings,
+) {
+    let nonce = Nonce::new(rand::random());
+    match travel(supabase, nonce, patience).await {
+        Ok(journey) => tell(&journey, nonce, doctor, findings),
+        Err(error) => findings.warn(WHAT, crate::sync::Chain(&error).to_string()),
+    }
+}
+
+/// The line where only the dashboard's own webhooks are set up, which cannot be tried.
+pub(super) fn no_test(findings: &mut Findings) {
+    findings.good(
+        WHAT,
+        findings.lang.pick(
+            "not tried: the dashboard's own webhooks send no test event; the next student shows whether they arrive (docs/supabase.md, step 6)",
+            "не проверено: собственные вебхуки панели не шлют проверочных событий; придут ли они, покажет следующий ученик (docs/supabase.md, шаг 6)",
+        ),
+    );
+}
+
+async fn travel(
+    supabase: &Supabase,
+    nonce: Nonce,
+    patience: Duration,
+) -> Result<Journey, SupabaseError> {
+    let pause = patience / LOOKS;
+    let give_up_at = Instant::now() + patience + pause;
+    let request = loop {
+        match supabase.send_test_event(nonce).await? {
+            TestEvent::Queued(request) => break request,
+            TestEvent::NotSigned { why } => return Ok(Journey::NotSigned { why }),
+            TestEvent::NotQueued { why } => return Ok(Journey::NotQueued { why }),
+            TestEvent::NoFunction => return Ok(Journey::NoFunction),
+            TestEvent::TooSoon if Instant::now() >= give_up_at => return Ok(Journey::TooSoon),
+            TestEvent::TooSoon => sleep(pause).await,
+        }
+    };
+
+    let sent_at = Instant::now();
+    let mut first_ahead = None;
+    loop {
+        let result = supabase.test_result(request).await?;
+        let is_late = sent_at.elapsed() >= patience;
+        match result {
+            TestResult::Answered {
+                status,
+                timed_out,
+                error,
+                content,
+            } => {
+                return Ok(Journey::Answered {
+                    status,
+                    timed_out,
+                    error,
+                    content,
+                    after: sent_at.elapsed(),
+                });
+            }
+            TestResult::Queued { ahead } => {
+                let first = *first_ahead.get_or_insert(ahead);
+                if is_late {
+                    let is_moving = ahead < first;
+                    return Ok(Journey::Queued { ahead, is_moving });
+                }
+            }
+            TestResult::Unknown if is_late => return Ok(Journey::Lost),
+            TestResult::Unknown => {}
+        }
+        sleep(pause).await;
+    }
+}
+
+fn tell(journey: &Journey, nonce: Nonce, doctor: &Doctor, findings: &mut Findings) {
+    let lang = findings.lang;
+    let (mark, text) = match journey {
+        Journey::NoFunction => (
+            Mark::Warning,
+            lang.pick(
+                "not tried: the database has no test event for this role; run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
+                "не проверено: в базе нет проверочного события для этой роли; выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
+            )
+            .to_owned(),
+        ),
+        Journey::TooSoon => (
+            Mark::Warning,
+            lang.pick(
+                "not tried: other test events were under way; run this again in ten seconds",
+                "не проверено: идёт другая проверка; повторите через десять секунд",
+            )
+            .to_owned(),
+        ),
+        Journey::NotSigned { why } => (
+            Mark::Bad,
+            lang.pick(
+                format!("the test event was not signed: {why}; what to do stands at `vault`"),
+                format!("проверочное событие не подписано: {why}; что делать, написано в строке `vault`"),
+            ),
+        ),
+        Journey::NotQueued { why } => {
+            let advice = why_not_queued(why, doctor, lang);
+            (
+                Mark::Bad,
+                lang.pick(
+                    format!("the test event was signed, and pg_net did not take it: {why}; {advice}"),
+                    format!("проверочное событие подписано, но pg_net его не принял: {why}; {advice}"),
+                ),
+            )
+        }
+        Journey::Queued {
+            ahead,
+            is_moving: true,
+        } => (
+            Mark::Warning,
+            lang.pick(
+                format!("the test event is queued and waits behind {ahead} others, which pg_net is sending: run this again later"),
+                format!("проверочное событие в очереди, перед ним {ahead}, и pg_net их отправляет: повторите позже"),
+            ),
+        ),
+        Journey::Queued { ahead, .. } => {
+            let advice = why_not_sent(doctor, lang);
+            (
+                Mark::Bad,
+                lang.pick(
+                    format!("the test event is queued behind {ahead} others, and pg_net sends nothing: {advice}"),
+                    format!("проверочное событие в очереди, перед ним {ahead}, а pg_net ничего не отправляет: {advice}"),
+                ),
+            )
+        }
+        Journey::Lost => (
+            Mark::Bad,
+            lang.pick(
+                "the test event left the queue, and pg_net has noted no answer: Postgres was restarted, or pg_net's tables were emptied; run this again",
+                "проверочное событие ушло из очереди, а ответа pg_net не записал: базу перезапустили или таблицы pg_net очистили; повторите",
+            )
+            .to_owned(),
+        ),
+        Journey::Answered {
+            status,
+            timed_out,
+            error,
+            content,
+            after,
+        } => {
+            let to = address(doctor);
+            match status {
+                Some(200) => answered_well(content.as_deref(), nonce, &to, *after, lang),
+                Some(status) => (Mark::Bad, refused(*status, &to, lang)),
+                None => (
+                    Mark::Bad,
+                    undelivered(*timed_out, error.as_deref(), &to, lang),
+                ),
+            }
+        }
+    };
+    findings.add(WHAT, mark, text);
+}
+
+fn why_not_queued(why: &str, doctor: &Doctor, lang: Lang) -> String {
+    let sender = &doctor.sender;
+    if why.contains("42501") {
+        return lang.pick(
+            "PUBLIC (up to pg_net 0.11 the role postgres) may not call net.http_post or write net.http_request_queue. Supabase grants it when pg_net is switched off and on again: Database, Extensions, pg_net",
+            "PUBLIC (до pg_net 0.11 — роли postgres) нельзя вызывать net.http_post или писать в net.http_request_queue. Supabase выдаёт эти права, если выключить и включить pg_net: Database, Extensions, pg_net",
+        )
+        .to_owned();
+    }
+    if why.contains("55P03") {
+        return lang
+            .pick(
+                "its queue was locked for half a second: run this again",
+                "её очередь была заблокирована полсекунды: повторите",
+            )
+            .to_owned();
+    }
+    if sender.preloaded == Some(false) {
+        return not_preloaded(lang);
+    }
+    lang.pick(
+        "is it switched on? Database, Extensions, pg_net. More is in Logs, Postgres",
+        "включён ли он? Database, Extensions, pg_net. Подробности в Logs, Postgres",
+    )
+    .to_owned()
+}
+
+fn not_preloaded(lang: Lang) -> String {
+    lang.pick(
+        "pg_net is not in shared_preload_libraries, so it has no worker: restart the project; if that does not help, ask Supabase's support",
+        "pg_net нет в shared_preload_libraries, у него нет рабочего процесса: перезапустите проект, а если не поможет, напишите в поддержку Supabase",
+    )
+    .to_owned()
+}
+
+/// What the doctor saw of the worker, the surest cause first.
+fn why_not_sent(doctor: &Doctor, lang: Lang) -> String {
+    let sender = &doctor.sender;
+    if sender.preloaded == Some(false) {
+        return not_preloaded(lang);
+    }
+    if let Some(other) = &sender.other_database {
+        return lang.pick(
+            format!("its worker serves the database {other} (pg_net.database_name)"),
+            format!("его рабочий процесс обслуживает базу {other} (pg_net.database_name)"),
+        );
+    }
+    if let Some(version) = &sender.update_to {
+        return lang.pick(
+            format!("its program is {version} and its SQL older, so no event wakes it. Only Supabase may update the SQL: upgrade the project, or ask the support for ALTER EXTENSION pg_net UPDATE"),
+            format!("программа версии {version}, а её SQL старше, поэтому события её не будят. Обновить SQL может только Supabase: обновите проект или попросите поддержку выполнить ALTER EXTENSION pg_net UPDATE"),
+        );
+    }
+    let restart = "select net.worker_restart();";
+    if sender.workers == Some(0) {
+        return lang.pick(
+            format!("it has no worker: {restart} If that does not help, restart the project"),
+            format!(
+                "у него нет рабочего процесса: {restart} Если не поможет, перезапустите проект"
+            ),
+        );
+    }
+    lang.pick(
+        format!("its worker sleeps: select net.wake(); or {restart} If that does not help, restart the project"),
+        format!("его рабочий процесс спит: select net.wake(); или {restart} Если не поможет, перезапустите проект"),
+    )
+}
+
+/// The service repeats the nonce of an event that it has verified. (A server that means to deceive could as well: the nonce
+/// is in the event.)
+fn answered_well(
+    content: Option<&str>,
+    nonce: Nonce,
+    to: &str,
+    after: Duration,
+    lang: Lang,
+) -> (Mark, String) {
+    let answer: Value = content
+        .and_then(|content| serde_json::from_str(content).ok())
+        .unwrap_or_default();
+    let seconds = after.as_secs_f64();
+    if answer["status"] == "test" && answer["nonce"] == nonce.to_string() {
+        return (
+            Mark::Good,
+            lang.pick(
+                format!("a test event came from the database to the service and was verified, in {seconds:.1} s"),
+                format!("проверочное событие дошло от базы до сервиса и прошло проверку за {seconds:.1} с"),
+            ),
+        );
+    }
+    if answer["status"] == "ignored" {
+        return (
+            Mark::Warning,
+            lang.pick(
+                format!("the test event reached {to}, where an older version of the service runs: it was verified and ignored"),
+                format!("проверочное событие дошло до {to}, где работает старая версия сервиса: оно прошло проверку и не было учтено"),
+            ),
+        );
+    }
+    (
+        Mark::Bad,
+        lang.pick(
+            format!("the test event was sent to {to}, and what answered there is not the service: set the address (docs/supabase.md, Another address)"),
+            format!("проверочное событие ушло на {to}, но ответил там не этот сервис: задайте адрес (docs/supabase.md, Another address)"),
+        ),
+    )
+}
+
+fn refused(status: u16, to: &str, lang: Lang) -> String {
+    let advice = match status {
+        401 => lang.pick(
+            "WEBHOOK_SECRET of that service is not the one in Vault, or a clock is off: see `vault` and `clock` here, and restart the service with the right .env",
+            "WEBHOOK_SECRET того сервиса не совпадает с Vault или расходятся часы: смотрите здесь `vault` и `clock` и перезапустите сервис с верным .env",
+        ),
+        404 | 405 => lang.pick(
+            "that is not where the service takes events, or a redirect leads away from it: set the final address (docs/supabase.md, Another address)",
+            "сервис принимает события не там или туда ведёт перенаправление: задайте окончательный адрес (docs/supabase.md, Another address)",
+        ),
+        503 => lang.pick(
+            "the service cannot write its inbox: see its log",
+            "сервис не может писать в свою очередь: смотрите его журнал",
+        ),
+        _ => lang.pick(
+            "look at the service and at the proxy in front of it",
+            "посмотрите на сервис и на прокси перед ним",
+        ),
+    };
+    lang.pick(
+        format!("the test event was sent to {to} and answered with {status}: {advice}"),
+        format!("проверочное событие ушло на {to} и получило ответ {status}: {advice}"),
+    )
+}
+
+fn undelivered(timed_out: bool, error: Option<&str>, to: &str, lang: Lang) -> String {
+    let why = if timed_out {
+        lang.pick("no answer within 5 s", "нет ответа 5 с")
+            .to_owned()
+    } else {
+        let error = error.unwrap_or_default();
+        error.chars().filter(|c| !c.is_control()).collect()
+    };
+    lang.pick(
+        format!("the test event was sent to {to} and did not arrive ({why}): does the service run, and can it be reached from the internet?"),
+        format!("проверочное событие ушло на {to} и не дошло ({why}): работает ли сервис и доступен ли он из интернета?"),
+    )
+}
+
+fn address(doctor: &Doctor) -> String {
+    let vault = &doctor.vault;
+    let parts = [&vault.url, &vault.url_path];
+    parts.into_iter().flatten().map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests;
