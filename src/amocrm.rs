@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::domain::{ContactId, DealId, NoteId, SharedClock};
+use crate::domain::{ContactId, DealId, Email, NoteId, SharedClock};
 
 pub use error::{AmoError, ItemProblem, Problem};
 pub use model::{
@@ -186,6 +186,26 @@ impl AmoCrm {
             }
         }
         Ok(search)
+    }
+
+    /// As [`AmoCrm::search_contacts`], for each spelling of an address: its domain may be written in two ways.
+    pub async fn search_email(&self, email: &Email) -> Result<Search, AmoError> {
+        let mut all = Search {
+            hits: Vec::new(),
+            complete: true,
+        };
+        for spelling in email.spellings() {
+            let found = self.search_contacts(spelling).await?;
+            all.hits.extend(found.hits);
+            all.complete &= found.complete;
+        }
+        Ok(all)
+    }
+
+    /// As [`AmoCrm::search_contacts`], for the part of an address before the `@`: an address with an invisible character
+    /// further on is not found by its visible ones.
+    pub async fn search_beginning(&self, email: &Email) -> Result<Search, AmoError> {
+        self.search_contacts(email.beginning(SHORTEST_SEARCH)).await
     }
 
     /// At most [`IDS_PER_READ`] ids; missing ones are simply absent. Main store, not the search index.

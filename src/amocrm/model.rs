@@ -31,7 +31,7 @@ pub struct Stage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
     pub id: ContactId,
-    /// All sound EMAIL values, normalised.
+    /// Every sound address in its EMAIL values.
     pub emails: Vec<Email>,
     /// Whether there is any EMAIL value at all, sound or not.
     pub has_email: bool,

@@ -217,10 +217,7 @@ impl From<RawContact> for Contact {
         let deals = raw.embedded.leads.iter().flatten();
         Self {
             id: ContactId::new(raw.id),
-            emails: emails
-                .iter()
-                .filter_map(|text| Email::parse(text))
-                .collect(),
+            emails: emails.iter().flat_map(|text| Email::all(text)).collect(),
             has_email: !emails.is_empty(),
             phones: raw
                 .values("PHONE")

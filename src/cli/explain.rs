@@ -30,7 +30,7 @@ enum Whom {
 impl Whom {
     fn parse(text: &str) -> Option<Self> {
         let row = text.trim().parse().ok().map(Self::Row);
-        row.or_else(|| Email::parse(text).map(Self::Person))
+        row.or_else(|| Email::parse(text).ok().map(Self::Person))
     }
 }
 

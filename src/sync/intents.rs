@@ -110,7 +110,7 @@ impl Slice {
             if same.is_empty() {
                 let email = self.works[i].email.clone();
                 let Some(email) = email else { continue };
-                match self.amocrm.search_contacts(email.as_str()).await {
+                match self.amocrm.search_email(&email).await {
                     Ok(found) => same = self.works[i].matching(found.hits),
                     Err(error) => {
                         self.fail(&[i], &Failure::from(error)).await?;

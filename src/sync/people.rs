@@ -311,7 +311,7 @@ impl Slice {
         for i in self.in_run(mine) {
             let amocrm = self.amocrm.clone();
             if let Some(email) = self.works[i].email.clone() {
-                searches.push(async move { (i, amocrm.search_contacts(email.as_str()).await) });
+                searches.push(async move { (i, amocrm.search_email(&email).await) });
             }
         }
         at_once(self.parallel_searches(), searches).await
@@ -413,6 +413,39 @@ impl Slice {
                 });
             } else {
                 self.wait_for_contact(i);
+            }
+        }
+        self.search_beginnings(missed).await
+    }
+
+    /// Before a contact is made, the beginning of the address is searched for. However many hits there are, one that
+    /// matches is the person.
+    async fn search_beginnings(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let mine: Members = self
+            .in_run(members)
+            .filter(|&i| self.works[i].plan.is_some())
+            .collect();
+        let mut searches = Vec::new();
+        for i in mine {
+            let amocrm = self.amocrm.clone();
+            if let Some(email) = self.works[i].email.clone() {
+                searches.push(async move { (i, amocrm.search_beginning(&email).await) });
+            }
+        }
+        for (i, found) in at_once(self.parallel_searches(), searches).await {
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    self.fail(&[i], &Failure::from(error)).await?;
+                    continue;
+                }
+            };
+            let same = self.works[i].matching(found.hits);
+            if !same.is_empty() {
+                let work = &mut self.works[i];
+                work.tell("contact found by the part before the @");
+                work.plan = None;
+                self.hold_contacts(i, same);
             }
         }
         Ok(())

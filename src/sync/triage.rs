@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::schedule::Tempo;
 use crate::{
-    domain::Email,
+    domain::{Email, NotOneEmail},
     inbox::{Outcome, Progress, Settlement},
     supabase::Row,
 };
@@ -102,10 +102,14 @@ pub fn triage(
             reason: None,
         });
     }
-    match row.email.as_deref().and_then(Email::parse) {
-        Some(email) => Triage::Proceed(email),
-        None => Triage::End(Settlement::Parked {
-            reason: "в строке нет годного e-mail".to_owned(),
+    match Email::parse(row.email.as_deref().unwrap_or_default()) {
+        Ok(email) => Triage::Proceed(email),
+        Err(why) => Triage::End(Settlement::Parked {
+            reason: match why {
+                NotOneEmail::None | NotOneEmail::Unsound => "в строке нет годного e-mail",
+                NotOneEmail::Several => "в строке несколько e-mail: оставьте один",
+            }
+            .to_owned(),
         }),
     }
 }

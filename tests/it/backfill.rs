@@ -282,6 +282,35 @@ async fn a_dry_run_writes_nothing_and_foresees_what_the_run_then_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_knows_a_contact_however_its_address_is_written() {
+    let world = World::prepare(before_going_live());
+    let written = [
+        "mailto:s0@example.kz;",
+        "Анна <s1@example.kz>, other@example.kz",
+        "s2@exam\u{ad}ple.kz",
+        "s3@xn--80atdl2c.xn--p1ai",
+    ];
+    for (email, written) in [
+        "s0@example.kz",
+        "s1@example.kz",
+        "s2@example.kz",
+        "s3@школа.рф",
+    ]
+    .iter()
+    .zip(written)
+    {
+        world.student(written);
+        world.insert(&json!({ "email": email }));
+    }
+
+    let dry = backfill(&world, &["--dry-run", "--json"]).with("AMOCRM_MISSING_CONTACT", "create");
+    let ended = dry.run().await;
+
+    ended.assert_code(0);
+    assert_eq!(json_of(&ended)["would"], json!({ "move": written.len() }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_leaves_the_inbox_alone_and_asks_before_it_takes_long() {
     let world = World::prepare(before_going_live());
     let parked = world.insert(&json!({ "email": "no address" }));

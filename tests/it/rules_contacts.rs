@@ -306,3 +306,98 @@ async fn a_changed_email_is_looked_for_anew_while_waiting() {
 
     world.until_done(row, Outcome::Synced).await;
 }
+
+#[tokio::test]
+async fn a_contact_is_found_whatever_stands_around_its_address() {
+    let world = World::start(creating()).await;
+    let written = [
+        "mailto:s0@example.kz",
+        "s1@example.kz,",
+        "Анна Ли <s2@example.kz>",
+        "other@example.org; s3@example.kz",
+        "s4@example.kz/other@example.org",
+        "other@example.org\ns5@example.kz",
+        "\u{feff}s6@example.kz\u{200b}",
+    ];
+    for (n, written) in written.iter().enumerate() {
+        let deal = world.student(written);
+        let row = world.insert(&json!({"email": format!("s{n}@example.kz")}));
+        world.deliver(row).await;
+        assert_eq!(world.until_synced_once(row).await, deal, "{written:?}");
+    }
+    assert_eq!(world.asked("contacts.search"), written.len());
+}
+
+#[tokio::test]
+async fn an_address_with_an_invisible_character_inside_is_found_by_its_beginning() {
+    let world = World::start(creating()).await;
+    for (written, visible, beginning) in [
+        ("aigerim@exam\u{ad}ple.kz", "aigerim@example.kz", "aigerim"),
+        (
+            "boris.li@\u{200b}example.kz",
+            "boris.li@example.kz",
+            "boris.li",
+        ),
+        ("cy@examp\u{2060}le.kz", "cy@example.kz", "cy@exa"),
+    ] {
+        let deal = world.student(written);
+        let row = world.insert(&json!({"email": visible}));
+        world.deliver(row).await;
+        assert_eq!(world.until_synced_once(row).await, deal, "{written:?}");
+        let searches = world.requests_to("contacts.search");
+        assert_eq!(searches.last().unwrap().param("query"), Some(beginning));
+    }
+    // At the first look, and not in the lists of new and changed contacts.
+    assert_eq!(world.asked("contacts.list"), 0);
+}
+
+#[tokio::test]
+async fn an_address_that_is_a_part_of_anothers_is_not_the_others() {
+    let world = World::start(creating()).await;
+    world.student("no-s@example.kz; xs@example.kz");
+    world.student("s@example.kz.org, s.s@example.kz");
+    let row = world.insert(&json!({"email": "s@example.kz"}));
+    world.deliver(row).await;
+
+    world.until_synced_once(row).await;
+    assert_eq!(world.asked("leads.complex"), 1);
+}
+
+#[tokio::test]
+async fn a_rows_address_is_searched_for_and_written_as_cleaned() {
+    let world = World::start(creating()).await;
+    let written = [
+        "mailto:S0@Example.KZ",
+        "s1@example.kz,",
+        "Анна Ли <s2@example.kz>",
+        "s3@exam\u{ad}ple.kz\u{200b}",
+        "s4@example.kz, S4@example.kz",
+    ];
+    for (n, written) in written.iter().enumerate() {
+        let row = world.insert(&json!({"email": written}));
+        world.deliver(row).await;
+        let deal = world.until_synced_once(row).await;
+        let clean = format!("s{n}@example.kz");
+        world.sandbox.amo.world(|world| {
+            let contact = world.deal(deal).unwrap().contacts[0];
+            assert_eq!(world.contact(contact).unwrap().emails(), [clean.as_str()]);
+        });
+        let searches = world.requests_to("contacts.search");
+        assert!(searches.iter().any(|it| it.param("query") == Some(&clean)));
+    }
+}
+
+#[tokio::test]
+async fn the_two_spellings_of_a_domain_are_one_person() {
+    let world = World::start(creating()).await;
+    for (in_amocrm, in_row) in [
+        ("анна@школа.рф", "анна@xn--80atdl2c.xn--p1ai"),
+        ("boris@xn--80atdl2c.xn--p1ai", "boris@Школа.РФ"),
+        ("cy@bücher.example", "cy@xn--bcher-kva.example"),
+    ] {
+        let deal = world.student(in_amocrm);
+        let row = world.insert(&json!({"email": in_row}));
+        world.deliver(row).await;
+        assert_eq!(world.until_synced_once(row).await, deal, "{in_row}");
+    }
+}

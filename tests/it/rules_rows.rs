@@ -173,19 +173,27 @@ async fn rows_that_a_policy_hides_are_not_gone() {
 async fn a_row_without_an_email_is_parked_and_never_searched_for() {
     let world = World::start(Wishes::brisk()).await;
     world.student(EMAIL);
-    for email in [
-        json!(null),
-        json!(""),
-        json!("  "),
-        json!("айгерим"),
-        json!("a@b"),
+    let none = "в строке нет годного e-mail";
+    let several = "в строке несколько e-mail: оставьте один";
+    for (email, reason) in [
+        (json!(null), none),
+        (json!(""), none),
+        (json!("  "), none),
+        (json!("айгерим"), none),
+        (json!("a@b"), none),
+        (json!("a@@example.kz"), none),
+        (json!("\u{200b}"), none),
+        (json!(format!("{}@example.kz", "a".repeat(70_000))), none),
+        (json!("a@example.kz, b@example.kz"), several),
+        (json!("a@example.kz/b@example.kz"), several),
+        (json!("a@example.kz b@example.kz"), several),
     ] {
         let before = world.sandbox.amo.requests().len();
         let row = world.insert(&json!({"email": email, "phone": "+7 701 234 56 78"}));
         world.deliver(row).await;
         let entry = world.until_state(row, State::Parked).await;
-        assert_eq!(entry.reason.as_deref(), Some("в строке нет годного e-mail"));
-        assert_eq!(world.sandbox.amo.requests().len(), before, "{email}");
+        assert_eq!(entry.reason.as_deref(), Some(reason));
+        assert_eq!(world.sandbox.amo.requests().len(), before, "{reason}");
 
         world
             .sandbox

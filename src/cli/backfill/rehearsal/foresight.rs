@@ -100,6 +100,17 @@ struct Candidate {
     recorded: Option<Known>,
 }
 
+impl Candidate {
+    /// Of what a search found, those with the very address.
+    fn take(&mut self, hits: Vec<Contact>) {
+        for hit in hits {
+            if hit.emails.contains(&self.email) && self.contacts.iter().all(|it| it.id != hit.id) {
+                self.contacts.push(hit);
+            }
+        }
+    }
+}
+
 pub(super) struct Foresight {
     amocrm: AmoCrm,
     supabase: Supabase,
@@ -255,14 +266,12 @@ impl Foresight {
         &mut self,
         candidate: &mut Candidate,
     ) -> Result<Option<Would>, CommandError> {
-        let found = self.search(candidate.email.as_str()).await?;
-        let known: HashSet<ContactId> = candidate.contacts.iter().map(|it| it.id).collect();
-        let email = &candidate.email;
-        let hits = found.hits.into_iter();
-        let mut seen = known;
-        let matching = hits.filter(|hit| hit.emails.contains(email) && seen.insert(hit.id));
-        candidate.contacts.extend(matching);
-        if !candidate.contacts.is_empty() || self.earlier.people.contains_key(email) {
+        let found = patiently(AmoError::disposition, async || {
+            self.amocrm.search_email(&candidate.email).await
+        })
+        .await?;
+        candidate.take(found.hits);
+        if !candidate.contacts.is_empty() || self.earlier.people.contains_key(&candidate.email) {
             return Ok(None);
         }
         if !found.complete {
@@ -285,14 +294,20 @@ impl Foresight {
                 return Ok(Some(Would::Wait));
             }
         }
-        Ok(Some(match self.settings.missing_contact {
-            MissingContact::Wait => Would::Wait,
-            MissingContact::Create => {
-                self.earlier
-                    .made_with_contact(&candidate.email, clock().now());
-                Would::CreateWithContact
-            }
-        }))
+        if self.settings.missing_contact == MissingContact::Wait {
+            return Ok(Some(Would::Wait));
+        }
+        let found = patiently(AmoError::disposition, async || {
+            self.amocrm.search_beginning(&candidate.email).await
+        })
+        .await?;
+        candidate.take(found.hits);
+        if !candidate.contacts.is_empty() {
+            return Ok(None);
+        }
+        self.earlier
+            .made_with_contact(&candidate.email, clock().now());
+        Ok(Some(Would::CreateWithContact))
     }
 
     async fn search(&self, text: &str) -> Result<crate::amocrm::Search, CommandError> {

@@ -1,0 +1,323 @@
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+};
+
+use icu_properties::{
+    CodePointMapData, CodePointSetData,
+    props::{DefaultIgnorableCodePoint, GeneralCategory},
+};
+
+/// RFC 5321: a path of 256 characters, less its brackets.
+const LONGEST: usize = 254;
+
+/// What may stand between two addresses, or around one: blanks and line breaks beside these.
+const SEPARATORS: [char; 15] = [
+    ',', ';', '/', '|', '<', '>', '(', ')', '[', ']', '"', '«', '»', '“', '”',
+];
+
+/// An e-mail address, cleaned and in lower case; equality is what "the same person" means here.
+///
+/// A domain has two spellings, `школа.рф` and `xn--80atdl2c.xn--p1ai` (UTS 46): they are equal.
+#[derive(Clone)]
+pub struct Email {
+    /// With the domain in ASCII, by which addresses are compared.
+    ascii: String,
+    /// With the domain in Unicode, as people write it.
+    unicode: String,
+}
+
+/// Why a text does not name one person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotOneEmail {
+    #[error("no address")]
+    None,
+    #[error("something that only looks like an address")]
+    Unsound,
+    #[error("several addresses")]
+    Several,
+}
+
+impl Email {
+    /// The one address in this text. Names, `mailto:`, brackets, separators and invisible characters around and inside it
+    /// do not count; the same address twice is one.
+    pub fn parse(text: &str) -> Result<Self, NotOneEmail> {
+        let mut found: Option<Self> = None;
+        for candidate in candidates(&visible(text)) {
+            let email = Self::of(candidate).ok_or(NotOneEmail::Unsound)?;
+            if found.as_ref().is_some_and(|other| *other != email) {
+                return Err(NotOneEmail::Several);
+            }
+            found = Some(email);
+        }
+        found.ok_or(NotOneEmail::None)
+    }
+
+    /// Every sound address in this text, as a person may type several into one field.
+    #[must_use]
+    pub fn all(text: &str) -> Vec<Self> {
+        candidates(&visible(text)).filter_map(Self::of).collect()
+    }
+
+    /// From a word with an `@` in it.
+    fn of(candidate: &str) -> Option<Self> {
+        let (local, domain) = candidate.split_once('@')?;
+        if local.is_empty() || domain.contains('@') {
+            return None;
+        }
+        let local = local.to_lowercase();
+        let ascii = idna::domain_to_ascii(domain).ok()?;
+        let (unicode, sound) = idna::domain_to_unicode(&ascii);
+        let is_domain = ascii.contains('.') && ascii.split('.').all(|label| !label.is_empty());
+        if sound.is_err() || !is_domain {
+            return None;
+        }
+        let email = Self {
+            ascii: format!("{local}@{ascii}"),
+            unicode: format!("{local}@{unicode}"),
+        };
+        (email.ascii.len() <= LONGEST).then_some(email)
+    }
+
+    /// As it is compared and remembered: with the domain in ASCII.
+    #[must_use]
+    pub fn as_ascii(&self) -> &str {
+        &self.ascii
+    }
+
+    /// As it is written: with the domain as people read it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.unicode
+    }
+
+    /// What to search for where either spelling may stand.
+    pub fn spellings(&self) -> impl Iterator<Item = &str> {
+        let other = (self.ascii != self.unicode).then_some(self.ascii.as_str());
+        std::iter::once(self.unicode.as_str()).chain(other)
+    }
+
+    /// The part before the `@`; of a shorter one, so many characters of the address as a search takes at least.
+    #[must_use]
+    pub fn beginning(&self, at_least: usize) -> &str {
+        let at = self.unicode.find('@').unwrap_or(self.unicode.len());
+        let end = self
+            .unicode
+            .char_indices()
+            .nth(at_least)
+            .map_or(self.unicode.len(), |(end, _)| end);
+        &self.unicode[..at.max(end)]
+    }
+}
+
+/// Without what nobody sees: format characters (zero-width ones, soft hyphens, marks of byte order and direction), other
+/// ignorable ones, and controls that are no blanks.
+fn visible(text: &str) -> String {
+    let category = CodePointMapData::<GeneralCategory>::new();
+    let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    let is_invisible = |c: char| {
+        ignorable.contains(c)
+            || category.get(c) == GeneralCategory::Format
+            || (c.is_control() && !c.is_whitespace())
+    };
+    text.chars().filter(|c| !is_invisible(*c)).collect()
+}
+
+/// The words of a text that have an `@` in them, without what people put around an address.
+fn candidates(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c.is_whitespace() || SEPARATORS.contains(&c))
+        .filter(|word| word.contains('@'))
+        .map(|word| {
+            // `mailto:a@x.org?subject=…`, `e-mail:a@x.org`
+            let word = word
+                .rsplit(':')
+                .find(|part| part.contains('@'))
+                .unwrap_or(word);
+            let at = word.find('@').unwrap_or_default();
+            let end = word[at..]
+                .find(['?', '#'])
+                .map_or(word.len(), |end| at + end);
+            word[..end].trim_matches(|c: char| {
+                matches!(c, '.' | '\'' | '`' | ':' | '!' | '*' | '=' | '’' | '‘')
+            })
+        })
+}
+
+impl PartialEq for Email {
+    fn eq(&self, other: &Self) -> bool {
+        self.ascii == other.ascii
+    }
+}
+
+impl Eq for Email {}
+
+impl PartialOrd for Email {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Email {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.ascii.cmp(&other.ascii)
+    }
+}
+
+impl Hash for Email {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.ascii.hash(state);
+    }
+}
+
+/// Says nothing: an address must not reach a log through `{:?}`.
+impl fmt::Debug for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Email(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<String, NotOneEmail> {
+        Email::parse(text).map(|email| email.as_str().to_owned())
+    }
+
+    #[test]
+    fn what_people_and_programs_put_around_an_address_does_not_count() {
+        for text in [
+            "ann@example.org",
+            " Ann@Example.ORG\n",
+            "mailto:ann@example.org",
+            "MAILTO:ann@example.org?subject=Hello%20there",
+            "<ann@example.org>",
+            "Анна Ли <ann@example.org>",
+            "\"Ли, Анна\" <ann@example.org>",
+            "ann@example.org,",
+            "ann@example.org;",
+            "ann@example.org.",
+            "e-mail: ann@example.org",
+            "e-mail:ann@example.org",
+            "(ann@example.org)",
+            "'ann@example.org'",
+            "«ann@example.org»",
+            "ann@example.org, Ann@example.org",
+            "ann@example.org / ann@example.org",
+            "\u{feff}ann@example.org",
+            "ann@\u{200b}example.org",
+            "an\u{ad}n@example.org",
+            "\u{202a}ann@example.org\u{202c}",
+            "a\u{2060}nn@exam\u{200d}ple.org",
+            "ann\u{180e}@example.org",
+            "ann@example.org\u{0}",
+            "ann@example.org\u{a0}",
+            "\u{3000}ann@example.org",
+        ] {
+            assert_eq!(parsed(text), Ok("ann@example.org".to_owned()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_part_of_an_address_stays() {
+        for text in [
+            "o'neil@example.org",
+            "ann+tripwire@example.org",
+            "ann.li_2@sub.example.org",
+            "a!b#c?d@example.org",
+            "анна@example.org",
+        ] {
+            assert_eq!(parsed(text), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_text_that_names_no_one_person_is_refused() {
+        let long = format!("{}@example.org", "a".repeat(243));
+        for (text, why) in [
+            ("", NotOneEmail::None),
+            ("  ", NotOneEmail::None),
+            ("ann", NotOneEmail::None),
+            ("\u{200b}", NotOneEmail::None),
+            ("@example.org", NotOneEmail::Unsound),
+            ("ann@", NotOneEmail::Unsound),
+            ("ann@example", NotOneEmail::Unsound),
+            ("ann@.org", NotOneEmail::Unsound),
+            ("ann@example..org", NotOneEmail::Unsound),
+            ("ann@@example.org", NotOneEmail::Unsound),
+            ("ann@example@org.kz", NotOneEmail::Unsound),
+            ("ann@example.org @ann", NotOneEmail::Unsound),
+            (&long, NotOneEmail::Unsound),
+            ("ann@example.org, bob@example.org", NotOneEmail::Several),
+            ("ann@example.org bob@example.org", NotOneEmail::Several),
+            ("ann@example.org/bob@example.org", NotOneEmail::Several),
+            ("ann@example.org\nbob@example.org", NotOneEmail::Several),
+        ] {
+            assert_eq!(parsed(text), Err(why), "{text:?}");
+        }
+        assert!(parsed(&long[1..]).is_ok());
+        let huge = format!("{}@example.org", "a".repeat(70_000));
+        assert_eq!(parsed(&huge), Err(NotOneEmail::Unsound));
+    }
+
+    #[test]
+    fn of_a_field_with_several_addresses_each_counts_and_nothing_else() {
+        let all = |text: &str| -> Vec<String> {
+            let all = Email::all(text).into_iter();
+            all.map(|email| email.as_str().to_owned()).collect()
+        };
+        let two = ["ann@example.org", "bob@example.org"];
+        for text in [
+            "ann@example.org,bob@example.org",
+            "ann@example.org; Bob@example.org;",
+            "ann@example.org / bob@example.org",
+            "Анна <ann@example.org>\nБоб <bob@example.org>",
+            "ann@example.org, cy@@example.org, bob@example.org",
+        ] {
+            assert_eq!(all(text), two, "{text:?}");
+        }
+        assert_eq!(all("нет"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_two_spellings_of_a_domain_are_one_address() {
+        let unicode = Email::parse("Анна@Школа.РФ").unwrap();
+        let ascii = Email::parse("анна@xn--80atdl2c.xn--p1ai").unwrap();
+        assert_eq!(unicode, ascii);
+        for email in [&unicode, &ascii] {
+            assert_eq!(email.as_str(), "анна@школа.рф");
+            let spellings: Vec<_> = email.spellings().collect();
+            assert_eq!(spellings, ["анна@школа.рф", "анна@xn--80atdl2c.xn--p1ai"]);
+        }
+        // Full-width and composed letters are mapped as browsers do.
+        for same in ["анна@ｓchool.example", "анна@school。example"] {
+            let plain = Email::parse("анна@school.example").unwrap();
+            assert_eq!(Email::parse(same), Ok(plain), "{same}");
+        }
+        let plain = Email::parse("ann@example.org").unwrap();
+        assert_eq!(plain.spellings().collect::<Vec<_>>(), ["ann@example.org"]);
+    }
+
+    #[test]
+    fn an_address_begins_with_the_part_before_the_at_or_as_much_as_is_asked_for() {
+        for (address, beginning) in [
+            ("aigerim@example.org", "aigerim"),
+            ("aigeri@example.org", "aigeri"),
+            ("aiger@example.org", "aiger@"),
+            ("al@школа.рф", "al@шко"),
+            ("анна@example.org", "анна@e"),
+        ] {
+            assert_eq!(Email::parse(address).unwrap().beginning(6), beginning);
+        }
+        assert_eq!(Email::parse("a@b.kz").unwrap().beginning(60), "a@b.kz");
+    }
+
+    #[test]
+    fn an_address_says_nothing_in_debug() {
+        assert_eq!(
+            format!("{:?}", Email::parse("ann@example.org")),
+            "Ok(Email(…))"
+        );
+    }
+}
