@@ -173,7 +173,7 @@ fn upsets(rng: &mut SmallRng, rows: usize, span: Duration) -> Vec<(Duration, Ups
         lasting: scaled(rng.random_range(61..80)),
     });
     upsets.shuffle(rng);
-    // A kill comes after it: the slow ten minutes after a 429 are not scaled, and end with the process.
+    // A kill comes after it: the slow minutes after a 429 are not scaled, and end with the process.
     let middle = rng.random_range(1..upsets.len());
     upsets.insert(
         middle,

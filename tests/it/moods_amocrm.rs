@@ -71,7 +71,7 @@ const BEFORE_TARGET: i64 = 35;
 const AFTER_TARGET: i64 = 45;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_429_pauses_everything_and_then_halves_the_rate() {
+async fn a_429_pauses_everything_and_then_takes_one_from_the_rate() {
     const ROWS: usize = 14;
     let mut world = World::prepare(Wishes {
         requests_per_second: 7,
@@ -119,9 +119,9 @@ async fn a_429_pauses_everything_and_then_halves_the_rate() {
 
     let slow: Vec<_> = stamps.into_iter().filter(|at| *at >= resumed).collect();
     assert!(slow.len() >= ROWS, "the rest of the run");
-    for window in slow.windows(4) {
-        let span = window[3] - window[0];
-        assert!(span > Duration::from_secs(1), "four requests in {span:?}");
+    for window in slow.windows(7) {
+        let span = window[6] - window[0];
+        assert!(span > Duration::from_secs(1), "seven requests in {span:?}");
     }
 }
 

@@ -10,8 +10,8 @@ pub(in crate::amocrm) const WINDOW: Duration = Duration::from_millis(1050);
 pub(in crate::amocrm) const BURST: u32 = 4;
 /// No pause is longer, whatever the peer names: a mistaken header must not stop us for a day.
 pub(in crate::amocrm) const LONGEST_PAUSE: Duration = Duration::from_mins(10);
-/// For so long after a 429's pause the rate is halved.
-pub(super) const SLOW_FOR: Duration = Duration::from_mins(10);
+/// After so long without a 429 one more request a window is allowed, up to the rate that is set.
+pub(super) const GROWS_EVERY: Duration = Duration::from_mins(1);
 /// Pauses grow 1, 2, 4 … 32 s: one more second was seen to be not enough (reference, section 3).
 const MOST_DOUBLINGS: u32 = 5;
 
@@ -28,9 +28,11 @@ pub(super) struct Pace {
     /// When the burst is whole again (the "theoretical arrival time" of a leaky bucket).
     rested_at: Instant,
     paused_until: Option<Instant>,
-    slow_until: Option<Instant>,
+    /// The rate at the end of the latest pause.
+    slowed_to: usize,
     /// 429s in a row; those that were in flight together count once.
     refusals: u32,
+    /// The first of the latest that were in flight together.
     refused_at: Option<Instant>,
 }
 
@@ -46,7 +48,7 @@ impl Pace {
             count: 0,
             rested_at: now,
             paused_until: None,
-            slow_until: None,
+            slowed_to: full_rate,
             refusals: 0,
             refused_at: None,
         };
@@ -59,12 +61,18 @@ impl Pace {
 
     /// Sends allowed in any [`WINDOW`] at this moment.
     pub(super) fn rate(&self, now: Instant) -> usize {
-        let allowed = if self.slow_until.is_some_and(|until| now < until) {
-            self.full_rate / 2
-        } else {
-            self.full_rate
-        };
+        let allowed = self.allowed(now);
         allowed.saturating_sub(self.left_to_others).max(1)
+    }
+
+    /// What amoCRM has shown to bear, for all processes together.
+    fn allowed(&self, now: Instant) -> usize {
+        let calm = self
+            .paused_until
+            .map_or(Duration::ZERO, |until| now.saturating_duration_since(until));
+        let grown = calm.as_secs() / GROWS_EVERY.as_secs();
+        let grown = usize::try_from(grown).unwrap_or(usize::MAX);
+        self.slowed_to.saturating_add(grown).min(self.full_rate)
     }
 
     /// From now on so many sends of each window are another process's; one is always ours.
@@ -132,9 +140,16 @@ impl Pace {
         at
     }
 
-    /// A 429 for the request sent at `sent_at`: nobody sends for a while, then everybody sends more slowly.
+    /// A 429 for the request sent at `sent_at`: nobody sends for a while, then everybody sends more slowly. The first takes one
+    /// from the rate; one that comes before the rate has begun to grow again halves it.
     pub(super) fn refused(&mut self, sent_at: Instant, now: Instant, named: Option<Duration>) {
         if self.refused_at.is_none_or(|before| sent_at > before) {
+            let allowed = self.allowed(now);
+            let came_soon = self
+                .paused_until
+                .is_some_and(|until| sent_at < until + GROWS_EVERY);
+            let slower = if came_soon { allowed / 2 } else { allowed - 1 };
+            self.slowed_to = slower.max(1);
             self.refused_at = Some(now);
             self.refusals = self.refusals.saturating_add(1);
         }
@@ -145,13 +160,11 @@ impl Pace {
             .paused_until
             .map_or(now + pause, |before| before.max(now + pause));
         self.paused_until = Some(until);
-        self.slow_until = Some(until + SLOW_FOR);
     }
 
     /// The request sent at `sent_at` was answered, and not with a 429.
     pub(super) fn answered(&mut self, sent_at: Instant) {
         if self.refused_at.is_some_and(|at| sent_at > at) {
-            self.refused_at = None;
             self.refusals = 0;
         }
     }

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::pace::{BURST, LONGEST_PAUSE, Pace, SLOW_FOR, WINDOW};
+use super::pace::{BURST, GROWS_EVERY, LONGEST_PAUSE, Pace, WINDOW};
 
 fn rate(per_window: u32) -> NonZeroU32 {
     NonZeroU32::new(per_window).unwrap()
@@ -198,17 +198,66 @@ fn a_named_wait_is_kept_and_clamped() {
     );
 }
 
+/// A 429 at `at` for a request sent at `sent`, both since the start; the pause is a second.
+fn refuse(line: &mut Line, sent: Duration, at: Duration) {
+    line.pace.refused(line.start + sent, line.start + at, None);
+    line.pace.answered(line.start + at + ms(1));
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
 #[test]
-fn a_429_halves_the_rate_for_ten_minutes() {
-    for (full, half) in [(7, 3), (6, 3), (2, 1), (1, 1)] {
-        let mut pace = Pace::new(rate(full), false, Instant::now());
-        let now = Instant::now();
-        assert_eq!(pace.rate(now), full as usize);
-        pace.refused(now, now, Some(Duration::from_secs(1)));
-        let resumes = now + Duration::from_secs(1);
-        assert_eq!(pace.rate(now), half);
-        assert_eq!(pace.rate(resumes + SLOW_FOR - ms(1)), half);
-        assert_eq!(pace.rate(resumes + SLOW_FOR), full as usize);
+fn a_429_takes_one_from_the_rate_and_each_calm_minute_gives_one_back() {
+    for (full, slower) in [(7, 6), (6, 5), (2, 1), (1, 1)] {
+        let mut line = Line::new(full, false);
+        refuse(&mut line, ms(0), ms(0));
+        let resumes = line.start + seconds(1);
+        assert_eq!(line.pace.rate(line.start), slower);
+        assert_eq!(line.pace.rate(resumes + GROWS_EVERY - ms(1)), slower);
+        assert_eq!(line.pace.rate(resumes + GROWS_EVERY), full as usize);
+        assert_eq!(line.pace.rate(resumes + 9 * GROWS_EVERY), full as usize);
+    }
+}
+
+#[test]
+fn a_429_within_a_minute_of_another_halves_the_rate() {
+    let mut line = Line::new(7, false);
+    let mut at = Duration::ZERO;
+    let rates = [6, 3, 1, 1];
+    for rate in rates {
+        refuse(&mut line, at, at);
+        assert_eq!(line.pace.rate(line.start + at), rate);
+        // The minute begins when sending does.
+        at += seconds(60);
+    }
+    at += seconds(1);
+    let grown = (0..8).map(|minute| line.pace.rate(line.start + at + minute * GROWS_EVERY));
+    assert_eq!(grown.collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 7, 7]);
+}
+
+#[test]
+fn a_429_a_calm_minute_after_another_takes_one_of_what_has_grown() {
+    let mut line = Line::new(7, false);
+    for (at, rate) in [(0, 6), (30, 3), (100, 3), (170, 3), (300, 4), (3_000, 6)] {
+        refuse(&mut line, seconds(at), seconds(at));
+        assert_eq!(line.pace.rate(line.start + seconds(at)), rate, "{at}");
+    }
+}
+
+/// Requests that were in flight together are one refusal, however late an answer comes.
+#[test]
+fn a_late_429_of_the_same_moment_slows_nobody_further() {
+    for late in [0, 10, 1_200, 25_000] {
+        let mut line = Line::new(7, false);
+        refuse(&mut line, ms(100), ms(200));
+        refuse(&mut line, ms(50), ms(200 + late));
+        assert_eq!(
+            line.pace.rate(line.start + seconds(30)),
+            6,
+            "{late} ms late"
+        );
     }
 }
 
@@ -217,7 +266,7 @@ fn after_a_pause_nobody_bursts() {
     let mut line = Line::new(6, false);
     line.pace.refused(line.start, line.start, None);
     let sends = line.serve_all(&[Duration::ZERO; 4]);
-    assert_eq!(sends, [1000, 1350, 1700, 2050].map(ms));
+    assert_eq!(sends, [1000, 1210, 1420, 1630].map(ms));
 }
 
 /// Gaps between arrivals: mostly crowds, sometimes rests.
@@ -296,16 +345,42 @@ proptest! {
     }
 
     #[test]
-    fn a_429_stops_everybody_and_then_half_the_rate_holds(
-        per_window in 1..8u32, before in 1..20usize, after in 1..60usize, named in 2..30u64,
+    fn a_429_stops_everybody_and_then_a_lower_rate_holds(
+        per_window in 1..8u32, before in 1..20usize, after in 1..60usize, named in 2..30u64, twice in any::<bool>(),
     ) {
         let mut line = Line::new(per_window, false);
         let sent = line.serve_all(&vec![Duration::ZERO; before])[before - 1];
-        let (now, pause) = (line.start + sent + ms(30), Duration::from_secs(named));
+        let (mut now, pause) = (line.start + sent + ms(30), seconds(named));
         line.pace.refused(line.start + sent, now, Some(pause));
+        let mut rate = (per_window as usize - 1).max(1);
+        if twice {
+            let sent = line.start + line.serve(Duration::ZERO);
+            now = sent + ms(30);
+            line.pace.refused(sent, now, Some(pause));
+            rate = (rate / 2).max(1);
+        }
         let sends = line.serve_all(&vec![Duration::ZERO; after]);
         prop_assert_eq!(line.start + sends[0], now + pause);
-        assert_within_window(&sends, (per_window as usize / 2).max(1));
+        let slow: Vec<_> = sends.iter().copied().filter(|at| *at < sends[0] + GROWS_EVERY).collect();
+        assert_within_window(&slow, rate);
+    }
+
+    #[test]
+    fn no_history_of_429s_raises_the_rate_above_what_is_set_or_ends_sending(
+        per_window in 1..8u32, refusals in proptest::collection::vec((0..400u64, 0..30u64), 0..12),
+    ) {
+        let mut line = Line::new(per_window, false);
+        let mut at = Duration::ZERO;
+        for (gap, late) in refusals {
+            at += seconds(gap);
+            refuse(&mut line, at, at + seconds(late));
+            for after in [0, 1, 59, 61, 200] {
+                let rate = line.pace.rate(line.start + at + seconds(late + after));
+                prop_assert!((1..=per_window as usize).contains(&rate));
+            }
+        }
+        let calm = LONGEST_PAUSE + per_window * GROWS_EVERY;
+        prop_assert_eq!(line.pace.rate(line.start + at + seconds(30) + calm), per_window as usize);
     }
 
     #[test]
@@ -353,6 +428,6 @@ fn what_is_left_to_others_is_never_used() {
         assert_within_window(&sends, most);
 
         line.pace.leave_to_others(0);
-        prop_assert_eq!(line.pace.rate(line.last + LONGEST_PAUSE + SLOW_FOR), per_window as usize);
+        prop_assert_eq!(line.pace.rate(line.last + LONGEST_PAUSE + per_window * GROWS_EVERY), per_window as usize);
     });
 }
