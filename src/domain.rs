@@ -10,7 +10,9 @@ mod chain;
 mod email;
 mod nonce;
 mod note_template;
+mod price;
 mod sync_state;
+mod text;
 mod token;
 mod webhook_secret;
 
@@ -18,7 +20,9 @@ pub(crate) use chain::Chain;
 pub use email::{Email, NotOneEmail};
 pub use nonce::{Nonce, NotANonce};
 pub use note_template::{NoteTemplate, UnknownPlaceholder};
+pub use price::Price;
 pub use sync_state::{SyncState, SyncStatus};
+pub(crate) use text::{is_kept, visible};
 pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
 

@@ -13,7 +13,7 @@ use self::{
     query::{CONTACT, DEAL, STATUS, Unsynced, Vacancy},
     transport::{Transport, limit, prefer},
 };
-use crate::domain::{ContactId, DealId, Disposition, HaltCause, RowId, SharedClock};
+use crate::domain::{ContactId, DealId, Disposition, HaltCause, Price, RowId, SharedClock};
 
 pub use self::query::Period;
 
@@ -54,7 +54,7 @@ pub struct Row {
     pub full_name: Option<String>,
     pub phone: Option<String>,
     pub manager_name: Option<String>,
-    pub price: Option<i64>,
+    pub price: Option<Price>,
     pub generated_password: Option<SecretString>,
     pub status: Option<String>,
     pub created_at: Option<Timestamp>,

@@ -4,10 +4,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use icu_properties::{
-    CodePointMapData, CodePointSetData,
-    props::{DefaultIgnorableCodePoint, GeneralCategory},
-};
+use super::text::visible;
 
 /// RFC 5321: a path of 256 characters, less its brackets.
 const LONGEST: usize = 254;
@@ -109,19 +106,6 @@ impl Email {
             .map_or(self.unicode.len(), |(end, _)| end);
         &self.unicode[..at.max(end)]
     }
-}
-
-/// Without what nobody sees: format characters (zero-width ones, soft hyphens, marks of byte order and direction), other
-/// ignorable ones, and controls that are no blanks.
-fn visible(text: &str) -> String {
-    let category = CodePointMapData::<GeneralCategory>::new();
-    let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
-    let is_invisible = |c: char| {
-        ignorable.contains(c)
-            || category.get(c) == GeneralCategory::Format
-            || (c.is_control() && !c.is_whitespace())
-    };
-    text.chars().filter(|c| !is_invisible(*c)).collect()
 }
 
 /// The words of a text that have an `@` in them, without what people put around an address.

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, civil::DateTime, fmt::rfc2822, tz::TimeZone};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{Row, SupabaseError, query};
-use crate::domain::RowId;
-
-/// Up to here a float counts in ones.
-const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
+use crate::domain::{Price, RowId};
 
 /// Longer than this nobody means it.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
@@ -135,9 +133,7 @@ pub(super) fn ids(body: &[u8]) -> Result<Vec<RowId>, SupabaseError> {
 /// Whether the first row has a uuid for its id.
 pub(super) fn has_uuids(body: &[u8]) -> Result<Option<bool>, SupabaseError> {
     let rows = array(body)?;
-    Ok(rows
-        .first()
-        .map(|row| row.as_object().and_then(id).is_some()))
+    Ok(rows.first().map(|row| id(row).is_some()))
 }
 
 /// How many rows a write gave back.
@@ -145,22 +141,15 @@ pub(super) fn count(body: &[u8]) -> Result<usize, SupabaseError> {
     Ok(array(body)?.len())
 }
 
-fn array(body: &[u8]) -> Result<Vec<Value>, SupabaseError> {
+fn array(body: &[u8]) -> Result<Vec<&RawValue>, SupabaseError> {
     serde_json::from_slice(body).map_err(|_| SupabaseError::Malformed {
         what: "not a JSON array",
     })
 }
 
-fn objects<T>(
-    body: &[u8],
-    read: impl Fn(&Map<String, Value>) -> Option<T>,
-) -> Result<Vec<T>, SupabaseError> {
+fn objects<T>(body: &[u8], read: impl Fn(&RawValue) -> Option<T>) -> Result<Vec<T>, SupabaseError> {
     let values = array(body)?;
-    let read: Vec<T> = values
-        .iter()
-        .filter_map(Value::as_object)
-        .filter_map(read)
-        .collect();
+    let read: Vec<T> = values.iter().copied().filter_map(read).collect();
     if read.is_empty() && !values.is_empty() {
         // An empty answer means "there are none", which this is not.
         return Err(SupabaseError::Malformed {
@@ -176,19 +165,44 @@ fn objects<T>(
     Ok(read)
 }
 
-fn id(row: &Map<String, Value>) -> Option<RowId> {
+fn object(value: &RawValue) -> Option<Map<String, Value>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn id(row: &RawValue) -> Option<RowId> {
+    id_of(&object(row)?)
+}
+
+fn id_of(row: &Map<String, Value>) -> Option<RowId> {
     row.get("id")?.as_str()?.parse().ok()
 }
 
-fn row(row: &Map<String, Value>) -> Option<Row> {
+/// As it is spelled: a number type would lose the `0` of `145.90`.
+#[derive(Default, Deserialize)]
+struct Spelled<'a> {
+    #[serde(borrow)]
+    price: Option<&'a RawValue>,
+}
+
+fn price(row: &RawValue) -> Option<Price> {
+    let spelled = serde_json::from_str::<Spelled<'_>>(row.get()).ok()?.price?;
+    match serde_json::from_str(spelled.get()).ok()? {
+        Value::String(text) => Price::of(&text),
+        Value::Number(_) => Price::of(spelled.get()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn row(raw: &RawValue) -> Option<Row> {
+    let row = object(raw)?;
     let text = |column: &str| row.get(column).and_then(text);
     Some(Row {
-        id: id(row)?,
+        id: id_of(&row)?,
         email: text("email"),
         full_name: text("full_name"),
         phone: text("phone"),
         manager_name: text("manager_name"),
-        price: text("price").and_then(|price| whole(&price)),
+        price: price(raw),
         generated_password: text("generated_password").map(Into::into),
         status: text(query::STATUS).map(|status| status.trim().to_lowercase()),
         created_at: text("created_at").and_then(|time| time_of(&time)),
@@ -215,17 +229,6 @@ fn deal_id(value: &Value) -> Option<String> {
         Value::String(_) | Value::Number(_) => text(value),
         Value::Bool(_) | Value::Array(_) | Value::Object(_) => Some(value.to_string()),
     }
-}
-
-/// `990`, `990.00`, `990.5` (rounded): amoCRM's price is a whole number.
-fn whole(price: &str) -> Option<i64> {
-    let price = price.trim();
-    if let Ok(whole) = price.parse() {
-        return Some(whole);
-    }
-    let rounded = price.parse::<f64>().ok()?.round();
-    #[expect(clippy::cast_possible_truncation, reason = "its range was looked at")]
-    (rounded.abs() <= LARGEST_WHOLE).then_some(rounded as i64)
 }
 
 /// RFC 3339 with any offset; without one (a `timestamp without time zone`, a `date`) it is UTC.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     failure::Failure,
     fate::Look,
-    note::is_ours,
+    note::{as_sent, is_ours},
     slice::{Members, Slice, distinct},
     work::Work,
 };
@@ -210,7 +210,9 @@ impl Slice {
             return false;
         };
         deal.pipeline == self.ctx.settings.rules.target.pipeline
-            && self.ctx.name_hash(&deal.name) == name
+            && [&deal.name, &as_sent(&deal.name)]
+                .into_iter()
+                .any(|read| self.ctx.name_hash(read) == name)
     }
 
     fn create_resolved(

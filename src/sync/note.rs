@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 
 use crate::{
-    domain::{NoteTemplate, RowId},
+    domain::{Email, NoteTemplate, RowId, is_kept, visible},
     supabase::Row,
 };
 
@@ -12,12 +12,17 @@ const MAX_NOTE_CHARS: usize = 9_000;
 /// Keeps a deal's name readable, and equal to what amoCRM stores.
 const MAX_NAME_CHARS: usize = 250;
 
-/// The text of a row's note, ending with the reference by which it is found again.
+/// The text of a row's note; the mark by which it is found again stands alone on the last line.
 #[must_use]
 pub fn note(template: &NoteTemplate, row: &Row) -> String {
     let text = template.fill(|name| field(row, name));
-    let text: String = text.trim().chars().take(MAX_NOTE_CHARS).collect();
-    format!("{}\n[{}]", text.trim_end(), row.id.reference())
+    let kept = text.trim().chars().filter(|c| is_kept(*c));
+    let text: String = kept.take(MAX_NOTE_CHARS).collect();
+    format!("{}\n{}", text.trim_end(), mark(row.id))
+}
+
+fn mark(row: RowId) -> String {
+    format!("[{}]", row.reference())
 }
 
 fn field(row: &Row, name: &str) -> Option<String> {
@@ -30,45 +35,83 @@ fn field(row: &Row, name: &str) -> Option<String> {
     };
     match name {
         "full_name" => text(&row.full_name),
-        "email" => text(&row.email),
+        "email" => address(row).or_else(|| text(&row.email)),
         "phone" => text(&row.phone),
         "manager_name" => text(&row.manager_name),
-        "price" => row.price.map(|price| price.to_string()),
+        "price" => row.price.as_ref().map(|price| price.as_str().to_owned()),
         "generated_password" => row
             .generated_password
             .as_ref()
-            .map(|password| password.expose_secret().to_owned()),
+            .map(|password| password.expose_secret().chars().map(shown).collect()),
         _ => Some(row.id.to_string()),
     }
 }
 
-/// Whether a note is the one we wrote for this row.
-#[must_use]
-pub fn is_ours(note: &str, row: RowId) -> bool {
-    note.trim_end().ends_with(&format!("[{}]", row.reference()))
+/// A password must not get shorter unseen.
+fn shown(c: char) -> char {
+    if is_kept(c) {
+        c
+    } else {
+        char::REPLACEMENT_CHARACTER
+    }
 }
 
-/// The name of a deal that we make: one line, single spaces, so that it is found again by exact name.
+/// Whether a note is the one we wrote for this row, though amoCRM may have trimmed or escaped it, or a person have added
+/// lines to it. A mark that is quoted inside a line says nothing.
+#[must_use]
+pub fn is_ours(note: &str, row: RowId) -> bool {
+    let mut text = html_escape::decode_html_entities(note).into_owned();
+    for tag in ["<br>", "<br/>", "<br />", "<p>", "</p>", "<div>", "</div>"] {
+        text = text.replace(tag, "\n");
+    }
+    let mark = mark(row);
+    text.split(['\n', '\r', '\u{2028}', '\u{2029}'])
+        .any(|line| visible(line).trim() == mark)
+}
+
+/// The name of a deal that we make.
 #[must_use]
 pub fn deal_name(row: &Row) -> String {
-    let name = field(row, "full_name")
-        .or_else(|| field(row, "email"))
-        .unwrap_or_default();
-    let one_line = format!("Tripwire - {name}")
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
-    one_line
-        .chars()
-        .take(MAX_NAME_CHARS)
-        .collect::<String>()
-        .trim_end()
-        .to_owned()
+    one_line(&format!("Tripwire - {}", person(row)))
+}
+
+/// The name of a contact that we make.
+#[must_use]
+pub fn contact_name(row: &Row) -> String {
+    one_line(&person(row))
+}
+
+/// By name or, of somebody without one, by address.
+fn person(row: &Row) -> String {
+    let name = field(row, "full_name").map(|name| one_line(&name));
+    name.filter(|name| !name.is_empty())
+        .or_else(|| address(row))
+        .unwrap_or_default()
+}
+
+fn address(row: &Row) -> Option<String> {
+    let email = Email::parse(row.email.as_deref()?).ok()?;
+    Some(email.as_str().to_owned())
+}
+
+/// A deal's name as we sent it, though amoCRM may have escaped it.
+#[must_use]
+pub fn as_sent(deal_name: &str) -> String {
+    one_line(&html_escape::decode_html_entities(deal_name))
+}
+
+/// Visible, single spaces, of bounded length: so that amoCRM stores what is sent, and it is found again by exact name.
+fn one_line(text: &str) -> String {
+    let text: String = visible(text).chars().filter(|c| is_kept(*c)).collect();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line: String = words.join(" ").chars().take(MAX_NAME_CHARS).collect();
+    line.trim_end().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Price;
 
     fn row() -> Row {
         Row {
@@ -77,7 +120,7 @@ mod tests {
             full_name: Some(" Анна {email}\n Ли ".into()),
             phone: None,
             manager_name: Some("  ".into()),
-            price: Some(5000),
+            price: Price::of("5000"),
             generated_password: Some("s3cret".into()),
             status: None,
             created_at: None,
@@ -97,12 +140,83 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_known_by_the_reference_at_its_end() {
-        let id = row().id;
-        assert!(is_ours("anything\n[00abcdef0001]", id));
-        assert!(is_ours("trimmed by a server [00abcdef0001] ", id));
-        assert!(!is_ours("[00abcdef0001] quoted by a person", id));
-        assert!(!is_ours("anything\n[00abcdef0002]", id));
+    fn a_note_is_known_by_its_mark_however_it_comes_back() {
+        let (id, mark) = (row().id, "[00abcdef0001]");
+        for ours in [
+            format!("text\n{mark}"),
+            mark.to_owned(),
+            format!("text\r\n{mark}\r\n"),
+            format!("text\n \u{a0}{mark}\t \n\n"),
+            format!("text\n{mark}\u{200b}"),
+            format!("text\n{mark}\n\nзвонила, всё получила"),
+            format!("text\n{mark}\n[000000000000]"),
+            format!("a &lt;b&gt; &amp;\n{mark}"),
+            "text\n&#91;00abcdef0001&#93;".to_owned(),
+            "text&#10;&#x5B;00abcdef0001&rsqb;".to_owned(),
+            format!("text<br>{mark}"),
+            format!("<p>text<br />{mark}</p>"),
+            format!("text&lt;br/&gt;{mark}&nbsp;"),
+        ] {
+            assert!(is_ours(&ours, id), "{ours}");
+        }
+        for not_ours in [
+            format!("{mark} quoted by a person"),
+            format!("see {mark}"),
+            format!("text\n> {mark}"),
+            format!("«{mark}»"),
+            "text\n[00abcdef0002]".to_owned(),
+            "text\n[00abcdef0001".to_owned(),
+            "text\n00abcdef0001".to_owned(),
+            String::new(),
+        ] {
+            assert!(!is_ours(&not_ours, id), "{not_ours}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_that_amocrm_cuts_a_text_at() {
+        let mut row = row();
+        row.full_name = Some("🎉 Анна 𝐋i 👩‍🎓".to_owned());
+        row.manager_name = Some("🦊".to_owned());
+        row.generated_password = Some("p🔑w".into());
+        let template =
+            NoteTemplate::parse("✅ 🔥 {full_name}|{manager_name}|{generated_password}").unwrap();
+        let text = note(&template, &row);
+        assert_eq!(text, "✅   Анна i \u{200d}||p\u{fffd}w\n[00abcdef0001]");
+        assert_eq!(deal_name(&row), "Tripwire - Анна i");
+        assert_eq!(contact_name(&row), "Анна i");
+        row.full_name = row.manager_name.clone();
+        assert_eq!(deal_name(&row), "Tripwire - ann@example.org");
+        assert_eq!(contact_name(&row), "ann@example.org");
+    }
+
+    #[test]
+    fn a_deals_name_is_known_however_it_comes_back() {
+        for name in ["Том & Ли", "\"Ли\" <Анна>", "  О'Нил\n🎉 ", "a  b"] {
+            let mut row = row();
+            row.full_name = Some(name.to_owned());
+            let sent = deal_name(&row);
+            assert_eq!(as_sent(&sent), sent);
+            assert_eq!(as_sent(&html_escape::encode_quoted_attribute(&sent)), sent);
+            assert_eq!(as_sent(&html_escape::encode_text(&sent)), sent);
+        }
+    }
+
+    #[test]
+    fn a_contact_is_named_like_its_deal() {
+        for (name, called) in [
+            (" Анна\n  Ли\u{200b}\u{0} ", "Анна Ли"),
+            ("\u{200b}", "ann@example.org"),
+            ("\t\n", "ann@example.org"),
+        ] {
+            let mut row = row();
+            row.full_name = Some(name.to_owned());
+            assert_eq!(contact_name(&row), called);
+            assert_eq!(deal_name(&row), format!("Tripwire - {called}"));
+        }
+        let mut row = row();
+        row.full_name = Some("я ".repeat(400));
+        assert_eq!(contact_name(&row).chars().count(), 249);
     }
 
     #[test]

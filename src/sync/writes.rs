@@ -10,14 +10,14 @@ use super::{
     deals::Plan,
     decide::{Placement, placement},
     failure::{Failure, Verdict},
-    note::deal_name,
+    note::{contact_name, deal_name},
     slice::{Members, Slice, distinct},
     triage::later,
     work::Work,
 };
 use crate::{
     amocrm::{self, AmoError, NewDeal, NewDealAndContact, Pipeline},
-    domain::{ContactId, DealId},
+    domain::{ContactId, DealId, Price},
     inbox::{Choice, InboxError, Intent, Placed},
 };
 
@@ -376,7 +376,7 @@ impl Work {
         let contact = self.progress.choice.as_ref()?.contact?;
         Some(NewDeal {
             name: deal_name(row),
-            price: row.price,
+            price: row.price.as_ref().and_then(Price::whole),
             contact,
         })
     }
@@ -384,15 +384,10 @@ impl Work {
     fn new_deal_and_contact(&self) -> Option<NewDealAndContact> {
         let row = self.row.as_ref()?;
         let email = self.email.clone()?;
-        let name = row
-            .full_name
-            .as_deref()
-            .map(str::trim)
-            .filter(|name| !name.is_empty());
         Some(NewDealAndContact {
             deal_name: deal_name(row),
-            price: row.price,
-            contact_name: name.unwrap_or(email.as_str()).to_owned(),
+            price: row.price.as_ref().and_then(Price::whole),
+            contact_name: contact_name(row),
             email,
             phone: row.phone.clone().filter(|phone| !phone.trim().is_empty()),
         })

@@ -223,6 +223,40 @@ async fn a_missing_contact_without_phone_is_made_at_once_together_with_its_deal(
 }
 
 #[tokio::test]
+async fn a_deal_gets_the_rounded_price_and_the_note_what_the_row_says() {
+    let world = World::start(Wishes {
+        note: "{full_name}: {price} 🎉",
+        ..creating()
+    })
+    .await;
+    for (n, (price, said, rounded)) in [
+        (json!("145.90"), "145.90", 146),
+        (json!(0.4), "0.4", 0),
+        (json!("4990,50"), "4990,50", 4991),
+        (json!(7000), "7000", 7000),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let row = world.insert(&json!({
+            "email": format!("s{n}@example.kz"), "price": price, "full_name": "Анна\n🦊 Ли",
+        }));
+        world.deliver(row).await;
+        let deal = world.until_synced_once(row).await;
+        let note = format!("Анна\n Ли: {said}\n[{}]", row.reference());
+        assert_eq!(world.notes(deal), [note]);
+        world.sandbox.amo.world(|world| {
+            let deal = world.deal(deal).unwrap();
+            assert_eq!(
+                (deal.name.as_str(), deal.price),
+                ("Tripwire - Анна Ли", rounded)
+            );
+            assert_eq!(world.contact(deal.contacts[0]).unwrap().name, "Анна Ли");
+        });
+    }
+}
+
+#[tokio::test]
 async fn a_missing_contact_with_a_phone_is_made_after_the_second_miss() {
     let world = World::start(creating()).await;
     let row = world.insert(&json!({"phone": PHONE}));
