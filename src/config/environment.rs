@@ -1,6 +1,6 @@
 //! The variables of the process, over those of an `.env` file in the current folder.
 
-use std::{collections::BTreeMap, env, ffi::OsStr, path::Path};
+use std::{collections::BTreeMap, env, ffi::OsStr, fs, io, path::Path};
 
 use super::reader::{ConfigErrors, Problem};
 
@@ -29,16 +29,16 @@ pub(super) fn first_of(names: &[&str]) -> Option<String> {
     set.into_iter().find(|value| !value.is_empty())
 }
 
-/// No file is no problem. Of two lines with one name the first counts, as in every reader of such files.
+/// No file is no problem. Of two lines with one name the first counts, as in every reader of such files; a `$` is a `$`.
 pub(super) fn file(path: &Path) -> Result<BTreeMap<String, String>, ConfigErrors> {
-    let lines = match dotenvy::from_path_iter(path) {
-        Ok(lines) => lines,
-        Err(error) if error.not_found() => return Ok(BTreeMap::new()),
+    let text = match fs::read(path) {
+        Ok(bytes) => text(bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(_) => return Err(unreadable("cannot be opened".to_owned())),
     };
     let mut vars = BTreeMap::new();
     let mut last = None;
-    for line in lines {
+    for line in dotenvy::from_read_iter(without_substitution(&text).as_bytes()) {
         // The error quotes the line, which may hold a secret.
         let Ok((name, value)) = line else {
             let place = match last {
@@ -53,6 +53,41 @@ pub(super) fn file(path: &Path) -> Result<BTreeMap<String, String>, ConfigErrors
         vars.entry(name).or_insert(value);
     }
     Ok(vars)
+}
+
+/// Editors on Windows put a byte order mark first, or write UTF-16.
+fn text(bytes: Vec<u8>) -> Result<String, ConfigErrors> {
+    let is_utf_16 = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]);
+    if is_utf_16 || bytes.contains(&0) {
+        return Err(unreadable("is UTF-16: save it as UTF-8".to_owned()));
+    }
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| unreadable("is not UTF-8: save it as UTF-8".to_owned()))?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+/// With each `$` escaped where the reader of the file would put another variable's value: a token with a `$` in it would
+/// silently lose its end.
+fn without_substitution(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    let (mut in_single, mut in_double, mut in_comment) = (false, false, false);
+    let (mut after_backslash, mut after_blank) = (false, true);
+    for c in text.chars() {
+        match c {
+            '\n' if in_comment => in_comment = false,
+            _ if in_comment => {}
+            _ if after_backslash => after_backslash = false,
+            '\'' if !in_double => in_single = !in_single,
+            '"' if !in_single => in_double = !in_double,
+            '\\' if !in_single => after_backslash = true,
+            '#' if after_blank && !in_single && !in_double => in_comment = true,
+            '$' if !in_single => escaped.push('\\'),
+            _ => {}
+        }
+        escaped.push(c);
+        after_blank = c.is_whitespace();
+    }
+    escaped
 }
 
 fn unreadable(wrong: String) -> ConfigErrors {

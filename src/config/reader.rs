@@ -45,6 +45,21 @@ impl std::error::Error for ConfigErrors {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Absent;
 
+/// Docker's `--env-file` takes quotes for a part of the value, and so does whoever pastes them into a form. A text with
+/// quotes of its own, as «a» and «b», stays.
+fn is_between_quotes(text: &str) -> bool {
+    let mut inner = text.chars();
+    let pair = (inner.next(), inner.next_back());
+    let (Some(opening), Some(closing)) = pair else {
+        return false;
+    };
+    let is_pair = matches!(
+        (opening, closing),
+        ('"', '"') | ('\'', '\'') | ('`', '`') | ('“', '”') | ('‘', '’') | ('«', '»') | ('„', '“')
+    );
+    is_pair && !inner.any(|c| c == opening || c == closing)
+}
+
 /// Notes every problem on the way; nothing stops at the first.
 pub(super) struct Reader<'a> {
     vars: &'a BTreeMap<String, String>,
@@ -82,7 +97,12 @@ impl<'a> Reader<'a> {
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
-        form(text).map(Some).map_err(|wrong| {
+        let value = if is_between_quotes(text) {
+            Err("is between quotes: leave them out".to_owned())
+        } else {
+            form(text)
+        };
+        value.map(Some).map_err(|wrong| {
             self.note(name, wrong, false);
             Absent
         })

@@ -1,5 +1,7 @@
 //! Commands that need only a part, and where variables come from.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -60,7 +62,7 @@ fn the_webhook_secrets_alone_need_nothing_else() {
     assert_eq!(named(&errors), ["WEBHOK_SECRET"]);
 }
 
-fn file(text: &str) -> Result<Vars, ConfigErrors> {
+fn file(text: impl AsRef<[u8]>) -> Result<Vars, ConfigErrors> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(".env");
     std::fs::write(&path, text).unwrap();
@@ -82,6 +84,86 @@ fn a_file_of_settings_is_read() {
             ("NOTE_TEMPLATE", "{full_name} \\n {email}"),
         ])
     );
+}
+
+#[test]
+fn a_dollar_sign_is_a_dollar_sign() {
+    for (line, value) in [
+        ("a$b", "a$b"),
+        ("$50", "$50"),
+        ("50$", "50$"),
+        ("$", "$"),
+        ("${HOME}", "${HOME}"),
+        ("a$HOME$$b", "a$HOME$$b"),
+        (
+            "\"$50 and ${PATH}\" # costs $5, isn't it",
+            "$50 and ${PATH}",
+        ),
+        ("'$50 \\$'", "$50 \\$"),
+        ("\"\\$50\"", "$50"),
+        ("\"\\\\$50\"", "\\$50"),
+        ("'it'\"'s $5\"", "it's $5"),
+        ("a#$b", "a#$b"),
+    ] {
+        let text = format!("# don't $read this\nHOME=/root\nNOTE_TEMPLATE={line}\nPORT=3000\n");
+        let read = file(text).unwrap_or_else(|errors| panic!("{line}: {errors}"));
+        assert_eq!(read["NOTE_TEMPLATE"], value, "{line}");
+        assert_eq!(read["PORT"], "3000", "{line}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_stands_between_quotes_is_the_value(
+        texts in proptest::collection::vec(r"[ -~а-я\n]{0,20}", 1..5)
+    ) {
+        let lines = texts.iter().enumerate().map(|(n, text)| {
+            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("A{n}=\"{escaped}\" # it's $5\n")
+        });
+        let read = file(lines.collect::<String>()).unwrap();
+        for (n, text) in texts.iter().enumerate() {
+            prop_assert_eq!(&read[&format!("A{n}")], text);
+        }
+    }
+}
+
+#[test]
+fn a_file_in_another_encoding_is_read_or_named() {
+    let text = "SYNC_SINCE=2026-12-01\nNOTE_TEMPLATE=Доступ\n";
+    let marked = format!("\u{feff}{text}");
+    assert_eq!(file(marked).unwrap(), file(text).unwrap());
+
+    let utf_16 = |swap: bool| -> Vec<u8> {
+        let units = text.encode_utf16();
+        units
+            .flat_map(|unit| {
+                if swap {
+                    unit.to_be_bytes()
+                } else {
+                    unit.to_le_bytes()
+                }
+            })
+            .collect()
+    };
+    let cp_1251 = b"NOTE_TEMPLATE=\xc4\xee\xf1\xf2\xf3\xef\n";
+    for (bytes, told) in [
+        (
+            [&[0xFF, 0xFE][..], &utf_16(false)].concat(),
+            "is UTF-16: save it as UTF-8",
+        ),
+        (
+            [&[0xFE, 0xFF][..], &utf_16(true)].concat(),
+            "is UTF-16: save it as UTF-8",
+        ),
+        (utf_16(false), "is UTF-16: save it as UTF-8"),
+        (utf_16(true), "is UTF-16: save it as UTF-8"),
+        (cp_1251.to_vec(), "is not UTF-8: save it as UTF-8"),
+    ] {
+        let errors = file(bytes).unwrap_err();
+        assert_eq!(named(&errors), [".env"]);
+        assert!(errors.to_string().contains(told), "{errors}");
+    }
 }
 
 #[test]

@@ -135,6 +135,35 @@ fn good_values_are_taken() {
 }
 
 #[test]
+fn every_setting_says_that_it_is_between_quotes() {
+    for (opening, closing) in [('"', '"'), ('\'', '\''), ('“', '”'), ('«', '»')] {
+        for name in variable::NAMES {
+            if variable::OAUTH.contains(name) {
+                continue;
+            }
+            let value = format!(" {opening}true{closing}\n");
+            let errors = read(&[(name, &value)]).unwrap_err().to_string();
+            let told = format!("{name} is between quotes: leave them out");
+            assert!(errors.contains(&told), "{name}: {errors}");
+        }
+    }
+}
+
+#[test]
+fn quotes_within_a_value_are_a_part_of_it() {
+    for note in [
+        "«{full_name}» и «{email}»",
+        "\"{full_name}\", \"{email}\"",
+        "Логин: \"{email}\"",
+        "'",
+        "'{email}",
+    ] {
+        let config = read(&[("NOTE_TEMPLATE", note)]).unwrap();
+        assert_eq!(config.note_template, NoteTemplate::parse(note).unwrap());
+    }
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn bad_values_are_named_and_not_quoted() {
     let long = "a".repeat(64);
