@@ -1,12 +1,15 @@
 //! `sandbox`: amoCRM and PostgREST alone, for trying things against them by hand.
 
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
-use super::{Outcome, terminal::Terminal, told_to_stop};
-use crate::sandbox::{
-    AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget,
-    school::{School, Setting},
+use super::{CommandError, Outcome, new_secret, terminal::Terminal, told_to_stop};
+use crate::{
+    domain::WebhookSecret,
+    sandbox::{
+        AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget,
+        school::{School, Setting},
+    },
 };
 
 const SEED: u64 = 1;
@@ -28,10 +31,15 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     crate::tls::install_crypto_provider();
     let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
     let setting = Setting::build(&sandbox.amo);
-    if let (Some(url), Some(secret)) = (&options.webhook_url, &options.secret) {
+    let secret = match &options.secret {
+        Some(secret) => secret.expose_secret().to_owned(),
+        None => new_secret(),
+    };
+    WebhookSecret::parse(&secret).map_err(|error| CommandError::Failed(error.into()))?;
+    if let Some(url) = &options.webhook_url {
         sandbox.postgrest.on_insert(WebhookTarget {
             url: url.clone(),
-            secret: secret.clone(),
+            secret: secret.clone().into(),
         });
     }
     let _school = School::mixed(
@@ -46,6 +54,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
         "# настройки для сервиса рядом; остановить — Ctrl-C",
     ))?;
     for (name, value) in [
+        ("WEBHOOK_SECRET", secret),
         ("AMOCRM_BASE_URL", sandbox.amo.url()),
         ("AMOCRM_ACCESS_TOKEN", sandbox.amo.token()),
         ("AMOCRM_TRIPWIRE_PIPELINE_ID", setting.pipeline.to_string()),

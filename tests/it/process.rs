@@ -519,3 +519,37 @@ async fn a_wrong_or_misspelt_setting_is_named_and_no_value_is_shown() {
         assert!(!wrong.words().contains(value), "{value}\n{}", wrong.err);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_starts_from_exactly_what_the_sandbox_prints() {
+    let folder = tempfile::tempdir().unwrap();
+    tripwire_sync::tls::install_crypto_provider();
+    let mut sandbox = Launch::new(folder.path(), &["sandbox", "--rows", "4"]).spawn();
+    sandbox.until_said("SYNC_SINCE=").await;
+    fs::write(folder.path().join(".env"), sandbox.said()).unwrap();
+
+    // Any other ports than those that somebody on this machine may use.
+    let serve = Launch::new(folder.path(), &["serve"])
+        .with("BIND_ADDR", "127.0.0.1:0")
+        .with("METRICS_ADDR", "127.0.0.1:0");
+    let mut service = Service::launch(serve).await;
+    let is_synced = |line: &serde_json::Value| line["outcome"] == "synced";
+    service
+        .program
+        .until_logged("sync.attempt", is_synced)
+        .await;
+    service.stop().await.assert_code(0);
+
+    // A secret that is none is told before anybody copies it.
+    let wrong = [
+        "sandbox",
+        "--webhook-url",
+        "http://127.0.0.1:9",
+        "--secret",
+        "whsec_x",
+    ];
+    Launch::new(folder.path(), &wrong)
+        .run()
+        .await
+        .assert_code(1);
+}

@@ -203,6 +203,11 @@ impl Program {
         self.child.id()
     }
 
+    /// What it has said on its standard output.
+    pub(crate) fn said(&self) -> String {
+        self.output.borrow().out.join("\n")
+    }
+
     pub(crate) fn log(&self) -> Vec<String> {
         self.output.borrow().err.clone()
     }

@@ -184,7 +184,7 @@ fn a_line_that_cannot_be_read_is_told_by_its_place() {
     assert!(told.contains("after PORT"), "{told}");
     assert!(!told.contains(SUPABASE_KEY), "{told}");
 
-    let errors = file(&format!("{SUPABASE_KEY} {SUPABASE_KEY}\n")).unwrap_err();
+    let errors = file(format!("{SUPABASE_KEY} {SUPABASE_KEY}\n")).unwrap_err();
     let told = format!("{errors} {errors:?}");
     assert!(told.contains("at its beginning"), "{told}");
     assert!(!told.contains(SUPABASE_KEY), "{told}");
