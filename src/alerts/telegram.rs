@@ -1,13 +1,16 @@
-//! Telegram's Bot API, as far as one call goes.
+//! Telegram's Bot API, as far as three calls go: `sendMessage`, `getMe`, `getChat`.
 //!
 //! The token is a part of the address, so no address may reach an error or a log.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use reqwest::{StatusCode, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::Settings;
@@ -24,7 +27,8 @@ pub struct Telegram {
     http: reqwest::Client,
     base_url: Url,
     bot_token: SecretString,
-    chat_id: String,
+    /// As it is set, until Telegram names another.
+    chat_id: Arc<Mutex<String>>,
 }
 
 /// Why a message was not taken, or may not have been.
@@ -40,6 +44,9 @@ pub enum TelegramError {
     Token { status: u16 },
     #[error("Telegram does not let the bot write to this chat ({status})")]
     Chat { status: u16 },
+    /// A group that became a supergroup.
+    #[error("the chat's id is {to} now")]
+    Moved { to: i64 },
     #[error("unexpected answer from Telegram ({status})")]
     Unexpected { status: u16 },
 }
@@ -51,7 +58,7 @@ impl TelegramError {
         match self {
             Self::NotSent(_) | Self::NoAnswer(_) | Self::Throttled { .. } => true,
             Self::Unexpected { status } => *status >= 500,
-            Self::Token { .. } | Self::Chat { .. } => false,
+            Self::Token { .. } | Self::Chat { .. } | Self::Moved { .. } => false,
         }
     }
 
@@ -64,12 +71,14 @@ impl TelegramError {
             | Self::NoAnswer(_)
             | Self::Token { .. }
             | Self::Chat { .. }
+            | Self::Moved { .. }
             | Self::Unexpected { .. } => None,
         }
     }
 }
 
-/// `{"ok":false,"error_code":429,"description":"…","parameters":{"retry_after":37}}`
+/// `{"ok":false,"error_code":429,"description":"…","parameters":{"retry_after":37}}`, or with
+/// `{"migrate_to_chat_id":-1001234567890}`.
 #[derive(Debug, Default, Deserialize)]
 struct Refusal {
     #[serde(default)]
@@ -79,6 +88,18 @@ struct Refusal {
 #[derive(Debug, Default, Deserialize)]
 struct Parameters {
     retry_after: Option<u64>,
+    migrate_to_chat_id: Option<i64>,
+}
+
+/// `{"ok":true,"result":{"id":123456,"is_bot":true,"username":"school_alerts_bot"}}`
+#[derive(Debug, Deserialize)]
+struct Me {
+    result: Bot,
+}
+
+#[derive(Debug, Deserialize)]
+struct Bot {
+    username: String,
 }
 
 impl Telegram {
@@ -91,66 +112,112 @@ impl Telegram {
             http,
             base_url: settings.base_url.clone(),
             bot_token: settings.bot_token.clone(),
-            chat_id: settings.chat_id.clone(),
+            chat_id: Arc::new(Mutex::new(settings.chat_id.clone())),
         })
     }
 
-    /// Sends one message, once.
+    /// Sends one message, once. Where the chat has another id, that is used from now on, and told with the message.
     pub async fn send(&self, text: &str) -> Result<(), TelegramError> {
-        let body = json!({
-            "chat_id": self.chat_id,
-            "text": text,
-            "disable_web_page_preview": true,
-        });
+        match self.send_to(self.chat_id(), text).await {
+            Err(TelegramError::Moved { to }) => {
+                tracing::warn!(chat.id = to, "alerts.chat_moved");
+                let text = format!(
+                    "{text}\n\nГруппа стала супергруппой: впишите в настройки TELEGRAM_CHAT_ID={to}"
+                );
+                self.send_to(to.to_string(), &text).await?;
+                *self.chat_id.lock().unwrap_or_else(PoisonError::into_inner) = to.to_string();
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_to(&self, chat_id: String, text: &str) -> Result<(), TelegramError> {
+        let message = json!({ "chat_id": chat_id, "text": text, "disable_web_page_preview": true });
+        self.call("sendMessage", &message).await.map(drop)
+    }
+
+    /// The bot's name, without its `@`.
+    pub async fn bot_name(&self) -> Result<String, TelegramError> {
+        let answer = self.call("getMe", &json!({})).await?;
+        let me: Option<Me> = serde_json::from_slice(&answer).ok();
+        let name = me.map(|me| me.result.username);
+        // It is shown to people, so it has to look like a name.
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        name.filter(|name| name.len() <= 64 && name.chars().all(is_name))
+            .ok_or(TelegramError::Unexpected { status: 200 })
+    }
+
+    /// Whether the bot knows the chat.
+    pub async fn look_at_chat(&self) -> Result<(), TelegramError> {
+        let chat = json!({ "chat_id": self.chat_id() });
+        self.call("getChat", &chat).await.map(drop)
+    }
+
+    fn chat_id(&self) -> String {
+        let chat_id = self.chat_id.lock().unwrap_or_else(PoisonError::into_inner);
+        chat_id.clone()
+    }
+
+    async fn call(&self, method: &str, body: &Value) -> Result<Vec<u8>, TelegramError> {
         let mut response = self
             .http
-            .post(self.address())
+            .post(self.address(method))
             .header(CONTENT_TYPE, "application/json")
             .body(body.to_string())
             .send()
             .await
             .map_err(failure)?;
-        match response.status() {
-            status if status.is_success() => Ok(()),
-            StatusCode::TOO_MANY_REQUESTS => Err(TelegramError::Throttled {
-                retry_after: retry_after(&mut response).await,
-            }),
-            // An unknown token is an unknown path.
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) => {
-                Err(TelegramError::Token {
-                    status: status.as_u16(),
-                })
-            }
-            status @ (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN) => {
-                Err(TelegramError::Chat {
-                    status: status.as_u16(),
-                })
-            }
-            status => Err(TelegramError::Unexpected {
-                status: status.as_u16(),
-            }),
+        let status = response.status();
+        let answer = read(&mut response).await;
+        if status.is_success() {
+            return answer.map_err(failure);
         }
+        // What cannot be read explains nothing.
+        let refusal: Option<Refusal> = answer
+            .ok()
+            .and_then(|answer| serde_json::from_slice(&answer).ok());
+        let Parameters {
+            retry_after,
+            migrate_to_chat_id,
+        } = refusal.unwrap_or_default().parameters;
+        let told = status.as_u16();
+        Err(match (status, migrate_to_chat_id) {
+            (StatusCode::TOO_MANY_REQUESTS, _) => TelegramError::Throttled {
+                retry_after: retry_after.map(Duration::from_secs),
+            },
+            // An unknown token is an unknown path.
+            (StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND, _) => {
+                TelegramError::Token { status: told }
+            }
+            (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN, Some(to)) => {
+                TelegramError::Moved { to }
+            }
+            (StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN, None) => {
+                TelegramError::Chat { status: told }
+            }
+            _ => TelegramError::Unexpected { status: told },
+        })
     }
 
-    fn address(&self) -> Url {
+    fn address(&self, method: &str) -> Url {
         let mut url = self.base_url.clone();
         let root = self.base_url.path().trim_end_matches('/');
         let token = self.bot_token.expose_secret();
-        url.set_path(&format!("{root}/bot{token}/sendMessage"));
+        url.set_path(&format!("{root}/bot{token}/{method}"));
         url
     }
 }
 
-async fn retry_after(response: &mut reqwest::Response) -> Option<Duration> {
+/// No more than matters here.
+async fn read(response: &mut reqwest::Response) -> Result<Vec<u8>, reqwest::Error> {
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while body.len() < LONGEST_ANSWER
+        && let Some(chunk) = response.chunk().await?
+    {
         body.extend_from_slice(&chunk);
-        if body.len() > LONGEST_ANSWER {
-            return None;
-        }
     }
-    let refusal: Refusal = serde_json::from_slice(&body).ok()?;
-    refusal.parameters.retry_after.map(Duration::from_secs)
+    Ok(body)
 }
 
 fn failure(error: reqwest::Error) -> TelegramError {

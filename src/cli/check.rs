@@ -1,4 +1,4 @@
-//! `check`: every setting and both neighbours, one line each, with what to do about it.
+//! `check`: every setting, both neighbours and Telegram, one line each, with what to do about it.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ mod event;
 mod findings;
 mod keys;
 mod supabase;
+mod telegram;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -36,6 +37,9 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
         findings.warn("settings", warning.clone());
     }
     supabase::check(&config, &settings, !options.no_event, &mut findings).await?;
+    if let Some(telegram) = &settings.telegram {
+        telegram::check(telegram, &mut findings).await?;
+    }
     amocrm::check(&config, settings, &mut findings, terminal).await?;
     print(&findings, options.json, terminal)?;
     if findings.is_bad() {

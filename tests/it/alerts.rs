@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpResponse, HttpServer, http::StatusCode, web};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
@@ -14,7 +14,11 @@ use tripwire_sync::{
     inbox::State,
 };
 
-use crate::support::{NowForTests, PATIENCE, SECRET, Wishes, World};
+use crate::{
+    check::{about, set_up},
+    program::{Ended, Launch},
+    support::{NowForTests, PATIENCE, SECRET, Wishes, World},
+};
 
 /// A bot that keeps what it is told to say.
 struct Bot {
@@ -104,6 +108,87 @@ fn add_student(world: &World) -> RowId {
         amo.add_deal(&[contact], pipeline, stage, "Tripwire");
     });
     world.insert(&json!({ "email": "aigerim@example.kz" }))
+}
+
+/// `check` beside a Telegram that answers `getMe` and `getChat` like this.
+async fn checked(me: (u16, Value), chat: (u16, Value)) -> (Ended, Option<String>) {
+    let world = World::prepare(Wishes::default());
+    set_up(&world);
+    let answer = |(status, body): (u16, Value)| {
+        let status = StatusCode::from_u16(status).unwrap();
+        web::post().to(move || {
+            let answer = HttpResponse::build(status).json(body.clone());
+            async move { answer }
+        })
+    };
+    let server = HttpServer::new(move || {
+        App::new()
+            .route("/bot{token}/getMe", answer(me.clone()))
+            .route("/bot{token}/getChat", answer(chat.clone()))
+    });
+    let server = server
+        .workers(1)
+        .disable_signals()
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let url = format!("http://{}", server.addrs()[0]);
+    tokio::spawn(server.run());
+    let ended = Launch::in_world(&world, &["check"])
+        .with("TELEGRAM_BOT_TOKEN", "123456:token")
+        .with("TELEGRAM_CHAT_ID", "-100500")
+        .with("TELEGRAM_BASE_URL", url)
+        .run()
+        .await;
+    assert!(!ended.words().contains("123456:token"), "{ended:#?}");
+    let line = about(&ended.out, "telegram");
+    (ended, line)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_looks_at_bot_and_chat_and_writes_nothing() {
+    let me = (
+        200,
+        json!({ "ok": true, "result": { "username": "school_bot" } }),
+    );
+    let good = (200, json!({ "ok": true, "result": { "id": -100_500 } }));
+    let moved = json!({ "ok": false, "parameters": { "migrate_to_chat_id": -1_001_234 } });
+    for (me, chat, code, told) in [
+        (
+            me.clone(),
+            good.clone(),
+            0,
+            "ok       telegram   @school_bot knows the chat of TELEGRAM_CHAT_ID",
+        ),
+        (
+            me.clone(),
+            (400, moved),
+            0,
+            "warning  telegram   the group became a supergroup; alerts find it by themselves. Set TELEGRAM_CHAT_ID to -1001234",
+        ),
+        (
+            me.clone(),
+            (400, json!({ "ok": false })),
+            1,
+            "failed   telegram   Telegram does not let the bot write to this chat (400): check TELEGRAM_CHAT_ID; add the bot to the \
+             group, or write to it first",
+        ),
+        (
+            (401, json!({ "ok": false })),
+            good.clone(),
+            1,
+            "failed   telegram   Telegram does not know the bot's token (401): copy TELEGRAM_BOT_TOKEN from @BotFather again",
+        ),
+        (
+            (502, json!("Bad Gateway")),
+            good,
+            1,
+            "failed   telegram   unexpected answer from Telegram (502): check the network and TELEGRAM_BASE_URL, and try again",
+        ),
+    ] {
+        let (ended, line) = checked(me, chat).await;
+        assert_eq!(line.as_deref(), Some(told), "{ended:#?}");
+        ended.assert_code(code);
+    }
 }
 
 #[test]

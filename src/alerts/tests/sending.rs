@@ -163,6 +163,110 @@ async fn each_refusal_says_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_group_that_became_a_supergroup_is_written_to_by_its_new_id() {
+    let (log, _guard) = capture();
+    let moved = json!({
+        "ok": false, "error_code": 400,
+        "description": "Bad Request: group chat was upgraded to a supergroup chat",
+        "parameters": { "migrate_to_chat_id": -1_001_234_567_890_i64 },
+    });
+    let bot = Bot::start([(400, moved)]).await;
+    let telegram = Telegram::new(&settings(bot.url.clone())).unwrap();
+
+    telegram.send("первое").await.unwrap();
+    telegram.clone().send("второе").await.unwrap();
+
+    let seen = bot.seen.borrow().clone();
+    let told = |body: &Value| (body["chat_id"].clone(), body["text"].clone());
+    let told: Vec<_> = seen.iter().map(|(_, body)| told(body)).collect();
+    let first =
+        "первое\n\nГруппа стала супергруппой: впишите в настройки TELEGRAM_CHAT_ID=-1001234567890";
+    assert_eq!(
+        told,
+        [
+            (json!("-100500"), json!("первое")),
+            (json!("-1001234567890"), json!(first)),
+            (json!("-1001234567890"), json!("второе")),
+        ]
+    );
+    let log = log.text();
+    assert_eq!(log.matches("alerts.chat_moved").count(), 1, "{log}");
+    assert!(log.contains("-1001234567890"), "{log}");
+}
+
+#[tokio::test]
+async fn a_group_whose_new_id_is_refused_is_tried_by_the_old_one_again() {
+    let moved = json!({ "parameters": { "migrate_to_chat_id": -1_001 } });
+    let answers = [(400, moved.clone()), (403, json!({})), (400, moved)];
+    let bot = Bot::start(answers).await;
+    let telegram = Telegram::new(&settings(bot.url.clone())).unwrap();
+
+    let refused = telegram.send("первое").await;
+    assert!(
+        matches!(refused, Err(TelegramError::Chat { status: 403 })),
+        "{refused:?}"
+    );
+    telegram.send("второе").await.unwrap();
+
+    let seen = bot.seen.borrow().clone();
+    let chats: Vec<_> = seen
+        .iter()
+        .map(|(_, body)| body["chat_id"].clone())
+        .collect();
+    assert_eq!(chats, ["-100500", "-1001", "-100500", "-1001"]);
+}
+
+#[tokio::test]
+async fn the_bot_and_the_chat_are_looked_at() {
+    let me = json!({ "ok": true, "result": { "id": 1, "is_bot": true, "username": "school_bot" } });
+    let odd = json!({ "ok": true, "result": { "username": "<b>" } });
+    let moved = json!({ "parameters": { "migrate_to_chat_id": -1_001 } });
+    let answers = [
+        (200, me),
+        (200, odd),
+        (401, json!({})),
+        (200, json!({})),
+        (400, json!({})),
+        (400, moved),
+    ];
+    let bot = Bot::start(answers).await;
+    let telegram = Telegram::new(&settings(bot.url.clone())).unwrap();
+
+    assert_eq!(telegram.bot_name().await.unwrap(), "school_bot");
+    let odd = telegram.bot_name().await;
+    assert!(
+        matches!(odd, Err(TelegramError::Unexpected { status: 200 })),
+        "{odd:?}"
+    );
+    let token = telegram.bot_name().await;
+    assert!(
+        matches!(token, Err(TelegramError::Token { status: 401 })),
+        "{token:?}"
+    );
+    telegram.look_at_chat().await.unwrap();
+    let chat = telegram.look_at_chat().await;
+    assert!(
+        matches!(chat, Err(TelegramError::Chat { status: 400 })),
+        "{chat:?}"
+    );
+    let moved = telegram.look_at_chat().await;
+    assert!(
+        matches!(moved, Err(TelegramError::Moved { to: -1_001 })),
+        "{moved:?}"
+    );
+
+    let seen = bot.seen.borrow().clone();
+    assert_eq!(seen[0], (format!("/bot{TOKEN}/getme"), json!({})));
+    assert_eq!(
+        seen[3],
+        (
+            format!("/bot{TOKEN}/getchat"),
+            json!({ "chat_id": "-100500" })
+        )
+    );
+}
+
+#[tokio::test]
 async fn no_connection_is_told_without_the_address() {
     let telegram = Telegram::new(&settings(nowhere().await)).unwrap();
 
