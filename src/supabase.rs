@@ -10,7 +10,7 @@ use tokio::sync::RwLock;
 use url::Url;
 
 use self::{
-    query::{CONTACT, DEAL, STATUS, Unsynced, Vacancy},
+    query::{CONTACT, DEAL, STATUS, Unsynced},
     transport::{Transport, limit, prefer},
 };
 use crate::domain::{ContactId, DealId, Disposition, HaltCause, Price, RowId, SharedClock};
@@ -306,17 +306,18 @@ impl Supabase {
         if contact.is_some() && !self.columns().await?.present.contains(&CONTACT) {
             contact = None;
         }
-        let write =
-            |vacancy, contact| query::write_back(&self.shared.api, id, vacancy, deal, contact);
+        let write = |over: Option<&str>, contact| {
+            query::write_back(&self.shared.api, id, over, deal, contact)
+        };
 
-        let mut outcome = self.fill(write(Vacancy::Null, contact)).await;
+        let mut outcome = self.fill(write(None, contact)).await;
         if let Err(error) = &outcome
             && contact.is_some()
             && wire::is_about_columns(error)
         {
             // It can be read and not written, or is gone: the deal id is what counts.
             contact = None;
-            outcome = self.fill(write(Vacancy::Null, contact)).await;
+            outcome = self.fill(write(None, contact)).await;
             if outcome.is_ok() {
                 self.forget(CONTACT).await;
             }
@@ -324,21 +325,28 @@ impl Supabase {
         if outcome? == WriteBack::Written {
             return Ok(WriteBack::Written);
         }
-        // An empty text reads as no deal id, so it has to be written over like one.
-        match self.fill(write(Vacancy::Blank, contact)).await {
-            // The column is a number: no empty text can be there.
-            Err(error) if wire::is_bad_value(&error) => Ok(WriteBack::NoRow),
-            outcome => outcome,
+        // A blank text, which some form or import left there, reads as no deal id, so it has to be written over like one.
+        match self.blank(id).await? {
+            Some(blank) => self.fill(write(Some(&blank), contact)).await,
+            None => Ok(WriteBack::NoRow),
         }
+    }
+
+    /// The blank text that stands where the deal id should.
+    async fn blank(&self, id: RowId) -> Result<Option<String>, SupabaseError> {
+        let query = query::rows(&self.shared.api, &["id", DEAL], &[id]);
+        let transport = &self.shared.transport;
+        let answer = transport.ask("rows", transport.request(query)).await?;
+        wire::blank(&answer.body)
     }
 
     async fn fill(&self, query: postgrest::Builder) -> Result<WriteBack, SupabaseError> {
         let transport = &self.shared.transport;
         let strict = prefer(transport.request(query.clone()), AT_MOST_ONE);
-        let answer = match transport.ask("write_back", strict).await {
+        let answer = match transport.change("write_back", strict).await {
             Err(error) if wire::is_unknown_preference(&error) => {
                 let plain = prefer(transport.request(query), REPRESENTATION);
-                transport.ask("write_back", plain).await?
+                transport.change("write_back", plain).await?
             }
             answer => answer?,
         };

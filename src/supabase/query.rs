@@ -96,18 +96,11 @@ impl Unsynced {
     }
 }
 
-/// What a deal id is written over. Nothing else is ever overwritten.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Vacancy {
-    Null,
-    /// An empty text, which some form or import left there.
-    Blank,
-}
-
+/// Writes the deal's id over nothing, or over exactly this text.
 pub(super) fn write_back(
     api: &Postgrest,
     id: RowId,
-    vacancy: Vacancy,
+    over: Option<&str>,
     deal: DealId,
     contact: Option<ContactId>,
 ) -> Builder {
@@ -117,9 +110,9 @@ pub(super) fn write_back(
         change.insert(CONTACT.to_owned(), contact.to_string().into());
     }
     let builder = api.from(TABLE).eq("id", id.to_string());
-    let builder = match vacancy {
-        Vacancy::Null => builder.is(DEAL, "null"),
-        Vacancy::Blank => builder.eq(DEAL, ""),
+    let builder = match over {
+        None => builder.is(DEAL, "null"),
+        Some(text) => builder.eq(DEAL, text),
     };
     builder
         .select(["id", DEAL].join(","))

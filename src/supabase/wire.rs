@@ -136,6 +136,16 @@ pub(super) fn has_uuids(body: &[u8]) -> Result<Option<bool>, SupabaseError> {
     Ok(rows.first().map(|row| id(row).is_some()))
 }
 
+/// What stands where the first row's deal id should, if it is a blank text.
+pub(super) fn blank(body: &[u8]) -> Result<Option<String>, SupabaseError> {
+    let rows = array(body)?;
+    let row = rows.first().copied().and_then(object);
+    Ok(match row.as_ref().and_then(|row| row.get(query::DEAL)) {
+        Some(Value::String(text)) if text.trim().is_empty() => Some(text.clone()),
+        _ => None,
+    })
+}
+
 /// How many rows a write gave back.
 pub(super) fn count(body: &[u8]) -> Result<usize, SupabaseError> {
     Ok(array(body)?.len())

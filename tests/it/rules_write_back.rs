@@ -217,3 +217,23 @@ async fn the_main_contact_of_the_deal_is_written_back() {
         Some(parent.to_string())
     );
 }
+
+#[tokio::test]
+async fn a_blank_deal_id_is_none_and_is_written_over() {
+    let world = World::start(Wishes::brisk()).await;
+    for (n, blank) in ["", " ", "\t\r\n", "\u{a0}"].into_iter().enumerate() {
+        let email = format!("s{n}@example.kz");
+        let deal = world.student(&email);
+        let row = world.insert(&json!({ "email": email, "amocrm_deal_id": blank }));
+        world.deliver(row).await;
+        assert_eq!(world.until_synced_once(row).await, deal, "{blank:?}");
+    }
+    // A text that is no number is somebody's, and stays.
+    let row = world.insert(&json!({ "amocrm_deal_id": "later" }));
+    world.deliver(row).await;
+    world.until_drained().await;
+    assert_eq!(
+        world.column(row, "amocrm_deal_id").as_deref(),
+        Some("later")
+    );
+}

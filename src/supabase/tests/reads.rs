@@ -62,6 +62,20 @@ async fn a_row_is_read_whole() {
     }
 }
 
+#[actix_web::test]
+async fn a_read_that_is_not_found_says_nothing_about_rows() {
+    let server = Scripted::start([ok("[]"), reply(404, "[]")]);
+    let client = server.client();
+
+    let error = client.rows(&[id(ANN)]).await.map(|read| read.rows.len());
+
+    assert!(
+        matches!(error, Err(SupabaseError::Unexpected { status: 404, .. })),
+        "{error:?}"
+    );
+    server.seen();
+}
+
 #[test]
 fn each_value_is_read_leniently() {
     fn read(column: &str, value: &str) -> Row {

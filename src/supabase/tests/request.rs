@@ -16,16 +16,16 @@ fn each_query_crosses_the_bridge_unchanged() {
         by_status,
     };
     let contact = Some(ContactId::new(7));
-    let write =
-        |vacancy, contact| query::write_back(&api, id(ANN), vacancy, DealId::new(42), contact);
+    let write = |over, contact| query::write_back(&api, id(ANN), over, DealId::new(42), contact);
     for (name, builder) in [
         ("probe", query::columns(&api, &["id", "email"])),
         ("rows", query::rows(&api, &["id"], &[id(ANN), id(BOB)])),
         ("first page", unsynced(false).page(&api, None)),
         ("next page", unsynced(true).page(&api, Some(id(ANN)))),
         ("count", unsynced(true).count(&api)),
-        ("write back", write(Vacancy::Null, contact)),
-        ("write back over blank", write(Vacancy::Blank, None)),
+        ("write back", write(None, contact)),
+        ("write back over an empty text", write(Some(""), None)),
+        ("write back over blanks", write(Some(" \t\n\u{a0}&+"), None)),
     ] {
         let old = builder.clone().build().build().unwrap();
         let new = bridge::request(&client, builder);

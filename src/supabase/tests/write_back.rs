@@ -94,31 +94,57 @@ async fn a_deal_id_that_may_not_be_written_is_a_refusal() {
     server.seen();
 }
 
+fn cell(deal: &str) -> Reply {
+    ok(format!(r#"[{{"id":"{ANN}","amocrm_deal_id":{deal}}}]"#))
+}
+
 #[actix_web::test]
-async fn no_row_is_told_after_a_look_at_an_empty_text() {
-    for second in [ok("[]"), refusal(400, "22P02")] {
-        let server = Scripted::start([ok("[]"), second]);
+async fn no_row_is_told_after_a_look_at_what_is_there() {
+    let nothing = || reply(404, " []\n");
+    for (first, look) in [
+        (ok("[]"), ok("[]")),
+        (ok("[]"), cell("null")),
+        (ok("[]"), cell("41")),
+        (ok("[]"), cell(r#""41""#)),
+        (ok("[]"), cell("{}")),
+        (nothing(), cell(r#""41""#)),
+    ] {
+        let server = Scripted::start([first, look]);
         let client = server.client();
 
         let outcome = client.write_back(id(ANN), DealId::new(42), None).await;
 
         assert_eq!(outcome.unwrap(), WriteBack::NoRow);
         let seen = server.seen();
-        assert_eq!(seen[1].method, "PATCH");
-        assert!(seen[1].query().contains(&("amocrm_deal_id", "eq.")));
-        assert!(seen[1].query().contains(&("id", &format!("eq.{ANN}"))));
+        assert_eq!((seen.len(), &*seen[1].method), (2, "GET"));
+        assert!(seen[1].query().contains(&("select", "id,amocrm_deal_id")));
+        assert!(seen[1].query().contains(&("id", &format!("in.({ANN})"))));
     }
 }
 
 #[actix_web::test]
-async fn an_empty_text_is_written_over() {
-    let server = Scripted::start([ok("[]"), written()]);
-    let client = server.client();
+async fn a_blank_text_is_written_over_and_nothing_else() {
+    for blank in ["", " ", "\t\r\n", "\u{a0}", "   "] {
+        let server = Scripted::start([
+            ok("[]"),
+            cell(&format!("{blank:?}").replace("\\u{a0}", "\u{a0}")),
+            written(),
+        ]);
+        let client = server.client();
 
-    let outcome = client.write_back(id(ANN), DealId::new(42), None).await;
+        let outcome = client.write_back(id(ANN), DealId::new(42), None).await;
 
-    assert_eq!(outcome.unwrap(), WriteBack::Written);
-    assert_eq!(server.seen().len(), 2);
+        assert_eq!(outcome.unwrap(), WriteBack::Written, "{blank:?}");
+        let seen = server.seen();
+        assert_eq!((seen.len(), &*seen[2].method), (3, "PATCH"));
+        // By value: whoever fills it meanwhile is not written over.
+        assert!(
+            seen[2]
+                .query()
+                .contains(&("amocrm_deal_id", &format!("eq.{blank}")))
+        );
+        assert!(seen[2].query().contains(&("id", &format!("eq.{ANN}"))));
+    }
 }
 
 #[actix_web::test]
