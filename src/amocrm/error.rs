@@ -44,20 +44,37 @@ pub enum AmoError {
     Malformed { what: &'static str },
 }
 
-/// What amoCRM found wrong with a request: codes and paths, never values.
+/// What amoCRM found wrong with a request: in its words, without values that name somebody.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problem {
     pub items: Vec<ItemProblem>,
+    /// Of the whole request.
+    pub detail: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemProblem {
     /// Position in the request, if amoCRM said which.
     pub index: Option<usize>,
-    /// For example `NotSupportedChoice`.
+    /// For example `NotSupportedChoice`, or a deal's id.
     pub code: String,
-    /// For example `status_id`.
+    /// For example `status_id`; empty if amoCRM named none.
     pub path: String,
+    /// For example `Lead not found`; empty if amoCRM said nothing.
+    pub detail: String,
+}
+
+impl fmt::Display for ItemProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{} ", self.path)?;
+        }
+        f.write_str(&self.code)?;
+        if !self.detail.is_empty() {
+            write!(f, " ({})", self.detail)?;
+        }
+        Ok(())
+    }
 }
 
 /// A batch of 250 may have 250 problems; a log line need not.
@@ -66,11 +83,16 @@ const SHOWN: usize = 5;
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.items.is_empty() {
-            return f.write_str("no details");
+            let is_silent = self.detail.is_empty();
+            return f.write_str(if is_silent {
+                "no details"
+            } else {
+                &self.detail
+            });
         }
         for (position, item) in self.items.iter().take(SHOWN).enumerate() {
             let comma = if position == 0 { "" } else { ", " };
-            write!(f, "{comma}{} {}", item.path, item.code)?;
+            write!(f, "{comma}{item}")?;
         }
         match self.items.len().saturating_sub(SHOWN) {
             0 => Ok(()),

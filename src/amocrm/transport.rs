@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use url::{Url, form_urlencoded::byte_serialize};
 
 use super::{
-    AmoError, Permit, Settings, Timeouts,
+    AmoError, Permit, Problem, Settings, Timeouts,
     throttle::{Denied, LONGEST_PAUSE, Refusal, Throttle},
     wire,
 };
@@ -130,7 +130,10 @@ impl Transport {
             // An unknown path under the API says so in JSON; a page in HTML is some other server.
             StatusCode::NOT_FOUND if wire::is_json_or_empty(&answer.body) => Ok(None),
             StatusCode::NOT_FOUND => Err(AmoError::Unexpected { status: 404 }),
-            status => Err(rejected(status, &answer.body, &[])),
+            status => {
+                let sent = (read.query, self.token.expose_secret());
+                Err(rejected(status, wire::problem(&answer.body, &[], &sent)))
+            }
         }
     }
 
@@ -156,7 +159,9 @@ impl Transport {
         if answer.status.is_success() {
             wire::decode(&answer.body)
         } else {
-            Err(rejected(answer.status, &answer.body, write.deals))
+            let sent = (write.body, self.token.expose_secret());
+            let problem = wire::problem(&answer.body, write.deals, &sent);
+            Err(rejected(answer.status, problem))
         }
     }
 
@@ -388,10 +393,10 @@ fn failure(error: reqwest::Error) -> AmoError {
     }
 }
 
-fn rejected(status: StatusCode, body: &[u8], deals: &[DealId]) -> AmoError {
+fn rejected(status: StatusCode, problem: Problem) -> AmoError {
     AmoError::Rejected {
         status: status.as_u16(),
-        problem: wire::problem(body, deals),
+        problem,
     }
 }
 

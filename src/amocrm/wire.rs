@@ -2,6 +2,7 @@
 //!
 //! Its server is written in PHP, so an empty object may come as `[]`.
 
+mod told;
 mod write;
 
 pub(super) use write::{

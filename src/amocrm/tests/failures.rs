@@ -159,7 +159,7 @@ async fn problem_of(reply: Reply) -> (Problem, Disposition) {
 
 #[tokio::test]
 async fn a_validation_error_tells_position_code_and_path() {
-    let error = json!({"code": "FieldNotExpected", "path": "custom_fields_values.0.enum_code", "detail": "Поле ann@x.org"});
+    let error = json!({"code": "FieldNotExpected", "path": "custom_fields_values.0.enum_code", "detail": "Поле ann@x.org занято"});
     for (request_id, index) in [
         (json!("7"), Some(7)),
         (json!(7), Some(7)),
@@ -172,6 +172,7 @@ async fn a_validation_error_tells_position_code_and_path() {
             index,
             code: "FieldNotExpected".to_owned(),
             path: "custom_fields_values.0.enum_code".to_owned(),
+            detail: "Поле … занято".to_owned(),
         };
         assert_eq!(problem.items, [expected]);
         assert_eq!(disposition, Disposition::Park);
@@ -231,15 +232,55 @@ async fn values_do_not_pass_for_codes_and_paths() {
     assert_eq!(problem.to_string(), "? ?, ? ?");
 }
 
+#[tokio::test]
+async fn what_amocrm_says_of_a_request_is_told() {
+    for (body, told) in [
+        (
+            json!({"title": "Bad Request", "status": 400, "detail": "Код ошибки 244"}),
+            "Код ошибки 244",
+        ),
+        (json!({"title": "Bad Request", "status": 400}), "no details"),
+        (
+            json!({"error_code": 244, "error": "Forbidden"}),
+            "244 Forbidden",
+        ),
+        (
+            json!({"response": {"error_code": "244", "error": "Нет прав"}}),
+            "244 Нет прав",
+        ),
+        (
+            json!({"detail": "Контакт ann@x.org уже есть"}),
+            "Контакт … уже есть",
+        ),
+        (
+            json!({"errors": {"1002": "Loss reason can be specified only for lost lead"}}),
+            "1002 (Loss reason can be specified only for lost lead)",
+        ),
+        (
+            json!({"errors": {"Ann Lee": "Phone +77012345678 is taken"}}),
+            "? (Phone … is taken)",
+        ),
+        (json!({"errors": {"1": 7, "2": null}}), "1 (7), 2"),
+        (json!({"errors": []}), "no details"),
+        (json!("Bad Request"), "no details"),
+    ] {
+        let (problem, disposition) = problem_of(Reply::json(400, &body)).await;
+        assert_eq!(problem.to_string(), told, "{body}");
+        assert_eq!(disposition, Disposition::Park);
+    }
+}
+
 #[test]
 fn a_long_problem_is_told_in_short() {
     let item = |position: usize| ItemProblem {
         index: Some(position),
         code: "TooFew".to_owned(),
         path: format!("name.{position}"),
+        detail: String::new(),
     };
     let problem = |count| Problem {
         items: (0..count).map(item).collect(),
+        detail: String::new(),
     };
     assert_eq!(problem(0).to_string(), "no details");
     assert_eq!(problem(2).to_string(), "name.0 TooFew, name.1 TooFew");

@@ -263,10 +263,11 @@ async fn a_move_rejected_for_missing_deals_names_their_positions() {
     else {
         panic!("{moved:?}")
     };
-    let missing = |index| ItemProblem {
+    let missing = |index: usize| ItemProblem {
         index: Some(index),
-        code: "NotFound".to_owned(),
-        path: "id".to_owned(),
+        code: DEALS[index].to_string(),
+        path: String::new(),
+        detail: "Lead not found".to_owned(),
     };
     assert_eq!(problem.items.len(), 2);
     assert!(problem.items.contains(&missing(1)) && problem.items.contains(&missing(2)));

@@ -6,7 +6,10 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::super::{ItemProblem, NewDeal, NewDealAndContact, NewNote, Problem, Target};
+use super::{
+    super::{ItemProblem, NewDeal, NewDealAndContact, NewNote, Problem, Target},
+    told::Sent,
+};
 use crate::domain::{ContactId, DealId, NoteId, PipelineId, StageId};
 
 /// ```json
@@ -334,7 +337,7 @@ fn position(request_id: &Value) -> Option<usize> {
     }
 }
 
-/// What a 4xx says, in one of two shapes, or nothing:
+/// What a 4xx says, in one of these shapes, or nothing. `errors` may hold a text for each deal, or for a code of amoCRM's.
 ///
 /// ```json
 /// {"validation-errors":[{"request_id":"0","errors":[
@@ -343,38 +346,48 @@ fn position(request_id: &Value) -> Option<usize> {
 /// ```json
 /// {"errors":{"999":"Lead not found"}}
 /// ```
-pub(in crate::amocrm) fn problem(body: &[u8], deals: &[DealId]) -> Problem {
+/// ```json
+/// {"title":"Bad Request","detail":"Код ошибки 244","status":400}
+/// ```
+pub(in crate::amocrm) fn problem(body: &[u8], deals: &[DealId], sent: &impl Serialize) -> Problem {
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
         return Problem::default();
     };
+    let sent = Sent::of(sent);
+    let told = |value: Option<&Value>| match value {
+        Some(Value::String(text)) => sent.without(text),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => String::new(),
+    };
     let entries = |name| body.get(name).and_then(Value::as_array);
-    let invalid = entries("validation-errors")
-        .into_iter()
-        .flatten()
-        .flat_map(|item| {
-            let index = item.get("request_id").and_then(position);
-            let errors = item.get("errors").and_then(Value::as_array);
-            errors.into_iter().flatten().map(move |error| ItemProblem {
-                index,
-                code: word(error.get("code")),
-                path: word(error.get("path")),
-            })
-        });
-    let missing = body.get("errors").and_then(Value::as_object);
-    let missing = missing
-        .into_iter()
-        .flat_map(serde_json::Map::keys)
-        .map(|id| {
-            let id = id.parse().ok().map(DealId::new);
-            ItemProblem {
-                index: deals.iter().position(|deal| Some(*deal) == id),
-                code: "NotFound".to_owned(),
-                path: "id".to_owned(),
-            }
-        });
-    Problem {
-        items: invalid.chain(missing).collect(),
+    let mut items = Vec::new();
+    for item in entries("validation-errors").into_iter().flatten() {
+        let index = item.get("request_id").and_then(position);
+        let errors = item.get("errors").and_then(Value::as_array);
+        items.extend(errors.into_iter().flatten().map(|error| ItemProblem {
+            index,
+            code: word(error.get("code")),
+            path: word(error.get("path")),
+            detail: told(error.get("detail")),
+        }));
     }
+    let errors = body.get("errors").and_then(Value::as_object);
+    items.extend(errors.into_iter().flatten().map(|(key, text)| {
+        let id = key.parse().ok().map(DealId::new);
+        ItemProblem {
+            index: deals.iter().position(|deal| Some(*deal) == id),
+            code: word(Some(&Value::from(key.as_str()))),
+            path: String::new(),
+            detail: told(Some(text)),
+        }
+    }));
+    // Older parts of the API wrap what they say.
+    let whole = body.get("response").unwrap_or(&body);
+    let texts = ["detail", "error"].map(|field| told(whole.get(field)));
+    let text = texts.into_iter().find(|text| !text.is_empty());
+    let said = [told(whole.get("error_code")), text.unwrap_or_default()];
+    let detail = said.join(" ").trim().to_owned();
+    Problem { items, detail }
 }
 
 /// A code or a path. Anything that could be a value (it has other characters) is left out of errors and logs.
