@@ -1,6 +1,6 @@
 //! amoCRM's JSON, as far as we read and write it. Lenient: whatever is not needed may be missing, null or new.
 //!
-//! Its server is written in PHP, so an empty object may come as `[]`.
+//! Its server is written in PHP: an empty object may come as `[]`, a list as an object with numbers for keys, a number as text.
 
 mod told;
 mod write;
@@ -71,6 +71,7 @@ macro_rules! embedded {
     ($name:ident, $field:ident: $item:ty) => {
         #[derive(Debug, Deserialize)]
         pub(super) struct $name {
+            #[serde(deserialize_with = "answers")]
             $field: Vec<$item>,
         }
 
@@ -92,8 +93,11 @@ embedded!(Pipelines, pipelines: RawPipeline);
 /// ```
 #[derive(Debug, Deserialize)]
 pub(super) struct RawAccount {
+    #[serde(deserialize_with = "number")]
     id: i64,
+    #[serde(default, deserialize_with = "text")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "text")]
     subdomain: Option<String>,
 }
 
@@ -114,7 +118,9 @@ impl From<RawAccount> for Account {
 /// ```
 #[derive(Debug, Deserialize)]
 pub(super) struct RawPipeline {
+    #[serde(deserialize_with = "number")]
     id: i64,
+    #[serde(default, deserialize_with = "text")]
     name: Option<String>,
     #[serde(default, deserialize_with = "flag")]
     is_archive: bool,
@@ -124,16 +130,20 @@ pub(super) struct RawPipeline {
 
 #[derive(Debug, Deserialize)]
 struct Statuses {
+    #[serde(deserialize_with = "list")]
     statuses: Vec<RawStatus>,
 }
 
 #[derive(Debug, Deserialize)]
 struct RawStatus {
+    #[serde(deserialize_with = "number")]
     id: i64,
+    #[serde(default, deserialize_with = "text")]
     name: Option<String>,
+    #[serde(deserialize_with = "number")]
     sort: i64,
     /// 1 = the incoming ("unsorted") stage.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default, deserialize_with = "number_if_any")]
     kind: Option<i64>,
 }
 
@@ -162,6 +172,7 @@ impl From<RawPipeline> for Pipeline {
 /// `custom_fields_values` is `null` when nothing is filled in; names of fields are localised, codes are not.
 #[derive(Debug, Deserialize)]
 pub(super) struct RawContact {
+    #[serde(deserialize_with = "number")]
     pub(super) id: i64,
     #[serde(default, deserialize_with = "time")]
     created_at: Option<Timestamp>,
@@ -169,18 +180,21 @@ pub(super) struct RawContact {
     updated_at: Option<Timestamp>,
     #[serde(default, deserialize_with = "flag")]
     pub(super) is_deleted: bool,
-    custom_fields_values: Option<Vec<Field>>,
+    #[serde(default, deserialize_with = "list")]
+    custom_fields_values: Vec<Field>,
     #[serde(rename = "_embedded", default, deserialize_with = "php_object")]
     embedded: ContactEmbedded,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct ContactEmbedded {
-    leads: Option<Vec<Reference>>,
+    #[serde(default, deserialize_with = "list")]
+    leads: Vec<Reference>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Reference {
+    #[serde(deserialize_with = "number")]
     id: i64,
     #[serde(default, deserialize_with = "flag")]
     is_main: bool,
@@ -188,6 +202,7 @@ struct Reference {
 
 #[derive(Debug, Deserialize)]
 struct Field {
+    #[serde(default, deserialize_with = "text")]
     field_code: Option<String>,
     /// Of many shapes; looked into only for the codes that we know.
     #[serde(default)]
@@ -199,9 +214,8 @@ impl RawContact {
     fn values(&self, code: &str) -> Vec<String> {
         self.custom_fields_values
             .iter()
-            .flatten()
             .filter(|field| field.field_code.as_deref() == Some(code))
-            .flat_map(|field| field.values.as_array().into_iter().flatten())
+            .flat_map(|field| entries(&field.values))
             .filter_map(|value| match value.get("value")? {
                 Value::String(text) => Some(text.clone()),
                 Value::Number(number) => Some(number.to_string()),
@@ -212,14 +226,25 @@ impl RawContact {
     }
 }
 
+impl RawContact {
+    /// Something is filled in under this code, and nobody knows what.
+    fn is_unreadable(&self, code: &str) -> bool {
+        let mut fields = self.custom_fields_values.iter();
+        fields.any(|field| {
+            let is_it = field.field_code.as_deref() == Some(code);
+            is_it && !field.values.is_null() && as_list(&field.values).is_none()
+        })
+    }
+}
+
 impl From<RawContact> for Contact {
     fn from(raw: RawContact) -> Self {
         let emails = raw.values("EMAIL");
-        let deals = raw.embedded.leads.iter().flatten();
+        let deals = raw.embedded.leads.iter();
         Self {
             id: ContactId::new(raw.id),
             emails: emails.iter().flat_map(|text| Email::all(text)).collect(),
-            has_email: !emails.is_empty(),
+            has_email: !emails.is_empty() || raw.is_unreadable("EMAIL"),
             phones: raw
                 .values("PHONE")
                 .iter()
@@ -239,9 +264,13 @@ impl From<RawContact> for Contact {
 /// ```
 #[derive(Debug, Deserialize)]
 pub(super) struct RawDeal {
+    #[serde(deserialize_with = "number")]
     pub(super) id: i64,
+    #[serde(default, deserialize_with = "text")]
     name: Option<String>,
+    #[serde(deserialize_with = "number")]
     status_id: i64,
+    #[serde(deserialize_with = "number")]
     pipeline_id: i64,
     #[serde(default, deserialize_with = "time")]
     created_at: Option<Timestamp>,
@@ -257,12 +286,13 @@ pub(super) struct RawDeal {
 
 #[derive(Debug, Default, Deserialize)]
 struct DealEmbedded {
-    contacts: Option<Vec<Reference>>,
+    #[serde(default, deserialize_with = "list")]
+    contacts: Vec<Reference>,
 }
 
 impl From<RawDeal> for Deal {
     fn from(raw: RawDeal) -> Self {
-        let contacts = raw.embedded.contacts.unwrap_or_default();
+        let contacts = raw.embedded.contacts;
         let main = contacts.iter().find(|contact| contact.is_main);
         Self {
             id: DealId::new(raw.id),
@@ -290,7 +320,9 @@ impl From<RawDeal> for Deal {
 /// ```
 #[derive(Debug, Deserialize)]
 pub(super) struct RawNote {
+    #[serde(deserialize_with = "number")]
     id: i64,
+    #[serde(deserialize_with = "number")]
     pub(super) entity_id: i64,
     #[serde(default)]
     params: Value,
@@ -325,6 +357,77 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
         Value::Number(number) => number.as_i64().is_some_and(|number| number != 0),
         _ => false,
     })
+}
+
+/// An id or a place in an order, as a number or as digits.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    number_in(&Value::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("no number"))
+}
+
+fn number_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Ok(number_in(&Value::deserialize(deserializer)?))
+}
+
+fn number_in(value: &Value) -> Option<i64> {
+    match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// What is no text is not given.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    })
+}
+
+/// What was asked for: a list, or `{}` for an empty one. Anything else must not pass for "there are none".
+fn answers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    let value = Value::deserialize(deserializer)?;
+    let items = as_list(&value).ok_or_else(|| D::Error::custom("no list"))?;
+    let items = items.into_iter().map(T::deserialize);
+    items.collect::<Result<_, _>>().map_err(D::Error::custom)
+}
+
+/// A part of an item, which may be absent: `null` stands for an empty list too.
+fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(Vec::new()),
+        value => answers(value).map_err(D::Error::custom),
+    }
+}
+
+/// The entries of a list, if it is one.
+fn entries(value: &Value) -> impl Iterator<Item = &Value> {
+    as_list(value).into_iter().flatten()
+}
+
+/// `[a, b]`, or `{"0": a, "10": b}`.
+fn as_list(value: &Value) -> Option<Vec<&Value>> {
+    match value {
+        Value::Array(items) => Some(items.iter().collect()),
+        Value::Object(items) => {
+            let placed = items
+                .iter()
+                .map(|(key, item)| Some((key.parse::<u32>().ok()?, item)));
+            let mut placed: Vec<_> = placed.collect::<Option<_>>()?;
+            placed.sort_by_key(|(place, _)| *place);
+            Some(placed.into_iter().map(|(_, item)| item).collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
 }
 
 /// An object; `null` and `[]` stand for one without fields.

@@ -281,6 +281,100 @@ async fn a_contact_without_anything_but_its_id_is_still_a_contact() {
     }
 }
 
+/// What PHP makes of lists, empty objects and numbers.
+#[tokio::test]
+async fn an_item_is_read_in_every_shape_that_php_gives_it() {
+    let email = json!({"field_code": "EMAIL", "values": [{"value": "ann@x.org"}]});
+    let by_place = json!({"field_code": "EMAIL", "values": {"3": {"value": "ann@x.org"}}});
+    let leads = json!([{"id": 901}, {"id": 902}]);
+    for (id, fields, leads) in [
+        (json!(501), json!([email]), leads.clone()),
+        (
+            json!("501"),
+            json!([email]),
+            json!([{"id": "901"}, {"id": "902"}]),
+        ),
+        (
+            json!(501),
+            json!({"0": email}),
+            json!({"2": {"id": 901}, "10": {"id": 902}}),
+        ),
+        (
+            json!(501),
+            json!({"7": by_place, "9": {"field_code": 4, "values": {}}}),
+            leads,
+        ),
+    ] {
+        let item = json!({"id": id, "custom_fields_values": fields, "_embedded": {"leads": leads}});
+        for items in [json!([item]), json!({"0": item}), json!({"5": item})] {
+            let body = json!({"_embedded": {"contacts": items}});
+            let server = Server::start([Reply::json(200, &body)]).await;
+            let found = client(&server)
+                .contacts(&[ContactId::new(501)])
+                .await
+                .unwrap();
+            assert_eq!(found.len(), 1, "{body}");
+            assert_eq!(
+                found[0].emails,
+                [Email::parse("ann@x.org").unwrap()],
+                "{body}"
+            );
+            assert_eq!(found[0].deals, [901, 902].map(DealId::new), "{body}");
+        }
+    }
+    for empty in [json!({}), json!([]), Value::Null] {
+        let item = json!({"id": 501, "custom_fields_values": empty, "_embedded": {"leads": empty}});
+        let server = Server::start([contacts(&[item])]).await;
+        let found = client(&server)
+            .contacts(&[ContactId::new(501)])
+            .await
+            .unwrap();
+        assert!(!found[0].has_email && found[0].deals.is_empty());
+    }
+    let none = json!({"_embedded": {"contacts": {}}});
+    let server = Server::start([Reply::json(200, &none)]).await;
+    assert_eq!(
+        client(&server).newest_contacts(1).await.unwrap().contacts,
+        []
+    );
+}
+
+/// Unknown is not missing: a second contact would be made of it.
+#[tokio::test]
+async fn what_cannot_be_read_does_not_pass_for_empty() {
+    for items in [
+        Value::Null,
+        json!("none"),
+        json!({"contacts": []}),
+        json!([null]),
+        json!([{"id": "one"}]),
+        json!([{"id": 1.5}]),
+        json!([{"id": 1, "custom_fields_values": "EMAIL"}]),
+        json!([{"id": 1, "custom_fields_values": {"EMAIL": []}}]),
+        json!([{"id": 1, "_embedded": {"leads": 5}}]),
+        json!([{"id": 1, "_embedded": {"leads": [{}]}}]),
+        json!([{"id": 1, "_embedded": "leads"}]),
+    ] {
+        let body = json!({"_embedded": {"contacts": items}});
+        let server = Server::start([Reply::json(200, &body)]).await;
+        let found = client(&server).newest_contacts(1).await;
+        assert!(
+            matches!(found, Err(AmoError::Malformed { .. })),
+            "{body}: {found:?}"
+        );
+    }
+    for values in [json!("ann@x.org"), json!(5), json!({"value": "ann@x.org"})] {
+        let field = json!({"field_code": "EMAIL", "values": values});
+        let item = json!({"id": 1, "custom_fields_values": [field]});
+        let server = Server::start([contacts(&[item])]).await;
+        let found = client(&server)
+            .contacts(&[ContactId::new(1)])
+            .await
+            .unwrap();
+        assert!(found[0].has_email && found[0].emails.is_empty(), "{values}");
+    }
+}
+
 #[tokio::test]
 async fn an_unsound_address_is_still_an_address() {
     for (value, has_email) in [

@@ -242,6 +242,24 @@ async fn a_move_answered_only_with_errors_moved_nobody_for_sure() {
 }
 
 #[tokio::test]
+async fn answers_are_read_in_every_shape_that_php_gives_them() {
+    for items in [
+        json!([{"id": "902", "request_id": "1"}, {"id": 901, "request_id": 0}]),
+        json!({"0": {"id": 901, "request_id": "0"}, "7": {"id": "902", "request_id": ["1"]}}),
+    ] {
+        let server = Server::start([leads(&items), leads(&items)]).await;
+        let client = client(&server);
+        let both = [Some(DealId::new(901)), Some(DealId::new(902))];
+        let moved = client.move_deals(&DEALS[..2], TARGET, soon()).await;
+        assert_eq!(moved.unwrap(), both, "{items}");
+        let made = client
+            .create_deals(&[deal("a"), deal("b")], TARGET, soon())
+            .await;
+        assert_eq!(made.unwrap(), both, "{items}");
+    }
+}
+
+#[tokio::test]
 async fn a_move_answered_with_neither_is_malformed() {
     let server = Server::start([Reply::json(200, &json!({"ok": true}))]).await;
     let moved = client(&server).move_deals(&DEALS, TARGET, soon()).await;

@@ -3,11 +3,12 @@
 //! `request_id` is the item's position in the request: an echo that pairs answers with items (their order is not
 //! promised). It is no idempotency key.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
     super::{ItemProblem, NewDeal, NewDealAndContact, NewNote, Problem, Target},
+    answers, entries, number, number_if_any, number_in,
     told::Sent,
 };
 use crate::domain::{ContactId, DealId, NoteId, PipelineId, StageId};
@@ -196,11 +197,9 @@ impl MovedDeals {
             return None;
         }
         let embedded = self.embedded.unwrap_or_default();
-        let leads = embedded.get("leads").and_then(Value::as_array);
+        let leads = embedded.get("leads").into_iter().flat_map(entries);
         let moved: Vec<i64> = leads
-            .into_iter()
-            .flatten()
-            .filter_map(|lead| lead.get("id")?.as_i64())
+            .filter_map(|lead| number_in(lead.get("id")?))
             .collect();
         let answer = |deal: &DealId| moved.contains(&deal.get()).then_some(*deal);
         Some(deals.iter().map(answer).collect())
@@ -218,11 +217,13 @@ pub(in crate::amocrm) struct CreatedDeals {
 
 #[derive(Debug, Deserialize)]
 struct Leads<T> {
+    #[serde(deserialize_with = "answers", bound = "T: DeserializeOwned")]
     leads: Vec<T>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Created {
+    #[serde(deserialize_with = "number")]
     id: i64,
     #[serde(default, deserialize_with = "positions")]
     request_id: Vec<usize>,
@@ -256,12 +257,15 @@ pub(in crate::amocrm) enum CreatedWithContacts {
 
 #[derive(Debug, Deserialize)]
 pub(in crate::amocrm) struct Pairs {
+    #[serde(deserialize_with = "answers")]
     leads: Vec<CreatedPair>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(in crate::amocrm) struct CreatedPair {
+    #[serde(deserialize_with = "number")]
     id: i64,
+    #[serde(default, deserialize_with = "number_if_any")]
     contact_id: Option<i64>,
     #[serde(default, deserialize_with = "positions")]
     request_id: Vec<usize>,
@@ -293,6 +297,7 @@ pub(in crate::amocrm) struct AddedNotes {
 
 #[derive(Debug, Deserialize)]
 struct NoteList {
+    #[serde(deserialize_with = "answers")]
     notes: Vec<Created>,
 }
 
