@@ -80,6 +80,7 @@ impl Settings {
             key: config.supabase.key.clone(),
             jwt: config.supabase.jwt.clone(),
             note_columns: note.columns(),
+            largest_answer: supabase::LARGEST_ANSWER,
             connect_timeout: tempo.connect_timeout,
             timeout: tempo.read_timeout,
             extra_roots: Vec::new(),

@@ -42,6 +42,8 @@ pub struct Settings {
     pub note_columns: Vec<&'static str>,
     pub connect_timeout: Duration,
     pub timeout: Duration,
+    /// Bytes of one answer.
+    pub largest_answer: usize,
     /// PEM certificates trusted beside the system's (tests with a local authority).
     pub extra_roots: Vec<Vec<u8>>,
 }
@@ -125,6 +127,9 @@ pub enum SupabaseError {
     Unexpected { status: u16, code: String },
     #[error("Supabase answered something that is not PostgREST ({what})")]
     Malformed { what: &'static str },
+    /// Of several rows: fewer may fit into an answer.
+    #[error("Supabase's answer is too large")]
+    TooLarge,
 }
 
 impl SupabaseError {
@@ -137,6 +142,7 @@ impl SupabaseError {
             Self::NotSent { .. }
             | Self::NoAnswer { .. }
             | Self::Malformed { .. }
+            | Self::TooLarge
             | Self::Unexpected { .. } => Disposition::Retry { after: None },
             Self::Busy { retry_after, .. } => Disposition::Retry {
                 after: *retry_after,
@@ -149,6 +155,8 @@ impl SupabaseError {
     }
 }
 
+/// Bytes: more than a page of the widest rows that make sense.
+pub const LARGEST_ANSWER: usize = 16 << 20;
 /// Most ids in one `in.(…)`.
 pub const IDS_PER_READ: usize = 100;
 /// Rows in one page of a sweep: Supabase cuts longer answers short without a word.

@@ -170,6 +170,7 @@ fn settings(
             key: SecretString::from(sandbox.postgrest.key()),
             jwt: None,
             note_columns: note.columns(),
+            largest_answer: supabase::LARGEST_ANSWER,
             connect_timeout: tempo.connect_timeout,
             timeout: tempo.read_timeout,
             extra_roots: Vec::new(),

@@ -178,6 +178,7 @@ fn settings(project_url: Url) -> Settings {
         key: KEY.into(),
         jwt: None,
         note_columns: Vec::new(),
+        largest_answer: LARGEST_ANSWER,
         connect_timeout: Duration::from_secs(5),
         timeout: Duration::from_secs(5),
         extra_roots: Vec::new(),

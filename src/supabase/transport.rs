@@ -11,8 +11,6 @@ use tokio::time::Instant;
 use super::{Settings, SupabaseError, bridge, wire};
 use crate::{domain::SharedClock, tls};
 
-/// More than a page of the widest rows.
-const LARGEST_BODY: usize = 16 << 20;
 /// Of an error only its code is wanted.
 const LARGEST_ERROR_BODY: usize = 64 << 10;
 
@@ -20,6 +18,7 @@ const LARGEST_ERROR_BODY: usize = 64 << 10;
 pub(super) struct Transport {
     client: Client,
     keys: HeaderMap,
+    largest_answer: usize,
     clock: SharedClock,
 }
 
@@ -49,6 +48,7 @@ impl Transport {
         Ok(Self {
             client,
             keys,
+            largest_answer: settings.largest_answer,
             clock,
         })
     }
@@ -109,6 +109,7 @@ impl Transport {
         let status = match &outcome {
             Ok(answer) => answer.status.to_string(),
             Err(SupabaseError::NotSent { .. }) => "not_sent".to_owned(),
+            Err(SupabaseError::TooLarge) => "too_large".to_owned(),
             Err(_) => "no_answer".to_owned(),
         };
         tracing::debug!(
@@ -126,7 +127,7 @@ impl Transport {
         let mut response = self.client.execute(request).await.map_err(unsent)?;
         let status = response.status();
         let largest = if status.is_success() {
-            LARGEST_BODY
+            self.largest_answer
         } else {
             LARGEST_ERROR_BODY
         };
@@ -134,6 +135,9 @@ impl Transport {
         while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
             body.extend_from_slice(&chunk);
             if body.len() > largest {
+                if status.is_success() {
+                    return Err(SupabaseError::TooLarge);
+                }
                 // Cut short it is no JSON any more, and is judged as such.
                 body.truncate(largest);
                 break;

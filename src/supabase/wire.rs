@@ -82,7 +82,8 @@ fn code(error: &SupabaseError) -> Option<&str> {
         | SupabaseError::Unexpected { code, .. } => Some(code),
         SupabaseError::NotSent { .. }
         | SupabaseError::NoAnswer { .. }
-        | SupabaseError::Malformed { .. } => None,
+        | SupabaseError::Malformed { .. }
+        | SupabaseError::TooLarge => None,
     }
 }
 

@@ -95,6 +95,7 @@ pub(super) fn supabase_reason(error: &SupabaseError) -> String {
             told("неожиданный ответ Supabase", *status, code)
         }
         SupabaseError::Malformed { what } => format!("непонятный ответ Supabase ({what})"),
+        SupabaseError::TooLarge => "строка слишком велика для ответа Supabase".to_owned(),
     }
 }
 

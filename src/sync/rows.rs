@@ -25,29 +25,37 @@ const PARALLEL_ROW_READS: usize = 4;
 impl Slice {
     pub(super) async fn read_rows(&mut self, members: &[usize]) -> Result<(), InboxError> {
         let mine = self.beginning(members, |_| true);
-        let mut reads = Vec::new();
-        for chunk in mine.chunks(supabase::IDS_PER_READ) {
-            let chunk = chunk.to_vec();
-            let supabase = self.ctx.supabase.clone();
-            let ids: Vec<RowId> = chunk.iter().map(|&i| self.works[i].id()).collect();
-            reads.push(async move { (chunk, Instant::now(), rows_of(&supabase, &ids).await) });
-        }
-        let answers = at_once(PARALLEL_ROW_READS, reads).await;
-
+        let mut chunks: Vec<Members> = mine
+            .chunks(supabase::IDS_PER_READ)
+            .map(<[usize]>::to_vec)
+            .collect();
         let mut absent = Members::new();
-        for (chunk, asked_at, answer) in answers {
-            match answer {
-                Ok(read) => {
-                    let mut by_id: HashMap<RowId, Row> =
-                        read.rows.into_iter().map(|row| (row.id, row)).collect();
-                    for i in chunk {
-                        match by_id.remove(&self.works[i].id()) {
-                            Some(row) => self.see(i, row, read.read_at, asked_at),
-                            None => absent.push(i),
+        while !chunks.is_empty() {
+            let mut reads = Vec::new();
+            for chunk in std::mem::take(&mut chunks) {
+                let supabase = self.ctx.supabase.clone();
+                let ids: Vec<RowId> = chunk.iter().map(|&i| self.works[i].id()).collect();
+                reads.push(async move { (chunk, Instant::now(), rows_of(&supabase, &ids).await) });
+            }
+            for (chunk, asked_at, answer) in at_once(PARALLEL_ROW_READS, reads).await {
+                match answer {
+                    Ok(read) => {
+                        let mut by_id: HashMap<RowId, Row> =
+                            read.rows.into_iter().map(|row| (row.id, row)).collect();
+                        for i in chunk {
+                            match by_id.remove(&self.works[i].id()) {
+                                Some(row) => self.see(i, row, read.read_at, asked_at),
+                                None => absent.push(i),
+                            }
                         }
                     }
+                    // One row that is too large must not hide the others.
+                    Err(SupabaseError::TooLarge) if chunk.len() > 1 => {
+                        let (left, right) = chunk.split_at(chunk.len() / 2);
+                        chunks.extend([left.to_vec(), right.to_vec()]);
+                    }
+                    Err(error) => self.fail(&chunk, &Failure::from(error)).await?,
                 }
-                Err(error) => self.fail(&chunk, &Failure::from(error)).await?,
             }
         }
         self.see_absent(&absent).await

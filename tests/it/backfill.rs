@@ -311,6 +311,34 @@ async fn a_dry_run_knows_a_contact_however_its_address_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_foresees_nothing_for_a_row_that_is_too_large_and_goes_on() {
+    // Such a row takes its time.
+    let world = World::prepare(Wishes {
+        time_scale: 1.0,
+        ..before_going_live()
+    });
+    let huge = "я".repeat(17 << 19);
+    let mut rows = Vec::new();
+    for (n, name) in ["Анна", &huge, "Боб"].into_iter().enumerate() {
+        let email = format!("s{n}@example.kz");
+        world.student(&email);
+        rows.push(world.insert(&json!({ "email": email, "full_name": name })));
+    }
+
+    let ended = backfill(&world, &["--dry-run", "--json"]).run().await;
+
+    ended.assert_code(0);
+    let foreseen = json_of(&ended);
+    assert_eq!(foreseen["would"], json!({ "move": 2, "wait": 1 }));
+    let waits = foreseen["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["would"] == "wait");
+    assert_eq!(waits.unwrap()["row"], json!(rows[1]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_leaves_the_inbox_alone_and_asks_before_it_takes_long() {
     let world = World::prepare(before_going_live());
     let parked = world.insert(&json!({ "email": "no address" }));

@@ -6,7 +6,7 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::json;
 use tripwire_sync::{
     domain::{Clock, RowId, SystemClock},
-    inbox::{Outcome, Revival, State},
+    inbox::{Entry, Outcome, Revival, State},
     sandbox::postgrest::Policies,
 };
 use uuid::Uuid;
@@ -206,4 +206,35 @@ async fn a_row_without_an_email_is_parked_and_never_searched_for() {
             .unwrap();
         world.until_synced_once(row).await;
     }
+}
+
+#[tokio::test]
+async fn rows_that_are_too_large_hide_no_others() {
+    const LARGEST: usize = 64 << 10;
+    let mut world = World::prepare(Wishes {
+        sweep_every: Some(Duration::from_hours(9)),
+        ..Wishes::brisk()
+    });
+    // Together too large for one answer, and by itself.
+    let [wide, huge] = [LARGEST / 3, LARGEST + 1].map(|bytes| "a".repeat(bytes));
+    let mut rows = Vec::new();
+    let names = [&wide, "Анна", &wide, &huge, "Боб", &wide, "Ли"];
+    for (n, name) in names.into_iter().enumerate() {
+        let email = format!("student{n}@example.kz");
+        world.student(&email);
+        rows.push(world.insert(&json!({ "email": email, "full_name": name })));
+    }
+    let mut settings = world.settings();
+    settings.supabase.largest_answer = LARGEST;
+    world.launch_at(settings, Arc::new(SystemClock)).await;
+    for (n, row) in rows.iter().enumerate() {
+        if n != 3 {
+            world.until_synced_once(*row).await;
+        }
+    }
+    let tried = |entry: &Entry| entry.attempts > 0 && entry.reason.is_some();
+    let entry = world.until(rows[3], "tried", tried).await;
+    let reason = entry.reason.unwrap_or_default();
+    assert!(reason.contains("строка слишком велика"), "{reason}");
+    assert_eq!(entry.progress.choice, None);
 }

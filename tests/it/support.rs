@@ -207,6 +207,7 @@ impl World {
                 key: SecretString::from(self.sandbox.postgrest.key()),
                 jwt: None,
                 note_columns: note.columns(),
+                largest_answer: supabase::LARGEST_ANSWER,
                 connect_timeout: Duration::from_secs(5),
                 timeout: tempo.read_timeout.max(Duration::from_secs(2)),
                 extra_roots: Vec::new(),

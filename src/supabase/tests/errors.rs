@@ -23,6 +23,7 @@ fn variant(error: &SupabaseError) -> &'static str {
         SupabaseError::Row { .. } => "Row",
         SupabaseError::Unexpected { .. } => "Unexpected",
         SupabaseError::Malformed { .. } => "Malformed",
+        SupabaseError::TooLarge => "TooLarge",
     }
 }
 

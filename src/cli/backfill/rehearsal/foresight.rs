@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     amocrm::{AmoCrm, AmoError, Contact, Deal, Pipeline, Target},
     cli::{CommandError, backfill::patiently, clock},
-    domain::{ContactId, DealId, Email, Phone, RowId, StageId},
+    domain::{ContactId, DealId, Disposition, Email, Phone, RowId, StageId},
     inbox::{Inbox, Known, Outcome, Progress, Settlement},
     supabase::{Row, Supabase, SupabaseError},
     sync::{
@@ -150,7 +150,8 @@ impl Foresight {
         for (at, id) in rows.iter().enumerate() {
             let would = match read.remove(id) {
                 None => Would::End(Outcome::Gone),
-                Some(row) => match self.look_at(&row).await? {
+                Some(None) => Would::Wait,
+                Some(Some(row)) => match self.look_at(&row).await? {
                     Ok(email) => {
                         candidates.push(Candidate {
                             at,
@@ -182,20 +183,33 @@ impl Foresight {
         Ok(foreseen)
     }
 
-    /// Asks again for those missing, since an answer may be cut short.
-    async fn read_rows(&self, ids: &[RowId]) -> Result<HashMap<RowId, Row>, CommandError> {
+    /// Asks again for those missing, since an answer may be cut short. `None`: too large to be read.
+    async fn read_rows(&self, ids: &[RowId]) -> Result<HashMap<RowId, Option<Row>>, CommandError> {
         let mut rows = HashMap::new();
-        let mut left = ids.to_vec();
-        while !left.is_empty() {
-            let read = patiently(SupabaseError::disposition, async || {
-                self.supabase.rows(&left).await
-            })
-            .await?;
-            if read.rows.is_empty() {
-                break;
+        let mut lists = vec![ids.to_vec()];
+        while let Some(mut left) = lists.pop() {
+            if left.is_empty() {
+                continue;
             }
-            rows.extend(read.rows.into_iter().map(|row| (row.id, row)));
-            left.retain(|id| !rows.contains_key(id));
+            let read = patiently(disposition_of_rows, async || {
+                self.supabase.rows(&left).await
+            });
+            match (read.await, left.as_slice()) {
+                (Ok(read), _) if read.rows.is_empty() => {}
+                (Ok(read), _) => {
+                    rows.extend(read.rows.into_iter().map(|row| (row.id, Some(row))));
+                    left.retain(|id| !rows.contains_key(id));
+                    lists.push(left);
+                }
+                (Err(SupabaseError::TooLarge), [one]) => {
+                    rows.insert(*one, None);
+                }
+                (Err(SupabaseError::TooLarge), several) => {
+                    let (one, other) = several.split_at(several.len() / 2);
+                    lists.extend([one.to_vec(), other.to_vec()]);
+                }
+                (Err(error), _) => return Err(error.into()),
+            }
         }
         Ok(rows)
     }
@@ -466,5 +480,13 @@ impl Earlier {
             closed_at: self.target.stage.is_closed().then_some(at),
             ..deal.clone()
         }
+    }
+}
+
+/// The same rows will not get smaller by waiting.
+fn disposition_of_rows(error: &SupabaseError) -> Disposition {
+    match error {
+        SupabaseError::TooLarge => Disposition::Park,
+        error => error.disposition(),
     }
 }
