@@ -171,7 +171,8 @@ impl Telegram {
         let status = response.status();
         let answer = read(&mut response).await;
         if status.is_success() {
-            return answer.map_err(failure);
+            // It is done, whatever becomes of the answer.
+            return Ok(answer.unwrap_or_default());
         }
         // What cannot be read explains nothing.
         let refusal: Option<Refusal> = answer

@@ -355,7 +355,8 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::Bool(flag) => flag,
         Value::Number(number) => number.as_i64().is_some_and(|number| number != 0),
-        _ => false,
+        Value::String(text) => matches!(text.as_str(), "1" | "true"),
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
     })
 }
 

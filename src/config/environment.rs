@@ -67,25 +67,31 @@ fn text(bytes: Vec<u8>) -> Result<String, ConfigErrors> {
 }
 
 /// With each `$` escaped where the reader of the file would put another variable's value: a token with a `$` in it would
-/// silently lose its end.
+/// silently lose its end. Without comments: the reader takes an apostrophe in some of them for a quote.
 fn without_substitution(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let (mut in_single, mut in_double, mut in_comment) = (false, false, false);
     let (mut after_backslash, mut after_blank) = (false, true);
     for c in text.chars() {
+        if in_comment && c != '\n' {
+            continue;
+        }
+        in_comment = false;
+        let is_escaped = std::mem::take(&mut after_backslash);
         match c {
-            '\n' if in_comment => in_comment = false,
-            _ if in_comment => {}
-            _ if after_backslash => after_backslash = false,
+            _ if is_escaped => {}
             '\'' if !in_double => in_single = !in_single,
             '"' if !in_single => in_double = !in_double,
             '\\' if !in_single => after_backslash = true,
-            '#' if after_blank && !in_single && !in_double => in_comment = true,
+            '#' if after_blank && !in_single && !in_double => {
+                in_comment = true;
+                continue;
+            }
             '$' if !in_single => escaped.push('\\'),
             _ => {}
         }
         escaped.push(c);
-        after_blank = c.is_whitespace();
+        after_blank = c.is_whitespace() && !is_escaped;
     }
     escaped
 }

@@ -45,19 +45,13 @@ impl std::error::Error for ConfigErrors {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Absent;
 
-/// Docker's `--env-file` takes quotes for a part of the value, and so does whoever pastes them into a form. A text with
-/// quotes of its own, as «a» and «b», stays.
+/// Docker's `--env-file` takes quotes for a part of the value. A text with quotes of its own, as "a" and "b", stays.
 fn is_between_quotes(text: &str) -> bool {
-    let mut inner = text.chars();
-    let pair = (inner.next(), inner.next_back());
-    let (Some(opening), Some(closing)) = pair else {
-        return false;
-    };
-    let is_pair = matches!(
-        (opening, closing),
-        ('"', '"') | ('\'', '\'') | ('`', '`') | ('“', '”') | ('‘', '’') | ('«', '»') | ('„', '“')
-    );
-    is_pair && !inner.any(|c| c == opening || c == closing)
+    let inner = ['"', '\''].iter().find_map(|quote| {
+        let inner = text.strip_prefix(*quote)?.strip_suffix(*quote)?;
+        Some(!inner.contains(*quote))
+    });
+    inner.unwrap_or(false)
 }
 
 /// Notes every problem on the way; nothing stops at the first.

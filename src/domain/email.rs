@@ -10,9 +10,9 @@ use super::text::visible;
 const LONGEST: usize = 254;
 
 /// What may stand between two addresses, or around one: blanks and line breaks beside these.
-const SEPARATORS: [char; 15] = [
-    ',', ';', '/', '|', '<', '>', '(', ')', '[', ']', '"', '«', '»', '“', '”',
-];
+const SEPARATORS: [char; 12] = [',', ';', '<', '>', '(', ')', '[', ']', '"', '«', '»', '“'];
+/// What is no end of an address.
+const EDGES: [char; 12] = ['.', '\'', '`', '!', '*', '=', '’', '‘', '”', '„', '/', '|'];
 
 /// An e-mail address, cleaned and in lower case; equality is what "the same person" means here.
 ///
@@ -37,11 +37,13 @@ pub enum NotOneEmail {
 }
 
 impl Email {
-    /// The one address in this text. Names, `mailto:`, brackets, separators and invisible characters around and inside it
-    /// do not count; the same address twice is one.
+    /// The one address in this text. Labels (`mailto:`), a name before `<…>`, separators and invisible characters around and
+    /// inside it do not count; the same address twice is one. A bare word beside an address may be a part of it that was
+    /// torn off (`ivan petrov@x.org`), so such a text names nobody.
     pub fn parse(text: &str) -> Result<Self, NotOneEmail> {
+        let text = readable(text);
         let mut found: Option<Self> = None;
-        for candidate in candidates(&visible(text)) {
+        for candidate in candidates(&text).ok_or(NotOneEmail::Unsound)? {
             let email = Self::of(candidate).ok_or(NotOneEmail::Unsound)?;
             if found.as_ref().is_some_and(|other| *other != email) {
                 return Err(NotOneEmail::Several);
@@ -54,7 +56,9 @@ impl Email {
     /// Every sound address in this text, as a person may type several into one field.
     #[must_use]
     pub fn all(text: &str) -> Vec<Self> {
-        candidates(&visible(text)).filter_map(Self::of).collect()
+        let text = readable(text);
+        let candidates = candidates(&text).into_iter().flatten();
+        candidates.filter_map(Self::of).collect()
     }
 
     /// From a word with an `@` in it.
@@ -77,13 +81,7 @@ impl Email {
         (email.ascii.len() <= LONGEST).then_some(email)
     }
 
-    /// As it is compared and remembered: with the domain in ASCII.
-    #[must_use]
-    pub fn as_ascii(&self) -> &str {
-        &self.ascii
-    }
-
-    /// As it is written: with the domain as people read it.
+    /// As it is written and remembered: with the domain as people read it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.unicode
@@ -108,24 +106,62 @@ impl Email {
     }
 }
 
-/// The words of a text that have an `@` in them, without what people put around an address.
-fn candidates(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| c.is_whitespace() || SEPARATORS.contains(&c))
-        .filter(|word| word.contains('@'))
-        .map(|word| {
-            // `mailto:a@x.org?subject=…`, `e-mail:a@x.org`
-            let word = word
-                .rsplit(':')
-                .find(|part| part.contains('@'))
-                .unwrap_or(word);
-            let at = word.find('@').unwrap_or_default();
-            let end = word[at..]
-                .find(['?', '#'])
-                .map_or(word.len(), |end| at + end);
-            word[..end].trim_matches(|c: char| {
-                matches!(c, '.' | '\'' | '`' | ':' | '!' | '*' | '=' | '’' | '‘')
-            })
-        })
+/// Without what nobody sees, and with what a server has escaped.
+fn readable(text: &str) -> String {
+    visible(&html_escape::decode_html_entities(text))
+}
+
+/// The words of a text that have an `@` in them, without what people put around an address. `None`: words beside them may
+/// be parts of them.
+fn candidates(text: &str) -> Option<Vec<&str>> {
+    let (mut plain, mut named) = (Vec::new(), Vec::new());
+    let (mut is_clean, mut rest) = (true, text);
+    while let Some((before, inner, after)) = bracketed(rest) {
+        is_clean &= take(before, &mut plain);
+        take(inner, &mut named);
+        rest = after;
+    }
+    is_clean &= take(rest, &mut plain);
+    match (is_clean, named.is_empty()) {
+        (true, _) => Some([named, plain].concat()),
+        // The other words are names.
+        (false, false) => Some(named),
+        (false, true) => plain.is_empty().then_some(plain),
+    }
+}
+
+/// What is before, in and after the first `<…>` with an address in it.
+fn bracketed(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('<')?;
+    let (inner, after) = rest.split_once('>')?;
+    inner.contains('@').then_some((before, inner, after))
+}
+
+/// Adds the words with an `@`. Answers whether there are no others, but for labels.
+fn take<'a>(text: &'a str, found: &mut Vec<&'a str>) -> bool {
+    let mut is_clean = true;
+    for word in text.split(|c: char| c.is_whitespace() || SEPARATORS.contains(&c)) {
+        let Some(at) = word.find('@') else {
+            is_clean &= word.ends_with(':') || !word.contains(char::is_alphanumeric);
+            continue;
+        };
+        // `a@x.org?subject=…`
+        let end = word[at..]
+            .find(['?', '#'])
+            .map_or(word.len(), |end| at + end);
+        // `mailto:a@x.org`, `e-mail:a@x.org`
+        for part in word[..end].split(':').filter(|part| part.contains('@')) {
+            let part = part.trim_matches(EDGES);
+            let several: Vec<&str> = part.split(['/', '|']).collect();
+            if several.iter().all(|one| one.contains('@')) {
+                found.extend(several.iter().map(|one| one.trim_matches(EDGES)));
+            } else {
+                // Both may be a part of an address.
+                found.push(part);
+            }
+        }
+    }
+    is_clean
 }
 
 impl PartialEq for Email {
@@ -198,6 +234,12 @@ mod tests {
             "ann@example.org\u{0}",
             "ann@example.org\u{a0}",
             "\u{3000}ann@example.org",
+            "почта: ann@example.org",
+            "mailto:ann@example.org?subject=Re:bob@example.org",
+            "ann@example.org <ann@example.org>",
+            "Ли, Анна <ann@example.org>",
+            "&lt;ann@example.org&gt;",
+            "ann&#64;example.org",
         ] {
             assert_eq!(parsed(text), Ok("ann@example.org".to_owned()), "{text:?}");
         }
@@ -210,6 +252,8 @@ mod tests {
             "ann+tripwire@example.org",
             "ann.li_2@sub.example.org",
             "a!b#c?d@example.org",
+            "ann/li@example.org",
+            "a|b@example.org",
             "анна@example.org",
         ] {
             assert_eq!(parsed(text), Ok(text.to_owned()));
@@ -232,9 +276,20 @@ mod tests {
             ("ann@@example.org", NotOneEmail::Unsound),
             ("ann@example@org.kz", NotOneEmail::Unsound),
             ("ann@example.org @ann", NotOneEmail::Unsound),
+            // A part that was torn off is no name.
+            ("a n@example.org", NotOneEmail::Unsound),
+            ("ivan petrov@example.org", NotOneEmail::Unsound),
+            ("ivan,petrov@example.org", NotOneEmail::Unsound),
+            ("ann@example.co m", NotOneEmail::Unsound),
+            ("ann@example.org рабочая", NotOneEmail::Unsound),
             (&long, NotOneEmail::Unsound),
             ("ann@example.org, bob@example.org", NotOneEmail::Several),
             ("ann@example.org bob@example.org", NotOneEmail::Several),
+            ("ann@example.org:bob@example.org", NotOneEmail::Several),
+            (
+                "Анна <ann@example.org>, Боб <bob@example.org>",
+                NotOneEmail::Several,
+            ),
             ("ann@example.org/bob@example.org", NotOneEmail::Several),
             ("ann@example.org\nbob@example.org", NotOneEmail::Several),
         ] {
@@ -261,7 +316,16 @@ mod tests {
         ] {
             assert_eq!(all(text), two, "{text:?}");
         }
-        assert_eq!(all("нет"), Vec::<String>::new());
+        for text in [
+            "нет",
+            "ivan petrov@example.org",
+            "ivan,petrov@example.org",
+            "a@b",
+        ] {
+            assert_eq!(all(text), Vec::<String>::new(), "{text:?}");
+        }
+        assert_eq!(all("o&#039;neil@example.org"), ["o'neil@example.org"]);
+        assert_eq!(all("tom&amp;ann@example.org"), ["tom&ann@example.org"]);
     }
 
     #[test]

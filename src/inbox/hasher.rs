@@ -30,7 +30,7 @@ impl Hasher {
 
     #[must_use]
     pub fn email(&self, email: &Email) -> KeyedHash {
-        self.of(["email", "", email.as_ascii()])
+        self.of(["email", "", email.as_str()])
     }
 
     #[must_use]

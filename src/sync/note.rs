@@ -35,7 +35,7 @@ fn field(row: &Row, name: &str) -> Option<String> {
     };
     match name {
         "full_name" => text(&row.full_name),
-        "email" => address(row).or_else(|| text(&row.email)),
+        "email" => login(row).or_else(|| text(&row.email)),
         "phone" => text(&row.phone),
         "manager_name" => text(&row.manager_name),
         "price" => row.price.as_ref().map(|price| price.as_str().to_owned()),
@@ -60,13 +60,31 @@ fn shown(c: char) -> char {
 /// lines to it. A mark that is quoted inside a line says nothing.
 #[must_use]
 pub fn is_ours(note: &str, row: RowId) -> bool {
-    let mut text = html_escape::decode_html_entities(note).into_owned();
-    for tag in ["<br>", "<br/>", "<br />", "<p>", "</p>", "<div>", "</div>"] {
-        text = text.replace(tag, "\n");
-    }
+    let text = without_tags(&html_escape::decode_html_entities(note));
     let mark = mark(row);
     text.split(['\n', '\r', '\u{2028}', '\u{2029}'])
         .any(|line| visible(line).trim() == mark)
+}
+
+/// With a line break for each `<br>`, `</p>` and whatever else is in such brackets.
+fn without_tags(text: &str) -> String {
+    let mut left = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tag)) = rest.split_once('<') {
+        left.push_str(before);
+        let is_tag = tag.starts_with(|c: char| c == '/' || c.is_ascii_alphabetic());
+        match tag.split_once('>') {
+            Some((_, after)) if is_tag => {
+                left.push('\n');
+                rest = after;
+            }
+            _ => {
+                left.push('<');
+                rest = tag;
+            }
+        }
+    }
+    left + rest
 }
 
 /// The name of a deal that we make.
@@ -87,6 +105,16 @@ fn person(row: &Row) -> String {
     name.filter(|name| !name.is_empty())
         .or_else(|| address(row))
         .unwrap_or_default()
+}
+
+/// In the row's own spelling, unless there is more in the cell than an address.
+fn login(row: &Row) -> Option<String> {
+    let said = visible(row.email.as_deref()?);
+    let email = Email::parse(&said).ok()?;
+    let is_bare = email
+        .spellings()
+        .any(|spelling| spelling == said.trim().to_lowercase());
+    Some(if is_bare { said.trim() } else { email.as_str() }.to_owned())
 }
 
 fn address(row: &Row) -> Option<String> {
@@ -156,6 +184,8 @@ mod tests {
             format!("text<br>{mark}"),
             format!("<p>text<br />{mark}</p>"),
             format!("text&lt;br/&gt;{mark}&nbsp;"),
+            format!("text<BR clear=\"all\">{mark}<span></span>"),
+            format!("<div>a < b</div><div><b>{mark}</b></div>"),
         ] {
             assert!(is_ours(&ours, id), "{ours}");
         }
@@ -217,6 +247,23 @@ mod tests {
         let mut row = row();
         row.full_name = Some("я ".repeat(400));
         assert_eq!(contact_name(&row).chars().count(), 249);
+    }
+
+    #[test]
+    fn a_note_says_the_login_as_the_row_does() {
+        for (cell, said) in [
+            (" Ann@Example.org\n", "Ann@Example.org"),
+            ("ann@xn--80atdl2c.xn--p1ai", "ann@xn--80atdl2c.xn--p1ai"),
+            ("ann@Школа.рф", "ann@Школа.рф"),
+            ("ann\u{200b}@example.org", "ann@example.org"),
+            ("mailto:Ann@example.org", "ann@example.org"),
+            ("Анна <ann@example.org>", "ann@example.org"),
+        ] {
+            let mut row = row();
+            row.email = Some(cell.to_owned());
+            let text = note(&NoteTemplate::parse("{email}").unwrap(), &row);
+            assert_eq!(text, format!("{said}\n[00abcdef0001]"));
+        }
     }
 
     #[test]

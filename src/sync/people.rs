@@ -239,8 +239,7 @@ impl Slice {
                 }
             }
             if !contacts.is_empty() {
-                self.works[i].contacts_read_at = None;
-                self.hold_contacts(i, contacts);
+                self.hold_searched(i, contacts);
             } else if found.complete {
                 missed.push(i);
             } else {
@@ -346,7 +345,7 @@ impl Slice {
             if contacts.is_empty() {
                 missed.push(i);
             } else {
-                self.hold_contacts(i, contacts);
+                self.hold_searched(i, contacts);
             }
         }
         Ok(())
@@ -406,7 +405,7 @@ impl Slice {
                 .collect();
             if found.complete && same.len() == 1 {
                 self.works[i].tell("contact found by phone");
-                self.hold_contacts(i, std::mem::take(&mut same));
+                self.hold_searched(i, std::mem::take(&mut same));
             } else if create && found.complete {
                 self.works[i].plan = Some(Plan::CreateWithContact {
                     after_contact: None,
@@ -418,12 +417,22 @@ impl Slice {
         self.search_beginnings(missed).await
     }
 
+    /// What a search or the list of changes shows of a contact may be behind the main store.
+    fn hold_searched(&mut self, i: usize, contacts: Vec<Contact>) {
+        self.works[i].contacts_read_at = None;
+        self.hold_contacts(i, contacts);
+    }
+
     /// Before a contact is made, the beginning of the address is searched for. However many hits there are, one that
     /// matches is the person.
     async fn search_beginnings(&mut self, members: &[usize]) -> Result<(), InboxError> {
         let mine: Members = self
             .in_run(members)
-            .filter(|&i| self.works[i].plan.is_some())
+            // The whole list was compared by what is visible.
+            .filter(|&i| {
+                let work = &self.works[i];
+                work.plan.is_some() && !matches!(work.listed, Listed::Wholly(_))
+            })
             .collect();
         let mut searches = Vec::new();
         for i in mine {
@@ -445,7 +454,7 @@ impl Slice {
                 let work = &mut self.works[i];
                 work.tell("contact found by the part before the @");
                 work.plan = None;
-                self.hold_contacts(i, same);
+                self.hold_searched(i, same);
             }
         }
         Ok(())

@@ -266,6 +266,23 @@ async fn the_bot_and_the_chat_are_looked_at() {
     );
 }
 
+/// It would be said twice.
+#[tokio::test]
+async fn a_message_is_taken_though_the_rest_of_the_answer_is_lost() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let bot = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read(&mut stream).await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
+        stream.write_all(answer).await.unwrap();
+    });
+
+    let telegram = Telegram::new(&settings(url.parse().unwrap())).unwrap();
+    telegram.send("проверка").await.unwrap();
+    bot.await.unwrap();
+}
+
 #[tokio::test]
 async fn no_connection_is_told_without_the_address() {
     let telegram = Telegram::new(&settings(nowhere().await)).unwrap();

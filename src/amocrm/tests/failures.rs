@@ -261,6 +261,15 @@ async fn what_amocrm_says_of_a_request_is_told() {
             "? (Phone … is taken)",
         ),
         (json!({"errors": {"1": 7, "2": null}}), "1 (7), 2"),
+        (
+            json!({"errors": {"77012345678": "is taken"}}),
+            "? (is taken)",
+        ),
+        (json!({"detail": 77_012_345_678_i64}), "…"),
+        (
+            json!({"validation-errors": {"0": {"errors": {"2": {"code": "TooFew", "path": "name"}}}}}),
+            "name TooFew",
+        ),
         (json!({"errors": []}), "no details"),
         (json!("Bad Request"), "no details"),
     ] {

@@ -11,8 +11,8 @@ use crate::domain::visible;
 const LONGEST: usize = 200;
 /// A longer number may be a phone's.
 const LONGEST_NUMBER: usize = 5;
-/// A shorter word of what was sent names nobody.
-const SHORTEST_NAME: usize = 3;
+/// A name may be as short as `Ли`.
+const SHORTEST_NAME: usize = 2;
 const LEFT_OUT: &str = "…";
 const QUOTES: [(char, char); 5] = [('"', '"'), ('\'', '\''), ('«', '»'), ('“', '”'), ('`', '`')];
 
@@ -31,15 +31,21 @@ impl Sent {
     pub(super) fn without(&self, text: &str) -> String {
         let text = visible(text);
         let unquoted = without_quotations(&text);
-        let words = unquoted.split_whitespace().map(|word| {
-            let is_sent = parts(word).any(|part| self.0.contains(&part));
-            let digits = word.chars().filter(char::is_ascii_digit).count();
-            let is_address = word.contains('@') || word.contains("://");
-            if is_sent || is_address || digits > LONGEST_NUMBER {
-                LEFT_OUT
-            } else {
-                word
-            }
+        let words: Vec<&str> = unquoted.split_whitespace().collect();
+        // A phone may be written in several words.
+        let numbers = words.chunk_by(|one, other| is_of_number(one) && is_of_number(other));
+        let words = numbers.flat_map(|run| {
+            let digits: usize = run.iter().map(|word| digits_of(word)).sum();
+            run.iter().map(move |word| {
+                let is_sent = parts(word).any(|part| self.0.contains(&part));
+                let is_address = word.contains('@') || word.contains("://");
+                let is_long_number = digits > LONGEST_NUMBER;
+                if is_sent || is_address || is_long_number {
+                    LEFT_OUT
+                } else {
+                    *word
+                }
+            })
         });
         let line = words.collect::<Vec<_>>().join(" ");
         match line.char_indices().nth(LONGEST) {
@@ -47,6 +53,14 @@ impl Sent {
             None => line,
         }
     }
+}
+
+fn digits_of(word: &str) -> usize {
+    word.chars().filter(char::is_ascii_digit).count()
+}
+
+fn is_of_number(word: &str) -> bool {
+    !word.contains(char::is_alphabetic)
 }
 
 fn collect(value: &Value, words: &mut HashSet<String>) {
@@ -108,6 +122,12 @@ mod tests {
             ("Contact \"Ann Lee\" exists", "Contact … exists"),
             ("Контакт «Анна Ли» уже есть", "Контакт … уже есть"),
             ("Phone 77012345678 is taken", "Phone … is taken"),
+            (
+                "Phone +7 701 234 56 78 is taken",
+                "Phone … … … … … is taken",
+            ),
+            ("Contact Li exists", "Contact … exists"),
+            ("Contact Bo, exists", "Contact … exists"),
             ("Phone +7(701)2345678: taken", "Phone … taken"),
             ("see https://x.org/a?b=c now", "see … now"),
             ("Lead 12345 is closed", "Lead 12345 is closed"),

@@ -361,15 +361,14 @@ pub(in crate::amocrm) fn problem(body: &[u8], deals: &[DealId], sent: &impl Seri
     let sent = Sent::of(sent);
     let told = |value: Option<&Value>| match value {
         Some(Value::String(text)) => sent.without(text),
-        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::Number(number)) => sent.without(&number.to_string()),
         _ => String::new(),
     };
-    let entries = |name| body.get(name).and_then(Value::as_array);
     let mut items = Vec::new();
-    for item in entries("validation-errors").into_iter().flatten() {
+    for item in body.get("validation-errors").into_iter().flat_map(entries) {
         let index = item.get("request_id").and_then(position);
-        let errors = item.get("errors").and_then(Value::as_array);
-        items.extend(errors.into_iter().flatten().map(|error| ItemProblem {
+        let errors = item.get("errors").into_iter().flat_map(entries);
+        items.extend(errors.map(|error| ItemProblem {
             index,
             code: word(error.get("code")),
             path: word(error.get("path")),
@@ -379,9 +378,12 @@ pub(in crate::amocrm) fn problem(body: &[u8], deals: &[DealId], sent: &impl Seri
     let errors = body.get("errors").and_then(Value::as_object);
     items.extend(errors.into_iter().flatten().map(|(key, text)| {
         let id = key.parse().ok().map(DealId::new);
+        let index = deals.iter().position(|deal| Some(*deal) == id);
+        // Another long number may be a phone.
+        let is_telling = index.is_some() || sent.without(key) == *key;
         ItemProblem {
-            index: deals.iter().position(|deal| Some(*deal) == id),
-            code: word(Some(&Value::from(key.as_str()))),
+            index,
+            code: word(is_telling.then(|| Value::from(key.as_str())).as_ref()),
             path: String::new(),
             detail: told(Some(text)),
         }

@@ -104,6 +104,9 @@ fn a_dollar_sign_is_a_dollar_sign() {
         ("\"\\\\$50\"", "\\$50"),
         ("'it'\"'s $5\"", "it's $5"),
         ("a#$b", "a#$b"),
+        ("a\\ #$b", "a #$b"),
+        ("$5  # don't", "$5"),
+        ("$5 # don't", "$5"),
     ] {
         let text = format!("# don't $read this\nHOME=/root\nNOTE_TEMPLATE={line}\nPORT=3000\n");
         let read = file(text).unwrap_or_else(|errors| panic!("{line}: {errors}"));
