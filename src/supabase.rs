@@ -480,7 +480,7 @@ impl Supabase {
 
     async fn can_read(&self, columns: &[&str]) -> Result<(), SupabaseError> {
         let transport = &self.shared.transport;
-        let query = query::columns(&self.shared.api, columns);
+        let query = query::no_row(&self.shared.api, columns);
         let answer = transport
             .ask("probe", limit(transport.request(query), 1))
             .await?;

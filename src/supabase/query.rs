@@ -15,6 +15,14 @@ pub(super) fn columns(api: &Postgrest, columns: &[&str]) -> Builder {
     api.from(TABLE).select(columns.join(","))
 }
 
+/// These columns of no row, so that none of any size is read: one column cannot be null and not null.
+pub(super) fn no_row(api: &Postgrest, columns: &[&str]) -> Builder {
+    let one = columns.first().copied().unwrap_or("id");
+    self::columns(api, columns)
+        .is(one, "null")
+        .not("is", one, "null")
+}
+
 pub(super) fn rows(api: &Postgrest, columns: &[&str], ids: &[RowId]) -> Builder {
     api.from(TABLE)
         .select(columns.join(","))

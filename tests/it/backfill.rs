@@ -13,6 +13,8 @@ use tripwire_sync::{
     },
 };
 
+use uuid::Uuid;
+
 use crate::{
     program::{Ended, Launch, Program, Service, until, until_drained},
     support::{EMAIL, NowForTests, Wishes, World},
@@ -322,7 +324,9 @@ async fn a_dry_run_foresees_nothing_for_a_row_that_is_too_large_and_goes_on() {
     for (n, name) in ["Анна", &huge, "Боб"].into_iter().enumerate() {
         let email = format!("s{n}@example.kz");
         world.student(&email);
-        rows.push(world.insert(&json!({ "email": email, "full_name": name })));
+        // The largest one is whatever row comes first.
+        let id = Uuid::from_u128(if n == 1 { 1 } else { n as u128 + 2 });
+        rows.push(world.insert(&json!({ "id": id, "email": email, "full_name": name })));
     }
 
     let ended = backfill(&world, &["--dry-run", "--json"]).run().await;

@@ -219,10 +219,12 @@ async fn rows_that_are_too_large_hide_no_others() {
     let [wide, huge] = [LARGEST / 3, LARGEST + 1].map(|bytes| "a".repeat(bytes));
     let mut rows = Vec::new();
     let names = [&wide, "Анна", &wide, &huge, "Боб", &wide, "Ли"];
-    for (n, name) in names.into_iter().enumerate() {
+    for (n, &name) in names.iter().enumerate() {
         let email = format!("student{n}@example.kz");
         world.student(&email);
-        rows.push(world.insert(&json!({ "email": email, "full_name": name })));
+        // The largest one is whatever row comes first.
+        let id = Uuid::from_u128(if name == huge { 1 } else { n as u128 + 2 });
+        rows.push(world.insert(&json!({ "id": id, "email": email, "full_name": name })));
     }
     let mut settings = world.settings();
     settings.supabase.largest_answer = LARGEST;
