@@ -184,6 +184,8 @@ async fn a_halt_is_probed_after_the_clock_was_put_back_a_day() {
         let row = world.insert(&json!({}));
         tell(&world, row).await;
         world.until_sync_is("halted").await;
+        // Its next attempt is stored by the clock as it is yet.
+        world.until_state(row, State::Pending).await;
         clock.set(SignedDuration::ZERO);
         world.sandbox.faults().clear();
         world.sandbox.amo.set_token(&token);
