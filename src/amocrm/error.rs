@@ -44,7 +44,7 @@ pub enum AmoError {
     Malformed { what: &'static str },
 }
 
-/// What amoCRM found wrong with a request: in its words, without values that name somebody.
+/// What amoCRM found wrong with a request: in its words, without values that name a person.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problem {
     pub items: Vec<ItemProblem>,

@@ -227,7 +227,7 @@ impl RawContact {
 }
 
 impl RawContact {
-    /// Something is filled in under this code, and nobody knows what.
+    /// The field with this code is filled in, and its values cannot be read.
     fn is_unreadable(&self, code: &str) -> bool {
         let mut fields = self.custom_fields_values.iter();
         fields.any(|field| {

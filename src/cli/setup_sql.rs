@@ -48,7 +48,7 @@ pub(super) fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
         let known = Config::load_webhook_secrets()?;
         let secrets = Secrets::of(&known);
         terminal.say(&secret_sql(&secrets.text, endpoint.as_ref()))?;
-        // A log is no place for a secret that nobody expects there.
+        // A secret must not end in a log by surprise.
         let is_read_by_a_person = io::stderr().is_terminal();
         lines.extend(about_secrets(&secrets, is_read_by_a_person, terminal));
     } else if let Some(endpoint) = &endpoint {

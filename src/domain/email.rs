@@ -39,7 +39,7 @@ pub enum NotOneEmail {
 impl Email {
     /// The one address in this text. Labels (`mailto:`), a name before `<…>`, separators and invisible characters around and
     /// inside it do not count; the same address twice is one. A bare word beside an address may be a part of it that was
-    /// torn off (`ivan petrov@x.org`), so such a text names nobody.
+    /// torn off (`ivan petrov@x.org`), so such a text is refused.
     pub fn parse(text: &str) -> Result<Self, NotOneEmail> {
         let text = readable(text);
         let mut found: Option<Self> = None;
@@ -106,7 +106,7 @@ impl Email {
     }
 }
 
-/// Without what nobody sees, and with what a server has escaped.
+/// Without invisible characters, and with HTML entities decoded.
 fn readable(text: &str) -> String {
     visible(&html_escape::decode_html_entities(text))
 }

@@ -22,7 +22,7 @@ impl Price {
 
     /// In whole units of the currency, halves upwards: amoCRM keeps no others. `None`: it is no number.
     ///
-    /// A comma with one or two digits after it is a decimal point. With three it may part thousands, so nobody knows.
+    /// A comma with one or two digits after it is a decimal point. With three it may part thousands, so the price is unknown.
     #[must_use]
     pub fn whole(&self) -> Option<i64> {
         let digits: String = self.0.chars().filter(|c| !c.is_whitespace()).collect();
@@ -61,7 +61,7 @@ mod tests {
             ("9.9e2", Some(990)),
             ("-10.5", Some(-11)),
             ("9007199254740993", Some(9_007_199_254_740_993)),
-            // Thousands or thousandths: nobody knows.
+            // Thousands or thousandths: ambiguous.
             ("4,990", None),
             ("1,234,56", None),
             ("1,234.50", None),

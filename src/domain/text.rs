@@ -5,7 +5,7 @@ use icu_properties::{
     props::{DefaultIgnorableCodePoint, GeneralCategory},
 };
 
-/// Without what nobody sees: format characters (zero-width ones, soft hyphens, marks of byte order and direction), other
+/// Without invisible characters: format characters (zero-width ones, soft hyphens, marks of byte order and direction), other
 /// ignorable ones, and controls that are no blanks.
 #[must_use]
 pub(crate) fn visible(text: &str) -> String {

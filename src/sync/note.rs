@@ -99,7 +99,7 @@ pub fn contact_name(row: &Row) -> String {
     one_line(&person(row))
 }
 
-/// By name or, of somebody without one, by address.
+/// The student's name or, where the row has none, the address.
 fn person(row: &Row) -> String {
     let name = field(row, "full_name").map(|name| one_line(&name));
     name.filter(|name| !name.is_empty())

@@ -335,7 +335,7 @@ begin
     sent := tripwire_sync.send_event('INSERT', jsonb_build_object('id', new.id, 'created_at', new.created_at));
     trouble := sent.trouble;
   exception
-    -- The table has lost a column, or somebody has dropped a function of ours.
+    -- The table has lost a column, or a function of ours was dropped.
     when others then
       trouble := 'SQLSTATE ' || sqlstate;
   end;

@@ -528,7 +528,7 @@ async fn a_service_starts_from_exactly_what_the_sandbox_prints() {
     sandbox.until_said("SYNC_SINCE=").await;
     fs::write(folder.path().join(".env"), sandbox.said()).unwrap();
 
-    // Any other ports than those that somebody on this machine may use.
+    // Free ports: the default ones may be in use on this machine.
     let serve = Launch::new(folder.path(), &["serve"])
         .with("BIND_ADDR", "127.0.0.1:0")
         .with("METRICS_ADDR", "127.0.0.1:0");
@@ -540,7 +540,7 @@ async fn a_service_starts_from_exactly_what_the_sandbox_prints() {
         .await;
     service.stop().await.assert_code(0);
 
-    // A secret that is none is told before anybody copies it.
+    // An invalid secret is refused before any setting is printed.
     let wrong = [
         "sandbox",
         "--webhook-url",

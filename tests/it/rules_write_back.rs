@@ -228,7 +228,7 @@ async fn a_blank_deal_id_is_none_and_is_written_over() {
         world.deliver(row).await;
         assert_eq!(world.until_synced_once(row).await, deal, "{blank:?}");
     }
-    // A text that is no number is somebody's, and stays.
+    // A text that is not blank is kept.
     let row = world.insert(&json!({ "amocrm_deal_id": "later" }));
     world.deliver(row).await;
     world.until_drained().await;

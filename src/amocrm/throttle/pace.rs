@@ -140,7 +140,7 @@ impl Pace {
         at
     }
 
-    /// A 429 for the request sent at `sent_at`: nobody sends for a while, then everybody sends more slowly. The first takes one
+    /// A 429 for the request sent at `sent_at`: all sending pauses, then goes on more slowly. The first takes one
     /// from the rate; one that comes before the rate has begun to grow again halves it.
     pub(super) fn refused(&mut self, sent_at: Instant, now: Instant, named: Option<Duration>) {
         if self.refused_at.is_none_or(|before| sent_at > before) {

@@ -354,7 +354,7 @@ fn a_domain_over_uuid_is_a_uuid() {
     assert_eq!(body["record"]["id"], id);
 }
 
-/// Somebody who writes all the time, with breaks shorter than a second.
+/// A session that writes all the time, with breaks shorter than a second.
 #[test]
 fn the_migration_and_its_way_back_wait_for_a_busy_table() {
     for sql in [MIGRATION, DOWN] {

@@ -138,7 +138,7 @@ async fn a_test_event_that_is_not_signed_or_not_queued_says_so() {
     project.service.stop().await.assert_code(0);
 }
 
-/// Nobody is at work for `pg_net`, or works slowly.
+/// The worker of `pg_net` is gone, or is slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_test_event_that_is_queued_and_not_sent_says_why() {
     let project = Project::start(SOON).await;
