@@ -452,7 +452,7 @@ impl Slice {
             let same = self.works[i].matching(found.hits);
             if !same.is_empty() {
                 let work = &mut self.works[i];
-                work.tell("contact found by the part before the @");
+                work.tell("contact found by the beginning of its e-mail");
                 work.plan = None;
                 self.hold_searched(i, same);
             }

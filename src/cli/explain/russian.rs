@@ -1,10 +1,15 @@
 //! What the engine noted in a row's history, in the operator's language. Reasons are stored in Russian already.
 
-const PHRASES: [(&str, &str); 33] = [
+const PHRASES: [(&str, &str); 35] = [
     ("sweep", "замечена сверкой"),
     ("backfill", "взята командой backfill"),
     ("retry", "повтор по команде"),
     ("contact seen", "контакт появился"),
+    ("contact found by phone", "контакт найден по телефону"),
+    (
+        "contact found by the beginning of its e-mail",
+        "контакт найден по началу e-mail",
+    ),
     ("moved", "сделка перенесена"),
     ("noted", "примечание добавлено"),
     ("our note was there already", "наше примечание уже было"),
@@ -126,6 +131,10 @@ mod tests {
             "нашлась сделка 5 прежней попытки"
         );
         assert_eq!(history("deal 6 created"), "создана сделка 6");
+        assert_eq!(
+            history("contact found by phone; contact found by the beginning of its e-mail"),
+            "контакт найден по телефону; контакт найден по началу e-mail"
+        );
     }
 
     #[test]
