@@ -1,0 +1,279 @@
+//! Whose fault a lasting refusal is: one row's, or everybody's.
+//!
+//! A refused row is *in doubt*. If the operation then works for another row, the refused row is tried once more, and is to
+//! blame if it is refused again. If the operation is refused for three different rows, it is refused for everybody.
+//!
+//! Rows whose requests amoCRM answered with 403 are *held*: a 403 may be a ban, so they are tried last and alone.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{RowId, Side};
+
+/// So many different rows in a row make a refusal everybody's.
+const EVERYBODY: usize = 3;
+
+/// What is asked of a neighbour for one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Reading the row in Supabase.
+    Read,
+    /// Moving the deal.
+    Move,
+    /// Creating the deal, with a contact or without.
+    Create,
+    /// Adding the note.
+    Note,
+    /// Writing the deal's id into the row.
+    WriteBack,
+}
+
+impl Operation {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Move => "move",
+            Self::Create => "create",
+            Self::Note => "note",
+            Self::WriteBack => "write_back",
+        }
+    }
+
+    /// The name in Russian.
+    #[must_use]
+    pub fn in_russian(self) -> &'static str {
+        match self {
+            Self::Read => "чтение строки",
+            Self::Move => "перенос сделки",
+            Self::Create => "создание сделки",
+            Self::Note => "примечание",
+            Self::WriteBack => "запись номера сделки",
+        }
+    }
+
+    #[must_use]
+    pub fn side(self) -> Side {
+        match self {
+            Self::Read | Self::WriteBack => Side::Supabase,
+            Self::Move | Self::Create | Self::Note => Side::Amocrm,
+        }
+    }
+}
+
+/// A row for which an operation was refused, and has not worked since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub operation: Operation,
+    pub row: RowId,
+    /// The neighbour's answer, in Russian, without personal data.
+    pub reason: String,
+    pub since: Timestamp,
+    /// The operation has worked for another row since.
+    pub works_for_others: bool,
+    /// A person has resumed since: does not count towards a halt before it is refused again.
+    is_forgiven: bool,
+    /// When this process learnt of it; `None`: a former process did.
+    #[serde(skip)]
+    known_at: Option<Instant>,
+}
+
+impl Refused {
+    fn is_in_doubt(&self) -> bool {
+        !self.works_for_others
+    }
+
+    fn counts(&self) -> bool {
+        self.is_in_doubt() && !self.is_forgiven
+    }
+}
+
+/// Whose fault a refusal is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blame {
+    /// Not known yet: the row waits.
+    Doubt,
+    Row,
+    /// Refused for these rows, one after the other.
+    Everybody(Vec<RowId>),
+}
+
+/// Rows whose requests amoCRM answered with 403.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    rows: Vec<RowId>,
+    /// A write has worked since.
+    may_go: bool,
+    /// The last request of a held row was answered with 403, and no write has worked since.
+    was_refused: bool,
+}
+
+/// All refusals that are not decided yet. Stored in the inbox; there is no time limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refusals {
+    refused: Vec<Refused>,
+    held: Held,
+}
+
+impl Refusals {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.refused.is_empty() && self.held.rows.is_empty()
+    }
+
+    /// The refused rows, the first one first.
+    #[must_use]
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
+    }
+
+    /// The rows that amoCRM answered with 403.
+    #[must_use]
+    pub fn held(&self) -> &[RowId] {
+        &self.held.rows
+    }
+
+    /// Whether rows are to be sent one at a time.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.refused.iter().any(Refused::is_in_doubt)
+    }
+
+    #[must_use]
+    pub fn is_refused(&self, operation: Operation, row: RowId) -> bool {
+        self.refused
+            .iter()
+            .any(|it| it.operation == operation && it.row == row && it.is_in_doubt())
+    }
+
+    /// Rows that go after all others: what is known to be refused teaches nothing new.
+    #[must_use]
+    pub fn last(&self) -> Vec<RowId> {
+        let in_doubt = self.refused.iter().filter(|it| it.is_in_doubt());
+        let mut rows: Vec<RowId> = in_doubt.map(|it| it.row).collect();
+        rows.extend(&self.held.rows);
+        rows
+    }
+
+    /// Whether a held row may be tried: alone, when nothing else is due.
+    #[must_use]
+    pub fn held_may_go(&self) -> bool {
+        self.held.may_go
+    }
+
+    /// Every row that is named here.
+    #[must_use]
+    pub fn rows(&self) -> Vec<RowId> {
+        let refused = self.refused.iter().map(|it| it.row);
+        refused.chain(self.held.rows.iter().copied()).collect()
+    }
+
+    /// The operation was refused for the row. `at`: when the answer was read.
+    pub fn refuse(
+        &mut self,
+        operation: Operation,
+        row: RowId,
+        reason: &str,
+        at: Instant,
+        now: Timestamp,
+    ) -> Blame {
+        let known = |it: &Refused| it.operation == operation && it.row == row;
+        match self.refused.iter().position(known) {
+            Some(i) if self.refused[i].works_for_others => {
+                self.refused.remove(i);
+                return Blame::Row;
+            }
+            Some(i) => {
+                let again = &mut self.refused[i];
+                again.is_forgiven = false;
+                again.known_at = Some(at);
+                reason.clone_into(&mut again.reason);
+            }
+            None => self.refused.push(Refused {
+                operation,
+                row,
+                reason: reason.to_owned(),
+                since: now,
+                works_for_others: false,
+                is_forgiven: false,
+                known_at: Some(at),
+            }),
+        }
+        let counted: Vec<RowId> = self
+            .refused
+            .iter()
+            .filter(|it| it.operation == operation && it.counts())
+            .map(|it| it.row)
+            .collect();
+        if counted.len() < EVERYBODY {
+            Blame::Doubt
+        } else {
+            Blame::Everybody(counted)
+        }
+    }
+
+    /// The operation worked for the row, in a request that was begun at `begun`. Answers the rows that are to be tried once
+    /// more, at once. A request that was begun before a refusal was known proves nothing about it.
+    pub fn worked(&mut self, operation: Operation, row: RowId, begun: Instant) -> Vec<RowId> {
+        if operation.side() == Side::Amocrm && !self.held.rows.contains(&row) {
+            self.held.may_go = !self.held.rows.is_empty();
+        }
+        if operation.side() == Side::Amocrm {
+            self.held.was_refused = false;
+        }
+        let precedes = |it: &Refused| it.known_at.is_none_or(|at| at <= begun);
+        self.refused
+            .retain(|it| !(it.operation == operation && it.row == row && precedes(it)));
+        let mut suspects = Vec::new();
+        for it in &mut self.refused {
+            if it.operation == operation && it.row != row && it.is_in_doubt() && precedes(it) {
+                it.works_for_others = true;
+                suspects.push(it.row);
+            }
+        }
+        suspects
+    }
+
+    /// amoCRM answered a request about these rows with 403. [`Blame::Row`]: the one row alone is to blame.
+    pub fn forbid(&mut self, rows: &[RowId]) -> Blame {
+        if let [row] = rows
+            && self.held.may_go
+            && !self.held.was_refused
+            && self.held.rows.contains(row)
+        {
+            self.held.rows.retain(|held| held != row);
+            self.held.was_refused = true;
+            return Blame::Row;
+        }
+        for row in rows {
+            if !self.held.rows.contains(row) {
+                self.held.rows.push(*row);
+            }
+        }
+        self.held.may_go = false;
+        self.held.was_refused = false;
+        Blame::Everybody(self.held.rows.clone())
+    }
+
+    /// A person has resumed: refusals count anew, and held rows wait for a write that works.
+    pub fn resumed(&mut self) {
+        for it in &mut self.refused {
+            it.is_forgiven = true;
+        }
+        self.held.may_go = false;
+        self.held.was_refused = false;
+    }
+
+    /// These rows are done, parked or gone.
+    pub fn drop_rows(&mut self, rows: &[RowId]) {
+        self.refused.retain(|it| !rows.contains(&it.row));
+        self.held.rows.retain(|row| !rows.contains(row));
+    }
+}
+
+#[cfg(test)]
+mod tests;
