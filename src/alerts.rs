@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    domain::{HaltCause, SyncState, TokenEnd},
+    domain::{Halt, HaltCause, Refusals, SyncState, TokenEnd},
     inbox::Stuck,
 };
 
@@ -93,6 +93,9 @@ impl Pace {
 pub struct Seen {
     pub now: Timestamp,
     pub state: SyncState,
+    /// What is stored of the halt, which is a moment after it is in force.
+    pub halt: Option<Halt>,
+    pub refusals: Refusals,
     /// Parked after [`Said::parked_until`], the first one first.
     pub parked: Vec<Stuck>,
     /// Pending for longer than [`Pace::late_after`], the oldest first.
@@ -108,6 +111,8 @@ pub struct Said {
     halt: Option<SaidHalt>,
     /// When lateness was announced, if its end was not.
     late_at: Option<Timestamp>,
+    /// Everything that came to be in doubt until then was told.
+    doubts_until: Option<Timestamp>,
     /// Everything parked until then was told.
     parked_until: Option<Timestamp>,
     /// Which ends of tokens were announced.
@@ -155,6 +160,7 @@ impl Said {
 pub enum Kind {
     Halted,
     Recovered,
+    InDoubt,
     Parked,
     Late,
     Moving,
@@ -168,6 +174,7 @@ impl Kind {
         match self {
             Self::Halted => "halted",
             Self::Recovered => "recovered",
+            Self::InDoubt => "in_doubt",
             Self::Parked => "parked",
             Self::Late => "late",
             Self::Moving => "moving",
@@ -179,7 +186,7 @@ impl Kind {
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
             Self::Halted | Self::Expiring => false,
-            Self::Parked | Self::Late => true,
+            Self::InDoubt | Self::Parked | Self::Late => true,
             Self::Recovered | Self::Moving => return None,
         };
         Some(Alarm { at, about_entries })
@@ -225,9 +232,10 @@ impl Alerts {
     /// What is to be said now. It is not said before [`Alerts::told`].
     pub fn look(&mut self, seen: &Seen) -> Option<Message> {
         self.follow(seen);
-        let news: [fn(&Self, &Seen) -> Option<Message>; 6] = [
+        let news: [fn(&Self, &Seen) -> Option<Message>; 7] = [
             Self::halted,
             Self::recovered,
+            Self::in_doubt,
             Self::parked,
             Self::late,
             Self::moving,
@@ -286,7 +294,7 @@ impl Alerts {
         };
         Some(Message {
             kind: Kind::Halted,
-            text: words::halted(cause, since, before.is_some()),
+            text: words::halted(cause, since, seen.halt.as_ref(), before.is_some()),
             then: Said {
                 halt: Some(halt),
                 ..self.said.clone()
@@ -332,6 +340,30 @@ impl Alerts {
             text: words::recovered(halt.cause, halt.since, seen.state),
             then: Said {
                 halt: None,
+                ..self.said.clone()
+            },
+        })
+    }
+
+    /// What is decided within some minutes is not worth a message.
+    fn in_doubt(&self, seen: &Seen) -> Option<Message> {
+        if matches!(seen.state, SyncState::Halted { .. }) {
+            return None;
+        }
+        let until = self.said.doubts_until.unwrap_or(Timestamp::UNIX_EPOCH);
+        let refused = seen.refusals.refused().iter();
+        let news: Vec<_> = refused
+            .filter(|it| !it.works_for_others && it.since > until)
+            .collect();
+        let first = news.iter().map(|it| it.since).min()?;
+        if !has_passed(self.pace.gather, first, seen.now) {
+            return None;
+        }
+        Some(Message {
+            kind: Kind::InDoubt,
+            text: words::in_doubt(&news),
+            then: Said {
+                doubts_until: news.iter().map(|it| it.since).max(),
                 ..self.said.clone()
             },
         })

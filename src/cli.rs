@@ -87,6 +87,11 @@ enum Command {
         #[arg(long, conflicts_with = "rows", required_unless_present = "rows")]
         parked: bool,
     },
+    /// Set rows aside until a person says `retry`
+    Park {
+        #[arg(required = true)]
+        rows: Vec<RowId>,
+    },
     /// Stop sending to amoCRM; webhooks are still accepted
     Pause,
     /// Send again; also ends a halt
@@ -212,6 +217,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         }
         Command::Explain { whom, json } => explain::run(&whom, json, terminal).await,
         Command::Retry { rows, parked } => entries::retry(rows, parked, terminal).await,
+        Command::Park { rows } => entries::park(rows, terminal).await,
         Command::Pause => entries::pause(terminal).await,
         Command::Resume => entries::resume(terminal).await,
         Command::Secret => secret(terminal),

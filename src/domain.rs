@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 mod chain;
 mod email;
+mod halt;
 mod nonce;
 mod note_template;
 mod price;
@@ -19,6 +20,7 @@ mod webhook_secret;
 
 pub(crate) use chain::Chain;
 pub use email::{Email, NotOneEmail};
+pub use halt::Halt;
 pub use nonce::{Nonce, NotANonce};
 pub use note_template::{NoteTemplate, UnknownPlaceholder};
 pub use price::Price;
@@ -203,8 +205,8 @@ impl<'de> Deserialize<'de> for KeyedHash {
 pub enum Disposition {
     /// Nothing is wrong with the entry: try again, not before `after` when the peer named a time.
     Retry { after: Option<Duration> },
-    /// The same input will fail again: keep it for a person.
-    Park,
+    /// The neighbour will refuse the same again. Whether it refuses this row or every row, other rows tell: [`Refusals`].
+    Refused,
     /// No entry is to blame: stop sending and tell a person, at the `patience`-th such failure in a row.
     Halt { cause: HaltCause, patience: u32 },
 }
@@ -221,13 +223,17 @@ pub enum HaltCause {
     AmocrmForbidden,
     /// The configured pipeline or stage is not in the account, archived, or cannot be a target.
     AmocrmStage,
+    /// The account is not at this address, or refuses an operation for different rows.
+    AmocrmAccount,
     /// Supabase 401 or 403: key, token or rights.
     SupabaseKey,
     /// The table, a needed column or a function is not there.
     SupabaseSchema,
-    /// The project is paused, unpaid or read only.
+    /// The project is paused, unpaid or read only, or what answers is no Supabase.
     SupabaseProject,
-    /// Reads work, the write back changes no row: a policy or grant is missing.
+    /// A policy, trigger or function of the project itself ends every read of the table.
+    SupabaseDatabase,
+    /// Reads work, the write back does not: a policy or grant is missing, or a trigger or constraint refuses it.
     SupabaseWriteBack,
 }
 
@@ -242,12 +248,15 @@ impl HaltCause {
     #[must_use]
     pub fn side(self) -> Side {
         match self {
-            Self::AmocrmToken | Self::AmocrmPayment | Self::AmocrmForbidden | Self::AmocrmStage => {
-                Side::Amocrm
-            }
+            Self::AmocrmToken
+            | Self::AmocrmPayment
+            | Self::AmocrmForbidden
+            | Self::AmocrmStage
+            | Self::AmocrmAccount => Side::Amocrm,
             Self::SupabaseKey
             | Self::SupabaseSchema
             | Self::SupabaseProject
+            | Self::SupabaseDatabase
             | Self::SupabaseWriteBack => Side::Supabase,
         }
     }
@@ -260,9 +269,11 @@ impl HaltCause {
             Self::AmocrmPayment => "amocrm_payment",
             Self::AmocrmForbidden => "amocrm_forbidden",
             Self::AmocrmStage => "amocrm_stage",
+            Self::AmocrmAccount => "amocrm_account",
             Self::SupabaseKey => "supabase_key",
             Self::SupabaseSchema => "supabase_schema",
             Self::SupabaseProject => "supabase_project",
+            Self::SupabaseDatabase => "supabase_database",
             Self::SupabaseWriteBack => "supabase_write_back",
         }
     }

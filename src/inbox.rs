@@ -42,6 +42,7 @@ pub use self::{
     entry::{
         Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Event, Heard, Known, Lane, Mark,
         OpenWork, Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Tally,
+        Wanted,
     },
     hasher::Hasher,
     progress::{Choice, Intent, Placed, Progress},
@@ -51,6 +52,14 @@ use self::{
     writer::{Command, Handover, Reply, Signals, Writer},
 };
 use crate::domain::{KeyedHash, RowId, SharedClock};
+
+/// Keys of the engine's own state. Commands read them, and write the first two and the last, from another process.
+pub const PAUSED: &str = "paused_since";
+pub const HALT: &str = "halt";
+/// The refusals that are not decided yet.
+pub const REFUSALS: &str = "refusals";
+/// Rows that a person lets go on although they are held or in doubt; the engine takes them from there.
+pub const RELEASED: &str = "released";
 
 /// Why the inbox could not do what was asked. The receiver answers 503, the engine tries again.
 #[derive(Debug, thiserror::Error)]
@@ -168,9 +177,32 @@ impl Inbox {
 
     /// `only`: this lane; else the live one if anything is due in it. `None` when nothing is due.
     pub async fn claim(&self, limit: u32, only: Option<Lane>) -> Result<Option<Claim>, InboxError> {
-        let handover = self
-            .write(|reply| Command::Claim(limit, only, reply))
-            .await?;
+        self.claim_but(limit, only, Vec::new()).await
+    }
+
+    /// As [`Inbox::claim`], and none of these rows.
+    pub async fn claim_but(
+        &self,
+        limit: u32,
+        only: Option<Lane>,
+        not: Vec<RowId>,
+    ) -> Result<Option<Claim>, InboxError> {
+        let wanted = Wanted::Due { limit, only, not };
+        let handover = self.write(|reply| Command::Claim(wanted, reply)).await?;
+        Ok(handover.and_then(Handover::taken))
+    }
+
+    /// Claims the first of these rows that is pending, and due if `is_due`. `None` when there is none.
+    pub async fn claim_one_of(
+        &self,
+        rows: Vec<RowId>,
+        is_due: bool,
+    ) -> Result<Option<Claim>, InboxError> {
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let wanted = Wanted::OneOf { rows, is_due };
+        let handover = self.write(|reply| Command::Claim(wanted, reply)).await?;
         Ok(handover.and_then(Handover::taken))
     }
 
@@ -187,6 +219,11 @@ impl Inbox {
     /// Answers how many are pending now that were not, or not yet due.
     pub async fn revive(&self, whom: Revival) -> Result<u64, InboxError> {
         self.write(|reply| Command::Revive(whom, reply)).await
+    }
+
+    /// Sets these rows aside for a person, unless they are done, parked already, or claimed. Answers how many.
+    pub async fn park(&self, rows: Vec<RowId>) -> Result<u64, InboxError> {
+        self.write(|reply| Command::Park(rows, reply)).await
     }
 
     /// The number under which a person now asks for rows.

@@ -104,7 +104,8 @@ pub enum SupabaseError {
     },
     #[error("Supabase did not answer")]
     NoAnswer { source: reqwest::Error },
-    /// 408, 429, or 5xx, perhaps with a time to come back.
+    /// It passes by itself: 408, 429, 502 to 504, 520 and above, or a `SQLSTATE` of a disturbance; perhaps with a time to
+    /// come back.
     #[error("Supabase is busy ({status}{}{code})", if .code.is_empty() { "" } else { " " })]
     Busy {
         status: u16,
@@ -120,9 +121,16 @@ pub enum SupabaseError {
     /// 402, 540, 25006: paused, unpaid, read only.
     #[error("the Supabase project is not in service ({status}{}{code})", if .code.is_empty() { "" } else { " " })]
     OutOfService { status: u16, code: String },
-    /// This row will never be accepted: 22P02, 23xxx, PGRST116.
+    /// A value of the row is not accepted: 22P02, PGRST116.
     #[error("Supabase rejects the row ({status} {code})")]
     Row { status: u16, code: String },
+    /// The project's own policy, trigger, function or constraint ends the statement.
+    #[error("the Supabase project's own code rejects the request ({status} {code}): {culprit}")]
+    Theirs {
+        status: u16,
+        code: String,
+        culprit: Culprit,
+    },
     #[error("Supabase answered with an unexpected status ({status}{}{code})", if .code.is_empty() { "" } else { " " })]
     Unexpected { status: u16, code: String },
     #[error("Supabase answered something that is not PostgREST ({what})")]
@@ -132,6 +140,37 @@ pub enum SupabaseError {
     TooLarge,
 }
 
+/// What in the project's own database ended a statement, as far as the answer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Culprit {
+    Policy,
+    Trigger,
+    /// `RAISE` in a trigger or function.
+    Raised,
+    /// A table, column or function is missing that a trigger, policy or function uses.
+    Missing,
+    /// A policy, trigger or function that calls itself.
+    Recursion,
+    /// Its name, if it is told.
+    Constraint(Option<String>),
+    Unknown,
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy => f.write_str("a row policy"),
+            Self::Trigger => f.write_str("a trigger"),
+            Self::Raised => f.write_str("a trigger or function raises an error"),
+            Self::Missing => f.write_str("a trigger, policy or function uses what is not there"),
+            Self::Recursion => f.write_str("a policy, trigger or function calls itself"),
+            Self::Constraint(Some(name)) => write!(f, "the constraint {name}"),
+            Self::Constraint(None) => f.write_str("a constraint"),
+            Self::Unknown => f.write_str("a policy, trigger or function"),
+        }
+    }
+}
+
 impl SupabaseError {
     /// Lists every variant, so a new one does not compile until somebody has decided.
     #[deny(clippy::wildcard_enum_match_arm)]
@@ -139,19 +178,27 @@ impl SupabaseError {
     pub fn disposition(&self) -> Disposition {
         let halt = |cause| Disposition::Halt { cause, patience: 3 };
         match self {
-            Self::NotSent { .. }
-            | Self::NoAnswer { .. }
-            | Self::Malformed { .. }
-            | Self::TooLarge
-            | Self::Unexpected { .. } => Disposition::Retry { after: None },
+            Self::NotSent { .. } | Self::NoAnswer { .. } => Disposition::Retry { after: None },
             Self::Busy { retry_after, .. } => Disposition::Retry {
                 after: *retry_after,
             },
             Self::Refused { .. } => halt(HaltCause::SupabaseKey),
             Self::Schema { .. } => halt(HaltCause::SupabaseSchema),
             Self::OutOfService { .. } => halt(HaltCause::SupabaseProject),
-            Self::Row { .. } => Disposition::Park,
+            Self::Row { .. }
+            | Self::Theirs { .. }
+            | Self::Malformed { .. }
+            | Self::TooLarge
+            | Self::Unexpected { .. } => Disposition::Refused,
         }
+    }
+}
+
+impl SupabaseError {
+    /// The same request will be answered the same way until a person changes something.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        !matches!(self.disposition(), Disposition::Retry { .. })
     }
 }
 
@@ -250,6 +297,15 @@ impl Supabase {
     /// Whether any row at all can be read: tells a missing row from missing rights.
     pub async fn can_see_any_row(&self) -> Result<bool, SupabaseError> {
         self.has_uuids().await.map(|has| has.is_some())
+    }
+
+    /// The id of some row other than these; `None` when no other row can be read.
+    pub async fn another_row(&self, not: &[RowId]) -> Result<Option<RowId>, SupabaseError> {
+        let transport = &self.shared.transport;
+        let query = query::rows_but(&self.shared.api, not);
+        let request = limit(transport.request(query), 1);
+        let answer = transport.ask("another", request).await?;
+        Ok(wire::ids(&answer.body)?.first().copied())
     }
 
     /// Whether the table's ids are uuids, by the row that comes first; `None` when no row can be read.

@@ -21,6 +21,7 @@ mod closing;
 mod deals;
 pub mod decide;
 mod directory;
+mod doubts;
 mod duties;
 mod engine;
 mod failure;
@@ -48,6 +49,7 @@ use self::{
     batches::BatchSize,
     closing::PARALLEL_WRITE_BACKS,
     decide::{Rules, target_problem},
+    doubts::Doubts,
     failure::Failure,
     fate::InFlight,
     gate::Gate,
@@ -113,6 +115,7 @@ pub(crate) struct Context {
     tempo: Tempo,
     jitter: Jitter,
     gate: Gate,
+    doubts: Doubts,
     lease: Lease,
     holds: Holds,
     in_flight: InFlight,
@@ -190,6 +193,7 @@ impl Context {
             state,
         );
         let batch_size = BatchSize::new(settings.batch_size);
+        let doubts = Doubts::new(inbox.clone());
         let list = List::unread(clock.now());
         Self {
             inbox,
@@ -200,6 +204,7 @@ impl Context {
             tempo,
             jitter,
             gate,
+            doubts,
             lease,
             holds: Holds::default(),
             in_flight: InFlight::default(),
@@ -247,7 +252,7 @@ impl Context {
         }
         if usable.is_none() {
             self.gate
-                .strike(HaltCause::AmocrmStage, 1, problem.unwrap_or_default(), None)
+                .strike(HaltCause::AmocrmStage, 1, problem.unwrap_or_default())
                 .await?;
         }
         Ok(usable.ok_or(None))

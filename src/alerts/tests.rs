@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::RowId;
+use crate::domain::{Operation, RowId};
 
 mod properties;
 mod sending;
@@ -17,6 +17,8 @@ struct Scene {
     parked: Vec<Stuck>,
     late: Vec<Stuck>,
     tokens: Vec<TokenEnd>,
+    halt: Option<Halt>,
+    refusals: Refusals,
     rows: u128,
 }
 
@@ -29,6 +31,8 @@ impl Scene {
             parked: Vec::new(),
             late: Vec::new(),
             tokens: Vec::new(),
+            halt: None,
+            refusals: Refusals::default(),
             rows: 0,
         }
     }
@@ -63,6 +67,8 @@ impl Scene {
         Seen {
             now: self.now,
             state: self.state,
+            halt: self.halt.clone(),
+            refusals: self.refusals.clone(),
             parked: news.cloned().collect(),
             late: self.late.clone(),
             tokens: self.tokens.clone(),
@@ -378,4 +384,70 @@ fn the_end_of_a_token_is_told_three_times_and_never_twice() {
     assert_eq!(scene.alerts.said().tokens.len(), 1);
     scene.restart();
     assert_eq!(scene.look(), []);
+}
+
+fn refused(scene: &mut Scene, row: u128) {
+    let row = RowId::new(uuid::Uuid::from_u128(row));
+    let (operation, now) = (Operation::Create, scene.now);
+    let at = std::time::Instant::now();
+    let reason = "amoCRM отклонила запрос (400): Код ошибки 244";
+    scene.refusals.refuse(operation, row, reason, at, now);
+}
+
+#[test]
+fn what_stays_in_doubt_is_told_within_ten_minutes_and_once() {
+    let mut scene = Scene::new();
+    refused(&mut scene, 1);
+    assert_eq!(scene.look(), []);
+    scene.now = scene.now.checked_add(6 * MINUTE).unwrap();
+    let said = scene.look();
+    assert_eq!(said.len(), 1);
+    assert_eq!(said[0].kind, Kind::InDoubt);
+    for told in ["создание сделки", "244", "000000000001", "park"] {
+        assert!(said[0].text.contains(told), "{}", said[0].text);
+    }
+    assert_eq!(scene.look(), []);
+
+    // Another one is news.
+    refused(&mut scene, 2);
+    scene.now = scene.now.checked_add(6 * MINUTE).unwrap();
+    let said = scene.look();
+    assert_eq!(said.len(), 1);
+    assert!(said[0].text.contains("000000000002"), "{}", said[0].text);
+    assert!(!said[0].text.contains("000000000001"), "{}", said[0].text);
+}
+
+#[test]
+fn what_is_decided_within_minutes_is_not_told_as_in_doubt() {
+    let mut scene = Scene::new();
+    refused(&mut scene, 1);
+    let other = RowId::new(uuid::Uuid::from_u128(2));
+    scene
+        .refusals
+        .worked(Operation::Create, other, std::time::Instant::now());
+    scene.now = scene.now.checked_add(6 * MINUTE).unwrap();
+    assert_eq!(scene.look(), []);
+}
+
+#[test]
+fn a_halt_names_its_rows_and_what_was_refused() {
+    let mut scene = Scene::new();
+    scene.halt(HaltCause::AmocrmAccount);
+    scene.halt = Some(Halt {
+        cause: HaltCause::AmocrmAccount,
+        since: scene.now,
+        probes: 0,
+        next_probe: None,
+        detail: "amoCRM перенаправляет на new.amocrm.ru (301)".to_owned(),
+        operation: Some(Operation::Move),
+        rows: (1..=7)
+            .map(|n| RowId::new(uuid::Uuid::from_u128(n)))
+            .collect(),
+    });
+    let said = scene.look();
+    let text = &said[0].text;
+    for told in ["new.amocrm.ru", "000000000001", "000000000005", "и ещё 2"] {
+        assert!(text.contains(told), "{text}");
+    }
+    assert!(!text.contains("000000000006"), "{text}");
 }

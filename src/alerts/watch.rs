@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
 use crate::{
     domain::{Chain, SharedClock, SyncStatus, TokenEnd},
-    inbox::{Inbox, InboxError},
+    inbox::{HALT, Inbox, InboxError, REFUSALS},
 };
 
 /// Key of what was said in the inbox.
@@ -119,6 +119,8 @@ impl Watch {
         Ok(Seen {
             now,
             state,
+            halt: self.inbox.state(HALT).await?,
+            refusals: self.inbox.state(REFUSALS).await?.unwrap_or_default(),
             parked: self.inbox.parked_after(said.parked_until()).await?,
             late: self.inbox.pending_since(late_since, LATE_LISTED).await?,
             tokens: self.tokens.clone(),

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt::Write as _, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
-    domain::{HaltCause, SyncState, TokenEnd},
+    domain::{Halt, HaltCause, Refused, RowId, SyncState, TokenEnd},
     inbox::Stuck,
 };
 
@@ -13,14 +13,56 @@ use crate::{
 const REASONS: usize = 6;
 const ROWS_OF_A_REASON: usize = 5;
 const REASON_LENGTH: usize = 160;
+const DETAIL_LENGTH: usize = 600;
 
-pub(super) fn halted(cause: HaltCause, since: Timestamp, again: bool) -> String {
+pub(super) fn halted(
+    cause: HaltCause,
+    since: Timestamp,
+    halt: Option<&Halt>,
+    again: bool,
+) -> String {
     let still = if again { "всё ещё " } else { "" };
-    format!(
-        "⛔ tripwire-sync: отправка {still}остановлена с {}\n\n{}.\n\nНовые ученики принимаются и ждут, никто не потерян.",
+    let mut text = format!(
+        "⛔ tripwire-sync: отправка {still}остановлена с {}\n\n{}.",
         time(since),
         cause.hint(),
-    )
+    );
+    if let Some(halt) = halt {
+        if !halt.detail.is_empty() {
+            let detail: String = halt.detail.chars().take(DETAIL_LENGTH).collect();
+            push(&mut text, format_args!("\n\nПодробности: {detail}"));
+        }
+        list_rows(&mut text, &halt.rows);
+    }
+    text + "\n\nНовые ученики принимаются и ждут, никто не потерян."
+}
+
+pub(super) fn in_doubt(refused: &[&Refused]) -> String {
+    let mut text = "❓ tripwire-sync: отказ, и пока неясно, одной записи или всем\n".to_owned();
+    for it in refused.iter().take(REASONS) {
+        let operation = it.operation.in_russian();
+        let reason: String = it.reason.chars().take(REASON_LENGTH).collect();
+        push(
+            &mut text,
+            format_args!("\n• {operation}: {reason}\n  {}", it.row),
+        );
+    }
+    text + "\n\nПока это неясно, записи отправляются по одной. Если то же удастся для другой записи, эта будет отложена; \
+            если отказ получат три разные, отправка остановится.\n\
+            Отложить запись сразу: tripwire-sync park <строка>"
+}
+
+fn list_rows(text: &mut String, rows: &[RowId]) {
+    if rows.is_empty() {
+        return;
+    }
+    text.push_str("\nСтроки:");
+    for row in rows.iter().take(ROWS_OF_A_REASON) {
+        push(text, format_args!("\n  {row}"));
+    }
+    if let more @ 1.. = rows.len().saturating_sub(ROWS_OF_A_REASON) {
+        push(text, format_args!("\n  и ещё {more}"));
+    }
 }
 
 pub(super) fn recovered(cause: HaltCause, since: Timestamp, state: SyncState) -> String {
@@ -147,7 +189,6 @@ fn reason(entry: &Stuck) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::RowId;
 
     fn stuck(n: u128, reason: &str) -> Stuck {
         Stuck {

@@ -36,7 +36,10 @@ pub enum AmoError {
     Rejected { status: u16, problem: Problem },
     #[error("amoCRM failed ({status})")]
     Server { status: u16 },
-    /// A status that the API does not name, redirects among them.
+    /// A redirect: the account is at another address. It is not followed.
+    #[error("amoCRM redirects ({status}){}", host.as_ref().map(|host| format!(" to {host}")).unwrap_or_default())]
+    Moved { status: u16, host: Option<String> },
+    /// A status that the API does not name.
     #[error("amoCRM answered with an unexpected status ({status})")]
     Unexpected { status: u16 },
     /// A success whose body is not what the API promises: a write was probably applied.
@@ -119,22 +122,22 @@ impl AmoError {
             | Self::NotPermitted
             | Self::NotSent { .. }
             | Self::NoAnswer { .. }
-            | Self::Server { .. }
+            | Self::Server {
+                status: 502..=504 | 520..,
+            }
+            | Self::Unexpected { status: 408 } => Disposition::Retry { after: None },
+            // A rejection too that is about the stage: pipelines that are read again tell whether the account misses it.
+            Self::Server { .. }
+            | Self::Moved { .. }
+            | Self::Rejected { .. }
             | Self::Unexpected { .. }
-            | Self::Malformed { .. } => Disposition::Retry { after: None },
+            | Self::Malformed { .. } => Disposition::Refused,
             Self::Throttled { retry_after } => Disposition::Retry {
                 after: *retry_after,
             },
             Self::Unauthorized => halt(HaltCause::AmocrmToken),
             Self::PaymentRequired => halt(HaltCause::AmocrmPayment),
             Self::Forbidden => halt(HaltCause::AmocrmForbidden),
-            Self::Rejected { problem, .. } => {
-                if problem.items.iter().any(ItemProblem::is_about_stage) {
-                    halt(HaltCause::AmocrmStage)
-                } else {
-                    Disposition::Park
-                }
-            }
         }
     }
 
@@ -160,8 +163,24 @@ impl AmoError {
             Self::Rejected { .. }
             | Self::NoAnswer { .. }
             | Self::Server { .. }
+            | Self::Moved { .. }
             | Self::Unexpected { .. }
             | Self::Malformed { .. } => false,
         }
+    }
+
+    /// What answers is not the account's API: another site, a page in HTML, a redirect.
+    #[must_use]
+    pub fn is_no_api(&self) -> bool {
+        matches!(
+            self,
+            Self::Moved { .. } | Self::Unexpected { .. } | Self::Malformed { .. }
+        )
+    }
+
+    /// The refusal is about pipeline or stage.
+    #[must_use]
+    pub fn is_about_stage(&self) -> bool {
+        matches!(self, Self::Rejected { problem, .. } if problem.items.iter().any(ItemProblem::is_about_stage))
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
     Method, Request, Response, StatusCode,
-    header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER},
+    header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
@@ -269,10 +269,23 @@ impl Transport {
             status if status.is_server_error() => Err(AmoError::Server {
                 status: status.as_u16(),
             }),
+            status if status.is_redirection() && status != StatusCode::NOT_MODIFIED => {
+                Err(AmoError::Moved {
+                    status: status.as_u16(),
+                    host: self.moved_to(response.headers()),
+                })
+            }
             status => Err(AmoError::Unexpected {
                 status: status.as_u16(),
             }),
         }
+    }
+
+    /// The host of another account's address. Of a path on the same host there is nothing to tell.
+    fn moved_to(&self, headers: &HeaderMap) -> Option<String> {
+        let location = headers.get(LOCATION)?.to_str().ok()?;
+        let host = self.base_url.join(location).ok()?.host_str()?.to_owned();
+        (Some(host.as_str()) != self.base_url.host_str()).then_some(host)
     }
 
     fn permitted(&self) -> Result<(), AmoError> {
@@ -376,7 +389,8 @@ impl From<Denied> for AmoError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::TooLate => Self::TooLate,
-            Denied::Refused(refusal) => refusal.into(),
+            // It was not sent, so nothing was refused: the answer to another request was a refusal.
+            Denied::Refused(_) => Self::NotPermitted,
         }
     }
 }

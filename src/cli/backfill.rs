@@ -208,7 +208,7 @@ async fn patiently<T, E>(
                     tokio::time::sleep(after.unwrap_or_default().max(pause)).await;
                     pause *= 2;
                 }
-                Disposition::Park | Disposition::Halt { .. } => return Err(error),
+                Disposition::Refused | Disposition::Halt { .. } => return Err(error),
             },
             answered @ Ok(_) => return answered,
         }

@@ -1,4 +1,4 @@
-//! `entries`, `retry`, `pause`, `resume`: the inbox, beside a service that may be running on it.
+//! `entries`, `retry`, `park`, `pause`, `resume`: the inbox, beside a service that may be running on it.
 
 use std::path::Path;
 
@@ -7,12 +7,9 @@ use serde_json::json;
 use super::{CommandError, Outcome, clock, terminal::Terminal};
 use crate::{
     config::Config,
-    domain::RowId,
-    inbox::{Entry, Inbox, InboxError, Revival, Role, State},
-    sync::{
-        gate::{HALT, Halt, PAUSED},
-        lease::{LEASE, Record, Standing},
-    },
+    domain::{Halt, Refusals, RowId},
+    inbox::{Entry, HALT, Inbox, InboxError, PAUSED, REFUSALS, RELEASED, Revival, Role, State},
+    sync::lease::{LEASE, Record, Standing},
 };
 
 pub(super) async fn list(
@@ -141,6 +138,7 @@ pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Termina
     let whom = if parked {
         Revival::AllParked
     } else {
+        release(&inbox, &rows).await?;
         Revival::Rows(rows)
     };
     let revived = inbox.revive(whom).await?;
@@ -149,6 +147,37 @@ pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Termina
         "{} {revived}",
         terminal.pick("to be tried again:", "будут повторены:")
     ))?)
+}
+
+/// A row that is held or in doubt would wait although it is due: the engine lets it go.
+async fn release(inbox: &Inbox, rows: &[RowId]) -> Result<(), InboxError> {
+    let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
+    let named = refusals.rows();
+    let mut released: Vec<RowId> = inbox.state(RELEASED).await?.unwrap_or_default();
+    released.extend(rows.iter().filter(|row| named.contains(row)));
+    if released.is_empty() {
+        return Ok(());
+    }
+    inbox.set_state(RELEASED, &released).await
+}
+
+pub(super) async fn park(rows: Vec<RowId>, terminal: &mut Terminal) -> Outcome {
+    let inbox = open(terminal).await?;
+    let asked = rows.len() as u64;
+    let parked = inbox.park(rows).await?;
+    inbox.close().await;
+    terminal.say(&format!(
+        "{} {parked}",
+        terminal.pick("set aside:", "отложено:")
+    ))?;
+    if parked < asked {
+        terminal.complain(terminal.pick(
+            "the others are unknown, done, set aside already, or being worked on this very moment: see `tripwire-sync explain`",
+            "остальных нет, они готовы, уже отложены или прямо сейчас в работе: см. `tripwire-sync explain`",
+        ));
+        return Err(CommandError::Told);
+    }
+    Ok(())
 }
 
 pub(super) async fn pause(terminal: &mut Terminal) -> Outcome {
@@ -178,6 +207,17 @@ pub(super) async fn stored_halt(path: &Path) -> Result<Option<Halt>, InboxError>
     let halt = inbox.state(HALT).await;
     inbox.close().await;
     halt
+}
+
+/// The refusals on record that are not decided yet.
+pub(super) async fn stored_refusals(path: &Path) -> Result<Refusals, InboxError> {
+    if !path.exists() {
+        return Ok(Refusals::default());
+    }
+    let inbox = Inbox::open(path, Role::Guest, clock()).await?;
+    let refusals = inbox.state(REFUSALS).await;
+    inbox.close().await;
+    Ok(refusals?.unwrap_or_default())
 }
 
 /// The inbox that the settings name; a wrong path is not made into an empty inbox.

@@ -10,12 +10,11 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    domain::{Email, KeyedHash, RowId},
+    domain::{Email, Halt, KeyedHash, Refusals, Refused, RowId},
     inbox::{
-        Choice, Entry, Event, Inbox, InboxError, Intent, Known, Lane, Outcome, Placed, Progress,
-        State,
+        Choice, Entry, Event, HALT, Inbox, InboxError, Intent, Known, Lane, Outcome, PAUSED,
+        Placed, Progress, REFUSALS, State,
     },
-    sync::gate::{HALT, Halt, PAUSED},
 };
 
 mod russian;
@@ -40,6 +39,10 @@ struct Story {
     entry: Entry,
     /// The contact and deal last used for this person, by whichever row.
     known: Option<Known>,
+    /// An operation was refused for the row.
+    refused: Option<Refused>,
+    /// amoCRM answered it with 403: it goes after all others.
+    is_held: bool,
     history: Vec<Event>,
 }
 
@@ -103,11 +106,14 @@ async fn read(inbox: &Inbox, whom: &Whom) -> Result<(Vec<Story>, Option<Stopped>
         .filter_map(|entry| entry.progress.person)
         .collect();
     let known = inbox.people(people).await?;
+    let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
     let mut stories = Vec::new();
     for entry in entries {
         let person = entry.progress.person;
         stories.push(Story {
             known: person.and_then(|person| known.get(&person).copied()),
+            refused: refusals.of_row(entry.row).cloned(),
+            is_held: refusals.held().contains(&entry.row),
             history: inbox.history(entry.row).await?,
             entry,
         });
@@ -151,6 +157,13 @@ fn as_value(story: &Story, stopped: Option<&Stopped>) -> Value {
             Stopped::Halted(halt) => json!({ "reason": halt.cause, "since": halt.since }),
             Stopped::Paused(since) => json!({ "reason": "paused", "since": since }),
         }),
+        "refused": story.refused.as_ref().map(|refused| json!({
+            "operation": refused.operation,
+            "reason": refused.reason,
+            "since": refused.since,
+            "works_for_others": refused.works_for_others,
+        })),
+        "held": story.is_held,
         "history": story.history.iter().map(|event| json!({ "at": event.at, "text": event.text })).collect::<Vec<_>>(),
     })
 }
@@ -183,6 +196,7 @@ fn tell(story: &Story, stopped: Option<&Stopped>, terminal: &mut Terminal) -> To
         lines: Vec::new(),
     };
     lines.entry(&story.entry, stopped);
+    lines.doubt(story);
     lines.progress(&story.entry.progress);
     let chosen = story.entry.progress.choice.as_ref();
     let others = story
@@ -247,6 +261,33 @@ impl Lines<'_> {
         self.add_time("next attempt", "следующая попытка", next_attempt(entry));
         let attempts = entry.attempts.to_string();
         self.add("failed attempts", "неудачных попыток", attempts);
+    }
+
+    fn doubt(&mut self, story: &Story) {
+        if let Some(refused) = &story.refused {
+            let (operation, in_russian) =
+                (refused.operation.as_str(), refused.operation.in_russian());
+            let since = seconds(refused.since);
+            let text = if refused.works_for_others {
+                self.terminal.pick(
+                    format!("{operation} was refused, and works for others: tried once more, then parked"),
+                    format!("{in_russian}: отказ, а у других проходит; ещё одна попытка, затем строка будет отложена"),
+                )
+            } else {
+                self.terminal.pick(
+                    format!("{operation} is refused since {since}; whether for this row or for all, other rows will tell. `tripwire-sync park` sets it aside"),
+                    format!("{in_russian}: отказ с {since}; этой строке или всем, покажут другие строки. Отложить: `tripwire-sync park`"),
+                )
+            };
+            self.add("in doubt", "сомнение", text);
+        }
+        if story.is_held {
+            let text = self.terminal.pick(
+                "amoCRM answered with 403: goes last, once a write has worked for another row; at once with `tripwire-sync retry`",
+                "amoCRM ответила 403: пойдёт последней, когда запись удастся для другой строки; сразу — `tripwire-sync retry`",
+            );
+            self.add("held", "ждёт", text);
+        }
     }
 
     fn progress(&mut self, progress: &Progress) {
@@ -383,7 +424,14 @@ fn told_stopped(stopped: &Stopped, terminal: &Terminal) -> String {
         Stopped::Halted(halt) => {
             let since = terminal.pick("halted since", "остановлена с");
             let what = terminal.pick(halt.cause.as_str(), halt.cause.hint());
-            format!("{since} {}: {what}", seconds(halt.since))
+            let rows: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
+            let text = format!(
+                "{since} {}: {what}. {} {}",
+                seconds(halt.since),
+                halt.detail,
+                rows.join(" ")
+            );
+            text.trim_end().to_owned()
         }
         Stopped::Paused(since) => format!(
             "{} {}: tripwire-sync resume",

@@ -21,6 +21,8 @@ const EVERYBODY: usize = 3;
 pub enum Operation {
     /// Reading the row in Supabase.
     Read,
+    /// Looking for contact, deal and notes in amoCRM.
+    Find,
     /// Moving the deal.
     Move,
     /// Creating the deal, with a contact or without.
@@ -36,6 +38,7 @@ impl Operation {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::Find => "find",
             Self::Move => "move",
             Self::Create => "create",
             Self::Note => "note",
@@ -48,6 +51,7 @@ impl Operation {
     pub fn in_russian(self) -> &'static str {
         match self {
             Self::Read => "чтение строки",
+            Self::Find => "поиск в amoCRM",
             Self::Move => "перенос сделки",
             Self::Create => "создание сделки",
             Self::Note => "примечание",
@@ -59,8 +63,12 @@ impl Operation {
     pub fn side(self) -> Side {
         match self {
             Self::Read | Self::WriteBack => Side::Supabase,
-            Self::Move | Self::Create | Self::Note => Side::Amocrm,
+            Self::Find | Self::Move | Self::Create | Self::Note => Side::Amocrm,
         }
+    }
+
+    fn is_amocrm_write(self) -> bool {
+        matches!(self, Self::Move | Self::Create | Self::Note)
     }
 }
 
@@ -74,6 +82,8 @@ pub struct Refused {
     pub since: Timestamp,
     /// The operation has worked for another row since.
     pub works_for_others: bool,
+    /// It was refused again after that.
+    is_blamed: bool,
     /// A person has resumed since: does not count towards a halt before it is refused again.
     is_forgiven: bool,
     /// When this process learnt of it; `None`: a former process did.
@@ -150,11 +160,16 @@ impl Refusals {
             .any(|it| it.operation == operation && it.row == row && it.is_in_doubt())
     }
 
+    /// What was refused for the row, if anything.
+    #[must_use]
+    pub fn of_row(&self, row: RowId) -> Option<&Refused> {
+        self.refused.iter().find(|it| it.row == row)
+    }
+
     /// Rows that go after all others: what is known to be refused teaches nothing new.
     #[must_use]
     pub fn last(&self) -> Vec<RowId> {
-        let in_doubt = self.refused.iter().filter(|it| it.is_in_doubt());
-        let mut rows: Vec<RowId> = in_doubt.map(|it| it.row).collect();
+        let mut rows = self.in_doubt();
         rows.extend(&self.held.rows);
         rows
     }
@@ -163,6 +178,28 @@ impl Refusals {
     #[must_use]
     pub fn held_may_go(&self) -> bool {
         self.held.may_go
+    }
+
+    /// Rows that are tried once more, alone, because the operation works for others.
+    #[must_use]
+    pub fn suspects(&self) -> Vec<RowId> {
+        let suspects = self.refused.iter().filter(|it| it.works_for_others);
+        suspects.map(|it| it.row).collect()
+    }
+
+    /// The rows in doubt, the first one first.
+    #[must_use]
+    pub fn in_doubt(&self) -> Vec<RowId> {
+        let in_doubt = self.refused.iter().filter(|it| it.is_in_doubt());
+        in_doubt.map(|it| it.row).collect()
+    }
+
+    /// Why the row is to be parked, although a write of it may still land: it is looked for first.
+    #[must_use]
+    pub fn blamed(&self, row: RowId) -> Option<&str> {
+        let mut of_row = self.refused.iter().filter(|it| it.row == row);
+        let blamed = of_row.find(|it| it.is_blamed)?;
+        Some(&blamed.reason)
     }
 
     /// Every row that is named here.
@@ -184,7 +221,7 @@ impl Refusals {
         let known = |it: &Refused| it.operation == operation && it.row == row;
         match self.refused.iter().position(known) {
             Some(i) if self.refused[i].works_for_others => {
-                self.refused.remove(i);
+                self.refused[i].is_blamed = true;
                 return Blame::Row;
             }
             Some(i) => {
@@ -199,6 +236,7 @@ impl Refusals {
                 reason: reason.to_owned(),
                 since: now,
                 works_for_others: false,
+                is_blamed: false,
                 is_forgiven: false,
                 known_at: Some(at),
             }),
@@ -219,11 +257,9 @@ impl Refusals {
     /// The operation worked for the row, in a request that was begun at `begun`. Answers the rows that are to be tried once
     /// more, at once. A request that was begun before a refusal was known proves nothing about it.
     pub fn worked(&mut self, operation: Operation, row: RowId, begun: Instant) -> Vec<RowId> {
-        if operation.side() == Side::Amocrm && !self.held.rows.contains(&row) {
-            self.held.may_go = !self.held.rows.is_empty();
-        }
-        if operation.side() == Side::Amocrm {
+        if operation.is_amocrm_write() {
             self.held.was_refused = false;
+            self.held.may_go |= !self.held.rows.is_empty() && !self.held.rows.contains(&row);
         }
         let precedes = |it: &Refused| it.known_at.is_none_or(|at| at <= begun);
         self.refused

@@ -96,17 +96,23 @@ impl HaltCause {
             Self::AmocrmStage => {
                 "Воронка или этап из настроек не подходят: сверьте их номера с выводом tripwire-sync pipelines"
             }
+            Self::AmocrmAccount => {
+                "amoCRM отказывает всем подряд: проверьте адрес аккаунта (AMOCRM_SUBDOMAIN), тариф и права пользователя, который выпустил токен. Чтобы отложить одну строку: tripwire-sync park <строка>"
+            }
             Self::SupabaseKey => {
-                "Supabase не принимает ключ или отказывает в правах: проверьте SUPABASE_KEY и SUPABASE_JWT"
+                "Supabase не принимает ключ или отказывает в правах: проверьте SUPABASE_KEY и SUPABASE_JWT, право и политику SELECT"
             }
             Self::SupabaseSchema => {
                 "В Supabase нет нужной таблицы или колонки: выполните SQL из `tripwire-sync setup-sql`"
             }
             Self::SupabaseProject => {
-                "Проект Supabase остановлен, не оплачен или открыт только для чтения: проверьте его в панели Supabase"
+                "Проект Supabase остановлен, не оплачен, открыт только для чтения или отвечает не как Supabase: проверьте SUPABASE_URL и сам проект в панели Supabase"
+            }
+            Self::SupabaseDatabase => {
+                "Чтение таблицы прерывает политика, триггер или функция самой базы: исправьте её в панели Supabase (SQL Editor; подробности в Logs, Postgres)"
             }
             Self::SupabaseWriteBack => {
-                "Supabase не даёт записать номер сделки: задайте в SUPABASE_KEY секретный ключ или дайте своей роли право и политику UPDATE"
+                "Supabase не даёт записать номер сделки: дайте роли право и политику UPDATE и проверьте триггеры и ограничения таблицы. Чтобы отложить одну строку: tripwire-sync park <строка>"
             }
         }
     }

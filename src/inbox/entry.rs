@@ -169,12 +169,27 @@ pub struct Settled {
     pub event: String,
 }
 
+/// Which entries to claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Due ones of this lane, or of the first lane that has any.
+    Due {
+        limit: u32,
+        only: Option<Lane>,
+        not: Vec<RowId>,
+    },
+    /// The first of these that is pending.
+    OneOf { rows: Vec<RowId>, is_due: bool },
+}
+
 /// Whom to wake before their time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revival {
     /// These rows, unless `done` or claimed.
     Rows(Vec<RowId>),
     AllParked,
+    /// These rows, if they are pending: what was refused for them works for another row.
+    Suspects(Vec<RowId>),
     /// Waiting entries of these people, by e-mail or phone hash.
     Waiting(Vec<KeyedHash>),
 }

@@ -430,6 +430,9 @@ impl Emulator for Amo {
     }
 
     fn error_with(&self, status: u16, code: &str) -> Reply {
+        if code == "NotSupportedChoice" {
+            return answer::not_a_choice(status, "status_id");
+        }
         problem(status, code, "Что-то пошло не так")
     }
 

@@ -22,7 +22,7 @@ pub enum When {
 pub enum Page {
     Html,
     Json,
-    /// PostgREST's error with this code, whatever the status.
+    /// The neighbour's error with this code, whatever the status. Of amoCRM's codes, `NotSupportedChoice` is about the stage.
     Code(&'static str),
     Empty,
 }
@@ -93,6 +93,8 @@ pub struct Point {
     /// For example `leads.update`; `None` = any.
     pub route: Option<String>,
     pub access: Option<Access>,
+    /// Only requests whose path, query or body holds this.
+    pub about: Option<String>,
     /// The n-th matching request from now, counted from 1.
     pub nth: u32,
 }
@@ -104,6 +106,7 @@ impl Point {
             server,
             route: None,
             access: None,
+            about: None,
             nth: 1,
         }
     }
@@ -145,8 +148,23 @@ impl Point {
         Self { nth, ..self }
     }
 
-    fn matches(&self, server: Server, route: &str, access: Access) -> bool {
+    #[must_use]
+    pub fn about(self, text: &str) -> Self {
+        Self {
+            about: Some(text.to_owned()),
+            ..self
+        }
+    }
+
+    fn matches(
+        &self,
+        server: Server,
+        route: &str,
+        access: Access,
+        holds: impl Fn(&str) -> bool,
+    ) -> bool {
         self.server == server
+            && self.about.as_deref().is_none_or(holds)
             && self.route.as_deref().is_none_or(|wanted| wanted == route)
             && self.access.is_none_or(|wanted| wanted == access)
     }
@@ -315,11 +333,18 @@ impl Faults {
         finite.cloned().collect()
     }
 
-    pub(crate) fn meet(&self, server: Server, route: &str, access: Access) -> Option<Kind> {
+    /// `holds`: whether path, query or body of the request hold a text.
+    pub(crate) fn meet(
+        &self,
+        server: Server,
+        route: &str,
+        access: Access,
+        holds: impl Fn(&str) -> bool,
+    ) -> Option<Kind> {
         let mut script = lock(&self.0);
         let mut met = None;
         for fault in &mut script.faults {
-            if !fault.at.matches(server, route, access) {
+            if !fault.at.matches(server, route, access, &holds) {
                 continue;
             }
             if fault.at.nth > 1 {
@@ -345,9 +370,26 @@ impl Faults {
 mod tests {
     use super::*;
 
+    fn meet(faults: &Faults, server: Server, route: &str, access: Access) -> Option<Kind> {
+        faults.meet(server, route, access, |_| false)
+    }
+
+    #[test]
+    fn a_fault_about_a_text_meets_only_requests_that_hold_it() {
+        let faults = Faults::default();
+        let kind = Kind::HtmlOk;
+        let point = Point::any(Server::Amo).about("ann");
+        faults.add(Fault::always(point, kind.clone()));
+        for (text, met) in [("ann", Some(kind)), ("bo", None)] {
+            let access = Access::Read;
+            let fault = faults.meet(Server::Amo, "leads.list", access, |about| about == text);
+            assert_eq!(fault, met, "{text}");
+        }
+    }
+
     fn writes(faults: &Faults, count: usize) -> Vec<Option<Kind>> {
         (0..count)
-            .map(|_| faults.meet(Server::Amo, "leads.update", Access::Write))
+            .map(|_| meet(faults, Server::Amo, "leads.update", Access::Write))
             .collect()
     }
 
@@ -359,9 +401,9 @@ mod tests {
             kind: Kind::NoContent,
             times: 2,
         });
-        assert_eq!(faults.meet(Server::Amo, "leads.list", Access::Read), None);
+        assert_eq!(meet(&faults, Server::Amo, "leads.list", Access::Read), None);
         assert_eq!(
-            faults.meet(Server::Postgrest, "leads.update", Access::Write),
+            meet(&faults, Server::Postgrest, "leads.update", Access::Write),
             None
         );
         let hit = Some(Kind::NoContent);
@@ -407,7 +449,7 @@ mod tests {
         };
         faults.random(Server::Amo, only_writes);
         for _ in 0..100 {
-            assert_eq!(faults.meet(Server::Amo, "leads.list", Access::Read), None);
+            assert_eq!(meet(&faults, Server::Amo, "leads.list", Access::Read), None);
         }
         assert!(writes(&faults, 100).iter().all(Option::is_some));
     }

@@ -60,6 +60,8 @@ pub struct PostgrestQuirks {
     pub absent_columns: Vec<String>,
     /// Columns without the right to read: naming one is 42501.
     pub unreadable_columns: Vec<String>,
+    /// Rows over which a policy of the project's own raises an error.
+    pub raising_rows: Vec<RowId>,
     /// Longer answers are cut off without a word.
     pub max_rows: usize,
     pub policies: Policies,
@@ -82,6 +84,7 @@ impl Default for PostgrestQuirks {
             jwt: None,
             absent_columns: Vec::new(),
             unreadable_columns: Vec::new(),
+            raising_rows: Vec::new(),
             max_rows: 1000,
             policies: Policies::Open,
             is_denied: false,
@@ -473,7 +476,7 @@ impl Emulator for Postgrest {
     }
 
     fn error_with(&self, status: u16, code: &str) -> Reply {
-        error(status, code, "something is wrong", None)
+        error(status, code, "something is wrong with tripwire_users", None)
     }
 
     fn shorten(&self, mut reply: Reply) -> Reply {

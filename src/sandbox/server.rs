@@ -42,6 +42,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    fn holds(&self, text: &str) -> bool {
+        self.path.contains(text)
+            || self.query.iter().any(|(_, value)| value.contains(text))
+            || String::from_utf8_lossy(&self.body).contains(text)
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
@@ -320,7 +326,9 @@ async fn answer<E: Emulator>(
         Outcome::Reply(refusal)
     } else {
         let faults = &shell.joint.faults;
-        let fault = faults.meet(E::SERVER, route.name, route.access);
+        let fault = faults.meet(E::SERVER, route.name, route.access, |text| {
+            request.holds(text)
+        });
         // A search in a large account takes long: on this thread, requests that come meanwhile would be counted late.
         let working = shell.clone();
         let worked = web::block(move || {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Supabase, SupabaseError, wire};
+use super::{Supabase, SupabaseError, query::DEAL, wire};
 
 const FUNCTION: &str = "tripwire_sync_doctor";
 
@@ -97,6 +97,30 @@ pub struct Vault {
 pub struct Lease {
     pub held_by: String,
     pub seconds_left: f64,
+}
+
+impl Doctor {
+    /// What the role of the request lacks to write deal ids, in Russian.
+    #[must_use]
+    pub fn missing_to_write(&self) -> Option<&'static str> {
+        let caller = &self.caller;
+        if !caller.may_update.iter().any(|column| column == DEAL) {
+            return Some("у роли нет права UPDATE на amocrm_deal_id");
+        }
+        (self.rls && !caller.bypasses_rls && !caller.update_policy)
+            .then_some("у роли нет политики UPDATE")
+    }
+
+    /// What the role of the request lacks to read rows, in Russian.
+    #[must_use]
+    pub fn missing_to_read(&self) -> Option<&'static str> {
+        let caller = &self.caller;
+        if !caller.may_select.iter().any(|column| column == "id") {
+            return Some("у роли нет права SELECT");
+        }
+        (self.rls && !caller.bypasses_rls && !caller.select_policy)
+            .then_some("у роли нет политики SELECT")
+    }
 }
 
 /// What asking the doctor came to.

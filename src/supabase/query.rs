@@ -30,6 +30,16 @@ pub(super) fn rows(api: &Postgrest, columns: &[&str], ids: &[RowId]) -> Builder 
         .in_("id", ids.iter().map(ToString::to_string))
 }
 
+/// The id of whatever row comes first, other than these.
+pub(super) fn rows_but(api: &Postgrest, not: &[RowId]) -> Builder {
+    let builder = columns(api, &["id"]);
+    if not.is_empty() {
+        return builder;
+    }
+    let ids: Vec<String> = not.iter().map(ToString::to_string).collect();
+    builder.not("in", "id", format!("({})", ids.join(",")))
+}
+
 /// Which rows by the time of their creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period {

@@ -89,7 +89,7 @@ fn reply(status: u16, body: impl Into<String>) -> Reply {
 }
 
 fn refusal(status: u16, code: &str) -> Reply {
-    let message = "column of ann@example.org";
+    let message = "column tripwire_users.x of ann@example.org";
     reply(
         status,
         format!(r#"{{"code":"{code}","details":null,"hint":null,"message":"{message}"}}"#),

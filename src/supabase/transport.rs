@@ -94,8 +94,8 @@ impl Transport {
         let retry_after = answer
             .header(&RETRY_AFTER)
             .and_then(|header| wire::retry_after(header, now.unwrap_or_else(|| self.now())));
-        let code = wire::error_code(&answer.body);
-        Err(wire::failure(answer.status, code, retry_after))
+        let told = wire::told(&answer.body);
+        Err(wire::failure(answer.status, told, retry_after))
     }
 
     /// The answer, whatever its status.

@@ -6,55 +6,125 @@ use jiff::{Timestamp, civil::DateTime, fmt::rfc2822, tz::TimeZone};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{Row, SupabaseError, query};
+use super::{Culprit, Row, SupabaseError, query};
 use crate::domain::{Price, RowId};
 
 /// Longer than this nobody means it.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
 
-/// The `code` of an error body (`{"code":"42703","message":…}`), or nothing: a gateway answers HTML, or nothing at all.
-pub(super) fn error_code(body: &[u8]) -> String {
-    let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
-        return String::new();
-    };
-    let code = body.get("code").and_then(text).unwrap_or_default();
-    // It is logged and shown to people, so it has to look like a code.
-    let sound = code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if sound { code } else { String::new() }
+/// What an error body says (`{"code":"42703","message":…}`); nothing of a gateway's HTML, or of no body at all.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// It is logged and shown to people, so it has to look like a code.
+    pub(super) code: String,
+    /// May hold values of a row: only searched for names of the schema, never shown.
+    message: String,
 }
 
-/// The rules of `errors` in the PostgREST documentation, and of Supabase's gateways.
-pub(super) fn failure(status: u16, code: String, retry_after: Option<Duration>) -> SupabaseError {
+pub(super) fn told(body: &[u8]) -> Told {
+    let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
+        return Told::default();
+    };
+    let code = body.get("code").and_then(text).unwrap_or_default();
+    let sound = code.len() <= 16 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let message = body.get("message").and_then(Value::as_str);
+    Told {
+        code: if sound { code } else { String::new() },
+        message: message.unwrap_or_default().to_owned(),
+    }
+}
+
+/// The rules of `errors` in the PostgREST documentation, and of Supabase's gateways. A `SQLSTATE` counts under any status:
+/// the same error comes with 400 or 500, by the version of PostgREST.
+pub(super) fn failure(status: u16, told: Told, retry_after: Option<Duration>) -> SupabaseError {
+    let Told { code, message } = told;
     match (status, code.as_str()) {
         (401 | 403, _) => SupabaseError::Refused { status, code },
-        (402 | 540, _) | (405, "25006") => SupabaseError::OutOfService { status, code },
-        (408 | 429 | 500..=599, _) => SupabaseError::Busy {
+        (402 | 540, _) | (_, "25006") => SupabaseError::OutOfService { status, code },
+        _ if passes(&code) => SupabaseError::Busy {
             status,
             code,
             retry_after,
         },
-        (404, "PGRST202" | "PGRST205" | "42P01" | "42883")
-        | (400, "42703" | "PGRST204")
-        | (406, "PGRST106") => SupabaseError::Schema { status, code },
-        (400..=499, "22P02" | "PGRST116") => SupabaseError::Row { status, code },
-        (400..=499, _) if is_constraint(&code) => SupabaseError::Row { status, code },
+        (_, "42P01" | "42703" | "42883") if is_ours(&message) => {
+            SupabaseError::Schema { status, code }
+        }
+        (404, "PGRST202" | "PGRST205") | (400, "PGRST204") | (406, "PGRST106") => {
+            SupabaseError::Schema { status, code }
+        }
+        (_, "22P02" | "PGRST116") => SupabaseError::Row { status, code },
+        _ if is_sqlstate(&code) => {
+            let culprit = culprit(&code, &message);
+            SupabaseError::Theirs {
+                status,
+                code,
+                culprit,
+            }
+        }
+        (408 | 429 | 502..=504 | 520..=599, _) => SupabaseError::Busy {
+            status,
+            code,
+            retry_after,
+        },
         _ => SupabaseError::Unexpected { status, code },
     }
 }
 
-/// `SQLSTATE` class 23.
-fn is_constraint(code: &str) -> bool {
-    code.len() == 5 && code.starts_with("23")
+/// `SQLSTATE`s of what ends by itself: a lost connection, a deadlock, too few resources, a cancelled statement, a lock.
+fn passes(code: &str) -> bool {
+    is_sqlstate(code)
+        && (["08", "40", "53", "57"]
+            .iter()
+            .any(|class| code.starts_with(class))
+            || matches!(code, "55P03" | "55006"))
+}
+
+fn is_sqlstate(code: &str) -> bool {
+    code.len() == 5 && !code.starts_with("PGRST")
+}
+
+/// Whether what is missing is something that we named: our table, its columns, our functions. A trigger that uses a table or
+/// column which is not there fails with the same codes.
+fn is_ours(message: &str) -> bool {
+    message.is_empty() || message.contains("tripwire_")
+}
+
+fn culprit(code: &str, message: &str) -> Culprit {
+    match code {
+        "42P17" => Culprit::Policy,
+        "42703" if message.starts_with("record ") => Culprit::Trigger,
+        "42P01" | "42703" | "42883" => Culprit::Missing,
+        "54001" => Culprit::Recursion,
+        _ if code.starts_with("P0") => Culprit::Raised,
+        _ if code.starts_with("23") => Culprit::Constraint(constraint(message)),
+        _ => Culprit::Unknown,
+    }
+}
+
+/// The name in `… violates check constraint "name"`, if it looks like one.
+fn constraint(message: &str) -> Option<String> {
+    let (_, quoted) = message.split_once("constraint \"")?;
+    let (name, _) = quoted.split_once('"')?;
+    let sound = name.len() <= 63
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    sound.then(|| name.to_owned())
 }
 
 /// Whether the answer says that a column is not there or may not be used.
 pub(super) fn is_about_columns(error: &SupabaseError) -> bool {
-    code(error).is_some_and(|code| matches!(code, "42703" | "42501" | "PGRST204"))
+    match error {
+        SupabaseError::Schema { code, .. } | SupabaseError::Refused { code, .. } => {
+            matches!(code.as_str(), "42703" | "42501" | "PGRST204")
+        }
+        _ => false,
+    }
 }
 
 /// Whether the answer says that a column is not there.
 pub(super) fn is_missing_column(error: &SupabaseError) -> bool {
-    code(error).is_some_and(|code| matches!(code, "42703" | "PGRST204"))
+    matches!(error, SupabaseError::Schema { code, .. } if matches!(code.as_str(), "42703" | "PGRST204"))
 }
 
 /// Whether the answer says that a function is not there.
@@ -79,6 +149,7 @@ fn code(error: &SupabaseError) -> Option<&str> {
         | SupabaseError::Schema { code, .. }
         | SupabaseError::OutOfService { code, .. }
         | SupabaseError::Row { code, .. }
+        | SupabaseError::Theirs { code, .. }
         | SupabaseError::Unexpected { code, .. } => Some(code),
         SupabaseError::NotSent { .. }
         | SupabaseError::NoAnswer { .. }

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream};
 use tokio::time::Instant;
 
 use super::{
     failure::{Failure, Verdict},
     intents::has_our_note,
     note::note,
-    slice::{Members, Slice, at_once, distinct},
+    slice::{Members, Slice, distinct},
     triage::id_only,
 };
 use crate::{
     amocrm::NewNote,
-    domain::{DealId, HaltCause},
+    domain::{DealId, Operation},
     inbox::{InboxError, Intent, Outcome, Placed, Settlement},
-    supabase::{SupabaseError, WriteBack},
+    supabase::WriteBack,
 };
 
 /// With a tenth of a second a call they write 320 rows a second. amoCRM lets 100 through, but a slice's rows are ready all
@@ -46,6 +46,7 @@ impl Slice {
         }
         self.checkpoint(&mine).await?;
 
+        let begun = Instant::now().into_std();
         let mut requests = Vec::new();
         for batch in self.batches(&mine, self.ctx.batch_size.now()) {
             let amocrm = self.amocrm.clone();
@@ -72,6 +73,8 @@ impl Slice {
                             work.progress.noted = true;
                             work.progress.intent = None;
                             work.tell("noted");
+                            let row = work.id();
+                            self.ctx.worked(Operation::Note, row, begun).await?;
                         } else {
                             self.apply(
                                 i,
@@ -81,7 +84,7 @@ impl Slice {
                         }
                     }
                 }
-                Err(error) => self.write_failed(&batch, error).await?,
+                Err(error) => self.write_failed(Operation::Note, &batch, error).await?,
             }
         }
         let noted: Members = mine
@@ -130,43 +133,36 @@ impl Slice {
             };
             let (row, contact) = (self.works[i].id(), choice.contact);
             let Some(deal) = choice.deal else { continue };
-            let ctx = Arc::clone(&self.ctx);
+            let (ctx, is_probe) = (Arc::clone(&self.ctx), self.is_probe);
             write_backs.push(async move {
                 let _turn = ctx.write_backs.acquire().await;
-                // Once a write back has been refused, no other is tried.
-                if ctx.gate.closed().is_some() {
+                // Once write backs have been found to be refused for everybody, no other is tried.
+                if ctx.gate.closed().is_some() && !is_probe {
                     return (i, deal, None);
                 }
-                (
-                    i,
-                    deal,
-                    Some(ctx.supabase.write_back(row, deal, contact).await),
-                )
+                let begun = Instant::now().into_std();
+                let answer = ctx.supabase.write_back(row, deal, contact).await;
+                (i, deal, Some((begun, answer)))
             });
         }
         let now = self.now();
-        for (i, deal, answer) in at_once(PARALLEL_WRITE_BACKS, write_backs).await {
+        // Each answer when it comes: a refusal stops those that have yet to begin.
+        let mut answers = stream::iter(write_backs).buffer_unordered(PARALLEL_WRITE_BACKS);
+        while let Some((i, deal, answer)) = answers.next().await {
             match answer {
-                Some(Ok(WriteBack::Written)) => {
+                Some((begun, Ok(WriteBack::Written))) => {
                     self.works[i].end(Settlement::Done(Outcome::Synced));
+                    let row = self.works[i].id();
+                    self.ctx.worked(Operation::WriteBack, row, begun).await?;
                 }
-                Some(Ok(WriteBack::NoRow)) => self.why_no_row(i, deal).await?,
-                Some(Err(error)) => self.write_back_failed(i, error).await?,
+                Some((_, Ok(WriteBack::NoRow))) => self.why_no_row(i, deal).await?,
+                Some((_, Err(error))) => {
+                    let failure = Failure::from(error);
+                    self.fail_at(Operation::WriteBack, &[i], &failure).await?;
+                }
                 None => self.works[i].again_at(now, "sending stopped"),
             }
         }
-        Ok(())
-    }
-
-    async fn write_back_failed(
-        &mut self,
-        i: usize,
-        error: SupabaseError,
-    ) -> Result<(), InboxError> {
-        let failure = Failure::from(error);
-        let row = self.works[i].id();
-        let verdict = self.ctx.judge(&failure, Some(row)).await?;
-        self.apply(i, &verdict, &failure.reason());
         Ok(())
     }
 
@@ -190,22 +186,13 @@ impl Slice {
                     self.works[i].park(reason);
                 }
                 None => {
-                    let reason = "запись amocrm_deal_id не проходит: нет прав или политики UPDATE"
-                        .to_owned();
-                    self.ctx
-                        .gate
-                        .strike(HaltCause::SupabaseWriteBack, 1, reason.clone(), Some(row))
-                        .await?;
-                    self.apply(i, &Verdict::NotItsFault, &reason);
+                    let (verdict, reason) = self.ctx.write_back_matched_nothing(row).await?;
+                    self.apply(i, &verdict, &reason);
                 }
             },
             None => match self.ctx.supabase.can_see_any_row().await {
                 Ok(true) => self.works[i].end(Settlement::Done(Outcome::Gone)),
-                Ok(false) => self.apply(
-                    i,
-                    &Verdict::Retry { after: None },
-                    "ни одна строка не видна: права или политика",
-                ),
+                Ok(false) => self.no_row_is_visible(&[i]).await?,
                 Err(error) => self.fail(&[i], &Failure::from(error)).await?,
             },
         }

@@ -15,20 +15,23 @@ use tokio::{
 
 use super::{
     Context,
-    engine::INBOX_TROUBLE,
+    engine::{INBOX_TROUBLE, run_to_the_end},
     failure::{Chain, Failure, Verdict},
-    gate::{Closed, Halt},
+    gate::{Closed, probe_due},
+    run::Run,
     triage::later,
 };
 use crate::{
     amocrm::AmoError,
-    domain::{HaltCause, Side},
+    domain::{Halt, HaltCause, Operation, Side},
     inbox::InboxError,
-    supabase::WriteBack,
 };
 
 /// How long the rows of an import wait to be taken together. A list of ten thousand contacts is read by then.
 const GATHERS_FOR: Duration = Duration::from_secs(15);
+
+/// A row looks for what an earlier attempt may have left, chooses anew, and writes: each may take a pass.
+const PASSES_OF_A_PROBE: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
@@ -177,7 +180,7 @@ impl Duties {
             Some(Closed::Halted(halt))
                 if halt.cause.side() == Side::Supabase || self.ctx.lease.allows() =>
             {
-                halt.probe_due(&self.ctx.tempo, self.ctx.now())
+                probe_due(halt, &self.ctx.tempo, self.ctx.now())
             }
             _ => None,
         }
@@ -269,12 +272,12 @@ impl Duties {
     ) -> Option<Duration> {
         let judged = match result {
             Ok(Ok(())) => return None,
-            Ok(Err(failure)) => self.ctx.judge(&failure, None).await,
+            Ok(Err(failure)) => self.ctx.judge(&failure, None, &[]).await,
             Err(error) => Err(error),
         };
         let asked = match judged {
             Ok(Verdict::Retry { after }) => after,
-            Ok(Verdict::NotItsFault | Verdict::Park) => None,
+            Ok(Verdict::NotItsFault | Verdict::InDoubt | Verdict::Park) => None,
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "sync.inbox");
                 Some(INBOX_TROUBLE)
@@ -292,7 +295,7 @@ impl Duties {
 
 impl Context {
     /// Asks the neighbour whether a halt is over.
-    async fn probe(&self, halt: &Halt) -> Result<(), InboxError> {
+    async fn probe(self: &Arc<Self>, halt: &Halt) -> Result<(), InboxError> {
         if halt.cause.side() == Side::Amocrm {
             self.amocrm.forgive();
         }
@@ -305,29 +308,38 @@ impl Context {
         }
     }
 
-    async fn is_over(&self, halt: &Halt) -> Result<bool, InboxError> {
+    async fn is_over(self: &Arc<Self>, halt: &Halt) -> Result<bool, InboxError> {
+        if let (Some(operation), [_, ..]) = (halt.operation, &*halt.rows)
+            && operation != Operation::Read
+        {
+            return self.works_again(halt).await;
+        }
         Ok(match halt.cause {
-            HaltCause::AmocrmToken | HaltCause::AmocrmPayment | HaltCause::AmocrmForbidden => {
-                match self.amocrm.account().await {
-                    Ok(_) => true,
-                    Err(error) => self.probe_was_refused(error).await?,
-                }
-            }
+            HaltCause::AmocrmToken
+            | HaltCause::AmocrmPayment
+            | HaltCause::AmocrmForbidden
+            | HaltCause::AmocrmAccount => match self.amocrm.account().await {
+                Ok(_) => true,
+                Err(error) => self.probe_was_refused(error).await?,
+            },
             HaltCause::AmocrmStage => match self.pipeline(Duration::ZERO).await? {
                 Ok(_) => true,
                 Err(Some(Failure::Amocrm(error))) => self.probe_was_refused(error).await?,
                 Err(_) => false,
             },
-            // A refused write is probed by that very write: reads may have worked all the time.
             HaltCause::SupabaseWriteBack
             | HaltCause::SupabaseKey
             | HaltCause::SupabaseSchema
-            | HaltCause::SupabaseProject => {
+            | HaltCause::SupabaseProject
+            | HaltCause::SupabaseDatabase => {
                 let columns = self.supabase.probe().await;
                 columns.is_ok_and(|columns| columns.missing.is_empty())
-                    && self.supabase.can_see_any_row().await.is_ok()
                     && !self.lease.is_refused()
-                    && self.write_back_works(halt).await?
+                    && if halt.operation == Some(Operation::Read) {
+                        self.can_read_again(&halt.rows).await?
+                    } else {
+                        self.may_read().await
+                    }
             }
         })
     }
@@ -335,34 +347,28 @@ impl Context {
     /// A probe that meets a ban must be the last one.
     async fn probe_was_refused(&self, error: AmoError) -> Result<bool, InboxError> {
         if matches!(error, AmoError::Forbidden) {
-            self.judge(&Failure::from(error), None).await?;
+            self.judge(&Failure::from(error), None, &[]).await?;
         }
         Ok(false)
     }
 
-    /// Tries the very write back that was refused, if one was.
-    async fn write_back_works(&self, halt: &Halt) -> Result<bool, InboxError> {
-        let Some(row) = halt.row else { return Ok(true) };
-        let entry = self.inbox.entry(row).await?;
-        let choice = entry
-            .filter(|entry| entry.progress.noted)
-            .and_then(|entry| entry.progress.choice);
-        let Some((deal, contact)) = choice.and_then(|choice| Some((choice.deal?, choice.contact)))
-        else {
-            return Ok(true);
-        };
+    /// Tries the very operation that is refused, for one of its rows in turn, by taking the row through its steps.
+    async fn works_again(self: &Arc<Self>, halt: &Halt) -> Result<bool, InboxError> {
         if !self.lease.allows() {
             return Ok(false);
         }
-        Ok(match self.supabase.write_back(row, deal, contact).await {
-            Ok(WriteBack::Written) => true,
-            // Filled or gone by now is not a refusal either.
-            Ok(WriteBack::NoRow) => match self.supabase.rows(&[row]).await {
-                Ok(read) => read.rows.first().is_none_or(|row| row.deal_id.is_some()),
-                Err(_) => false,
-            },
-            Err(_) => false,
-        })
+        let mut rows = halt.rows.clone();
+        let turn = usize::try_from(halt.probes).unwrap_or_default() % rows.len();
+        rows.rotate_left(turn);
+        for pass in 0..PASSES_OF_A_PROBE {
+            let claim = self.inbox.claim_one_of(rows, pass > 0).await?;
+            let Some(claim) = claim else { break };
+            rows = claim.entries.iter().map(|entry| entry.row).collect();
+            let run = Run::new(Arc::clone(self), claim, true, true);
+            run_to_the_end(self, run).await;
+        }
+        self.review_doubts().await?;
+        Ok(self.is_decided_halt(halt))
     }
 
     /// Lets a halt be probed when the settings that it may be about have changed.

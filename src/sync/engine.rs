@@ -17,7 +17,10 @@ use super::{
     run::Run,
     triage::later,
 };
-use crate::inbox::{Claim, InboxError, Lane};
+use crate::{
+    domain::RowId,
+    inbox::{Claim, InboxError, Lane},
+};
 
 /// The most entries of one run.
 const RUN: u32 = 5_000;
@@ -43,6 +46,7 @@ pub struct Engine {
     runs: JoinSet<AtWork>,
     large_at_work: usize,
     backfill_at_work: bool,
+    exclusive_at_work: bool,
     duties: Duties,
     /// Not while holding.
     lease: Option<Keeping>,
@@ -60,6 +64,16 @@ struct AtWork {
     is_large: bool,
 }
 
+/// How far a run is kept apart from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Apart {
+    No,
+    /// It has one row, which has been refused before.
+    OneRow,
+    /// It has one row, and nothing else may begin beside it.
+    Exclusive,
+}
+
 impl Engine {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -72,6 +86,7 @@ impl Engine {
             runs: JoinSet::new(),
             large_at_work: 0,
             backfill_at_work: false,
+            exclusive_at_work: false,
             command_until: None,
             worked_until: now,
             next_housekeeping: now,
@@ -137,6 +152,7 @@ impl Engine {
     async fn begin(&mut self) -> Result<(), InboxError> {
         let ctx = &self.ctx;
         ctx.compare_settings().await?;
+        ctx.doubts.recall().await?;
         if !ctx.settings.hold && self.lease.is_none() {
             let recalled = ctx.lease.recall(&ctx.inbox).await?;
             self.lease = Some(Keeping::begin(Arc::clone(ctx), recalled));
@@ -149,7 +165,9 @@ impl Engine {
         self.open_term();
         if self.ctx.gate.refresh().await? {
             self.ctx.amocrm.forgive();
+            self.ctx.begin_anew().await?;
         }
+        self.ctx.review_doubts().await?;
         self.leave_room_for_a_command().await;
         self.ctx.lease.record(&self.ctx.inbox).await?;
         self.keep_house().await?;
@@ -245,6 +263,63 @@ impl Engine {
     // ---- runs ----
 
     async fn claim_what_is_due(&mut self) -> Result<Option<Timestamp>, InboxError> {
+        let refusals = self.ctx.doubts.look();
+        if refusals.is_empty() {
+            return self.claim_many(Vec::new()).await;
+        }
+        let inbox = self.ctx.inbox.clone();
+        let is_exclusive_at_work = self.exclusive_at_work && !self.runs.is_empty();
+        if is_exclusive_at_work {
+            return Ok(None);
+        }
+        // A refused row goes in a run of its own. Suspects go at once, beside others.
+        if self.runs.len() < PARALLEL_RUNS
+            && let Some(claim) = inbox.claim_one_of(refusals.suspects(), true).await?
+        {
+            self.spawn(claim, Apart::OneRow);
+        }
+        let soon = later(self.ctx.now(), self.ctx.tempo.person_busy);
+        if refusals.is_in_doubt() {
+            if self.runs.is_empty() {
+                let mut claim = inbox.claim_but(1, None, refusals.rows()).await?;
+                if claim.is_none() {
+                    claim = inbox.claim_one_of(refusals.in_doubt(), true).await?;
+                }
+                if let Some(claim) = claim {
+                    self.spawn(claim, Apart::Exclusive);
+                }
+            }
+            return Ok(Some(soon));
+        }
+        let due = self.claim_many(refusals.rows()).await?;
+        if self.runs.is_empty()
+            && refusals.held_may_go()
+            && let Some(claim) = inbox.claim_one_of(refusals.held().to_vec(), true).await?
+        {
+            self.spawn(claim, Apart::Exclusive);
+        }
+        // A refused row that is due must not keep the engine turning.
+        Ok(due.map(|due| due.max(soon)))
+    }
+
+    fn spawn(&mut self, claim: Claim, apart: Apart) {
+        let run = AtWork {
+            is_backfill: claim.lane == Lane::Backfill,
+            is_large: claim.entries.len() > FEW as usize,
+        };
+        self.exclusive_at_work = apart == Apart::Exclusive;
+        self.backfill_at_work |= run.is_backfill;
+        self.large_at_work += usize::from(run.is_large);
+        let ctx = Arc::clone(&self.ctx);
+        self.runs.spawn(async move {
+            let entries = Run::new(Arc::clone(&ctx), claim, apart != Apart::No, false);
+            run_to_the_end(&ctx, entries).await;
+            run
+        });
+    }
+
+    /// Claims all that is due but these rows, as far as there are places.
+    async fn claim_many(&mut self, but: Vec<RowId>) -> Result<Option<Timestamp>, InboxError> {
         while self.runs.len() < PARALLEL_RUNS {
             // One place is not for large runs, so that it is soon free again: for a few of this minute. Where more are due,
             // they wait for another place, or for the list that is read ahead for them; taken a few at a time, each would
@@ -258,20 +333,11 @@ impl Engine {
             let may_backfill = !is_for_few && !self.backfill_at_work;
             let limit = if is_for_few { FEW } else { RUN };
             let only = (!may_backfill).then_some(Lane::Live);
-            let Some(claim) = self.ctx.inbox.claim(limit, only).await? else {
+            let claim = self.ctx.inbox.claim_but(limit, only, but.clone()).await?;
+            let Some(claim) = claim else {
                 return self.next_due(!may_backfill).await;
             };
-            let run = AtWork {
-                is_backfill: claim.lane == Lane::Backfill,
-                is_large: claim.entries.len() > FEW as usize,
-            };
-            self.backfill_at_work |= run.is_backfill;
-            self.large_at_work += usize::from(run.is_large);
-            let ctx = Arc::clone(&self.ctx);
-            self.runs.spawn(async move {
-                run_to_the_end(ctx, claim).await;
-                run
-            });
+            self.spawn(claim, Apart::No);
         }
         Ok(None)
     }
@@ -328,9 +394,8 @@ async fn died(lease: &mut Option<Keeping>) -> JoinError {
     }
 }
 
-/// Takes a claim through its steps, and gives back what is left of it however long the inbox takes to accept that.
-async fn run_to_the_end(ctx: Arc<Context>, claim: Claim) {
-    let mut run = Run::new(Arc::clone(&ctx), claim);
+/// Takes a run through its steps, and gives back what is left of it however long the inbox takes to accept that.
+pub(super) async fn run_to_the_end(ctx: &Context, mut run: Run) {
     if let Err(error) = run.go().await {
         tracing::error!(error = %Chain(&error), "sync.run_broken_off");
     }

@@ -6,9 +6,9 @@ use super::Context;
 pub(crate) use crate::domain::Chain;
 use crate::{
     amocrm::AmoError,
-    domain::{Disposition, HaltCause, RowId},
+    domain::{Disposition, HaltCause, Operation, RowId},
     inbox::InboxError,
-    supabase::SupabaseError,
+    supabase::{Culprit, SupabaseError},
 };
 
 /// A request that failed, whoever was asked.
@@ -28,10 +28,20 @@ pub(super) enum Verdict {
     Retry {
         after: Option<Duration>,
     },
+    /// It waits, however long, until other rows tell whose fault the refusal is.
+    InDoubt,
     Park,
 }
 
 impl Failure {
+    /// What a question that failed was part of.
+    pub(super) fn question(&self) -> Operation {
+        match self {
+            Self::Amocrm(_) => Operation::Find,
+            Self::Supabase(_) => Operation::Read,
+        }
+    }
+
     fn disposition(&self) -> Disposition {
         match self {
             Self::Amocrm(error) => error.disposition(),
@@ -65,6 +75,11 @@ fn amocrm_reason(error: &AmoError) -> String {
             format!("amoCRM отклонила запрос ({status}): {problem}")
         }
         AmoError::Server { status } => format!("сбой amoCRM ({status})"),
+        AmoError::Moved {
+            status,
+            host: Some(host),
+        } => format!("amoCRM перенаправляет на {host} ({status})"),
+        AmoError::Moved { status, host: None } => format!("amoCRM перенаправляет ({status})"),
         AmoError::Unexpected { status } => format!("неожиданный ответ amoCRM ({status})"),
         AmoError::Malformed { what } => format!("непонятный ответ amoCRM ({what})"),
     }
@@ -91,6 +106,15 @@ pub(super) fn supabase_reason(error: &SupabaseError) -> String {
             told("проект Supabase не работает", *status, code)
         }
         SupabaseError::Row { status, code } => told("Supabase отклоняет строку", *status, code),
+        SupabaseError::Theirs {
+            status,
+            code,
+            culprit,
+        } => told(
+            &format!("Supabase: запрос прерывает {}", in_russian(culprit)),
+            *status,
+            code,
+        ),
         SupabaseError::Unexpected { status, code } => {
             told("неожиданный ответ Supabase", *status, code)
         }
@@ -99,15 +123,33 @@ pub(super) fn supabase_reason(error: &SupabaseError) -> String {
     }
 }
 
+fn in_russian(culprit: &Culprit) -> String {
+    match culprit {
+        Culprit::Policy => "политика строк (RLS), которая ссылается на себя".to_owned(),
+        Culprit::Trigger => "триггер, которому не хватает колонки".to_owned(),
+        Culprit::Raised => "ошибка из триггера или функции (RAISE)".to_owned(),
+        Culprit::Missing => {
+            "триггер, политика или функция, которой не хватает таблицы, колонки или функции"
+                .to_owned()
+        }
+        Culprit::Recursion => {
+            "политика, триггер или функция, которая вызывает сама себя".to_owned()
+        }
+        Culprit::Constraint(Some(name)) => format!("ограничение {name}"),
+        Culprit::Constraint(None) => "ограничение таблицы".to_owned(),
+        Culprit::Unknown => "политика, триггер или функция базы".to_owned(),
+    }
+}
+
 impl Context {
-    /// What the failure means for its entries; stops all sending when no entry is to blame.
+    /// What the failure means for the rows of its request; stops all sending when no row is to blame.
     ///
-    /// `row`: whose write back failed. The row had just been read, so a refusal needs no second one to be believed, and
-    /// until this very write back works no more deals are moved whose rows cannot tell of it.
+    /// `operation`: what was asked for these rows; `None`: the question was about no row.
     pub(super) async fn judge(
         &self,
         failure: &Failure,
-        row: Option<RowId>,
+        operation: Option<Operation>,
+        rows: &[RowId],
     ) -> Result<Verdict, InboxError> {
         if matches!(
             failure,
@@ -122,22 +164,24 @@ impl Context {
         {
             self.lease.doubt();
         }
-        Ok(match failure.disposition() {
-            Disposition::Retry { after } => Verdict::Retry { after },
-            Disposition::Park => Verdict::Park,
-            Disposition::Halt { cause, patience } => {
-                let is_refused = row.is_some() && !matches!(cause, HaltCause::SupabaseSchema);
-                let patience = if is_refused { 1 } else { patience };
-                if self
-                    .gate
-                    .strike(cause, patience, failure.reason(), row)
-                    .await?
-                {
+        match failure.disposition() {
+            Disposition::Retry { after } => Ok(Verdict::Retry { after }),
+            Disposition::Halt {
+                cause: HaltCause::AmocrmForbidden,
+                ..
+            } => self.forbidden(failure, rows).await,
+            // A write back is refused to rows that could be read a moment ago: other rows tell.
+            Disposition::Halt { cause, patience } if operation != Some(Operation::WriteBack) => {
+                let is_halted = self.gate.strike(cause, patience, failure.reason()).await?;
+                Ok(if is_halted {
                     Verdict::NotItsFault
                 } else {
                     Verdict::Retry { after: None }
-                }
+                })
             }
-        })
+            Disposition::Halt { .. } | Disposition::Refused => {
+                self.refused(failure, operation, rows).await
+            }
+        }
     }
 }

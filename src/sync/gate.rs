@@ -7,7 +7,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -16,50 +15,32 @@ use super::{
     schedule::{Growing, Tempo},
 };
 use crate::{
-    domain::{HaltCause, KeyedHash, RowId, SharedClock, Side, SyncState},
-    inbox::{Inbox, InboxError},
+    domain::{Halt, HaltCause, KeyedHash, Operation, RowId, SharedClock, Side, SyncState},
+    inbox::{HALT, Inbox, InboxError, PAUSED},
 };
 
-/// Keys of the engine's own state in the inbox. `pause` and `resume` write them from another process.
-pub const PAUSED: &str = "paused_since";
-pub const HALT: &str = "halt";
 const AMOCRM_FINGERPRINT: &str = "amocrm_settings";
 const SUPABASE_FINGERPRINT: &str = "supabase_settings";
 
 /// Failures of one cause count together only when they are this close.
 const STRIKES_WITHIN: Duration = Duration::from_mins(15);
 
-/// A stored halt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Halt {
-    pub cause: HaltCause,
-    pub since: Timestamp,
-    pub probes: u32,
-    /// `None`: only a person ends it.
-    pub next_probe: Option<Timestamp>,
-    /// What was refused, for the operator. Russian, no personal data.
-    pub detail: String,
-    /// The row whose write back changed nothing.
-    pub row: Option<RowId>,
+fn probe_pause(tempo: &Tempo, cause: HaltCause, probes: u32) -> Option<Duration> {
+    let growing: Growing = match (cause, cause.side()) {
+        (HaltCause::AmocrmForbidden, _) => return None,
+        // No login is tried: an account that moved, or a right that is missing, bans nobody.
+        (HaltCause::AmocrmAccount, _) | (_, Side::Supabase) => tempo.supabase_probe,
+        (_, Side::Amocrm) => tempo.amocrm_probe,
+    };
+    Some(growing.after(probes))
 }
 
-impl Halt {
-    fn probe_pause(tempo: &Tempo, cause: HaltCause, probes: u32) -> Option<Duration> {
-        let growing: Growing = match (cause, cause.side()) {
-            (HaltCause::AmocrmForbidden, _) => return None,
-            (_, Side::Amocrm) => tempo.amocrm_probe,
-            (_, Side::Supabase) => tempo.supabase_probe,
-        };
-        Some(growing.after(probes))
-    }
-
-    /// When it is to be probed: not later than it can have been said, if the clock was put back meanwhile.
-    pub(super) fn probe_due(&self, tempo: &Tempo, now: Timestamp) -> Option<Timestamp> {
-        let due = self.next_probe?;
-        let pause = Self::probe_pause(tempo, self.cause, self.probes)?;
-        let latest = now.checked_add(pause).unwrap_or(Timestamp::MAX);
-        Some(if due > latest { now } else { due })
-    }
+/// When a halt is to be probed: not later than it can have been said, if the clock was put back meanwhile.
+pub(super) fn probe_due(halt: &Halt, tempo: &Tempo, now: Timestamp) -> Option<Timestamp> {
+    let due = halt.next_probe?;
+    let pause = probe_pause(tempo, halt.cause, halt.probes)?;
+    let latest = now.checked_add(pause).unwrap_or(Timestamp::MAX);
+    Some(if due > latest { now } else { due })
 }
 
 /// Why nothing new may begin.
@@ -174,11 +155,14 @@ impl Gate {
         let resumed = {
             let mut known = self.known();
             known.paused = paused;
-            let resumed = known.changes == changes && known.is_stored && halt.is_none();
-            if known.changes == changes && known.halt != halt {
-                known.set(halt, true);
+            let is_news = known.changes == changes && known.halt != halt;
+            // What this process has not stored yet cannot have been ended by a person.
+            let resumed = is_news && known.is_stored && halt.is_none();
+            if is_news {
+                let is_stored = halt.is_some();
+                known.set(halt, is_stored);
             }
-            resumed && known.halt.is_none()
+            resumed
         };
         if resumed {
             tracing::info!("sync.resumed");
@@ -215,8 +199,33 @@ impl Gate {
         cause: HaltCause,
         patience: u32,
         detail: String,
-        row: Option<RowId>,
     ) -> Result<bool, InboxError> {
+        let enough = usize::try_from(patience).unwrap_or(usize::MAX);
+        {
+            let mut known = self.known();
+            if known.halt.is_some() {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            let strikes = known.strikes.entry(cause).or_default();
+            strikes.retain(|at| now.duration_since(*at) < STRIKES_WITHIN);
+            strikes.push(now);
+            if strikes.len() < enough {
+                return Ok(false);
+            }
+        }
+        self.halt(cause, detail, None, Vec::new()).await?;
+        Ok(true)
+    }
+
+    /// Stops sending, unless it is stopped already. `operation`: what is refused for these rows.
+    pub async fn halt(
+        &self,
+        cause: HaltCause,
+        detail: String,
+        operation: Option<Operation>,
+        rows: Vec<RowId>,
+    ) -> Result<(), InboxError> {
         let since = self.clock.now();
         let halt = {
             let mut known = self.known();
@@ -225,33 +234,52 @@ impl Gate {
                 cause == HaltCause::AmocrmForbidden && halt.cause != HaltCause::AmocrmForbidden
             };
             if known.halt.as_ref().is_some_and(|halt| !outranks(halt)) {
-                return Ok(true);
+                return Ok(());
             }
-            let now = Instant::now();
-            let strikes = known.strikes.entry(cause).or_default();
-            strikes.retain(|at| now.duration_since(*at) < STRIKES_WITHIN);
-            strikes.push(now);
-            if strikes.len() < usize::try_from(patience).unwrap_or(usize::MAX) {
-                return Ok(false);
-            }
-            let next_probe = Halt::probe_pause(&self.tempo, cause, 0)
-                .and_then(|pause| since.checked_add(pause).ok());
+            let next_probe =
+                probe_pause(&self.tempo, cause, 0).and_then(|pause| since.checked_add(pause).ok());
             let halt = Halt {
                 cause,
                 since,
                 probes: 0,
                 next_probe,
                 detail,
-                row,
+                operation,
+                rows,
             };
             // In force at once, also when the disk is not there to remember it.
             known.set(Some(halt.clone()), false);
             halt
         };
-        tracing::error!(cause = cause.as_str(), detail = %halt.detail, "sync.halted");
+        let named: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
+        tracing::error!(
+            cause = cause.as_str(),
+            operation = operation.map(Operation::as_str),
+            detail = %halt.detail,
+            rows = named.join(" "),
+            "sync.halted"
+        );
         self.publish();
-        self.store(&halt).await?;
-        Ok(true)
+        self.store(&halt).await
+    }
+
+    /// A ban in force names these rows too: their requests were on their way when it was pronounced.
+    pub async fn name_banned(&self, rows: Vec<RowId>) -> Result<(), InboxError> {
+        let named = {
+            let mut known = self.known();
+            let Some(halt) = known
+                .halt
+                .as_mut()
+                .filter(|halt| halt.cause == HaltCause::AmocrmForbidden)
+            else {
+                return Ok(());
+            };
+            halt.rows = rows;
+            let named = halt.clone();
+            known.set(Some(named.clone()), false);
+            named
+        };
+        self.store(&named).await
     }
 
     async fn store(&self, halt: &Halt) -> Result<(), InboxError> {
@@ -267,7 +295,7 @@ impl Gate {
     /// The probe of a halt has failed: wait longer. Unless a person has ended the halt, or another has taken its place.
     pub async fn probe_failed(&self, halt: &Halt) -> Result<(), InboxError> {
         let probes = halt.probes.saturating_add(1);
-        let pause = Halt::probe_pause(&self.tempo, halt.cause, probes);
+        let pause = probe_pause(&self.tempo, halt.cause, probes);
         let next_probe = pause.and_then(|pause| self.clock.now().checked_add(pause).ok());
         let later = Halt {
             probes,
@@ -289,7 +317,7 @@ impl Gate {
             return Ok(());
         }
         self.inbox.clear_state(HALT).await?;
-        self.known().set(None, true);
+        self.known().set(None, false);
         tracing::info!(cause = halt.cause.as_str(), "sync.recovered");
         self.publish();
         Ok(())

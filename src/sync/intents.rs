@@ -58,6 +58,9 @@ impl Slice {
                 work.again_at(until, "the fate of a note is open");
             } else {
                 work.progress.intent = None;
+                if let Some(reason) = ctx.doubts.look().blamed(work.id()) {
+                    work.park(reason);
+                }
             }
         }
         let resolved: Members = self.in_run(&mine).collect();
@@ -244,6 +247,9 @@ impl Slice {
         } else {
             work.progress.intent = None;
             work.progress.choice = None;
+            if let Some(reason) = ctx.doubts.look().blamed(row) {
+                work.park(reason);
+            }
             work.again_at(now, "an earlier create never happened, choosing anew");
         }
     }

@@ -445,7 +445,7 @@ impl Context {
             let read = match amocrm.changed_contacts(page).await {
                 Ok(read) => read,
                 Err(error) => {
-                    outcome = self.judge(&Failure::from(error), None).await.map(drop);
+                    outcome = self.judge(&Failure::from(error), None, &[]).await.map(drop);
                     break;
                 }
             };
@@ -468,14 +468,14 @@ impl Context {
         error: AmoError,
         failures: u32,
     ) -> Result<Option<Duration>, InboxError> {
-        let verdict = self.judge(&Failure::from(error), None).await?;
+        let verdict = self.judge(&Failure::from(error), None, &[]).await?;
         Ok(match verdict {
             Verdict::Retry { after } => {
                 let jitter = (self.jitter)();
                 let pause = self.tempo.backoff(failures - 1, after, jitter);
                 Some(pause.max(PAGE_EVERY))
             }
-            Verdict::NotItsFault | Verdict::Park => None,
+            Verdict::NotItsFault | Verdict::InDoubt | Verdict::Park => None,
         })
     }
 }

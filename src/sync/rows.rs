@@ -14,7 +14,7 @@ use super::{
     triage::{Sight, Triage},
 };
 use crate::{
-    domain::RowId,
+    domain::{Disposition, Operation, RowId},
     inbox::InboxError,
     supabase::{self, Row, Rows, Supabase, SupabaseError},
 };
@@ -44,13 +44,17 @@ impl Slice {
                             read.rows.into_iter().map(|row| (row.id, row)).collect();
                         for i in chunk {
                             match by_id.remove(&self.works[i].id()) {
-                                Some(row) => self.see(i, row, read.read_at, asked_at),
+                                Some(row) => {
+                                    let (id, begun) = (row.id, asked_at.into_std());
+                                    self.see(i, row, read.read_at, asked_at);
+                                    self.ctx.worked(Operation::Read, id, begun).await?;
+                                }
                                 None => absent.push(i),
                             }
                         }
                     }
-                    // One row that is too large must not hide the others.
-                    Err(SupabaseError::TooLarge) if chunk.len() > 1 => {
+                    // One row that is too large, or that a policy trips over, must not hide the others.
+                    Err(error) if chunk.len() > 1 && self.is_of_one_row(&error).await => {
                         let (left, right) = chunk.split_at(chunk.len() / 2);
                         chunks.extend([left.to_vec(), right.to_vec()]);
                     }
@@ -59,6 +63,15 @@ impl Slice {
             }
         }
         self.see_absent(&absent).await
+    }
+
+    /// Whether a read of several rows was refused for the sake of one of them: the columns can be asked for.
+    async fn is_of_one_row(&self, error: &SupabaseError) -> bool {
+        match error.disposition() {
+            _ if matches!(error, SupabaseError::TooLarge) => true,
+            Disposition::Refused => self.ctx.supabase.probe().await.is_ok(),
+            Disposition::Retry { .. } | Disposition::Halt { .. } => false,
+        }
     }
 
     /// Reads the rows of a slice again when they have grown old on the way to it.
@@ -104,6 +117,12 @@ impl Slice {
             Ok(visible) => visible,
             Err(error) => return self.fail(absent, &Failure::from(error)).await,
         };
+        if !others_visible && self.ctx.see_why_no_row().await? {
+            for &i in absent {
+                self.apply(i, &Verdict::NotItsFault, "ни одна строка не видна");
+            }
+            return Ok(());
+        }
         let now = self.now();
         for &i in absent {
             let ctx = Arc::clone(&self.ctx);
@@ -114,6 +133,21 @@ impl Slice {
                 Triage::Unclear(reason) => self.apply(i, &Verdict::Retry { after: None }, reason),
                 Triage::Proceed(_) => {}
             }
+        }
+        Ok(())
+    }
+}
+
+impl Slice {
+    /// Not one row of the table can be read, these among them.
+    pub(super) async fn no_row_is_visible(&mut self, members: &[usize]) -> Result<(), InboxError> {
+        let verdict = if self.ctx.see_why_no_row().await? {
+            Verdict::NotItsFault
+        } else {
+            Verdict::Retry { after: None }
+        };
+        for &i in members {
+            self.apply(i, &verdict, "ни одна строка не видна: права или политика");
         }
         Ok(())
     }

@@ -44,17 +44,22 @@ pub(super) struct Run {
     token: ClaimToken,
     lane: Lane,
     started: Instant,
+    is_alone: bool,
+    is_probe: bool,
     /// At first all entries; then one after the other, each with rows of different people.
     rounds: Vec<Vec<Slice>>,
 }
 
 impl Run {
-    pub(super) fn new(ctx: Arc<Context>, claim: Claim) -> Self {
+    /// `is_alone`: one row, which may write although an operation is in doubt. `is_probe`: this one tries whether a halt is over.
+    pub(super) fn new(ctx: Arc<Context>, claim: Claim, is_alone: bool, is_probe: bool) -> Self {
         let mut run = Self {
             ctx,
             token: claim.token,
             lane: claim.lane,
             started: Instant::now(),
+            is_alone,
+            is_probe,
             rounds: Vec::new(),
         };
         // Boxed: a thousand bytes each, which go from list to list.
@@ -128,6 +133,8 @@ impl Run {
                 amocrm.clone()
             },
             is_long,
+            is_alone: self.is_alone,
+            is_probe: self.is_probe,
             token: self.token,
             works,
             started: self.started,

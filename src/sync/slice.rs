@@ -14,12 +14,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     Context,
     failure::{Failure, Verdict},
+    gate::Closed,
     triage::later,
     work::Work,
 };
 use crate::{
     amocrm::AmoCrm,
-    domain::RowId,
+    domain::{Operation, RowId},
     inbox::{ClaimToken, InboxError, Mark, Settled, Settlement},
 };
 
@@ -32,6 +33,10 @@ pub(super) struct Slice {
     pub(super) started: Instant,
     /// Of a run of many.
     pub(super) is_long: bool,
+    /// One row, which may write although an operation is in doubt.
+    pub(super) is_alone: bool,
+    /// Tries in a halt whether it is over.
+    pub(super) is_probe: bool,
     /// The others of its run write nothing before it is over.
     pub(super) leads: Option<DropGuard>,
     pub(super) follows: Option<CancellationToken>,
@@ -53,6 +58,8 @@ impl Slice {
         self.resolve_intents(&all).await?;
         self.decide(&all).await?;
         self.follow().await;
+        self.found(&all).await?;
+        self.stay_back();
         self.move_deals(&all).await?;
         self.create_deals(&all).await?;
         self.note(&all).await?;
@@ -73,6 +80,36 @@ impl Slice {
         if let Some(first) = &self.follows {
             first.cancelled().await;
         }
+    }
+
+    /// Rows that have come so far were found in amoCRM, or are known to be missing there.
+    async fn found(&self, members: &[usize]) -> Result<(), InboxError> {
+        if !self.ctx.doubts.are_none() {
+            let begun = self.started.into_std();
+            for i in self.in_run(members) {
+                let row = self.works[i].id();
+                self.ctx.worked(Operation::Find, row, begun).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// While an operation is in doubt, no batch begins its writes to amoCRM: rows go one at a time.
+    fn stay_back(&mut self) {
+        if self.is_alone || !self.ctx.doubts.is_in_doubt() {
+            return;
+        }
+        let now = self.now();
+        for work in self.works.iter_mut().filter(|work| work.in_run()) {
+            work.again_at(now, "an operation is in doubt: rows go one at a time");
+        }
+    }
+
+    /// Why nothing new may begin, for these rows.
+    pub(super) fn closed(&self) -> Option<Closed> {
+        let closed = self.ctx.gate.closed()?;
+        let is_probed = self.is_probe && matches!(closed, Closed::Halted(_));
+        (!is_probed).then_some(closed)
     }
 
     /// Returns whatever is still claimed, with what is known of it by now.
@@ -109,7 +146,7 @@ impl Slice {
             .in_run(members)
             .filter(|&i| wanted(&self.works[i]))
             .collect();
-        if self.ctx.gate.closed().is_none() {
+        if self.closed().is_none() {
             return mine;
         }
         let now = self.now();
@@ -119,20 +156,38 @@ impl Slice {
         Vec::new()
     }
 
-    /// Ends entries whose request failed, as the client that saw the error says. Only a request about one entry alone
-    /// can tell that this entry will never work.
+    /// Ends entries whose question failed, as the client that saw the error says.
     pub(super) async fn fail(
         &mut self,
         members: &[usize],
         failure: &Failure,
     ) -> Result<(), InboxError> {
-        let verdict = match self.ctx.judge(failure, None).await? {
-            Verdict::Park if members.len() > 1 => Verdict::Retry { after: None },
+        self.fail_at(failure.question(), members, failure).await
+    }
+
+    /// Ends entries for which the operation failed. When it was refused for several at once, the first one stands for them,
+    /// and the others go alone after it.
+    pub(super) async fn fail_at(
+        &mut self,
+        operation: Operation,
+        members: &[usize],
+        failure: &Failure,
+    ) -> Result<(), InboxError> {
+        let rows: Vec<RowId> = members.iter().map(|&i| self.works[i].id()).collect();
+        let verdict = self.ctx.judge(failure, Some(operation), &rows).await?;
+        let reason = failure.reason();
+        let of_others = match verdict {
+            Verdict::InDoubt | Verdict::Park => Verdict::NotItsFault,
             verdict => verdict,
         };
-        let reason = failure.reason();
-        for &i in members {
-            self.apply(i, &verdict, &reason);
+        let verdict = match verdict {
+            // Together with others it may have been refused for their sake.
+            Verdict::Park if members.len() > 1 => Verdict::NotItsFault,
+            verdict => verdict,
+        };
+        for (place, &i) in members.iter().enumerate() {
+            let verdict = if place == 0 { &verdict } else { &of_others };
+            self.apply(i, verdict, &reason);
         }
         Ok(())
     }
@@ -143,7 +198,18 @@ impl Slice {
         let work = &mut self.works[i];
         match verdict {
             Verdict::NotItsFault => work.again_at(later(now, ctx.tempo.person_busy), reason),
-            Verdict::Park => work.park(reason),
+            // A write whose fate is open is looked for first.
+            Verdict::Park if work.progress.intent.is_none() => work.park(reason),
+            Verdict::Park | Verdict::InDoubt => {
+                work.progress.alone = true;
+                let attempts = work.entry.attempts;
+                let pause = ctx.tempo.backoff(attempts, None, (ctx.jitter)());
+                work.end(Settlement::Again {
+                    due_at: later(now, pause),
+                    failed: true,
+                    reason: Some(reason.to_owned()),
+                });
+            }
             Verdict::Retry { after } => {
                 let age = ctx
                     .inbox
@@ -208,6 +274,7 @@ impl Slice {
             })
             .collect();
         self.ctx.inbox.settle(self.token, ends).await?;
+        self.ctx.is_decided(&self.decided(&ended)).await?;
         let count = u64::try_from(ended.len()).unwrap_or(u64::MAX);
         for i in ended {
             self.report(i);
@@ -217,6 +284,20 @@ impl Slice {
             .settled
             .send_modify(|settled| *settled = settled.wrapping_add(count));
         Ok(())
+    }
+}
+
+impl Slice {
+    /// Those of the ended rows that will not be tried again by themselves.
+    fn decided(&self, ended: &[usize]) -> Vec<RowId> {
+        let is_decided = |i: &&usize| match self.works[**i].ending() {
+            Some(Settlement::Again { .. }) | None => false,
+            Some(Settlement::Done(_) | Settlement::Waiting { .. } | Settlement::Parked { .. }) => {
+                true
+            }
+        };
+        let decided = ended.iter().filter(is_decided);
+        decided.map(|&i| self.works[i].id()).collect()
     }
 }
 

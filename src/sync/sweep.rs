@@ -81,6 +81,10 @@ impl Context {
                 break;
             }
         }
+        // Nothing to do, or nothing to see: a policy that hides all rows answers the same.
+        if swept.seen == 0 && matches!(self.supabase.can_see_any_row().await, Ok(false)) {
+            self.see_why_no_row().await?;
+        }
         tracing::info!(
             seen = swept.seen,
             new = swept.new,

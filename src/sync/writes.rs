@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     amocrm::{self, AmoError, NewDeal, NewDealAndContact, Pipeline},
-    domain::{ContactId, DealId, Price},
+    domain::{ContactId, DealId, Operation, Price},
     inbox::{Choice, InboxError, Intent, Placed},
 };
 
@@ -82,6 +82,7 @@ impl Slice {
             }
         }
 
+        let begun = Instant::now().into_std();
         let mut requests = Vec::new();
         for batch in self.batches(&to_move, self.ctx.batch_size.now()) {
             let amocrm = self.amocrm.clone();
@@ -95,11 +96,17 @@ impl Slice {
         for (batch, answer) in join_all(requests).await {
             self.weigh(batch.len(), &answer);
             match answer {
-                Ok(moved) => self.moved(&batch, &moved),
-                Err(AmoError::Rejected { .. }) if batch.len() > 1 => {
+                Ok(moved) => self.moved(&batch, &moved, begun).await?,
+                Err(error @ AmoError::Rejected { .. }) if batch.len() > 1 => {
+                    if error.is_about_stage() && self.target_is_gone(&batch).await? {
+                        continue;
+                    }
                     self.move_one_by_one(&batch, &pipeline).await?;
                 }
-                Err(error) => self.fail(&batch, &Failure::from(error)).await?,
+                Err(error) => {
+                    let failure = Failure::from(error);
+                    self.fail_at(Operation::Move, &batch, &failure).await?;
+                }
             }
         }
         let placed: Members = mine
@@ -109,12 +116,31 @@ impl Slice {
         self.checkpoint(&placed).await
     }
 
-    fn moved(&mut self, batch: &[usize], answers: &[Option<DealId>]) {
+    /// Whether pipeline and stage, read again, are not the account's any more; then sending has stopped.
+    async fn target_is_gone(&mut self, members: &[usize]) -> Result<bool, InboxError> {
+        if !matches!(self.ctx.pipeline(Duration::ZERO).await?, Err(None)) {
+            return Ok(false);
+        }
+        for &i in members {
+            let reason = "the target stage is not usable";
+            self.apply(i, &Verdict::NotItsFault, reason);
+        }
+        Ok(true)
+    }
+
+    async fn moved(
+        &mut self,
+        batch: &[usize],
+        answers: &[Option<DealId>],
+        begun: std::time::Instant,
+    ) -> Result<(), InboxError> {
         for (&i, answer) in batch.iter().zip(answers) {
             if answer.is_some() {
                 let work = &mut self.works[i];
                 work.progress.placed = Some(Placed::Moved);
                 work.tell("moved");
+                let row = work.id();
+                self.ctx.worked(Operation::Move, row, begun).await?;
             } else {
                 // Absolute values: the next attempt reads where the deal stands, and moves it again if need be.
                 self.apply(
@@ -124,6 +150,7 @@ impl Slice {
                 );
             }
         }
+        Ok(())
     }
 
     /// After a rejected bulk move: each deal is looked at again, and moved alone if it still needs it.
@@ -152,7 +179,9 @@ impl Slice {
                 continue;
             };
             if deal.stage == target.stage {
-                self.moved(&[i], &[Some(id)]);
+                // The bulk move, or a person, has moved it.
+                self.works[i].progress.placed = Some(Placed::Moved);
+                self.works[i].tell("moved");
                 continue;
             }
             if placement(target, pipeline, deal) == Placement::Leave {
@@ -164,9 +193,13 @@ impl Slice {
             }
             self.works[i].read_at = looked_at;
             let begin_by = self.begin_by(&[i]);
+            let begun = Instant::now().into_std();
             match self.amocrm.move_deals(&[id], target, begin_by).await {
-                Ok(answer) => self.moved(&[i], &answer),
-                Err(error) => self.fail(&[i], &Failure::from(error)).await?,
+                Ok(answer) => self.moved(&[i], &answer, begun).await?,
+                Err(error) => {
+                    let failure = Failure::from(error);
+                    self.fail_at(Operation::Move, &[i], &failure).await?;
+                }
             }
         }
         Ok(())
@@ -246,6 +279,7 @@ impl Slice {
         begin_by: Instant,
     ) -> Result<(), InboxError> {
         let target = self.ctx.settings.rules.target;
+        let begun = Instant::now().into_std();
         let mut requests = Vec::new();
         for batch in self.batches(members, self.ctx.batch_size.now()) {
             let amocrm = self.amocrm.clone();
@@ -262,9 +296,9 @@ impl Slice {
             match answer {
                 Ok(made) => {
                     let made: Vec<_> = made.into_iter().map(|deal| Some((deal?, None))).collect();
-                    self.created(&batch, &made);
+                    self.created(&batch, &made, begun).await?;
                 }
-                Err(error) => self.write_failed(&batch, error).await?,
+                Err(error) => self.write_failed(Operation::Create, &batch, error).await?,
             }
         }
         Ok(())
@@ -277,6 +311,7 @@ impl Slice {
     ) -> Result<(), InboxError> {
         let target = self.ctx.settings.rules.target;
         let size = self.ctx.batch_size.now().min(amocrm::COMPLEX_PER_WRITE);
+        let begun = Instant::now().into_std();
         let mut requests = Vec::new();
         for batch in self.batches(members, size) {
             let amocrm = self.amocrm.clone();
@@ -302,15 +337,20 @@ impl Slice {
                         .into_iter()
                         .map(|made| made.map(|(deal, contact)| (deal, Some(contact))))
                         .collect();
-                    self.created(&batch, &made);
+                    self.created(&batch, &made, begun).await?;
                 }
-                Err(error) => self.write_failed(&batch, error).await?,
+                Err(error) => self.write_failed(Operation::Create, &batch, error).await?,
             }
         }
         Ok(())
     }
 
-    fn created(&mut self, batch: &[usize], answers: &[Option<(DealId, Option<ContactId>)>]) {
+    async fn created(
+        &mut self,
+        batch: &[usize],
+        answers: &[Option<(DealId, Option<ContactId>)>],
+        begun: std::time::Instant,
+    ) -> Result<(), InboxError> {
         for (&i, answer) in batch.iter().zip(answers) {
             let Some((deal, contact)) = answer else {
                 self.apply(
@@ -328,12 +368,16 @@ impl Slice {
             work.progress.placed = Some(Placed::Created);
             work.progress.intent = None;
             work.tell(format!("deal {deal} created"));
+            let row = work.id();
+            self.ctx.worked(Operation::Create, row, begun).await?;
         }
+        Ok(())
     }
 
     /// A create or a note that failed: what is certain closes the intent, what is not leaves it to be looked for.
     pub(super) async fn write_failed(
         &mut self,
+        operation: Operation,
         batch: &[usize],
         error: AmoError,
     ) -> Result<(), InboxError> {
@@ -353,20 +397,8 @@ impl Slice {
                 ctx.in_flight.end(row);
             }
         }
-        if rejected && batch.len() > 1 {
-            let failure = Failure::from(error);
-            let reason = failure.reason();
-            // A wrong stage stops everything; a bad item is found by sending it alone.
-            let verdict = match self.ctx.judge(&failure, None).await? {
-                Verdict::Park => Verdict::Retry { after: None },
-                other => other,
-            };
-            for &i in batch {
-                self.apply(i, &verdict, &reason);
-            }
-            return Ok(());
-        }
-        self.fail(batch, &Failure::from(error)).await
+        let failure = Failure::from(error);
+        self.fail_at(operation, batch, &failure).await
     }
 }
 

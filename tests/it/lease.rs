@@ -11,13 +11,12 @@ use serde_json::json;
 use tripwire_sync::{
     app::{App, Settings},
     domain::{HaltCause, RowId, SyncState, SystemClock},
-    inbox::{Arrival, Outcome, Source, State},
+    inbox::{Arrival, Outcome, PAUSED, Source, State},
     sandbox::{
         AmoQuirks, Fault, Kind, Point, PostgrestQuirks, Recorded, Server, When,
         postgrest::LeaseFunction,
         school::{Case, School},
     },
-    sync::gate::PAUSED,
 };
 use uuid::Uuid;
 

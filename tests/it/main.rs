@@ -37,6 +37,7 @@ mod rules_contacts;
 mod rules_deals;
 mod rules_halts;
 mod rules_lanes;
+mod rules_refusals;
 mod rules_restart;
 mod rules_rows;
 mod rules_sweep;

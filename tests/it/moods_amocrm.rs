@@ -5,13 +5,12 @@ use std::{sync::Arc, time::Duration};
 use serde_json::json;
 use tripwire_sync::{
     domain::{HaltCause, RowId, StageId, SyncState, SystemClock},
-    inbox::State,
+    inbox::{HALT, State},
     sandbox::{
         Fault, Kind, Page, Point, When,
         amocrm::{Pipeline, Stage},
         school::Missing,
     },
-    sync::gate::HALT,
 };
 
 use crate::support::{EMAIL, Wishes, World};

@@ -109,6 +109,10 @@ impl Wishes {
                 first: Duration::from_millis(300),
                 longest: Duration::from_secs(1),
             };
+            tempo.supabase_probe = Growing {
+                first: Duration::from_millis(150),
+                longest: Duration::from_millis(600),
+            };
         }
         tempo
     }

@@ -10,6 +10,7 @@ use super::{
 use crate::domain::{ContactId, DealId, Disposition, HaltCause};
 
 const RETRY: Disposition = Disposition::Retry { after: None };
+const REFUSED: Disposition = Disposition::Refused;
 
 fn halt(cause: HaltCause) -> Disposition {
     Disposition::Halt { cause, patience: 1 }
@@ -59,35 +60,76 @@ async fn a_ban_halts() {
 }
 
 #[tokio::test]
-async fn a_failing_server_is_tried_again() {
-    for status in [500, 502, 503, 504] {
+async fn a_failing_server_is_tried_again_where_it_is_known_to_pass() {
+    let table = [
+        (500, REFUSED),
+        (501, REFUSED),
+        (502, RETRY),
+        (503, RETRY),
+        (504, RETRY),
+        (507, REFUSED),
+        (520, RETRY),
+        (524, RETRY),
+    ];
+    for (status, disposition) in table {
         for reply in both_ways(status) {
             let error = error_of(reply).await;
             assert!(
                 matches!(error, AmoError::Server { status: told } if told == status),
                 "{error:?}"
             );
-            assert_eq!(error.disposition(), RETRY);
+            assert_eq!(error.disposition(), disposition, "{status}");
             assert!(!error.was_not_applied());
         }
     }
 }
 
 #[tokio::test]
-async fn a_status_that_the_api_does_not_name_is_tried_again() {
-    for status in [300, 304, 307, 408] {
+async fn a_status_that_the_api_does_not_name_lasts_but_for_a_timeout() {
+    for (status, disposition) in [(304, REFUSED), (404, REFUSED), (408, RETRY)] {
         let error = error_of(Reply::html(status)).await;
         assert!(
             matches!(error, AmoError::Unexpected { status: told } if told == status),
             "{error:?}"
         );
-        assert_eq!(error.disposition(), RETRY);
+        assert_eq!(error.disposition(), disposition);
         assert!(!error.was_not_applied());
     }
 }
 
+/// The host is told, so that a person can correct the settings; it is never asked.
 #[tokio::test]
-async fn a_rejected_request_is_parked() {
+async fn a_redirect_names_the_host_it_leads_to() {
+    let table = [
+        (
+            "https://new.amocrm.ru/api/v4/contacts",
+            Some("new.amocrm.ru"),
+        ),
+        ("//other.kommo.com/x", Some("other.kommo.com")),
+        (
+            "https://ann:secret@new.amocrm.ru:8443/?t=1",
+            Some("new.amocrm.ru"),
+        ),
+        ("/login", None),
+        ("http://[", None),
+        ("", None),
+    ];
+    for status in [301, 302, 303, 307, 308] {
+        for (location, expected) in table {
+            let error = error_of(Reply::text(status, &[("Location", location)], "")).await;
+            let AmoError::Moved { host, status: told } = &error else {
+                panic!("{error:?}")
+            };
+            assert_eq!(*told, status);
+            assert_eq!(host.as_deref(), expected, "{location}");
+            assert_eq!(error.disposition(), REFUSED);
+            assert!(!error.was_not_applied());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_request_will_be_rejected_again() {
     for status in [400, 405, 409, 413, 422] {
         for reply in both_ways(status) {
             let error = error_of(reply).await;
@@ -95,7 +137,7 @@ async fn a_rejected_request_is_parked() {
                 matches!(&error, AmoError::Rejected { status: told, problem } if *told == status && problem.items.is_empty()),
                 "{error:?}"
             );
-            assert_eq!(error.disposition(), Disposition::Park);
+            assert_eq!(error.disposition(), REFUSED);
             assert!(
                 !error.was_not_applied(),
                 "the sound items of a batch may be applied"
@@ -117,7 +159,7 @@ async fn a_success_that_is_not_the_api_is_malformed() {
     for reply in replies {
         let error = error_of(reply).await;
         assert!(matches!(error, AmoError::Malformed { .. }), "{error:?}");
-        assert_eq!(error.disposition(), RETRY);
+        assert_eq!(error.disposition(), REFUSED);
         assert!(!error.was_not_applied());
     }
 }
@@ -175,39 +217,27 @@ async fn a_validation_error_tells_position_code_and_path() {
             detail: "Поле … занято".to_owned(),
         };
         assert_eq!(problem.items, [expected]);
-        assert_eq!(disposition, Disposition::Park);
+        assert_eq!(disposition, REFUSED);
     }
 }
 
 #[tokio::test]
-async fn a_stage_that_is_no_choice_halts() {
-    for path in [
-        "status_id",
-        "pipeline_id",
-        "0.status_id",
-        "leads.3.pipeline_id",
-    ] {
+async fn a_stage_that_is_no_choice_is_told_from_other_fields() {
+    let table = [
+        ("NotSupportedChoice", "status_id", true),
+        ("NotSupportedChoice", "pipeline_id", true),
+        ("NotSupportedChoice", "0.status_id", true),
+        ("NotSupportedChoice", "leads.3.pipeline_id", true),
+        ("NotSupportedChoice", "responsible_user_id", false),
+        ("NotSupportedChoice", "old_status_id", false),
+        ("FieldMissing", "status_id", false),
+    ];
+    for (code, path, is_about_stage) in table {
         let item = |code: &str, path: &str| json!({"request_id": "0", "errors": [{"code": code, "path": path}]});
-        let reply = problems(&json!([
-            item("TooFew", "name"),
-            item("NotSupportedChoice", path)
-        ]));
-        let (_, disposition) = problem_of(reply).await;
-        assert_eq!(disposition, halt(HaltCause::AmocrmStage), "{path}");
-    }
-}
-
-#[tokio::test]
-async fn another_field_that_is_no_choice_is_parked() {
-    for (code, path) in [
-        ("NotSupportedChoice", "responsible_user_id"),
-        ("NotSupportedChoice", "old_status_id"),
-        ("FieldMissing", "status_id"),
-    ] {
-        let reply =
-            problems(&json!([{"request_id": "0", "errors": [{"code": code, "path": path}]}]));
-        let (_, disposition) = problem_of(reply).await;
-        assert_eq!(disposition, Disposition::Park, "{code} {path}");
+        let reply = problems(&json!([item("TooFew", "name"), item(code, path)]));
+        let error = error_of(reply).await;
+        assert_eq!(error.is_about_stage(), is_about_stage, "{code} {path}");
+        assert_eq!(error.disposition(), REFUSED);
     }
 }
 
@@ -275,7 +305,7 @@ async fn what_amocrm_says_of_a_request_is_told() {
     ] {
         let (problem, disposition) = problem_of(Reply::json(400, &body)).await;
         assert_eq!(problem.to_string(), told, "{body}");
-        assert_eq!(disposition, Disposition::Park);
+        assert_eq!(disposition, REFUSED);
     }
 }
 
@@ -364,13 +394,16 @@ async fn a_ban_turns_everybody_away_until_it_is_forgiven() {
     let client = client_with(settings);
     let ids = [ContactId::new(1)];
     let asked = (0..10).map(|_| client.contacts(&ids));
-    for answer in futures::future::join_all(asked).await {
-        assert!(matches!(answer, Err(AmoError::Forbidden)), "{answer:?}");
-    }
+    let answers = futures::future::join_all(asked).await;
+    // One was asked and refused; the others were not asked, so that nothing is known against them.
+    let refused = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::Forbidden));
+    assert_eq!(answers.iter().filter(refused).count(), 1);
+    let unasked = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::NotPermitted));
+    assert_eq!(answers.iter().filter(unasked).count(), 9);
     assert_eq!(server.seen().len(), 1);
     // Nor does whoever comes later, until somebody decides that it may be asked again.
     let later = client.contacts(&ids).await;
-    assert!(matches!(later, Err(AmoError::Forbidden)), "{later:?}");
+    assert!(matches!(later, Err(AmoError::NotPermitted)), "{later:?}");
     assert_eq!(server.seen().len(), 1);
     client.forgive();
     client.contacts(&ids).await.unwrap();
@@ -492,7 +525,7 @@ async fn a_redirect_is_not_followed_and_the_token_stays_here() {
             .await
             .unwrap_err();
         assert!(
-            matches!(error, AmoError::Unexpected { status: told } if told == status),
+            matches!(error, AmoError::Moved { status: told, .. } if told == status),
             "{error:?}"
         );
         assert_eq!(server.seen().len(), 1);

@@ -12,16 +12,10 @@ use super::{
 use crate::{
     app::{Settings, Worker},
     cli::{CommandError, Outcome, clock, terminal::Terminal},
-    domain::SyncState,
-    inbox::{Arrival, BackfillId, Inbox, InboxError, Role, Source},
+    domain::{Halt, SyncState},
+    inbox::{Arrival, BackfillId, HALT, Inbox, InboxError, PAUSED, Role, Source},
     supabase::SupabaseError,
-    sync::{
-        Walk,
-        gate::{HALT, Halt, PAUSED},
-        lease,
-        schedule::Tempo,
-        triage::later,
-    },
+    sync::{Walk, lease, schedule::Tempo, triage::later},
 };
 
 /// How often we look how far it is.

@@ -8,7 +8,7 @@ use crate::{
     app::Settings,
     cli::{
         Outcome, clock,
-        entries::stored_halt,
+        entries::{stored_halt, stored_refusals},
         room::Room,
         terminal::{Lang, Terminal},
     },
@@ -42,10 +42,30 @@ pub(super) async fn check(
     }
     if let Some(halt) = stored_halt(&settings.inbox_path).await? {
         let text = lang.pick("sending has been stopped since", "отправка остановлена с");
-        findings.bad(WHAT, format!("{text} {}: {}", halt.since, halt.detail));
+        let rows: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
+        let rows = rows.join(" ");
+        let detail = format!("{text} {}: {} {rows}", halt.since, halt.detail);
+        findings.bad(WHAT, detail.trim_end());
         if halt.cause == HaltCause::AmocrmForbidden {
             return Ok(());
         }
+    }
+    let refusals = stored_refusals(&settings.inbox_path).await?;
+    for refused in refusals.refused() {
+        let (operation, in_russian) = (refused.operation.as_str(), refused.operation.in_russian());
+        let text = lang.pick(
+            format!("in doubt since {}: {operation}", refused.since),
+            format!("в сомнении с {}: {in_russian}", refused.since),
+        );
+        let row = refused.row;
+        findings.warn(WHAT, format!("{text}: {}; {row}", refused.reason));
+    }
+    if !refusals.held().is_empty() {
+        let text = lang.pick(
+            "held since a 403, until a write works for another row:",
+            "ждут после 403, пока запись не удастся для другой строки:",
+        );
+        findings.warn(WHAT, format!("{text} {}", refusals.held().len()));
     }
     let room = match Room::take(&settings.inbox_path, terminal).await {
         Ok(room) => room,

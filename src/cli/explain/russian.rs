@@ -1,6 +1,12 @@
 //! What the engine noted in a row's history, in the operator's language. Reasons are stored in Russian already.
 
-const PHRASES: [(&str, &str); 35] = [
+const PHRASES: [(&str, &str); 38] = [
+    ("parked by hand", "отложена вручную"),
+    ("works for another row", "у другой строки то же удалось"),
+    (
+        "an operation is in doubt: rows go one at a time",
+        "одно из действий под сомнением: строки идут по одной",
+    ),
     ("sweep", "замечена сверкой"),
     ("backfill", "взята командой backfill"),
     ("retry", "повтор по команде"),

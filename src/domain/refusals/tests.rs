@@ -64,7 +64,11 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
         (&[Refuse(1), Work(2), Refuse(1)], Blame::Row),
         // Works for others, so a new refusal is in doubt again, and the blamed row begins anew.
         (&[Refuse(1), Work(2), Refuse(2)], Blame::Doubt),
-        (&[Refuse(1), Work(2), Refuse(1), Refuse(1)], Blame::Doubt),
+        (&[Refuse(1), Work(2), Refuse(1), Refuse(1)], Blame::Row),
+        (
+            &[Refuse(1), Work(2), Refuse(1), Drop(1), Refuse(1)],
+            Blame::Doubt,
+        ),
         // Its own success proves nothing against it.
         (&[Refuse(1), Work(1), Refuse(1)], Blame::Doubt),
         // Success before the first refusal neither.
@@ -175,6 +179,7 @@ fn a_403_holds_its_rows_until_a_write_has_worked_for_another() {
     assert!(!refusals.held_may_go());
     // Neither a read, nor a write to Supabase, nor a write for one of them.
     refusals.worked(Operation::WriteBack, row(9), at);
+    refusals.worked(Operation::Find, row(9), at);
     refusals.worked(Operation::Note, row(1), at);
     assert!(!refusals.held_may_go());
 
@@ -264,6 +269,7 @@ impl Import {
         match blame {
             Blame::Row => {
                 self.parked.insert(n);
+                self.refusals.drop_rows(&[row(n)]);
                 return;
             }
             Blame::Everybody(rows) => self.halted = Some(rows),

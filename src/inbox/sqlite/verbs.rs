@@ -17,7 +17,7 @@ use crate::{
     domain::{ContactId, DealId, KeyedHash, RowId},
     inbox::{
         Claim, ClaimToken, Entry, InboxError, Lane, Mark, Outcome, Revival, Settled, Settlement,
-        State,
+        State, Wanted,
     },
 };
 
@@ -35,15 +35,25 @@ pub(in crate::inbox) const CLAIM: &str = "
     WHERE seq IN (
         SELECT seq FROM entry
         WHERE state IN ('pending', 'waiting') AND lane = ?3 AND due_at <= ?2
+            AND row_id NOT IN (SELECT value FROM json_each(?5))
         ORDER BY due_at, seq LIMIT ?4
+    )
+    RETURNING *";
+
+/// In the order of the list.
+pub(in crate::inbox) const CLAIM_ONE_OF: &str = "
+    UPDATE entry SET state = 'claimed', claim = ?1, updated_at = ?2
+    WHERE seq = (
+        SELECT entry.seq FROM json_each(?3) AS wanted JOIN entry ON entry.row_id = wanted.value
+        WHERE +entry.state = 'pending' AND (+entry.due_at <= ?2 OR NOT ?4)
+        ORDER BY wanted.key LIMIT 1
     )
     RETURNING *";
 
 pub(in crate::inbox) async fn claim(
     conn: &mut SqliteConnection,
     now: Timestamp,
-    limit: u32,
-    only: Option<Lane>,
+    wanted: &Wanted,
 ) -> Result<Option<Claim>, InboxError> {
     let last: i64 = sqlx::query_scalar("SELECT n FROM counter WHERE name = 'claim'")
         .fetch_one(&mut *conn)
@@ -52,10 +62,17 @@ pub(in crate::inbox) async fn claim(
     let token = ClaimToken(last + 1);
 
     for lane in [Lane::Live, Lane::Backfill] {
-        if only.is_some_and(|only| only != lane) {
-            continue;
-        }
-        let entries = claim_of(conn, lane, token, now, limit).await?;
+        let records = match wanted {
+            Wanted::Due { only, .. } if only.is_some_and(|only| only != lane) => continue,
+            Wanted::Due { limit, not, .. } => {
+                claim_due(conn, lane, token, now, *limit, not).await?
+            }
+            Wanted::OneOf { rows, is_due } if lane == Lane::Live => {
+                claim_one_of(conn, token, now, rows, *is_due).await?
+            }
+            Wanted::OneOf { .. } => continue,
+        };
+        let entries = readable(conn, now, records).await?;
         if entries.is_empty() {
             continue;
         }
@@ -73,22 +90,49 @@ pub(in crate::inbox) async fn claim(
     Ok(None)
 }
 
-async fn claim_of(
+async fn claim_due(
     conn: &mut SqliteConnection,
     lane: Lane,
     token: ClaimToken,
     now: Timestamp,
     limit: u32,
-) -> Result<Vec<Entry>, InboxError> {
+    not: &[RowId],
+) -> Result<Vec<EntryRecord>, InboxError> {
     let mut records: Vec<EntryRecord> = sqlx::query_as(CLAIM)
         .bind(token.0)
         .bind(now.as_millisecond())
         .bind(lane)
         .bind(limit)
-        .fetch_all(&mut *conn)
+        .bind(json("rows", &not)?)
+        .fetch_all(conn)
         .await
         .map_err(database("claim entries"))?;
     records.sort_unstable_by_key(|record| (record.due_at, record.seq));
+    Ok(records)
+}
+
+async fn claim_one_of(
+    conn: &mut SqliteConnection,
+    token: ClaimToken,
+    now: Timestamp,
+    rows: &[RowId],
+    is_due: bool,
+) -> Result<Vec<EntryRecord>, InboxError> {
+    sqlx::query_as(CLAIM_ONE_OF)
+        .bind(token.0)
+        .bind(now.as_millisecond())
+        .bind(json("rows", &rows)?)
+        .bind(is_due)
+        .fetch_all(conn)
+        .await
+        .map_err(database("claim an entry"))
+}
+
+async fn readable(
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+    records: Vec<EntryRecord>,
+) -> Result<Vec<Entry>, InboxError> {
     let mut entries = Vec::with_capacity(records.len());
     for record in records {
         let seq = record.seq;
@@ -345,6 +389,35 @@ fn require_each_once(meant: impl Iterator<Item = RowId>, hit: &[String]) -> Resu
     Ok(())
 }
 
+/// A person's word: what the service itself parks is settled under its claim.
+const PARKED_BY_HAND: &str = "отложено вручную";
+
+pub(in crate::inbox) const PARK: &str = "
+    UPDATE entry SET state = 'parked', reason = ?3, updated_at = ?2, events = events + 1
+    WHERE row_id IN (SELECT value FROM json_each(?1)) AND +state IN ('pending', 'waiting')
+    RETURNING row_id";
+
+pub(in crate::inbox) async fn park(
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+    rows: &[RowId],
+) -> Result<u64, InboxError> {
+    let parked: Vec<String> = sqlx::query_scalar(PARK)
+        .bind(json("rows", rows)?)
+        .bind(now.as_millisecond())
+        .bind(PARKED_BY_HAND)
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(database("park entries"))?;
+    let parked: HashSet<RowId> = parked
+        .iter()
+        .map(|row| row_id(row))
+        .collect::<Result<_, _>>()?;
+    tell(conn, now, parked.iter().map(|row| (*row, "parked by hand"))).await?;
+    drop_old_history(conn, &parked).await?;
+    Ok(u64::try_from(parked.len()).unwrap_or(u64::MAX))
+}
+
 macro_rules! revive {
     ($whom:literal) => {
         concat!(
@@ -361,6 +434,8 @@ macro_rules! revive {
 pub(in crate::inbox) const REVIVE_ROWS: &str = revive!(
     "row_id IN (SELECT value FROM json_each(?1)) AND +state IN ('pending', 'waiting', 'parked')"
 );
+pub(in crate::inbox) const REVIVE_SUSPECTS: &str =
+    revive!("row_id IN (SELECT value FROM json_each(?1)) AND +state = 'pending'");
 pub(in crate::inbox) const REVIVE_PARKED: &str = revive!("state = 'parked'");
 pub(in crate::inbox) const REVIVE_WAITING: &str = revive!(
     "state = 'waiting' AND (person IN (SELECT value FROM json_each(?1)) OR phone IN (SELECT value FROM json_each(?1)))"
@@ -372,6 +447,11 @@ pub(in crate::inbox) async fn revive(
     whom: &Revival,
 ) -> Result<u64, InboxError> {
     let (statement, keys, text) = match whom {
+        Revival::Suspects(rows) => (
+            REVIVE_SUSPECTS,
+            json("rows", rows)?,
+            "works for another row",
+        ),
         Revival::Rows(rows) => (REVIVE_ROWS, json("rows", rows)?, "retry"),
         Revival::AllParked => (REVIVE_PARKED, "[]".to_owned(), "retry"),
         Revival::Waiting(keys) => (REVIVE_WAITING, json("people", keys)?, "contact seen"),

@@ -159,7 +159,14 @@ async fn entries_claimed_for_somebody_who_left_are_given_back() {
     let t = Fixture::new().await;
     t.store([delivered(1)]).await;
     let (reply, answer) = oneshot::channel();
-    let command = Command::Claim(9, None, reply);
+    let command = Command::Claim(
+        Wanted::Due {
+            limit: 9,
+            only: None,
+            not: Vec::new(),
+        },
+        reply,
+    );
     t.inbox.shared.commands.send(command).await.unwrap();
     t.inbox.clear_state("nothing").await.unwrap();
     assert_eq!(t.state_of(1).await, State::Claimed);

@@ -209,6 +209,9 @@ impl Model {
                     rows.contains(&entry.row)
                         && !matches!(entry.state, State::Done | State::Claimed)
                 }
+                Revival::Suspects(rows) => {
+                    rows.contains(&entry.row) && entry.state == State::Pending
+                }
                 Revival::AllParked => entry.state == State::Parked,
                 Revival::Waiting(keys) => {
                     let known = [entry.progress.person, entry.progress.phone];
@@ -301,6 +304,7 @@ fn progress() -> impl Strategy<Value = Progress> {
 fn revival() -> impl Strategy<Value = Revival> {
     prop_oneof![
         few_rows().prop_map(|rows| Revival::Rows(rows.into_iter().map(row).collect())),
+        few_rows().prop_map(|rows| Revival::Suspects(rows.into_iter().map(row).collect())),
         Just(Revival::AllParked),
         vec(key(), 1..3).prop_map(Revival::Waiting),
     ]

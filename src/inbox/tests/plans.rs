@@ -14,6 +14,9 @@ async fn entries_meant_by_row_are_looked_up_one_by_one() {
         verbs::CHECKPOINT,
         verbs::SETTLE,
         verbs::REVIVE_ROWS,
+        verbs::REVIVE_SUSPECTS,
+        verbs::PARK,
+        verbs::CLAIM_ONE_OF,
     ] {
         let plan = plan_of(&t, statement).await;
         let by_row = "SEARCH entry USING INDEX sqlite_autoindex_entry_1 (row_id=?)";

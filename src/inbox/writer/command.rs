@@ -10,7 +10,7 @@ use super::{Handover, Orphans};
 use crate::{
     domain::{KeyedHash, RowId},
     inbox::{
-        Arrival, BackfillId, ClaimToken, InboxError, Lane, Mark, Revival, Settled, Stored,
+        Arrival, BackfillId, ClaimToken, InboxError, Mark, Revival, Settled, Stored, Wanted,
         sqlite::{store::store, upkeep, verbs},
     },
 };
@@ -21,10 +21,11 @@ pub(in crate::inbox) type Reply<T> = oneshot::Sender<Result<T, InboxError>>;
 #[derive(Debug)]
 pub(in crate::inbox) enum Command {
     Store(Vec<Arrival>, Reply<Vec<Stored>>),
-    Claim(u32, Option<Lane>, Reply<Option<Handover>>),
+    Claim(Wanted, Reply<Option<Handover>>),
     Checkpoint(ClaimToken, Vec<Mark>, Reply<()>),
     Settle(ClaimToken, Vec<Settled>, Reply<()>),
     Revive(Revival, Reply<u64>),
+    Park(Vec<RowId>, Reply<u64>),
     BeginBackfill(Reply<BackfillId>),
     SetState(&'static str, String, Reply<()>),
     ClearState(&'static str, Reply<()>),
@@ -69,8 +70,8 @@ pub(super) async fn run(
                 failed,
             )
         }
-        Command::Claim(limit, only, reply) => {
-            let outcome = verbs::claim(conn, now, limit, only).await;
+        Command::Claim(wanted, reply) => {
+            let outcome = verbs::claim(conn, now, &wanted).await;
             let handover = |claim| Handover {
                 claim: Some(claim),
                 orphans: Arc::clone(orphans),
@@ -88,6 +89,11 @@ pub(super) async fn run(
         Command::Revive(whom, reply) => {
             let outcome = verbs::revive(conn, now, &whom).await;
             effects.wakes |= outcome.as_ref().is_ok_and(|revived| *revived > 0);
+            effects.answer(reply, outcome)
+        }
+        Command::Park(rows, reply) => {
+            let outcome = verbs::park(conn, now, &rows).await;
+            effects.wakes |= outcome.as_ref().is_ok_and(|parked| *parked > 0);
             effects.answer(reply, outcome)
         }
         Command::BeginBackfill(reply) => {
@@ -197,9 +203,12 @@ impl Command {
         }
         match self {
             Self::Store(_, reply) => send(reply, error),
-            Self::Claim(_, _, reply) => send(reply, error),
+            Self::Claim(_, reply) => send(reply, error),
             Self::BeginBackfill(reply) => send(reply, error),
-            Self::Revive(_, reply) | Self::PurgeDone(_, reply) | Self::Forget(_, _, reply) => {
+            Self::Revive(_, reply)
+            | Self::Park(_, reply)
+            | Self::PurgeDone(_, reply)
+            | Self::Forget(_, _, reply) => {
                 send(reply, error);
             }
             Self::Checkpoint(_, _, reply)

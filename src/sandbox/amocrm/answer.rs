@@ -32,6 +32,13 @@ fn problem_with(status: u16, title: &str, detail: &str, mut body: Value) -> Repl
     Reply::new(status, "application/problem+json", body.to_string())
 }
 
+/// The first item's field has a value that the account does not offer.
+pub(super) fn not_a_choice(status: u16, field: &str) -> Reply {
+    let error = json!({"code": "NotSupportedChoice", "path": field});
+    let body = json!({"validation-errors": [{"request_id": "0", "errors": [error]}]});
+    problem_with(status, "Bad Request", "Request validation failed", body)
+}
+
 /// What is wrong with one item of a bulk write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ItemError {

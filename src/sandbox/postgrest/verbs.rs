@@ -141,10 +141,20 @@ impl State {
         });
 
         let total = found.len();
-        let rows: Vec<String> = found
+        let found: Vec<&Row> = found
             .into_iter()
             .skip(range.offset)
             .take(range.limit.min(self.quirks.max_rows))
+            .collect();
+        let raises = |row: &&Row| {
+            let mut raising = self.quirks.raising_rows.iter();
+            raising.any(|raising| row["id"] == raising.to_string())
+        };
+        if found.iter().any(raises) {
+            return Err(error(400, "P0001", "not this one", None));
+        }
+        let rows: Vec<String> = found
+            .into_iter()
             .map(|row| row_json(row, &columns))
             .collect();
         let count = preferences.wants_count.then_some(total);

@@ -1,6 +1,9 @@
+use serde_json::json;
+
 use super::*;
 
 const RETRY: Disposition = Disposition::Retry { after: None };
+const REFUSED: Disposition = Disposition::Refused;
 
 fn retry_in(seconds: u64) -> Disposition {
     Disposition::Retry {
@@ -21,6 +24,7 @@ fn variant(error: &SupabaseError) -> &'static str {
         SupabaseError::Schema { .. } => "Schema",
         SupabaseError::OutOfService { .. } => "OutOfService",
         SupabaseError::Row { .. } => "Row",
+        SupabaseError::Theirs { .. } => "Theirs",
         SupabaseError::Unexpected { .. } => "Unexpected",
         SupabaseError::Malformed { .. } => "Malformed",
         SupabaseError::TooLarge => "TooLarge",
@@ -51,12 +55,12 @@ async fn each_answer_means_what_the_documents_say() {
         (reply(402, html), "OutOfService", project),
         (reply(540, ""), "OutOfService", project),
         (refusal(405, "25006"), "OutOfService", project),
-        (refusal(400, "22P02"), "Row", Disposition::Park),
-        (refusal(400, "23502"), "Row", Disposition::Park),
-        (refusal(409, "23505"), "Row", Disposition::Park),
-        (refusal(409, "23503"), "Row", Disposition::Park),
-        (refusal(400, "23514"), "Row", Disposition::Park),
-        (refusal(406, "PGRST116"), "Row", Disposition::Park),
+        (refusal(400, "22P02"), "Row", REFUSED),
+        (refusal(400, "23502"), "Theirs", REFUSED),
+        (refusal(409, "23505"), "Theirs", REFUSED),
+        (refusal(409, "23503"), "Theirs", REFUSED),
+        (refusal(400, "23514"), "Theirs", REFUSED),
+        (refusal(406, "PGRST116"), "Row", REFUSED),
         (reply(408, ""), "Busy", RETRY),
         (reply(429, ""), "Busy", RETRY),
         (reply(429, "").with("retry-after", "7"), "Busy", retry_in(7)),
@@ -90,6 +94,22 @@ async fn each_answer_means_what_the_documents_say() {
         (refusal(500, "55P03"), "Busy", RETRY),
         (refusal(500, "40001"), "Busy", RETRY),
         (refusal(500, "40P01"), "Busy", RETRY),
+        (refusal(400, "57014"), "Busy", RETRY),
+        (refusal(400, "40001"), "Busy", RETRY),
+        (refusal(500, "53300"), "Busy", RETRY),
+        (refusal(500, "08006"), "Busy", RETRY),
+        (refusal(503, "57P01"), "Busy", RETRY),
+        (refusal(400, "P0001"), "Theirs", REFUSED),
+        (refusal(500, "P0001"), "Theirs", REFUSED),
+        (refusal(400, "42P17"), "Theirs", REFUSED),
+        (refusal(500, "42P17"), "Theirs", REFUSED),
+        (refusal(500, "54001"), "Theirs", REFUSED),
+        (refusal(413, "54001"), "Theirs", REFUSED),
+        (refusal(500, "55000"), "Theirs", REFUSED),
+        (refusal(503, "XX000"), "Theirs", REFUSED),
+        (refusal(500, "42703"), "Schema", schema),
+        (reply(500, html), "Unexpected", REFUSED),
+        (reply(501, ""), "Unexpected", REFUSED),
         (refusal(503, "PGRST000"), "Busy", RETRY),
         (refusal(503, "PGRST001"), "Busy", RETRY),
         (
@@ -102,19 +122,19 @@ async fn each_answer_means_what_the_documents_say() {
         (reply(520, html), "Busy", RETRY),
         (reply(525, html), "Busy", RETRY),
         (reply(544, html), "Busy", RETRY),
-        (reply(200, html), "Malformed", RETRY),
-        (reply(200, ""), "Malformed", RETRY),
-        (reply(200, r#"{"id":"x"}"#), "Malformed", RETRY),
-        (reply(404, html), "Unexpected", RETRY),
-        (refusal(405, "PGRST117"), "Unexpected", RETRY),
-        (refusal(400, "PGRST100"), "Unexpected", RETRY),
-        (refusal(400, "21000"), "Unexpected", RETRY),
+        (reply(200, html), "Malformed", REFUSED),
+        (reply(200, ""), "Malformed", REFUSED),
+        (reply(200, r#"{"id":"x"}"#), "Malformed", REFUSED),
+        (reply(404, html), "Unexpected", REFUSED),
+        (refusal(405, "PGRST117"), "Unexpected", REFUSED),
+        (refusal(400, "PGRST100"), "Unexpected", REFUSED),
+        (refusal(400, "21000"), "Theirs", REFUSED),
         (
             reply(302, "").with("location", "/rest/v1/tripwire_users"),
             "Unexpected",
-            RETRY,
+            REFUSED,
         ),
-        (reply(418, "{".repeat(200_000)), "Unexpected", RETRY),
+        (reply(418, "{".repeat(200_000)), "Unexpected", REFUSED),
     ];
     let server = Scripted::start(rows.iter().map(|(reply, ..)| reply.clone()));
     let client = server.client();
@@ -137,6 +157,89 @@ async fn each_answer_means_what_the_documents_say() {
     server.seen();
 }
 
+/// The same codes, about what the project's own code uses.
+#[test]
+fn what_the_projects_own_code_misses_is_told_apart_from_what_we_miss() {
+    let schema = |message: &str, code: &str| {
+        let body = format!(r#"{{"code":"{code}","message":{}}}"#, json!(message));
+        let error = wire::failure(400, wire::told(body.as_bytes()), None);
+        match error {
+            SupabaseError::Schema { .. } => None,
+            SupabaseError::Theirs { culprit, .. } => Some(culprit),
+            other => panic!("{other:?}"),
+        }
+    };
+    let table = [
+        ("42703", "column tripwire_users.phone does not exist", None),
+        (
+            "42703",
+            r#"column "amocrm_deal_id" of relation "tripwire_users" does not exist"#,
+            None,
+        ),
+        ("42703", "", None),
+        (
+            "42703",
+            r#"record "new" has no field "updated_on""#,
+            Some(Culprit::Trigger),
+        ),
+        (
+            "42703",
+            r#"record "old" has no field "x""#,
+            Some(Culprit::Trigger),
+        ),
+        (
+            "42703",
+            r#"column "who" of relation "audit_log" does not exist"#,
+            Some(Culprit::Missing),
+        ),
+        (
+            "42P01",
+            r#"relation "public.tripwire_users" does not exist"#,
+            None,
+        ),
+        (
+            "42P01",
+            r#"relation "audit_log" does not exist"#,
+            Some(Culprit::Missing),
+        ),
+        (
+            "42883",
+            "function is_owner(uuid) does not exist",
+            Some(Culprit::Missing),
+        ),
+        (
+            "42883",
+            "function public.tripwire_sync_doctor() does not exist",
+            None,
+        ),
+        (
+            "42P17",
+            r#"infinite recursion detected in policy for relation "tripwire_users""#,
+            Some(Culprit::Policy),
+        ),
+        ("P0001", "Ann may not buy", Some(Culprit::Raised)),
+        (
+            "54001",
+            "stack depth limit exceeded",
+            Some(Culprit::Recursion),
+        ),
+        (
+            "23514",
+            r#"new row for relation "tripwire_users" violates check constraint "deal_is_short""#,
+            Some(Culprit::Constraint(Some("deal_is_short".to_owned()))),
+        ),
+        (
+            "23514",
+            r#"violates check constraint "ann@example.org""#,
+            Some(Culprit::Constraint(None)),
+        ),
+        ("55000", "x", Some(Culprit::Unknown)),
+    ];
+    for (code, message, culprit) in table {
+        assert_eq!(schema(message, code), culprit, "{code} {message}");
+    }
+}
+
 #[test]
 fn only_what_looks_like_a_code_is_kept_of_a_body() {
     for (body, expected) in [
@@ -152,7 +255,7 @@ fn only_what_looks_like_a_code_is_kept_of_a_body() {
         ("<html>", ""),
         ("", ""),
     ] {
-        assert_eq!(wire::error_code(body.as_bytes()), expected, "{body}");
+        assert_eq!(wire::told(body.as_bytes()).code, expected, "{body}");
     }
 }
 

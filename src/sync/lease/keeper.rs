@@ -138,7 +138,7 @@ async fn ask(ctx: &Context, holder: &str, failed: &mut u32) -> Instant {
                     failing(lease, failed, true, None)
                 }
                 Disposition::Retry { after } => failing(lease, failed, false, after),
-                Disposition::Park => failing(lease, failed, false, None),
+                Disposition::Refused => failing(lease, failed, false, None),
             }
         }
     };
@@ -167,7 +167,7 @@ fn failing(lease: &Lease, failed: &mut u32, is_refused: bool, asked: Option<Dura
 }
 
 async fn strike(ctx: &Context, cause: HaltCause, patience: u32, detail: String) {
-    if let Err(error) = ctx.gate.strike(cause, patience, detail, None).await {
+    if let Err(error) = ctx.gate.strike(cause, patience, detail).await {
         tracing::error!(error = %Chain(&error), "sync.inbox");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     amocrm::{AmoCrm, AmoError, Contact, Deal, Pipeline, Target},
     cli::{CommandError, backfill::patiently, clock},
-    domain::{ContactId, DealId, Disposition, Email, Phone, RowId, StageId},
+    domain::{ContactId, DealId, Email, Phone, RowId, StageId},
     inbox::{Inbox, Known, Outcome, Progress, Settlement},
     supabase::{Row, Supabase, SupabaseError},
     sync::{
@@ -191,7 +191,7 @@ impl Foresight {
             if left.is_empty() {
                 continue;
             }
-            let read = patiently(disposition_of_rows, async || {
+            let read = patiently(SupabaseError::disposition, async || {
                 self.supabase.rows(&left).await
             });
             match (read.await, left.as_slice()) {
@@ -480,13 +480,5 @@ impl Earlier {
             closed_at: self.target.stage.is_closed().then_some(at),
             ..deal.clone()
         }
-    }
-}
-
-/// The same rows will not get smaller by waiting.
-fn disposition_of_rows(error: &SupabaseError) -> Disposition {
-    match error {
-        SupabaseError::TooLarge => Disposition::Park,
-        error => error.disposition(),
     }
 }

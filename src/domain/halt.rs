@@ -1,0 +1,22 @@
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{HaltCause, Operation, RowId};
+
+/// A stored halt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halt {
+    pub cause: HaltCause,
+    pub since: Timestamp,
+    pub probes: u32,
+    /// `None`: only a person ends it.
+    pub next_probe: Option<Timestamp>,
+    /// What was refused, for the operator. Russian, no personal data.
+    pub detail: String,
+    /// The operation that is refused for everybody; `None`: the neighbour as a whole.
+    #[serde(default)]
+    pub operation: Option<Operation>,
+    /// The rows for which it was refused.
+    #[serde(default)]
+    pub rows: Vec<RowId>,
+}

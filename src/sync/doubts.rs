@@ -1,0 +1,424 @@
+//! Lasting refusals: who is to blame, in memory and in the inbox.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use super::{
+    Context,
+    failure::{Failure, Verdict},
+    gate::Closed,
+};
+use crate::{
+    domain::{Blame, Halt, HaltCause, Operation, Refusals, RowId, Side},
+    inbox::{Inbox, InboxError, REFUSALS, RELEASED, Revival, State},
+    supabase::{Doctor, Examined, Supabase, SupabaseError},
+};
+
+/// So many rows at most are read to tell whose fault a refused read is.
+const CONTROL_ROWS: u32 = 5;
+
+/// The refusals that are not decided yet.
+#[derive(Debug)]
+pub(super) struct Doubts {
+    inbox: Inbox,
+    known: Mutex<Refusals>,
+    /// One store at a time, so that a later state is not overwritten by an earlier one.
+    storing: tokio::sync::Mutex<()>,
+}
+
+impl Doubts {
+    pub(super) fn new(inbox: Inbox) -> Self {
+        Self {
+            inbox,
+            known: Mutex::default(),
+            storing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Takes over what a former process has stored.
+    pub(super) async fn recall(&self) -> Result<(), InboxError> {
+        let stored = self.inbox.state(REFUSALS).await?;
+        *self.lock() = stored.unwrap_or_default();
+        Ok(())
+    }
+
+    pub(super) fn look(&self) -> Refusals {
+        self.lock().clone()
+    }
+
+    pub(super) fn are_none(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.lock().is_in_doubt()
+    }
+
+    async fn change<T>(&self, change: impl FnOnce(&mut Refusals) -> T) -> Result<T, InboxError> {
+        let (answer, is_changed) = {
+            let mut known = self.lock();
+            let before = known.clone();
+            (change(&mut known), *known != before)
+        };
+        if is_changed {
+            let _storing = self.storing.lock().await;
+            let latest = self.look();
+            self.inbox.set_state(REFUSALS, &latest).await?;
+        }
+        Ok(answer)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Refusals> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Context {
+    /// The operation worked for the row, in a request begun at `begun`.
+    pub(super) async fn worked(
+        &self,
+        operation: Operation,
+        row: RowId,
+        begun: Instant,
+    ) -> Result<(), InboxError> {
+        if self.doubts.are_none() {
+            return Ok(());
+        }
+        let suspects = self
+            .doubts
+            .change(|refusals| refusals.worked(operation, row, begun))
+            .await?;
+        if !suspects.is_empty() {
+            self.inbox.revive(Revival::Suspects(suspects)).await?;
+        }
+        Ok(())
+    }
+
+    /// These rows are done, parked or waiting: nothing is in doubt about them.
+    pub(super) async fn is_decided(&self, rows: &[RowId]) -> Result<(), InboxError> {
+        if self.doubts.are_none() {
+            return Ok(());
+        }
+        self.doubts
+            .change(|refusals| refusals.drop_rows(rows))
+            .await
+    }
+
+    /// A person has resumed.
+    pub(super) async fn begin_anew(&self) -> Result<(), InboxError> {
+        self.doubts.change(Refusals::resumed).await
+    }
+
+    /// Drops the rows that a person has parked or forgotten meanwhile, and ends a halt that was about them.
+    pub(super) async fn review_doubts(&self) -> Result<(), InboxError> {
+        let rows = self.doubts.look().rows();
+        if !rows.is_empty() {
+            let released: Option<Vec<RowId>> = self.inbox.state(RELEASED).await?;
+            if let Some(released) = released {
+                self.is_decided(&released).await?;
+                self.inbox.clear_state(RELEASED).await?;
+            }
+            let states = self.inbox.states_of(rows.clone()).await?;
+            let is_open =
+                |row: &RowId| matches!(states.get(row), Some(State::Pending | State::Claimed));
+            let decided: Vec<RowId> = rows.into_iter().filter(|row| !is_open(row)).collect();
+            if !decided.is_empty() {
+                self.is_decided(&decided).await?;
+            }
+        }
+        match self.gate.closed() {
+            Some(Closed::Halted(halt)) if self.is_decided_halt(&halt) => {
+                self.gate.lift(&halt).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the halt was about an operation that has worked since for one of its rows, or whose row was set aside.
+    pub(super) fn is_decided_halt(&self, halt: &Halt) -> bool {
+        let Some(operation) = halt.operation else {
+            return false;
+        };
+        let refusals = self.doubts.look();
+        let mut rows = halt.rows.iter();
+        !rows.all(|row| refusals.is_refused(operation, *row))
+    }
+
+    /// amoCRM answered a request about these rows with 403.
+    pub(super) async fn forbidden(
+        &self,
+        failure: &Failure,
+        rows: &[RowId],
+    ) -> Result<Verdict, InboxError> {
+        let blame = self.doubts.change(|refusals| refusals.forbid(rows)).await?;
+        match blame {
+            Blame::Row | Blame::Doubt => {
+                self.amocrm.forgive();
+                Ok(Verdict::Park)
+            }
+            Blame::Everybody(rows) => {
+                let cause = HaltCause::AmocrmForbidden;
+                let detail = failure.reason();
+                self.gate.halt(cause, detail, None, rows.clone()).await?;
+                self.gate.name_banned(rows).await?;
+                Ok(Verdict::NotItsFault)
+            }
+        }
+    }
+
+    /// A lasting refusal. `operation`: what was asked for these rows; `None`: the question was about no row.
+    pub(super) async fn refused(
+        &self,
+        failure: &Failure,
+        operation: Option<Operation>,
+        rows: &[RowId],
+    ) -> Result<Verdict, InboxError> {
+        let is_halted = matches!(self.gate.closed(), Some(Closed::Halted(_)));
+        if !is_halted && self.meets_everybody(failure, operation, rows).await? {
+            return Ok(Verdict::NotItsFault);
+        }
+        let (Some(operation), [row, ..]) = (operation, rows) else {
+            return Ok(Verdict::Park);
+        };
+        self.refused_row(
+            operation,
+            *row,
+            &failure.reason(),
+            halt_cause(failure, operation),
+        )
+        .await
+    }
+
+    /// As [`Context::refused`], once it is known that rows decide.
+    pub(super) async fn refused_row(
+        &self,
+        operation: Operation,
+        row: RowId,
+        reason: &str,
+        cause: HaltCause,
+    ) -> Result<Verdict, InboxError> {
+        let is_halted = matches!(self.gate.closed(), Some(Closed::Halted(_)));
+        if is_halted && !self.doubts.look().is_refused(operation, row) {
+            // It was on its way when everything stopped.
+            return Ok(Verdict::NotItsFault);
+        }
+        let (at, now) = (Instant::now(), self.now());
+        let blame = self
+            .doubts
+            .change(|refusals| refusals.refuse(operation, row, reason, at, now))
+            .await?;
+        tracing::warn!(row.id = %row, operation = operation.as_str(), reason, ?blame, "sync.refused");
+        Ok(match blame {
+            Blame::Row => Verdict::Park,
+            Blame::Doubt if operation == Operation::Read => {
+                self.read_another(row).await?;
+                Verdict::InDoubt
+            }
+            Blame::Doubt => Verdict::InDoubt,
+            Blame::Everybody(rows) => {
+                let detail = format!("{}: {reason}", operation.in_russian());
+                self.gate.halt(cause, detail, Some(operation), rows).await?;
+                Verdict::NotItsFault
+            }
+        })
+    }
+
+    /// Reads a row other than the refused one: that decides at once.
+    async fn read_another(&self, row: RowId) -> Result<(), InboxError> {
+        let begun = Instant::now();
+        match self.control_read(&[row]).await? {
+            Ok(Some(other)) => self.worked(Operation::Read, other, begun).await,
+            Err(error) if error.lasts() => {
+                let failure = Failure::from(error);
+                let cause = halt_cause(&failure, Operation::Read);
+                let operation = Some(Operation::Read);
+                self.gate
+                    .halt(cause, failure.reason(), operation, vec![row])
+                    .await
+            }
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Reads another row than these, of those that the inbox knows, the done ones first. Answers the first that can be
+    /// read; `None` when there is none to read.
+    pub(super) async fn control_read(
+        &self,
+        not: &[RowId],
+    ) -> Result<Result<Option<RowId>, SupabaseError>, InboxError> {
+        let mut known = self.inbox.entries(Some(State::Done), CONTROL_ROWS).await?;
+        known.extend(self.inbox.entries(None, 2 * CONTROL_ROWS).await?);
+        let refused = self.doubts.look().rows();
+        let rows = known.into_iter().map(|entry| entry.row);
+        let rows = rows.filter(|row| !not.contains(row) && !refused.contains(row));
+        let mut answer = Ok(None);
+        for row in rows.take(CONTROL_ROWS as usize) {
+            match self.supabase.rows(&[row]).await {
+                // It may have been removed since.
+                Ok(read) if read.rows.is_empty() => {}
+                Ok(_) => return Ok(Ok(Some(row))),
+                Err(error) => answer = Err(error),
+            }
+        }
+        match answer {
+            Ok(_) => Ok(self.supabase.another_row(not).await),
+            error @ Err(_) => Ok(error),
+        }
+    }
+
+    /// Whether some row can be read again, after a halt over a read of these.
+    pub(super) async fn can_read_again(&self, rows: &[RowId]) -> Result<bool, InboxError> {
+        let begun = Instant::now();
+        match self.control_read(rows).await? {
+            Ok(Some(other)) => {
+                self.worked(Operation::Read, other, begun).await?;
+                Ok(true)
+            }
+            Ok(None) => Ok(self.supabase.rows(rows).await.is_ok()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// What tells at once, without other rows, that a refusal is everybody's; then sending has stopped.
+    async fn meets_everybody(
+        &self,
+        failure: &Failure,
+        operation: Option<Operation>,
+        rows: &[RowId],
+    ) -> Result<bool, InboxError> {
+        match failure {
+            Failure::Amocrm(error) if error.is_about_stage() => Ok(matches!(
+                self.pipeline(std::time::Duration::ZERO).await?,
+                Err(None)
+            )),
+            Failure::Amocrm(error) if error.is_no_api() => match self.amocrm.account().await {
+                Err(error) if error.is_no_api() => {
+                    let cause = HaltCause::AmocrmAccount;
+                    let detail = Failure::from(error).reason();
+                    self.gate.halt(cause, detail, None, Vec::new()).await?;
+                    Ok(true)
+                }
+                _ => Ok(false),
+            },
+            Failure::Amocrm(_) | Failure::Supabase(SupabaseError::TooLarge) => Ok(false),
+            Failure::Supabase(error) => match operation {
+                Some(Operation::WriteBack) => self.may_not_write_back(rows, error).await,
+                // Of one row: other rows tell.
+                _ if rows.len() == 1 => Ok(false),
+                // Of many or all: a single row may spoil them, but not a question about the columns alone.
+                _ => match self.supabase.probe().await {
+                    Err(error) if error.lasts() => {
+                        let failure = Failure::from(error);
+                        let cause = halt_cause(&failure, Operation::Read);
+                        let detail = failure.reason();
+                        self.gate.halt(cause, detail, None, Vec::new()).await?;
+                        Ok(true)
+                    }
+                    _ => Ok(false),
+                },
+            },
+        }
+    }
+
+    /// Whether the database says that our role may not write deal ids.
+    async fn may_not_write_back(
+        &self,
+        rows: &[RowId],
+        error: &SupabaseError,
+    ) -> Result<bool, InboxError> {
+        let Some(missing) = self.missing_right(Doctor::missing_to_write).await else {
+            return Ok(false);
+        };
+        let detail = format!("{missing} ({error})");
+        self.halt_write_back(rows, detail).await?;
+        Ok(true)
+    }
+
+    async fn halt_write_back(&self, rows: &[RowId], detail: String) -> Result<(), InboxError> {
+        let (operation, cause) = (Operation::WriteBack, HaltCause::SupabaseWriteBack);
+        for row in rows {
+            let (at, now) = (Instant::now(), self.now());
+            self.doubts
+                .change(|refusals| refusals.refuse(operation, *row, &detail, at, now))
+                .await?;
+        }
+        self.gate
+            .halt(cause, detail, Some(operation), rows.to_vec())
+            .await
+    }
+
+    /// The write back matched no row although the row is there and has no deal id.
+    pub(super) async fn write_back_matched_nothing(
+        &self,
+        row: RowId,
+    ) -> Result<(Verdict, String), InboxError> {
+        let reason = "запись amocrm_deal_id ничего не меняет: политика UPDATE или триггер";
+        let cause = HaltCause::SupabaseWriteBack;
+        if self.gate.closed().is_none()
+            && let Some(missing) = self.missing_right(Doctor::missing_to_write).await
+        {
+            self.halt_write_back(&[row], missing.to_owned()).await?;
+            return Ok((Verdict::NotItsFault, missing.to_owned()));
+        }
+        let verdict = self
+            .refused_row(Operation::WriteBack, row, reason, cause)
+            .await?;
+        Ok((verdict, reason.to_owned()))
+    }
+
+    /// No row at all can be read: stops sending if the database says that our role may not read them.
+    pub(super) async fn see_why_no_row(&self) -> Result<bool, InboxError> {
+        let Some(missing) = self.missing_right(Doctor::missing_to_read).await else {
+            return Ok(false);
+        };
+        let cause = HaltCause::SupabaseKey;
+        self.gate
+            .halt(cause, missing.to_owned(), None, Vec::new())
+            .await?;
+        Ok(true)
+    }
+
+    /// Whether rows can be read, as far as the database tells.
+    pub(super) async fn may_read(&self) -> bool {
+        match self.supabase.can_see_any_row().await {
+            // An error of the project's own code may be about the row that comes first alone.
+            Ok(true) | Err(SupabaseError::Theirs { .. } | SupabaseError::Row { .. }) => true,
+            // The table may be empty.
+            Ok(false) => self.missing_right(Doctor::missing_to_read).await.is_none(),
+            Err(_) => false,
+        }
+    }
+
+    /// What our role lacks; `None` also where the database does not tell.
+    async fn missing_right(&self, of: fn(&Doctor) -> Option<&'static str>) -> Option<&'static str> {
+        missing_right(&self.supabase, of).await
+    }
+}
+
+async fn missing_right(
+    supabase: &Supabase,
+    of: fn(&Doctor) -> Option<&'static str>,
+) -> Option<&'static str> {
+    match supabase.examine().await {
+        Ok(Examined::Told { doctor, .. }) => of(&doctor),
+        Ok(Examined::NoDoctor) | Err(_) => None,
+    }
+}
+
+/// What everybody's refusal stops sending for.
+fn halt_cause(failure: &Failure, operation: Operation) -> HaltCause {
+    match (failure, operation.side()) {
+        (Failure::Amocrm(_), _) | (_, Side::Amocrm) => HaltCause::AmocrmAccount,
+        (Failure::Supabase(error), Side::Supabase) => match error {
+            SupabaseError::OutOfService { .. } => HaltCause::SupabaseProject,
+            SupabaseError::Schema { .. } => HaltCause::SupabaseSchema,
+            SupabaseError::Refused { code, .. } if code != "42501" => HaltCause::SupabaseKey,
+            _ if operation == Operation::WriteBack => HaltCause::SupabaseWriteBack,
+            SupabaseError::Refused { .. } => HaltCause::SupabaseKey,
+            SupabaseError::Theirs { .. } | SupabaseError::Row { .. } => HaltCause::SupabaseDatabase,
+            _ => HaltCause::SupabaseProject,
+        },
+    }
+}
