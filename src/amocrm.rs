@@ -24,8 +24,8 @@ use crate::domain::{ContactId, DealId, Email, NoteId, SharedClock};
 
 pub use error::{AmoError, ItemProblem, Problem};
 pub use model::{
-    Account, Contact, Deal, NewDeal, NewDealAndContact, NewNote, Note, Page, Pipeline, Search,
-    Stage, Target,
+    Account, ById, Contact, Deal, Found, NewDeal, NewDealAndContact, NewNote, Note, Page, Pipeline,
+    Search, Stage, Target, Unreadable,
 };
 use transport::{Read, Transport, Write};
 use wire::{Items, Listing};
@@ -157,11 +157,14 @@ impl AmoCrm {
             .ok_or(AmoError::Malformed { what: "no account" })
     }
 
-    pub async fn pipelines(&self) -> Result<Vec<Pipeline>, AmoError> {
+    pub async fn pipelines(&self) -> Result<Found<Pipeline>, AmoError> {
         let pipelines = self
             .page::<wire::Pipelines>("pipelines", "leads/pipelines", Query::new(), 1)
             .await?;
-        Ok(pipelines.items.into_iter().map(Pipeline::from).collect())
+        Ok(Found {
+            items: pipelines.items.into_iter().map(Pipeline::from).collect(),
+            unreadable: pipelines.unreadable,
+        })
     }
 
     /// Full-text search of contacts with their deals (one request per page, few pages).
@@ -172,6 +175,7 @@ impl AmoCrm {
         let mut search = Search {
             hits: Vec::new(),
             complete: false,
+            unreadable: Unreadable::default(),
         };
         if text.chars().count() < SHORTEST_SEARCH {
             return Ok(search);
@@ -180,6 +184,7 @@ impl AmoCrm {
             let query = vec![("query", text.to_owned()), ("with", "leads".to_owned())];
             let found = self.contact_page("contacts.search", query, page).await?;
             search.hits.extend(found.contacts);
+            search.unreadable.extend(found.unreadable);
             if found.is_last {
                 search.complete = true;
                 break;
@@ -193,11 +198,13 @@ impl AmoCrm {
         let mut all = Search {
             hits: Vec::new(),
             complete: true,
+            unreadable: Unreadable::default(),
         };
         for spelling in email.spellings() {
             let found = self.search_contacts(spelling).await?;
             all.hits.extend(found.hits);
             all.complete &= found.complete;
+            all.unreadable.extend(found.unreadable);
         }
         Ok(all)
     }
@@ -209,17 +216,19 @@ impl AmoCrm {
     }
 
     /// At most [`IDS_PER_READ`] ids; missing ones are simply absent. Main store, not the search index.
-    pub async fn contacts(&self, ids: &[ContactId]) -> Result<Vec<Contact>, AmoError> {
-        let Some(mut query) = by_ids("filter[id][]", ids.iter().map(|id| id.get())) else {
-            return Ok(Vec::new());
+    pub async fn contacts(&self, ids: &[ContactId]) -> Result<Found<Contact>, AmoError> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+        let Some(mut query) = by_ids("filter[id][]", &ids) else {
+            return Ok(Found::nothing());
         };
         query.push(("with", "leads".to_owned()));
         let found = self
-            .all::<wire::Contacts>("contacts.by_id", "contacts", &query, |contact| {
-                ids.contains(&ContactId::new(contact.id))
-            })
+            .all::<wire::Contacts>("contacts.by_id", "contacts", &query, &ids, |it| it.id)
             .await?;
-        Ok(alive(found).collect())
+        Ok(Found {
+            items: alive(found.items).collect(),
+            unreadable: found.unreadable,
+        })
     }
 
     /// Highest ids first; pages from 1. Main store.
@@ -241,33 +250,39 @@ impl AmoCrm {
     }
 
     /// At most [`IDS_PER_READ`] ids; deleted and missing ones are absent.
-    pub async fn deals(&self, ids: &[DealId]) -> Result<Vec<Deal>, AmoError> {
-        let Some(mut query) = by_ids("filter[id][]", ids.iter().map(|id| id.get())) else {
-            return Ok(Vec::new());
+    pub async fn deals(&self, ids: &[DealId]) -> Result<Found<Deal>, AmoError> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
+        let Some(mut query) = by_ids("filter[id][]", &ids) else {
+            return Ok(Found::nothing());
         };
         query.push(("with", "contacts".to_owned()));
         let found = self
-            .all::<wire::Deals>("deals.by_id", "leads", &query, |deal| {
-                ids.contains(&DealId::new(deal.id))
-            })
+            .all::<wire::Deals>("deals.by_id", "leads", &query, &ids, |it| it.id)
             .await?;
-        let deals = found.into_iter().map(Deal::from);
-        Ok(deals.filter(|deal| !deal.is_deleted).collect())
+        let deals = found.items.into_iter().map(Deal::from);
+        Ok(Found {
+            items: deals.filter(|deal| !deal.is_deleted).collect(),
+            unreadable: found.unreadable,
+        })
     }
 
     /// All plain notes of these deals (at most [`IDS_PER_READ`]; pages until the end).
-    pub async fn notes(&self, deals: &[DealId]) -> Result<Vec<Note>, AmoError> {
-        let Some(mut query) = by_ids("filter[entity_id][]", deals.iter().map(|id| id.get())) else {
-            return Ok(Vec::new());
+    pub async fn notes(&self, deals: &[DealId]) -> Result<Found<Note>, AmoError> {
+        let deals: Vec<i64> = deals.iter().map(|id| id.get()).collect();
+        let Some(mut query) = by_ids("filter[entity_id][]", &deals) else {
+            return Ok(Found::nothing());
         };
         query.push(("filter[note_type][]", "common".to_owned()));
         query.push(("order[id]", "asc".to_owned()));
         let notes = self
-            .all::<wire::Notes>("notes.by_deal", "leads/notes", &query, |note| {
-                deals.contains(&DealId::new(note.entity_id))
+            .all::<wire::Notes>("notes.by_deal", "leads/notes", &query, &deals, |it| {
+                it.entity_id
             })
             .await?;
-        Ok(notes.into_iter().map(Note::from).collect())
+        Ok(Found {
+            items: notes.items.into_iter().map(Note::from).collect(),
+            unreadable: notes.unreadable,
+        })
     }
 
     // Writes: not begun after `begin_by`. Answers are in the order of the request; `None` = not in the answer.
@@ -378,6 +393,7 @@ impl AmoCrm {
             is_last: found.is_last,
             names_next: found.names_next,
             contacts: alive(found.items).collect(),
+            unreadable: found.unreadable,
         })
     }
 
@@ -402,40 +418,51 @@ impl AmoCrm {
         let Some(listing) = self.transport.read::<Listing<E>>(&read).await? else {
             return Ok(RawPage {
                 items: Vec::new(),
+                unreadable: Unreadable::default(),
                 is_last: true,
                 names_next: false,
             });
         };
         let names_next = listing.names_next();
-        let items = listing.embedded.items();
+        let entries = listing.embedded.items();
+        let is_last = entries.len() < PAGE && !names_next;
+        let (items, unreadable) = wire::part(entries);
         Ok(RawPage {
-            is_last: items.len() < PAGE && !names_next,
-            names_next,
             items,
+            unreadable,
+            is_last,
+            names_next,
         })
     }
 
-    /// All pages of a list that a filter keeps short. `belongs` checks that amoCRM obeyed: an ignored filter
-    /// answers the whole account.
+    /// All pages of a list that a filter by `ids` keeps short. `id` tells whether amoCRM obeyed: an ignored filter answers
+    /// the whole account.
     async fn all<E>(
         &self,
         route: &'static str,
         path: &str,
         query: &Query,
-        belongs: impl Fn(&E::Item) -> bool,
-    ) -> Result<Vec<E::Item>, AmoError>
+        ids: &[i64],
+        id: impl Fn(&E::Item) -> i64,
+    ) -> Result<Found<E::Item>, AmoError>
     where
         E: Items + DeserializeOwned,
     {
-        let mut items = Vec::new();
+        let mut all = Found::nothing();
         for page in 1..=MOST_PAGES {
             let found = self.page::<E>(route, path, query.clone(), page).await?;
-            let before = items.len() + found.items.len();
-            items.extend(found.items.into_iter().filter(&belongs));
+            let is_obeyed = found.items.iter().all(|item| ids.contains(&id(item)))
+                && found.unreadable.ids.iter().all(|id| ids.contains(id));
+            let asked_for = found
+                .items
+                .into_iter()
+                .filter(|item| ids.contains(&id(item)));
+            all.items.extend(asked_for);
+            all.unreadable.extend(found.unreadable);
             if found.is_last {
-                return Ok(items);
+                return Ok(all);
             }
-            if items.len() < before {
+            if !is_obeyed {
                 break;
             }
         }
@@ -447,6 +474,7 @@ impl AmoCrm {
 
 struct RawPage<T> {
     items: Vec<T>,
+    unreadable: Unreadable,
     is_last: bool,
     names_next: bool,
 }
@@ -457,8 +485,8 @@ fn alive(contacts: Vec<wire::RawContact>) -> impl Iterator<Item = Contact> {
 }
 
 /// `None` for no ids: an empty filter would mean everybody.
-fn by_ids(filter: &'static str, ids: impl ExactSizeIterator<Item = i64>) -> Option<Query> {
+fn by_ids(filter: &'static str, ids: &[i64]) -> Option<Query> {
     debug_assert!(ids.len() <= IDS_PER_READ);
-    let query: Query = ids.map(|id| (filter, id.to_string())).collect();
+    let query: Query = ids.iter().map(|id| (filter, id.to_string())).collect();
     (!query.is_empty()).then_some(query)
 }

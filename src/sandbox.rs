@@ -24,7 +24,7 @@ mod tests;
 
 pub use self::{
     amocrm::{AmoQuirks, AmoSandbox, World},
-    faults::{Access, Fault, Faults, Kind, Page, Point, RandomFaults, When},
+    faults::{Access, Fault, Faults, Item, Kind, Page, Point, RandomFaults, Spoilt, When},
     postgrest::{EventFate, PostgrestQuirks, PostgrestSandbox},
     recorder::{Recorded, Recorder},
     school::{Case, Expect, Missing, Pupil, School, Setting},

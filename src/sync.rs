@@ -65,7 +65,7 @@ pub use self::{
     sweep::{Swept, Walk},
 };
 use crate::{
-    amocrm::{AmoCrm, Pipeline},
+    amocrm::{AmoCrm, AmoError, Pipeline},
     domain::{HaltCause, KeyedHash, NoteTemplate, SharedClock, SyncState},
     inbox::{Inbox, InboxError},
     supabase::Supabase,
@@ -237,7 +237,15 @@ impl Context {
             Err(error) => return Ok(Err(Some(Failure::from(error)))),
         };
         let target = self.settings.rules.target;
+        let is_whole =
+            pipelines.unreadable.is_none() && pipelines.items.iter().all(|it| it.is_whole);
+        let pipelines = pipelines.items;
         let problem = target_problem(&pipelines, target);
+        if problem.is_some() && !is_whole {
+            // What could not be read may be the very stage.
+            let what = "a pipeline that cannot be read";
+            return Ok(Err(Some(Failure::from(AmoError::Malformed { what }))));
+        }
         let usable = pipelines
             .into_iter()
             .find(|pipeline| pipeline.id == target.pipeline && problem.is_none());

@@ -1,10 +1,10 @@
 //! Reads of any number of ids: as many a request as fit, side by side under the throttle.
 
-use std::{collections::HashMap, hash::Hash};
+use std::hash::Hash;
 
 use futures::future::join_all;
 
-use super::{AmoCrm, AmoError, Contact, Deal, IDS_PER_READ, Note};
+use super::{AmoCrm, AmoError, ById, Contact, Deal, Found, IDS_PER_READ, Note};
 use crate::domain::{ContactId, DealId};
 
 impl AmoCrm {
@@ -12,7 +12,7 @@ impl AmoCrm {
     pub async fn all_contacts(
         &self,
         ids: &[ContactId],
-    ) -> Result<HashMap<ContactId, Contact>, AmoError> {
+    ) -> Result<ById<ContactId, Contact>, AmoError> {
         let mut reads = Vec::new();
         for ids in ids.chunks(IDS_PER_READ) {
             reads.push(self.contacts(ids));
@@ -21,7 +21,7 @@ impl AmoCrm {
     }
 
     /// As [`AmoCrm::deals`], of any number.
-    pub async fn all_deals(&self, ids: &[DealId]) -> Result<HashMap<DealId, Deal>, AmoError> {
+    pub async fn all_deals(&self, ids: &[DealId]) -> Result<ById<DealId, Deal>, AmoError> {
         let mut reads = Vec::new();
         for ids in ids.chunks(IDS_PER_READ) {
             reads.push(self.deals(ids));
@@ -30,26 +30,31 @@ impl AmoCrm {
     }
 
     /// As [`AmoCrm::notes`], of any number.
-    pub async fn all_notes(&self, deals: &[DealId]) -> Result<Vec<Note>, AmoError> {
+    pub async fn all_notes(&self, deals: &[DealId]) -> Result<Found<Note>, AmoError> {
         let mut reads = Vec::new();
         for ids in deals.chunks(IDS_PER_READ) {
             reads.push(self.notes(ids));
         }
-        let mut notes = Vec::new();
+        let mut notes = Found::nothing();
         for answer in join_all(reads).await {
-            notes.extend(answer?);
+            let answer = answer?;
+            notes.items.extend(answer.items);
+            notes.unreadable.extend(answer.unreadable);
         }
         Ok(notes)
     }
 }
 
 fn by_id<K: Eq + Hash, T>(
-    answers: Vec<Result<Vec<T>, AmoError>>,
+    answers: Vec<Result<Found<T>, AmoError>>,
     id: impl Fn(&T) -> K,
-) -> Result<HashMap<K, T>, AmoError> {
-    let mut found = HashMap::new();
+) -> Result<ById<K, T>, AmoError> {
+    let mut found = ById::default();
     for answer in answers {
-        found.extend(answer?.into_iter().map(|item| (id(&item), item)));
+        let answer = answer?;
+        let items = answer.items.into_iter().map(|item| (id(&item), item));
+        found.items.extend(items);
+        found.unreadable.extend(answer.unreadable);
     }
     Ok(found)
 }

@@ -1,5 +1,10 @@
 //! What amoCRM holds and is asked for, as far as this service needs to know.
 
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
+};
+
 use jiff::Timestamp;
 
 use crate::domain::{ContactId, DealId, Email, NoteId, Phone, PipelineId, StageId};
@@ -16,7 +21,9 @@ pub struct Pipeline {
     pub id: PipelineId,
     pub name: String,
     pub is_archive: bool,
+    /// Those that could be read.
     pub stages: Vec<Stage>,
+    pub is_whole: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +67,73 @@ pub struct Deal {
 pub struct Note {
     pub id: NoteId,
     pub deal: DealId,
-    /// Empty for notes that are not plain text.
     pub text: String,
+}
+
+/// Items of an answer that could not be read: they are unknown, never missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Of those whose id could be read; for notes, the ids of their deals.
+    pub ids: BTreeSet<i64>,
+    /// Some had no readable id: each may have been any.
+    pub without_id: bool,
+}
+
+impl Unreadable {
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.ids.is_empty() && !self.without_id
+    }
+
+    /// Whether the item with this id, which was not answered, may be one of them.
+    #[must_use]
+    pub fn may_be(&self, id: i64) -> bool {
+        self.without_id || self.ids.contains(&id)
+    }
+
+    pub fn extend(&mut self, other: Self) {
+        self.ids.extend(other.ids);
+        self.without_id |= other.without_id;
+    }
+}
+
+/// What was read, and what could not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found<T> {
+    pub items: Vec<T>,
+    pub unreadable: Unreadable,
+}
+
+impl<T> Found<T> {
+    pub(super) fn nothing() -> Self {
+        Self {
+            items: Vec::new(),
+            unreadable: Unreadable::default(),
+        }
+    }
+}
+
+/// As [`Found`], by id.
+#[derive(Debug, Clone)]
+pub struct ById<K, T> {
+    pub items: HashMap<K, T>,
+    pub unreadable: Unreadable,
+}
+
+impl<K: Eq + Hash, T> ById<K, T> {
+    #[must_use]
+    pub fn get(&self, id: &K) -> Option<&T> {
+        self.items.get(id)
+    }
+}
+
+impl<K, T> Default for ById<K, T> {
+    fn default() -> Self {
+        Self {
+            items: HashMap::new(),
+            unreadable: Unreadable::default(),
+        }
+    }
 }
 
 /// The hits of a full-text search. The caller compares: a hit is not a match.
@@ -70,12 +142,15 @@ pub struct Search {
     pub hits: Vec<Contact>,
     /// `false`: cut off at the page cap, so a miss is unknown, not missing.
     pub complete: bool,
+    /// A miss is unknown too where there are any.
+    pub unreadable: Unreadable,
 }
 
 /// One page of a list.
 #[derive(Debug, Clone)]
 pub struct Page {
     pub contacts: Vec<Contact>,
+    pub unreadable: Unreadable,
     /// No page follows.
     pub is_last: bool,
     /// A next one is named. That none is proves nothing: it is sometimes missing although there is more.

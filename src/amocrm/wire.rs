@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
 use serde_json::Value;
 
-use super::{Account, AmoError, Contact, Deal, Note, Pipeline, Stage};
+use super::{Account, AmoError, Contact, Deal, Note, Pipeline, Stage, Unreadable};
 use crate::domain::{ContactId, DealId, Email, NoteId, Phone, PipelineId, StageId};
 
 pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, AmoError> {
@@ -61,23 +61,60 @@ impl<E> Listing<E> {
     }
 }
 
+/// One entry of a list.
+#[derive(Debug)]
+pub(super) enum Entry<T> {
+    Read(T),
+    /// With its id, if that can be read.
+    Unreadable(Option<i64>),
+}
+
+/// An item of a list, and the field by which callers know it.
+trait Known: DeserializeOwned {
+    const ID: &'static str = "id";
+}
+
+impl Known for RawContact {}
+impl Known for RawDeal {}
+impl Known for RawPipeline {}
+impl Known for RawStatus {}
+impl Known for RawNote {
+    const ID: &'static str = "entity_id";
+}
+
+/// Parts what was read from what could not be.
+pub(super) fn part<T>(entries: Vec<Entry<T>>) -> (Vec<T>, Unreadable) {
+    let mut items = Vec::with_capacity(entries.len());
+    let mut unreadable = Unreadable::default();
+    for entry in entries {
+        match entry {
+            Entry::Read(item) => items.push(item),
+            Entry::Unreadable(Some(id)) => {
+                unreadable.ids.insert(id);
+            }
+            Entry::Unreadable(None) => unreadable.without_id = true,
+        }
+    }
+    (items, unreadable)
+}
+
 /// The one list that a page carries.
 pub(super) trait Items: Send + 'static {
     type Item;
-    fn items(self) -> Vec<Self::Item>;
+    fn items(self) -> Vec<Entry<Self::Item>>;
 }
 
 macro_rules! embedded {
     ($name:ident, $field:ident: $item:ty) => {
         #[derive(Debug, Deserialize)]
         pub(super) struct $name {
-            #[serde(deserialize_with = "answers")]
-            $field: Vec<$item>,
+            #[serde(deserialize_with = "each")]
+            $field: Vec<Entry<$item>>,
         }
 
         impl Items for $name {
             type Item = $item;
-            fn items(self) -> Vec<$item> {
+            fn items(self) -> Vec<Entry<$item>> {
                 self.$field
             }
         }
@@ -130,8 +167,8 @@ pub(super) struct RawPipeline {
 
 #[derive(Debug, Deserialize)]
 struct Statuses {
-    #[serde(deserialize_with = "list")]
-    statuses: Vec<RawStatus>,
+    #[serde(deserialize_with = "each")]
+    statuses: Vec<Entry<RawStatus>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,13 +186,19 @@ struct RawStatus {
 
 impl From<RawPipeline> for Pipeline {
     fn from(raw: RawPipeline) -> Self {
-        let stages = raw.embedded.statuses.into_iter().map(|status| Stage {
-            id: StageId::new(status.id),
-            name: status.name.unwrap_or_default(),
-            sort: status.sort,
-            is_unsorted: status.kind == Some(1),
+        let statuses = raw.embedded.statuses;
+        let is_whole = statuses.iter().all(|it| matches!(it, Entry::Read(_)));
+        let stages = statuses.into_iter().filter_map(|status| match status {
+            Entry::Read(status) => Some(Stage {
+                id: StageId::new(status.id),
+                name: status.name.unwrap_or_default(),
+                sort: status.sort,
+                is_unsorted: status.kind == Some(1),
+            }),
+            Entry::Unreadable(_) => None,
         });
         Self {
+            is_whole,
             id: PipelineId::new(raw.id),
             name: raw.name.unwrap_or_default(),
             is_archive: raw.is_archive,
@@ -324,17 +367,16 @@ pub(super) struct RawNote {
     id: i64,
     #[serde(deserialize_with = "number")]
     pub(super) entity_id: i64,
-    #[serde(default)]
-    params: Value,
+    #[serde(default, deserialize_with = "note_text")]
+    params: String,
 }
 
 impl From<RawNote> for Note {
     fn from(raw: RawNote) -> Self {
-        let text = raw.params.get("text").and_then(Value::as_str);
         Self {
             id: NoteId::new(raw.id),
             deal: DealId::new(raw.entity_id),
-            text: text.unwrap_or_default().to_owned(),
+            text: raw.params,
         }
     }
 }
@@ -352,12 +394,16 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>,
 }
 
 fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::Bool(flag) => flag,
+    Ok(is_set(&Value::deserialize(deserializer)?))
+}
+
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Bool(flag) => *flag,
         Value::Number(number) => number.as_i64().is_some_and(|number| number != 0),
         Value::String(text) => matches!(text.as_str(), "1" | "true"),
         Value::Null | Value::Array(_) | Value::Object(_) => false,
-    })
+    }
 }
 
 /// An id or a place in an order, as a number or as digits.
@@ -386,7 +432,38 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
     })
 }
 
-/// What was asked for: a list, or `{}` for an empty one. Anything else must not pass for "there are none".
+/// `{"text":"…"}`; a note without parameters has no text. A text that cannot be read may be ours.
+fn note_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(String::new()),
+        Value::Array(none) if none.is_empty() => Ok(String::new()),
+        Value::Object(none) if none.is_empty() => Ok(String::new()),
+        params => match params.get("text") {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(Value::Number(number)) => Ok(number.to_string()),
+            _ => Err(D::Error::custom("no text")),
+        },
+    }
+}
+
+/// What was asked for: a list, or `{}` for an empty one, read item by item. Anything else must not pass for "there are
+/// none". Deleted items are left out.
+fn each<'de, D, T>(deserializer: D) -> Result<Vec<Entry<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Known,
+{
+    let value = Value::deserialize(deserializer)?;
+    let items = as_list(&value).ok_or_else(|| D::Error::custom("no list"))?;
+    let entry = |item: &Value| match T::deserialize(item) {
+        Ok(read) => Some(Entry::Read(read)),
+        Err(_) if item.get("is_deleted").is_some_and(is_set) => None,
+        Err(_) => Some(Entry::Unreadable(item.get(T::ID).and_then(number_in))),
+    };
+    Ok(items.into_iter().filter_map(entry).collect())
+}
+
+/// The answers to a write, item by item: what cannot be read is not answered.
 fn answers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -394,8 +471,10 @@ where
 {
     let value = Value::deserialize(deserializer)?;
     let items = as_list(&value).ok_or_else(|| D::Error::custom("no list"))?;
-    let items = items.into_iter().map(T::deserialize);
-    items.collect::<Result<_, _>>().map_err(D::Error::custom)
+    let items = items
+        .into_iter()
+        .filter_map(|item| T::deserialize(item).ok());
+    Ok(items.collect())
 }
 
 /// A part of an item, which may be absent: `null` stands for an empty list too.
@@ -404,10 +483,13 @@ where
     D: Deserializer<'de>,
     T: DeserializeOwned,
 {
-    match Value::deserialize(deserializer)? {
-        Value::Null => Ok(Vec::new()),
-        value => answers(value).map_err(D::Error::custom),
+    let value = Value::deserialize(deserializer)?;
+    if value.is_null() {
+        return Ok(Vec::new());
     }
+    let items = as_list(&value).ok_or_else(|| D::Error::custom("no list"))?;
+    let items = items.into_iter().map(T::deserialize);
+    items.collect::<Result<_, _>>().map_err(D::Error::custom)
 }
 
 /// The entries of a list, if it is one.

@@ -49,7 +49,10 @@ pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
         Some(room) => room.within(settings),
         None => settings,
     };
-    let pipelines = AmoCrm::new(settings, clock())?.pipelines().await;
+    let pipelines = AmoCrm::new(settings, clock())?
+        .pipelines()
+        .await
+        .map(|found| found.items);
     if let Some(room) = room {
         room.give_back().await;
     }

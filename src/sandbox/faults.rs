@@ -53,6 +53,8 @@ pub enum Kind {
     ShortAnswer,
     /// The effect is there for all, no item of the answer says which it is.
     NoRequestIds,
+    /// The effect is there, one item of the answer's list cannot be read.
+    Spoilt { item: Item, how: Spoilt },
     /// 400 `validation-errors` about one item of a bulk write.
     BulkRejected {
         others_applied: bool,
@@ -60,6 +62,23 @@ pub enum Kind {
     },
     /// 302 to another path of the same server; coming there with a token is a protocol error.
     Redirect,
+}
+
+/// Which item of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item {
+    /// Counted round.
+    At(usize),
+    WithId(i64),
+}
+
+/// How an item of an answer cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoilt {
+    Null,
+    /// Its id can be read, nothing else.
+    AllButTheId,
+    All,
 }
 
 impl Kind {

@@ -21,7 +21,7 @@ use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{Access, Joint, Kind, Page, Recorded, When};
+use super::{Access, Item, Joint, Kind, Page, Recorded, Spoilt, When};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Server {
@@ -254,6 +254,7 @@ impl<E: Emulator> Shell<E> {
                 Reply::empty(204)
             }
             Some(Kind::ShortAnswer) => self.emulator.shorten(act()),
+            Some(Kind::Spoilt { item, how }) => spoilt(act(), *item, *how),
             Some(Kind::NoRequestIds) => without_request_ids(act()),
             Some(Kind::BulkRejected {
                 others_applied,
@@ -272,6 +273,41 @@ fn cut_in_half(mut reply: Reply) -> Reply {
         half -= 1;
     }
     reply.body.truncate(half);
+    reply
+}
+
+/// The list of the answer, bare or embedded, with one item replaced.
+fn spoilt(mut reply: Reply, item: Item, how: Spoilt) -> Reply {
+    let Ok(mut body) = serde_json::from_str::<Value>(&reply.body) else {
+        return reply;
+    };
+    let list = match &mut body {
+        Value::Array(items) => Some(items),
+        body => body
+            .get_mut("_embedded")
+            .and_then(Value::as_object_mut)
+            .and_then(|embedded| embedded.values_mut().find_map(Value::as_array_mut)),
+    };
+    if let Some(items) = list.filter(|items| !items.is_empty()) {
+        let place = match item {
+            Item::At(place) => Some(place % items.len()),
+            Item::WithId(id) => items.iter().position(|it| it["id"] == id),
+        };
+        let Some(place) = place else { return reply };
+        let odd = serde_json::json!({"odd": [true]});
+        match how {
+            Spoilt::Null => items[place] = Value::Null,
+            Spoilt::AllButTheId | Spoilt::All => {
+                for (key, value) in items[place].as_object_mut().into_iter().flatten() {
+                    let is_id = matches!(key.as_str(), "id" | "entity_id");
+                    if !is_id || how == Spoilt::All {
+                        *value = odd.clone();
+                    }
+                }
+            }
+        }
+        reply.body = body.to_string();
+    }
     reply
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     failure::{Failure, Verdict},
-    intents::has_our_note,
+    intents::{has_our_note, hidden_notes},
     note::note,
     slice::{Members, Slice, distinct},
     triage::id_only,
@@ -110,9 +110,11 @@ impl Slice {
         };
         for &i in &left {
             let work = &mut self.works[i];
-            if has_our_note(&notes, work.chosen(), work.id()) {
+            if has_our_note(&notes.items, work.chosen(), work.id()) {
                 work.progress.noted = true;
                 work.tell("our note was there already");
+            } else if let Some(what) = hidden_notes(&notes, work.chosen()) {
+                self.unreadable(i, &what);
             }
         }
         let found: Members = left

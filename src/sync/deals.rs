@@ -6,12 +6,12 @@ use super::{
     decide::{Decision, Situation, Why, decide, stage_is_unknown},
     failure::{Failure, Verdict},
     list::Listed,
-    people::SEARCH_CUT_OFF,
+    people::{SEARCH_CUT_OFF, UNREADABLE_SEARCH},
     slice::{Members, Slice, distinct},
     work::Work,
 };
 use crate::{
-    amocrm::Pipeline,
+    amocrm::{Contact, Pipeline},
     domain::{ContactId, DealId},
     inbox::{Choice, InboxError},
 };
@@ -76,6 +76,12 @@ impl Slice {
             }
         };
         for (i, ids) in wanted {
+            let is_unknown =
+                |id: &&DealId| found.get(id).is_none() && found.unreadable.may_be(id.get());
+            if let Some(id) = ids.iter().find(is_unknown) {
+                self.unreadable(i, &format!("сделка {id}"));
+                continue;
+            }
             let work = &mut self.works[i];
             work.read_at = work.read_at.min(asked_at);
             work.deals
@@ -202,7 +208,11 @@ impl Slice {
         let mut unread = Vec::new();
         for (i, found) in self.search_all(&doubtful).await {
             let found = match found {
-                Ok(found) if found.complete => found,
+                Ok(found) if found.complete && found.unreadable.is_none() => found,
+                Ok(found) if found.complete => {
+                    self.unreadable(i, UNREADABLE_SEARCH);
+                    continue;
+                }
                 Ok(_) => {
                     self.works[i].park(SEARCH_CUT_OFF);
                     continue;
@@ -294,6 +304,14 @@ impl Slice {
         };
         let mut unread = Vec::new();
         for &i in &mine {
+            let is_unknown = |contact: &&Contact| {
+                fresh.get(&contact.id).is_none() && fresh.unreadable.may_be(contact.id.get())
+            };
+            if let Some(contact) = self.works[i].contacts.iter().find(is_unknown) {
+                let what = format!("контакт {}", contact.id);
+                self.unreadable(i, &what);
+                continue;
+            }
             let work = &mut self.works[i];
             let read: HashSet<DealId> = if work.read_at.elapsed() > half {
                 work.deals.clear();
@@ -352,9 +370,12 @@ impl Slice {
             return Ok(());
         }
         let newest = match self.amocrm.newest_contacts(1).await {
-            Ok(page) => page.contacts,
+            Ok(page) => page,
             Err(error) => return self.fail(&mine, &Failure::from(error)).await,
         };
+        // One with an id is this person's only if the search finds it too.
+        let may_hide_any = newest.unreadable.without_id;
+        let newest = newest.contacts;
         let highest = newest
             .iter()
             .map(|contact| contact.id)
@@ -376,6 +397,8 @@ impl Slice {
             {
                 let reason = "контакт тем временем появился";
                 self.apply(i, &Verdict::Retry { after: None }, reason);
+            } else if may_hide_any || !found.unreadable.is_none() {
+                self.unreadable(i, UNREADABLE_SEARCH);
             } else {
                 work.plan = Some(Plan::CreateWithContact {
                     after_contact: Some(highest),

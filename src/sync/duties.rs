@@ -334,12 +334,12 @@ impl Context {
             | HaltCause::SupabaseDatabase => {
                 let columns = self.supabase.probe().await;
                 columns.is_ok_and(|columns| columns.missing.is_empty())
-                    && !self.lease.is_refused()
                     && if halt.operation == Some(Operation::Read) {
                         self.can_read_again(&halt.rows).await?
                     } else {
                         self.may_read().await
                     }
+                    && !self.lease.is_refused()
             }
         })
     }

@@ -7,11 +7,12 @@ use super::{
     failure::Failure,
     fate::Look,
     note::{as_sent, is_ours},
+    people::UNREADABLE_SEARCH,
     slice::{Members, Slice, distinct},
     work::Work,
 };
 use crate::{
-    amocrm::{AmoError, Contact, Deal, Note},
+    amocrm::{AmoError, Contact, Deal, Found, Note, Unreadable},
     domain::{ContactId, DealId, RowId},
     inbox::{InboxError, Intent, Placed},
 };
@@ -47,10 +48,12 @@ impl Slice {
             let Some(Intent::Note { decisive_from }) = work.progress.intent else {
                 continue;
             };
-            if has_our_note(&notes, work.chosen(), work.id()) {
+            if has_our_note(&notes.items, work.chosen(), work.id()) {
                 work.tell("the note of an earlier attempt was found");
                 work.progress.noted = true;
                 work.progress.intent = None;
+            } else if let Some(what) = hidden_notes(&notes, work.chosen()) {
+                self.unreadable(i, &what);
             } else if let Some(until) = ctx.fate_is_open_until(work.id(), decisive_from, look) {
                 work.progress.intent = Some(Intent::Note {
                     decisive_from: until,
@@ -80,14 +83,18 @@ impl Slice {
             Ok(found) => found,
             Err(error) => return self.fail(&mine, &Failure::from(error)).await,
         };
-        let lost = mine
-            .iter()
-            .map(|&i| {
-                let contact =
-                    open_create(&self.works[i]).and_then(|(contact, _)| found.get(&contact?));
-                (i, contact.cloned())
-            })
-            .collect();
+        let mut lost = Vec::new();
+        for i in mine {
+            let Some(id) = open_create(&self.works[i]).and_then(|(contact, _)| contact) else {
+                continue;
+            };
+            match found.get(&id) {
+                None if found.unreadable.may_be(id.get()) => {
+                    self.unreadable(i, &format!("контакт {id}"));
+                }
+                contact => lost.push((i, contact.cloned())),
+            }
+        }
         self.recover_creates(look, lost).await
     }
 
@@ -109,12 +116,20 @@ impl Slice {
         };
         let mut lost = Vec::new();
         for i in mine {
-            let mut same = self.works[i].matching(newest.iter().cloned());
+            let mut same = self.works[i].matching(newest.items.iter().cloned());
             if same.is_empty() {
                 let email = self.works[i].email.clone();
                 let Some(email) = email else { continue };
                 match self.amocrm.search_email(&email).await {
-                    Ok(found) => same = self.works[i].matching(found.hits),
+                    Ok(found) => {
+                        same = self.works[i].matching(found.hits);
+                        let may_be_hidden =
+                            !newest.unreadable.is_none() || !found.unreadable.is_none();
+                        if same.is_empty() && may_be_hidden {
+                            self.unreadable(i, UNREADABLE_SEARCH);
+                            continue;
+                        }
+                    }
                     Err(error) => {
                         self.fail(&[i], &Failure::from(error)).await?;
                         continue;
@@ -128,8 +143,9 @@ impl Slice {
     }
 
     /// The newest contacts down to one that was there before, as far as the page cap reaches.
-    async fn newest_contacts(&self, after: Option<ContactId>) -> Result<Vec<Contact>, AmoError> {
+    async fn newest_contacts(&self, after: Option<ContactId>) -> Result<Found<Contact>, AmoError> {
         let mut newest = Vec::new();
+        let mut unreadable = Unreadable::default();
         for page in 1..=NEWEST_PAGES {
             let read = self.amocrm.newest_contacts(page).await?;
             let reached = read
@@ -137,11 +153,15 @@ impl Slice {
                 .last()
                 .is_none_or(|last| after.is_some_and(|after| last.id <= after));
             newest.extend(read.contacts);
+            unreadable.extend(read.unreadable);
             if reached || read.is_last {
                 break;
             }
         }
-        Ok(newest)
+        Ok(Found {
+            items: newest,
+            unreadable,
+        })
     }
 
     /// For each entry, the deal among its contact's that an unanswered create has made.
@@ -160,8 +180,14 @@ impl Slice {
             Err(error) => return self.fail(&members, &Failure::from(error)).await,
         };
         for (i, contact) in lost {
-            let mut made: Vec<&Deal> = self
-                .newer_deals(i, contact.as_ref())
+            let newer = self.newer_deals(i, contact.as_ref());
+            let is_unknown =
+                |id: &&DealId| deals.get(id).is_none() && deals.unreadable.may_be(id.get());
+            if let Some(id) = newer.iter().find(is_unknown) {
+                self.unreadable(i, &format!("сделка {id}"));
+                continue;
+            }
+            let mut made: Vec<&Deal> = newer
                 .into_iter()
                 .filter_map(|id| deals.get(&id))
                 .filter(|deal| self.is_the_created(i, deal))
@@ -183,7 +209,7 @@ impl Slice {
                     let ours = ids
                         .iter()
                         .copied()
-                        .find(|id| has_our_note(&notes, Some(*id), row));
+                        .find(|id| has_our_note(&notes.items, Some(*id), row));
                     ours.or(ids.first().copied())
                 }
             };
@@ -261,6 +287,12 @@ fn open_create(work: &Work) -> Option<(Option<ContactId>, Option<ContactId>)> {
         return None;
     };
     Some((work.progress.choice.as_ref()?.contact, after_contact))
+}
+
+/// The notes of the deal that could not be read, one of which may be ours.
+pub(super) fn hidden_notes(notes: &Found<Note>, deal: Option<DealId>) -> Option<String> {
+    let deal = deal.filter(|deal| notes.unreadable.may_be(deal.get()))?;
+    Some(format!("примечание к сделке {deal}"))
 }
 
 pub(super) fn has_our_note(notes: &[Note], deal: Option<DealId>, row: RowId) -> bool {

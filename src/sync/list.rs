@@ -381,6 +381,10 @@ impl Context {
                     Ok(read) => {
                         let hits = directory.add(&read.contacts, &mut sought);
                         scan.read(number, seen(&read, hits));
+                        if !read.unreadable.is_none() {
+                            // It may be anybody, so nobody is known to be missing.
+                            scan.give_up();
+                        }
                     }
                     Err(error) => {
                         let failures = scan.failed(number);
@@ -450,6 +454,9 @@ impl Context {
                 }
             };
             directory.add(&read.contacts, &mut HashSet::new());
+            if !read.unreadable.is_none() {
+                break;
+            }
             let oldest = read.contacts.last();
             if read.is_last || oldest.is_none_or(|oldest| oldest.updated_at < until) {
                 directory.as_of = began;

@@ -18,7 +18,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    amocrm::{AmoError, Contact, Search},
+    amocrm::{AmoError, ById, Contact, Search},
     domain::{ContactId, Email, KeyedHash, Phone},
     inbox::{InboxError, Known, Settlement},
     supabase::Row,
@@ -31,6 +31,8 @@ const PARALLEL_SEARCHES: usize = 8;
 const PARALLEL_SEARCHES_OF_FEW: usize = 4;
 pub(super) const SEARCH_CUT_OFF: &str =
     "поиск контакта обрезан: похожих слишком много, проверьте вручную";
+
+pub(super) const UNREADABLE_SEARCH: &str = "контакт из поиска";
 
 // ---- one worker per person ----
 
@@ -240,10 +242,12 @@ impl Slice {
             }
             if !contacts.is_empty() {
                 self.hold_searched(i, contacts);
-            } else if found.complete {
+            } else if !found.complete {
+                self.works[i].park(SEARCH_CUT_OFF);
+            } else if found.unreadable.is_none() {
                 missed.push(i);
             } else {
-                self.works[i].park(SEARCH_CUT_OFF);
+                self.unreadable(i, UNREADABLE_SEARCH);
             }
         }
         self.look_beyond_the_index(&mut missed).await?;
@@ -275,13 +279,19 @@ impl Slice {
                     .filter(|&i| !self.works[i].known_ids().is_empty())
                     .collect();
                 self.fail(&waiting, &Failure::from(error)).await?;
-                HashMap::new()
+                ById::default()
             }
         };
         let mut sought = Members::new();
         for i in self.in_run(mine).collect::<Members>() {
+            let is_unknown =
+                |id: &ContactId| contacts.get(id).is_none() && contacts.unreadable.may_be(id.get());
+            if let Some(id) = self.works[i].known_ids().into_iter().find(is_unknown) {
+                self.unreadable(i, &format!("контакт {id}"));
+                continue;
+            }
             let work = &mut self.works[i];
-            let found = work.known_among(&contacts);
+            let found = work.known_among(&contacts.items);
             // Whoever was listed, and is not there any more, may have become part of somebody else.
             let is_complete = match &work.listed {
                 Listed::No => false,
@@ -333,6 +343,7 @@ impl Slice {
             return Ok(());
         }
         let page = match self.amocrm.changed_contacts(1).await {
+            // What cannot be read shows nobody; before a create it is looked for by the search.
             Ok(page) => page.contacts,
             Err(error) => {
                 self.fail(missed, &Failure::from(error)).await?;
@@ -403,7 +414,10 @@ impl Slice {
                 .into_iter()
                 .filter(|hit| !hit.has_email && hit.phones.contains(&phone))
                 .collect();
-            if found.complete && same.len() == 1 {
+            // Another one with this phone would make it doubtful whose it is.
+            if !found.unreadable.is_none() {
+                self.unreadable(i, UNREADABLE_SEARCH);
+            } else if found.complete && same.len() == 1 {
                 self.works[i].tell("contact found by phone");
                 self.hold_searched(i, std::mem::take(&mut same));
             } else if create && found.complete {
@@ -450,7 +464,10 @@ impl Slice {
                 }
             };
             let same = self.works[i].matching(found.hits);
-            if !same.is_empty() {
+            if same.is_empty() && !found.unreadable.is_none() {
+                self.works[i].plan = None;
+                self.unreadable(i, UNREADABLE_SEARCH);
+            } else if !same.is_empty() {
                 let work = &mut self.works[i];
                 work.tell("contact found by the beginning of its e-mail");
                 work.plan = None;

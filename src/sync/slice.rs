@@ -42,6 +42,9 @@ pub(super) struct Slice {
     pub(super) follows: Option<CancellationToken>,
 }
 
+/// So often a row is tried whose answers cannot be read, over some minutes.
+const UNREADABLE_TRIES: u32 = 5;
+
 /// Positions of entries in the slice.
 pub(super) type Members = Vec<usize>;
 
@@ -229,6 +232,17 @@ impl Slice {
                     });
                 }
             }
+        }
+    }
+
+    /// What the row needs was answered, and cannot be read: it is unknown, never missing. Tried some times, then parked.
+    pub(super) fn unreadable(&mut self, i: usize, what: &str) {
+        let reason = format!("ответ amoCRM не читается: {what}");
+        if self.works[i].entry.attempts.saturating_add(1) < UNREADABLE_TRIES {
+            self.apply(i, &Verdict::Retry { after: None }, &reason);
+        } else {
+            // An open write stays on record, and is looked for when a person retries.
+            self.works[i].park(reason);
         }
     }
 

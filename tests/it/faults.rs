@@ -11,7 +11,7 @@ use tripwire_sync::{
     app::Settings,
     inbox::{Revival, State},
     sandbox::{
-        AmoQuirks, Fault, Kind, Page, Point, Recorded, Server, When,
+        AmoQuirks, Fault, Item, Kind, Page, Point, Recorded, Server, Spoilt, When,
         school::{Case, Missing, School},
     },
     sync::schedule::Tempo,
@@ -179,6 +179,12 @@ fn kinds(place: &Place) -> Vec<Kind> {
             Kind::ShortAnswer,
             Kind::NoRequestIds,
         ]);
+    }
+    // A refusal that lasts as far as its answer tells, and an item that cannot be read.
+    kinds.push(status(When::Before, 400, Page::Json, None));
+    if place.server == Server::Amo {
+        let item = Item::At(0);
+        kinds.extend([Spoilt::Null, Spoilt::AllButTheId].map(|how| Kind::Spoilt { item, how }));
     }
     if place.is_write && place.server == Server::Amo {
         kinds.extend([true, false].map(|others_applied| Kind::BulkRejected {

@@ -46,3 +46,4 @@ mod rules_writes;
 mod setup;
 mod structure;
 mod tls;
+mod unreadable;

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    super::{Account, AmoError, IDS_PER_READ, Note},
+    super::{Account, AmoError, IDS_PER_READ, Note, Unreadable},
     Reply, Server, client,
     server::Seen,
 };
@@ -63,7 +63,7 @@ async fn pipelines_are_read_with_their_stages() {
             {"id": 142, "name": "Won", "sort": 10000, "type": 0}]}},
         {"id": 32, "name": "Old", "is_archive": true, "_embedded": {"statuses": []}}]}});
     let server = Server::start([Reply::json(200, &body)]).await;
-    let pipelines = client(&server).pipelines().await.unwrap();
+    let pipelines = client(&server).pipelines().await.unwrap().items;
     assert_eq!(server.only_seen().path(), "/api/v4/leads/pipelines");
     let [sales, old] = &pipelines[..] else {
         panic!("{pipelines:?}")
@@ -157,7 +157,7 @@ async fn a_search_cut_off_at_its_page_cap_says_so() {
 async fn contacts_are_read_by_id() {
     let server = Server::start([contacts(&[contact(2)])]).await;
     let ids = [ContactId::new(1), ContactId::new(2)];
-    let found = client(&server).contacts(&ids).await.unwrap();
+    let found = client(&server).contacts(&ids).await.unwrap().items;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].id, ContactId::new(2));
     let expected = pairs(&[
@@ -188,9 +188,9 @@ async fn as_many_long_ids_as_one_read_may_have_fit_into_a_url() {
 async fn no_ids_ask_for_nobody_instead_of_everybody() {
     let server = Server::start([]).await;
     let client = client(&server);
-    assert!(client.contacts(&[]).await.unwrap().is_empty());
-    assert!(client.deals(&[]).await.unwrap().is_empty());
-    assert!(client.notes(&[]).await.unwrap().is_empty());
+    assert!(client.contacts(&[]).await.unwrap().items.is_empty());
+    assert!(client.deals(&[]).await.unwrap().items.is_empty());
+    assert!(client.notes(&[]).await.unwrap().items.is_empty());
     assert!(server.seen().is_empty());
 }
 
@@ -198,7 +198,12 @@ async fn no_ids_ask_for_nobody_instead_of_everybody() {
 async fn contacts_that_were_not_asked_for_are_left_out() {
     let server = Server::start([contacts(&[contact(1), contact(2)])]).await;
     let found = client(&server).contacts(&[ContactId::new(2)]).await;
-    let ids: Vec<_> = found.unwrap().into_iter().map(|found| found.id).collect();
+    let ids: Vec<_> = found
+        .unwrap()
+        .items
+        .into_iter()
+        .map(|found| found.id)
+        .collect();
     assert_eq!(ids, [ContactId::new(2)]);
 }
 
@@ -256,6 +261,7 @@ async fn a_contact_is_read_with_all_its_sound_addresses_phones_and_deals() {
         .contacts(&[ContactId::new(501)])
         .await
         .unwrap()
+        .items
         .remove(0);
     let emails = ["ann@x.org", "a2@x.org"].map(|text| Email::parse(text).unwrap());
     assert_eq!(contact.emails, emails);
@@ -275,7 +281,7 @@ async fn a_contact_without_anything_but_its_id_is_still_a_contact() {
     let found = client(&server)
         .contacts(&[501, 502].map(ContactId::new))
         .await;
-    for contact in found.unwrap() {
+    for contact in found.unwrap().items {
         assert!(!contact.has_email && contact.emails.is_empty() && contact.deals.is_empty());
         assert_eq!(contact.created_at, Timestamp::UNIX_EPOCH);
     }
@@ -312,7 +318,8 @@ async fn an_item_is_read_in_every_shape_that_php_gives_it() {
             let found = client(&server)
                 .contacts(&[ContactId::new(501)])
                 .await
-                .unwrap();
+                .unwrap()
+                .items;
             assert_eq!(found.len(), 1, "{body}");
             assert_eq!(
                 found[0].emails,
@@ -328,7 +335,8 @@ async fn an_item_is_read_in_every_shape_that_php_gives_it() {
         let found = client(&server)
             .contacts(&[ContactId::new(501)])
             .await
-            .unwrap();
+            .unwrap()
+            .items;
         assert!(!found[0].has_email && found[0].deals.is_empty());
     }
     let none = json!({"_embedded": {"contacts": {}}});
@@ -339,22 +347,10 @@ async fn an_item_is_read_in_every_shape_that_php_gives_it() {
     );
 }
 
-/// Unknown is not missing: a second contact would be made of it.
+/// What is no list at all does not pass for "there are none": a second contact would be made of it.
 #[tokio::test]
-async fn what_cannot_be_read_does_not_pass_for_empty() {
-    for items in [
-        Value::Null,
-        json!("none"),
-        json!({"contacts": []}),
-        json!([null]),
-        json!([{"id": "one"}]),
-        json!([{"id": 1.5}]),
-        json!([{"id": 1, "custom_fields_values": "EMAIL"}]),
-        json!([{"id": 1, "custom_fields_values": {"EMAIL": []}}]),
-        json!([{"id": 1, "_embedded": {"leads": 5}}]),
-        json!([{"id": 1, "_embedded": {"leads": [{}]}}]),
-        json!([{"id": 1, "_embedded": "leads"}]),
-    ] {
+async fn what_is_no_list_does_not_pass_for_empty() {
+    for items in [Value::Null, json!("none"), json!({"contacts": []})] {
         let body = json!({"_embedded": {"contacts": items}});
         let server = Server::start([Reply::json(200, &body)]).await;
         let found = client(&server).newest_contacts(1).await;
@@ -363,6 +359,74 @@ async fn what_cannot_be_read_does_not_pass_for_empty() {
             "{body}: {found:?}"
         );
     }
+}
+
+fn unreadable(ids: &[i64], without_id: bool) -> Unreadable {
+    Unreadable {
+        ids: ids.iter().copied().collect(),
+        without_id,
+    }
+}
+
+/// Unknown is not missing, and spoils none of the others.
+#[tokio::test]
+async fn an_item_that_cannot_be_read_is_unknown_and_the_others_are_read() {
+    let table = [
+        (Value::Null, unreadable(&[], true)),
+        (json!([]), unreadable(&[], true)),
+        (json!("one"), unreadable(&[], true)),
+        (json!({"name": "Ann"}), unreadable(&[], true)),
+        (json!({"id": "one"}), unreadable(&[], true)),
+        (json!({"id": 1.5}), unreadable(&[], true)),
+        (
+            json!({"id": 1, "custom_fields_values": "EMAIL"}),
+            unreadable(&[1], false),
+        ),
+        (
+            json!({"id": "1", "custom_fields_values": {"EMAIL": []}}),
+            unreadable(&[1], false),
+        ),
+        (
+            json!({"id": 1, "custom_fields_values": [null]}),
+            unreadable(&[1], false),
+        ),
+        (
+            json!({"id": 1, "_embedded": {"leads": 5}}),
+            unreadable(&[1], false),
+        ),
+        (
+            json!({"id": 1, "_embedded": {"leads": [{}]}}),
+            unreadable(&[1], false),
+        ),
+        (
+            json!({"id": 1, "_embedded": {"leads": [null]}}),
+            unreadable(&[1], false),
+        ),
+        (
+            json!({"id": 1, "_embedded": "leads"}),
+            unreadable(&[1], false),
+        ),
+        // Deleted, whatever else it says.
+        (
+            json!({"id": 1, "is_deleted": true, "_embedded": 5}),
+            Unreadable::default(),
+        ),
+    ];
+    for (item, expected) in table {
+        for place in 0..3 {
+            let mut items = vec![contact(2), contact(3)];
+            items.insert(place, item.clone());
+            let server = Server::start([contacts(&items)]).await;
+            let found = client(&server).newest_contacts(1).await.unwrap();
+            let ids: Vec<i64> = found.contacts.iter().map(|it| it.id.get()).collect();
+            assert_eq!(ids, [2, 3], "{item}");
+            assert_eq!(found.unreadable, expected, "{item}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_email_field_of_another_shape_is_still_an_address() {
     for values in [json!("ann@x.org"), json!(5), json!({"value": "ann@x.org"})] {
         let field = json!({"field_code": "EMAIL", "values": values});
         let item = json!({"id": 1, "custom_fields_values": [field]});
@@ -370,7 +434,8 @@ async fn what_cannot_be_read_does_not_pass_for_empty() {
         let found = client(&server)
             .contacts(&[ContactId::new(1)])
             .await
-            .unwrap();
+            .unwrap()
+            .items;
         assert!(found[0].has_email && found[0].emails.is_empty(), "{values}");
     }
 }
@@ -389,6 +454,7 @@ async fn an_unsound_address_is_still_an_address() {
             .contacts(&[ContactId::new(1)])
             .await
             .unwrap()
+            .items
             .remove(0);
         assert_eq!(
             (contact.emails.len(), contact.has_email),
@@ -417,7 +483,7 @@ async fn deals_are_read_by_id_without_the_deleted() {
         {"id": 903, "status_id": 311, "pipeline_id": 31, "is_deleted": true}]}});
     let server = Server::start([Reply::json(200, &body)]).await;
     let ids = [901, 902, 903].map(DealId::new);
-    let found = client(&server).deals(&ids).await.unwrap();
+    let found = client(&server).deals(&ids).await.unwrap().items;
     let [course, bare] = &found[..] else {
         panic!("{found:?}")
     };
@@ -444,7 +510,11 @@ async fn notes_are_read_to_the_end_in_the_order_of_their_ids() {
     let notes = |items: Vec<Value>| Reply::json(200, &json!({"_embedded": {"notes": items}}));
     let odd = json!({"id": 1000, "entity_id": 901, "note_type": "common", "params": []});
     let server = Server::start([notes((0..250).map(note).collect()), notes(vec![odd])]).await;
-    let found = client(&server).notes(&[DealId::new(901)]).await.unwrap();
+    let found = client(&server)
+        .notes(&[DealId::new(901)])
+        .await
+        .unwrap()
+        .items;
     assert_eq!(found.len(), 251);
     let expected = Note {
         id: NoteId::new(0),
@@ -468,25 +538,47 @@ async fn notes_are_read_to_the_end_in_the_order_of_their_ids() {
 }
 
 #[tokio::test]
-async fn an_item_without_an_id_does_not_vanish_silently() {
-    let nameless = json!({"name": "Ann"});
-    let server = Server::start([contacts(&[contact(1), nameless])]).await;
-    let found = client(&server).newest_contacts(1).await;
-    assert!(
-        matches!(found, Err(AmoError::Malformed { .. })),
-        "{found:?}"
-    );
+async fn a_deal_or_note_that_cannot_be_read_is_known_by_its_id() {
+    let deals = json!({"_embedded": {"leads": [
+        {"id": 901, "pipeline_id": 31},
+        {"id": 902, "status_id": 311, "pipeline_id": 31},
+        null]}});
+    let server = Server::start([Reply::json(200, &deals)]).await;
+    let found = client(&server)
+        .deals(&[901, 902].map(DealId::new))
+        .await
+        .unwrap();
+    assert_eq!(found.items.len(), 1);
+    assert_eq!(found.unreadable, unreadable(&[901], true));
+
+    let notes = json!({"_embedded": {"notes": [
+        {"id": 1, "entity_id": 901, "params": {"text": ["Bought"]}},
+        {"id": 2, "entity_id": 902, "params": "Bought"},
+        {"id": 3, "entity_id": 902, "params": {"text": "Bought"}}]}});
+    let server = Server::start([Reply::json(200, &notes)]).await;
+    let found = client(&server)
+        .notes(&[901, 902].map(DealId::new))
+        .await
+        .unwrap();
+    assert_eq!(found.items.len(), 1);
+    assert_eq!(found.unreadable, unreadable(&[901, 902], false));
 }
 
+/// A stage that cannot be read may be the very target.
 #[tokio::test]
-async fn a_deal_without_a_stage_does_not_vanish_silently() {
-    let body = json!({"_embedded": {"leads": [{"id": 901, "pipeline_id": 31}]}});
+async fn a_pipeline_says_whether_all_of_its_stages_could_be_read() {
+    let pipeline = |statuses: Value| {
+        let statuses = json!({"statuses": statuses});
+        json!({"id": 31, "name": "Sales", "is_archive": false, "_embedded": statuses})
+    };
+    let stage = json!({"id": 310, "name": "New", "sort": 10});
+    let body = json!({"_embedded": {"pipelines": [
+        pipeline(json!([stage, null])), pipeline(json!([stage])), 7]}});
     let server = Server::start([Reply::json(200, &body)]).await;
-    let found = client(&server).deals(&[DealId::new(901)]).await;
-    assert!(
-        matches!(found, Err(AmoError::Malformed { .. })),
-        "{found:?}"
-    );
+    let found = client(&server).pipelines().await.unwrap();
+    let whole: Vec<bool> = found.items.iter().map(|it| it.is_whole).collect();
+    assert_eq!(whole, [false, true]);
+    assert!(found.unreadable.without_id);
 }
 
 #[tokio::test]
@@ -500,7 +592,7 @@ async fn nothing_found_is_an_empty_list() {
     for reply in replies {
         let server = Server::start([reply]).await;
         let found = client(&server).contacts(&[ContactId::new(1)]).await;
-        assert!(found.unwrap().is_empty());
+        assert!(found.unwrap().items.is_empty());
     }
 }
 

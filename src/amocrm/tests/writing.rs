@@ -292,15 +292,16 @@ async fn a_move_rejected_for_missing_deals_names_their_positions() {
 }
 
 #[tokio::test]
-async fn a_created_item_without_an_id_is_malformed() {
-    let server = Server::start([leads(&json!([{"request_id": "0"}]))]).await;
-    let created = client(&server)
-        .create_deals(&[deal("a")], TARGET, soon())
-        .await;
-    assert!(
-        matches!(created, Err(AmoError::Malformed { .. })),
-        "{created:?}"
-    );
+async fn a_created_item_that_cannot_be_read_is_not_answered_and_the_others_are() {
+    for odd in [json!({"request_id": "0"}), Value::Null, json!("903")] {
+        let answer = json!([odd, {"id": 904, "request_id": "1"}]);
+        let server = Server::start([leads(&answer)]).await;
+        let created = client(&server)
+            .create_deals(&[deal("a"), deal("b")], TARGET, soon())
+            .await
+            .unwrap();
+        assert_eq!(created, [None, Some(DealId::new(904))], "{odd}");
+    }
 }
 
 #[tokio::test]

@@ -248,7 +248,7 @@ impl CreatedDeals {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(in crate::amocrm) enum CreatedWithContacts {
-    Bare(Vec<CreatedPair>),
+    Bare(#[serde(deserialize_with = "answers")] Vec<CreatedPair>),
     Wrapped {
         #[serde(rename = "_embedded")]
         embedded: Pairs,

@@ -74,6 +74,7 @@ async fn rehearse(
     terminal: &mut Terminal,
 ) -> Outcome {
     let pipelines = patiently(AmoError::disposition, async || amocrm.pipelines().await).await?;
+    let pipelines = pipelines.items;
     let target = settings.sync.rules.target;
     if let Some(problem) = target_problem(&pipelines, target) {
         let todo = terminal.pick(

@@ -103,7 +103,7 @@ async fn ask(amocrm: &AmoCrm, target: Target, findings: &mut Findings) {
         }
     }
     match amocrm.pipelines().await {
-        Ok(pipelines) => check_target(&pipelines, target, findings),
+        Ok(pipelines) => check_target(&pipelines.items, target, findings),
         Err(error) => findings.bad(WHAT, Chain(&error).to_string()),
     }
 }

@@ -36,6 +36,7 @@ fn pipeline() -> Pipeline {
         id: OURS,
         name: "Tripwire".into(),
         is_archive: false,
+        is_whole: true,
         stages,
     }
 }

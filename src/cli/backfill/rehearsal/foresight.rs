@@ -292,6 +292,10 @@ impl Foresight {
             let reason = "поиск контакта обрезан: похожих слишком много".to_owned();
             return Ok(Some(Would::Park { reason }));
         }
+        if !found.unreadable.is_none() {
+            let reason = "ответ amoCRM не читается: контакт из поиска".to_owned();
+            return Ok(Some(Would::Park { reason }));
+        }
         let phone = candidate.row.phone.as_deref().and_then(Phone::parse);
         if let Some(phone) = phone {
             let found = self.search(phone.as_str()).await?;
@@ -347,7 +351,7 @@ impl Foresight {
         let deals = patiently(AmoError::disposition, async || {
             self.amocrm.all_deals(&ids).await
         });
-        Ok(deals.await?)
+        Ok(deals.await?.items)
     }
 
     fn decide(&mut self, candidate: &Candidate, read: &HashMap<DealId, Deal>) -> Would {
