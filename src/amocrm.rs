@@ -139,6 +139,12 @@ impl AmoCrm {
         self.transport.leave_to_others(requests);
     }
 
+    /// Whether nothing is sent since a refusal (401, 402, 403).
+    #[must_use]
+    pub fn is_turned_away(&self) -> bool {
+        self.transport.is_turned_away()
+    }
+
     /// Lets a client that was refused (401, 402, 403) send again.
     pub fn forgive(&self) {
         self.transport.forgive();

@@ -391,7 +391,9 @@ fn refused(scene: &mut Scene, row: u128) {
     let (operation, now) = (Operation::Create, scene.now);
     let at = std::time::Instant::now();
     let reason = "amoCRM отклонила запрос (400): Код ошибки 244";
-    scene.refusals.refuse(operation, row, reason, at, now);
+    scene
+        .refusals
+        .refuse(operation, row, true, reason, (at, now));
 }
 
 #[test]

@@ -13,6 +13,9 @@ pub enum AmoError {
     /// The permit is not there (any more); nothing was sent.
     #[error("amoCRM was not asked: this service may not send now")]
     NotPermitted,
+    /// Another request was answered with 403; nothing was sent.
+    #[error("amoCRM was not asked: it has forbidden another request (403)")]
+    TurnedAway,
     /// No connection; nothing was sent. `untrusted` = the certificate was refused.
     #[error("amoCRM cannot be reached{}", if *.untrusted { ": its certificate is not trusted" } else { "" })]
     NotSent {
@@ -120,6 +123,7 @@ impl AmoError {
         match self {
             Self::TooLate
             | Self::NotPermitted
+            | Self::TurnedAway
             | Self::NotSent { .. }
             | Self::NoAnswer { .. }
             | Self::Server {
@@ -154,6 +158,7 @@ impl AmoError {
         match self {
             Self::TooLate
             | Self::NotPermitted
+            | Self::TurnedAway
             | Self::NotSent { .. }
             | Self::Throttled { .. }
             | Self::Unauthorized

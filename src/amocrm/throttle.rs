@@ -147,6 +147,10 @@ impl Throttle {
         self.state().refusal = Some(refusal);
     }
 
+    pub(super) fn is_turning_away(&self) -> bool {
+        self.state().refusal.is_some()
+    }
+
     pub(super) fn forgive(&self) {
         self.state().refusal = None;
     }

@@ -96,6 +96,10 @@ impl Transport {
         })
     }
 
+    pub(super) fn is_turned_away(&self) -> bool {
+        self.throttle.is_turning_away()
+    }
+
     pub(super) fn forgive(&self) {
         self.throttle.forgive();
     }
@@ -389,8 +393,9 @@ impl From<Denied> for AmoError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::TooLate => Self::TooLate,
-            // It was not sent, so nothing was refused: the answer to another request was a refusal.
-            Denied::Refused(_) => Self::NotPermitted,
+            // It was not sent: the answer to another request was the refusal, and counts as a ban of that one alone.
+            Denied::Refused(Refusal::Forbidden) => Self::TurnedAway,
+            Denied::Refused(refusal) => refusal.into(),
         }
     }
 }

@@ -20,3 +20,12 @@ pub struct Halt {
     #[serde(default)]
     pub rows: Vec<RowId>,
 }
+
+impl Halt {
+    /// Whether only the operation itself, for one of the rows, tells that it is over.
+    #[must_use]
+    pub fn is_tried_by_a_row(&self) -> bool {
+        let is_write = self.operation.is_some_and(|it| it != Operation::Read);
+        is_write && !self.rows.is_empty()
+    }
+}

@@ -21,12 +21,20 @@ const EVERYBODY: usize = 3;
 pub enum Operation {
     /// Reading the row in Supabase.
     Read,
-    /// Looking for contact, deal and notes in amoCRM.
-    Find,
+    /// Searching for contacts in amoCRM.
+    Search,
+    /// Reading contacts by their ids, or the newest.
+    ReadContacts,
+    /// Reading deals by their ids.
+    ReadDeals,
+    /// Reading the notes of deals.
+    ReadNotes,
     /// Moving the deal.
     Move,
-    /// Creating the deal, with a contact or without.
+    /// Creating the deal for a contact.
     Create,
+    /// Creating the deal and its contact.
+    CreateWithContact,
     /// Adding the note.
     Note,
     /// Writing the deal's id into the row.
@@ -38,9 +46,13 @@ impl Operation {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
-            Self::Find => "find",
+            Self::Search => "search",
+            Self::ReadContacts => "read_contacts",
+            Self::ReadDeals => "read_deals",
+            Self::ReadNotes => "read_notes",
             Self::Move => "move",
             Self::Create => "create",
+            Self::CreateWithContact => "create_with_contact",
             Self::Note => "note",
             Self::WriteBack => "write_back",
         }
@@ -51,9 +63,13 @@ impl Operation {
     pub fn in_russian(self) -> &'static str {
         match self {
             Self::Read => "чтение строки",
-            Self::Find => "поиск в amoCRM",
+            Self::Search => "поиск контакта",
+            Self::ReadContacts => "чтение контакта",
+            Self::ReadDeals => "чтение сделки",
+            Self::ReadNotes => "чтение примечаний",
             Self::Move => "перенос сделки",
             Self::Create => "создание сделки",
+            Self::CreateWithContact => "создание сделки с контактом",
             Self::Note => "примечание",
             Self::WriteBack => "запись номера сделки",
         }
@@ -63,12 +79,15 @@ impl Operation {
     pub fn side(self) -> Side {
         match self {
             Self::Read | Self::WriteBack => Side::Supabase,
-            Self::Find | Self::Move | Self::Create | Self::Note => Side::Amocrm,
+            _ => Side::Amocrm,
         }
     }
 
     fn is_amocrm_write(self) -> bool {
-        matches!(self, Self::Move | Self::Create | Self::Note)
+        matches!(
+            self,
+            Self::Move | Self::Create | Self::CreateWithContact | Self::Note
+        )
     }
 }
 
@@ -84,8 +103,8 @@ pub struct Refused {
     pub works_for_others: bool,
     /// It was refused again after that.
     is_blamed: bool,
-    /// A person has resumed since: does not count towards a halt before it is refused again.
-    is_forgiven: bool,
+    /// Counts towards a halt: refused alone, and since a person resumed.
+    counts: bool,
     /// When this process learnt of it; `None`: a former process did.
     #[serde(skip)]
     known_at: Option<Instant>,
@@ -97,7 +116,7 @@ impl Refused {
     }
 
     fn counts(&self) -> bool {
-        self.is_in_doubt() && !self.is_forgiven
+        self.is_in_doubt() && self.counts
     }
 }
 
@@ -119,6 +138,9 @@ struct Held {
     may_go: bool,
     /// The last request of a held row was answered with 403, and no write has worked since.
     was_refused: bool,
+    /// When this process learnt of the last 403; `None`: a former process did.
+    #[serde(skip)]
+    known_at: Option<Instant>,
 }
 
 /// All refusals that are not decided yet. Stored in the inbox; there is no time limit.
@@ -194,11 +216,11 @@ impl Refusals {
         in_doubt.map(|it| it.row).collect()
     }
 
-    /// Why the row is to be parked, although a write of it may still land: it is looked for first.
+    /// Why the row is to be parked, once it is known that none of these writes has landed.
     #[must_use]
-    pub fn blamed(&self, row: RowId) -> Option<&str> {
+    pub fn blamed(&self, row: RowId, operations: &[Operation]) -> Option<&str> {
         let mut of_row = self.refused.iter().filter(|it| it.row == row);
-        let blamed = of_row.find(|it| it.is_blamed)?;
+        let blamed = of_row.find(|it| it.is_blamed && operations.contains(&it.operation))?;
         Some(&blamed.reason)
     }
 
@@ -209,24 +231,28 @@ impl Refusals {
         refused.chain(self.held.rows.iter().copied()).collect()
     }
 
-    /// The operation was refused for the row. `at`: when the answer was read.
+    /// The operation was refused for the row, alone or as one of several in a request. `at`: when the answer was read.
     pub fn refuse(
         &mut self,
         operation: Operation,
         row: RowId,
+        is_alone: bool,
         reason: &str,
-        at: Instant,
-        now: Timestamp,
+        (at, now): (Instant, Timestamp),
     ) -> Blame {
         let known = |it: &Refused| it.operation == operation && it.row == row;
         match self.refused.iter().position(known) {
-            Some(i) if self.refused[i].works_for_others => {
-                self.refused[i].is_blamed = true;
+            Some(i) if self.refused[i].works_for_others && is_alone => {
+                let blamed = &mut self.refused[i];
+                blamed.is_blamed = true;
+                reason.clone_into(&mut blamed.reason);
                 return Blame::Row;
             }
+            // For whose sake several were refused together is not known.
+            Some(i) if self.refused[i].works_for_others => return Blame::Doubt,
             Some(i) => {
                 let again = &mut self.refused[i];
-                again.is_forgiven = false;
+                again.counts |= is_alone;
                 again.known_at = Some(at);
                 reason.clone_into(&mut again.reason);
             }
@@ -237,7 +263,7 @@ impl Refusals {
                 since: now,
                 works_for_others: false,
                 is_blamed: false,
-                is_forgiven: false,
+                counts: is_alone,
                 known_at: Some(at),
             }),
         }
@@ -257,7 +283,8 @@ impl Refusals {
     /// The operation worked for the row, in a request that was begun at `begun`. Answers the rows that are to be tried once
     /// more, at once. A request that was begun before a refusal was known proves nothing about it.
     pub fn worked(&mut self, operation: Operation, row: RowId, begun: Instant) -> Vec<RowId> {
-        if operation.is_amocrm_write() {
+        let is_newer = self.held.known_at.is_none_or(|at| at <= begun);
+        if operation.is_amocrm_write() && is_newer {
             self.held.was_refused = false;
             self.held.may_go |= !self.held.rows.is_empty() && !self.held.rows.contains(&row);
         }
@@ -274,8 +301,15 @@ impl Refusals {
         suspects
     }
 
+    /// What was asked of amoCRM for the row has landed after all.
+    pub fn landed(&mut self, row: RowId, operations: &[Operation]) {
+        self.refused
+            .retain(|it| !(it.row == row && operations.contains(&it.operation)));
+    }
+
     /// amoCRM answered a request about these rows with 403. [`Blame::Row`]: the one row alone is to blame.
-    pub fn forbid(&mut self, rows: &[RowId]) -> Blame {
+    pub fn forbid(&mut self, rows: &[RowId], at: Instant) -> Blame {
+        self.held.known_at = Some(at);
         if let [row] = rows
             && self.held.may_go
             && !self.held.was_refused
@@ -285,6 +319,8 @@ impl Refusals {
             self.held.was_refused = true;
             return Blame::Row;
         }
+        // Held is more than in doubt: they go after all others.
+        self.refused.retain(|it| !rows.contains(&it.row));
         for row in rows {
             if !self.held.rows.contains(row) {
                 self.held.rows.push(*row);
@@ -298,10 +334,21 @@ impl Refusals {
     /// A person has resumed: refusals count anew, and held rows wait for a write that works.
     pub fn resumed(&mut self) {
         for it in &mut self.refused {
-            it.is_forgiven = true;
+            it.counts = false;
         }
         self.held.may_go = false;
         self.held.was_refused = false;
+    }
+
+    /// A halt must have followed, and is not there: a person has ended it while no process was there to see.
+    #[must_use]
+    pub fn have_stopped_sending(&self) -> bool {
+        let mut counted = self.refused.iter().filter(|it| it.counts());
+        let is_everybody = counted.any(|it| {
+            let same = |other: &&Refused| other.operation == it.operation && other.counts();
+            self.refused.iter().filter(same).count() >= EVERYBODY
+        });
+        is_everybody || !self.held.rows.is_empty()
     }
 
     /// These rows are done, parked or gone.

@@ -106,8 +106,12 @@ impl Slice {
         }
         let notes = match self.amocrm.all_notes(&deals).await {
             Ok(notes) => notes,
-            Err(error) => return self.fail(&left, &Failure::from(error)).await,
+            Err(error) => {
+                let failure = Failure::from(error);
+                return self.fail(Some(Operation::ReadNotes), &left, &failure).await;
+            }
         };
+        self.answered(Operation::ReadNotes, &left).await?;
         for &i in &left {
             let work = &mut self.works[i];
             if has_our_note(&notes.items, work.chosen(), work.id()) {
@@ -160,7 +164,8 @@ impl Slice {
                 Some((_, Ok(WriteBack::NoRow))) => self.why_no_row(i, deal).await?,
                 Some((_, Err(error))) => {
                     let failure = Failure::from(error);
-                    self.fail_at(Operation::WriteBack, &[i], &failure).await?;
+                    self.fail(Some(Operation::WriteBack), &[i], &failure)
+                        .await?;
                 }
                 None => self.works[i].again_at(now, "sending stopped"),
             }
@@ -173,7 +178,10 @@ impl Slice {
         let row = self.works[i].id();
         let read = match self.ctx.supabase.rows(&[row]).await {
             Ok(read) => read.rows.into_iter().next(),
-            Err(error) => return self.fail(&[i], &Failure::from(error)).await,
+            Err(error) => {
+                let failure = Failure::from(error);
+                return self.fail(Some(Operation::Read), &[i], &failure).await;
+            }
         };
         match read {
             Some(read) => match read.deal_id {
@@ -195,7 +203,10 @@ impl Slice {
             None => match self.ctx.supabase.can_see_any_row().await {
                 Ok(true) => self.works[i].end(Settlement::Done(Outcome::Gone)),
                 Ok(false) => self.no_row_is_visible(&[i]).await?,
-                Err(error) => self.fail(&[i], &Failure::from(error)).await?,
+                Err(error) => {
+                    let failure = Failure::from(error);
+                    self.fail(None, &[i], &failure).await?;
+                }
             },
         }
         Ok(())

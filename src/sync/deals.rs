@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     amocrm::{Contact, Pipeline},
-    domain::{ContactId, DealId},
+    domain::{ContactId, DealId, Operation},
     inbox::{Choice, InboxError},
 };
 
@@ -72,9 +72,14 @@ impl Slice {
             Ok(found) => found,
             Err(error) => {
                 let members: Members = wanted.iter().map(|(i, _)| *i).collect();
-                return self.fail(&members, &Failure::from(error)).await;
+                let failure = Failure::from(error);
+                return self
+                    .fail(Some(Operation::ReadDeals), &members, &failure)
+                    .await;
             }
         };
+        let members: Members = wanted.iter().map(|(i, _)| *i).collect();
+        self.answered(Operation::ReadDeals, &members).await?;
         for (i, ids) in wanted {
             let is_unknown =
                 |id: &&DealId| found.get(id).is_none() && found.unreadable.may_be(id.get());
@@ -176,7 +181,7 @@ impl Slice {
             Err(failure) => {
                 let mine: Members = self.in_run(members).collect();
                 if let Some(failure) = failure {
-                    self.fail(&mine, &failure).await?;
+                    self.fail(None, &mine, &failure).await?;
                 } else {
                     let now = self.now();
                     for i in mine {
@@ -207,6 +212,9 @@ impl Slice {
         }
         let mut unread = Vec::new();
         for (i, found) in self.search_all(&doubtful).await {
+            if found.is_ok() {
+                self.answered(Operation::Search, &[i]).await?;
+            }
             let found = match found {
                 Ok(found) if found.complete && found.unreadable.is_none() => found,
                 Ok(found) if found.complete => {
@@ -218,7 +226,8 @@ impl Slice {
                     continue;
                 }
                 Err(error) => {
-                    self.fail(&[i], &Failure::from(error)).await?;
+                    let failure = Failure::from(error);
+                    self.fail(Some(Operation::Search), &[i], &failure).await?;
                     continue;
                 }
             };
@@ -300,8 +309,14 @@ impl Slice {
         }
         let fresh = match self.amocrm.all_contacts(&ids).await {
             Ok(fresh) => fresh,
-            Err(error) => return self.fail(&mine, &Failure::from(error)).await,
+            Err(error) => {
+                let failure = Failure::from(error);
+                return self
+                    .fail(Some(Operation::ReadContacts), &mine, &failure)
+                    .await;
+            }
         };
+        self.answered(Operation::ReadContacts, &mine).await?;
         let mut unread = Vec::new();
         for &i in &mine {
             let is_unknown = |contact: &&Contact| {
@@ -371,8 +386,14 @@ impl Slice {
         }
         let newest = match self.amocrm.newest_contacts(1).await {
             Ok(page) => page,
-            Err(error) => return self.fail(&mine, &Failure::from(error)).await,
+            Err(error) => {
+                let failure = Failure::from(error);
+                return self
+                    .fail(Some(Operation::ReadContacts), &mine, &failure)
+                    .await;
+            }
         };
+        self.answered(Operation::ReadContacts, &mine).await?;
         // One with an id is this person's only if the search finds it too.
         let may_hide_any = newest.unreadable.without_id;
         let newest = newest.contacts;
@@ -382,10 +403,14 @@ impl Slice {
             .max()
             .unwrap_or(ContactId::new(0));
         for (i, found) in self.search_all(&mine).await {
+            if found.is_ok() {
+                self.answered(Operation::Search, &[i]).await?;
+            }
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
-                    self.fail(&[i], &Failure::from(error)).await?;
+                    let failure = Failure::from(error);
+                    self.fail(Some(Operation::Search), &[i], &failure).await?;
                     continue;
                 }
             };

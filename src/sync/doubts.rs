@@ -11,8 +11,9 @@ use super::{
     gate::Closed,
 };
 use crate::{
-    domain::{Blame, Halt, HaltCause, Operation, Refusals, RowId, Side},
-    inbox::{Inbox, InboxError, REFUSALS, RELEASED, Revival, State},
+    amocrm::AmoError,
+    domain::{Blame, Disposition, Halt, HaltCause, Operation, Refusals, RowId, Side},
+    inbox::{HALT, Inbox, InboxError, REFUSALS, RELEASED, Revival, State},
     supabase::{Doctor, Examined, Supabase, SupabaseError},
 };
 
@@ -24,8 +25,8 @@ const CONTROL_ROWS: u32 = 5;
 pub(super) struct Doubts {
     inbox: Inbox,
     known: Mutex<Refusals>,
-    /// One store at a time, so that a later state is not overwritten by an earlier one.
-    storing: tokio::sync::Mutex<()>,
+    /// What is on disk. Locked while it is written, so that a later state is not overwritten by an earlier one.
+    stored: tokio::sync::Mutex<Refusals>,
 }
 
 impl Doubts {
@@ -33,14 +34,20 @@ impl Doubts {
         Self {
             inbox,
             known: Mutex::default(),
-            storing: tokio::sync::Mutex::default(),
+            stored: tokio::sync::Mutex::default(),
         }
     }
 
     /// Takes over what a former process has stored.
     pub(super) async fn recall(&self) -> Result<(), InboxError> {
-        let stored = self.inbox.state(REFUSALS).await?;
-        *self.lock() = stored.unwrap_or_default();
+        let mut stored = self.stored.lock().await;
+        *stored = self.inbox.state(REFUSALS).await?.unwrap_or_default();
+        let is_halted = self.inbox.state::<Halt>(HALT).await?.is_some();
+        let mut known = self.lock();
+        known.clone_from(&stored);
+        if known.have_stopped_sending() && !is_halted {
+            known.resumed();
+        }
         Ok(())
     }
 
@@ -56,18 +63,20 @@ impl Doubts {
         self.lock().is_in_doubt()
     }
 
-    async fn change<T>(&self, change: impl FnOnce(&mut Refusals) -> T) -> Result<T, InboxError> {
-        let (answer, is_changed) = {
-            let mut known = self.lock();
-            let before = known.clone();
-            (change(&mut known), *known != before)
-        };
-        if is_changed {
-            let _storing = self.storing.lock().await;
-            let latest = self.look();
+    /// In force at once; [`Doubts::store`] puts it on disk.
+    fn change<T>(&self, change: impl FnOnce(&mut Refusals) -> T) -> T {
+        change(&mut self.lock())
+    }
+
+    /// Puts on disk what has changed since the last time.
+    async fn store(&self) -> Result<(), InboxError> {
+        let mut stored = self.stored.lock().await;
+        let latest = self.look();
+        if latest != *stored {
             self.inbox.set_state(REFUSALS, &latest).await?;
+            *stored = latest;
         }
-        Ok(answer)
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Refusals> {
@@ -88,12 +97,26 @@ impl Context {
         }
         let suspects = self
             .doubts
-            .change(|refusals| refusals.worked(operation, row, begun))
-            .await?;
+            .change(|refusals| refusals.worked(operation, row, begun));
+        self.doubts.store().await?;
         if !suspects.is_empty() {
             self.inbox.revive(Revival::Suspects(suspects)).await?;
         }
         Ok(())
+    }
+
+    /// A write of the row whose answer never came was found to have landed.
+    pub(super) async fn landed(
+        &self,
+        row: RowId,
+        operations: &[Operation],
+    ) -> Result<(), InboxError> {
+        if self.doubts.are_none() {
+            return Ok(());
+        }
+        self.doubts
+            .change(|refusals| refusals.landed(row, operations));
+        self.doubts.store().await
     }
 
     /// These rows are done, parked or waiting: nothing is in doubt about them.
@@ -101,14 +124,14 @@ impl Context {
         if self.doubts.are_none() {
             return Ok(());
         }
-        self.doubts
-            .change(|refusals| refusals.drop_rows(rows))
-            .await
+        self.doubts.change(|refusals| refusals.drop_rows(rows));
+        self.doubts.store().await
     }
 
     /// A person has resumed.
     pub(super) async fn begin_anew(&self) -> Result<(), InboxError> {
-        self.doubts.change(Refusals::resumed).await
+        self.doubts.change(Refusals::resumed);
+        self.doubts.store().await
     }
 
     /// Drops the rows that a person has parked or forgotten meanwhile, and ends a halt that was about them.
@@ -128,6 +151,7 @@ impl Context {
                 self.is_decided(&decided).await?;
             }
         }
+        self.doubts.store().await?;
         match self.gate.closed() {
             Some(Closed::Halted(halt)) if self.is_decided_halt(&halt) => {
                 self.gate.lift(&halt).await
@@ -152,19 +176,49 @@ impl Context {
         failure: &Failure,
         rows: &[RowId],
     ) -> Result<Verdict, InboxError> {
-        let blame = self.doubts.change(|refusals| refusals.forbid(rows)).await?;
-        match blame {
+        let at = Instant::now();
+        let blame = self.doubts.change(|refusals| refusals.forbid(rows, at));
+        let verdict = match blame {
             Blame::Row | Blame::Doubt => {
                 self.amocrm.forgive();
-                Ok(Verdict::Park)
+                Verdict::SetAside
             }
             Blame::Everybody(rows) => {
+                // First of all, so that nothing is sent whatever becomes of the inbox.
                 let cause = HaltCause::AmocrmForbidden;
                 let detail = failure.reason();
                 self.gate.halt(cause, detail, None, rows.clone()).await?;
                 self.gate.name_banned(rows).await?;
-                Ok(Verdict::NotItsFault)
+                Verdict::NotItsFault
             }
+        };
+        self.doubts.store().await?;
+        Ok(verdict)
+    }
+
+    /// A request was not sent because another one was answered with 403, which stops all sending, whoever reads that answer.
+    pub(super) async fn turned_away(&self, failure: &Failure) -> Result<Verdict, InboxError> {
+        if self.gate.closed().is_none() && self.amocrm.is_turned_away() {
+            return self.forbidden(failure, &[]).await;
+        }
+        Ok(Verdict::NotItsFault)
+    }
+
+    /// An answer of amoCRM's about no row, which may stop all sending. `true`: it has.
+    async fn stops(&self, error: AmoError) -> Result<bool, InboxError> {
+        let failure = Failure::from(error);
+        match failure.disposition() {
+            Disposition::Halt {
+                cause: HaltCause::AmocrmForbidden,
+                ..
+            } => {
+                self.forbidden(&failure, &[]).await?;
+                Ok(true)
+            }
+            Disposition::Halt { cause, patience } => {
+                self.gate.strike(cause, patience, failure.reason()).await
+            }
+            Disposition::Retry { .. } | Disposition::Refused => Ok(false),
         }
     }
 
@@ -182,35 +236,36 @@ impl Context {
         let (Some(operation), [row, ..]) = (operation, rows) else {
             return Ok(Verdict::Park);
         };
-        self.refused_row(
+        let refused = Refusal {
             operation,
-            *row,
-            &failure.reason(),
-            halt_cause(failure, operation),
-        )
-        .await
+            row: *row,
+            is_alone: rows.len() == 1,
+            reason: &failure.reason(),
+            cause: halt_cause(failure, operation),
+        };
+        self.refused_row(refused).await
     }
 
     /// As [`Context::refused`], once it is known that rows decide.
-    pub(super) async fn refused_row(
-        &self,
-        operation: Operation,
-        row: RowId,
-        reason: &str,
-        cause: HaltCause,
-    ) -> Result<Verdict, InboxError> {
+    async fn refused_row(&self, refused: Refusal<'_>) -> Result<Verdict, InboxError> {
+        let Refusal {
+            operation,
+            row,
+            is_alone,
+            reason,
+            cause,
+        } = refused;
         let is_halted = matches!(self.gate.closed(), Some(Closed::Halted(_)));
         if is_halted && !self.doubts.look().is_refused(operation, row) {
             // It was on its way when everything stopped.
             return Ok(Verdict::NotItsFault);
         }
-        let (at, now) = (Instant::now(), self.now());
+        let times = (Instant::now(), self.now());
         let blame = self
             .doubts
-            .change(|refusals| refusals.refuse(operation, row, reason, at, now))
-            .await?;
+            .change(|refusals| refusals.refuse(operation, row, is_alone, reason, times));
         tracing::warn!(row.id = %row, operation = operation.as_str(), reason, ?blame, "sync.refused");
-        Ok(match blame {
+        let verdict = match blame {
             Blame::Row => Verdict::Park,
             Blame::Doubt if operation == Operation::Read => {
                 self.read_another(row).await?;
@@ -222,7 +277,9 @@ impl Context {
                 self.gate.halt(cause, detail, Some(operation), rows).await?;
                 Verdict::NotItsFault
             }
-        })
+        };
+        self.doubts.store().await?;
+        Ok(verdict)
     }
 
     /// Reads a row other than the refused one: that decides at once.
@@ -262,10 +319,15 @@ impl Context {
                 Err(error) => answer = Err(error),
             }
         }
-        match answer {
-            Ok(_) => Ok(self.supabase.another_row(not).await),
-            error @ Err(_) => Ok(error),
+        if answer.is_err() {
+            return Ok(answer);
         }
+        let another = match self.supabase.another_row(not).await {
+            Ok(Some(another)) => another,
+            answer => return Ok(answer),
+        };
+        let read = self.supabase.rows(&[another]).await;
+        Ok(read.map(|read| read.rows.first().map(|row| row.id)))
     }
 
     /// Whether some row can be read again, after a halt over a read of these.
@@ -289,10 +351,13 @@ impl Context {
         rows: &[RowId],
     ) -> Result<bool, InboxError> {
         match failure {
-            Failure::Amocrm(error) if error.is_about_stage() => Ok(matches!(
-                self.pipeline(std::time::Duration::ZERO).await?,
-                Err(None)
-            )),
+            Failure::Amocrm(error) if error.is_about_stage() => {
+                match self.pipeline(std::time::Duration::ZERO).await? {
+                    Err(None) => Ok(true),
+                    Err(Some(Failure::Amocrm(error))) => self.stops(error).await,
+                    Ok(_) | Err(Some(Failure::Supabase(_))) => Ok(false),
+                }
+            }
             Failure::Amocrm(error) if error.is_no_api() => match self.amocrm.account().await {
                 Err(error) if error.is_no_api() => {
                     let cause = HaltCause::AmocrmAccount;
@@ -300,7 +365,8 @@ impl Context {
                     self.gate.halt(cause, detail, None, Vec::new()).await?;
                     Ok(true)
                 }
-                _ => Ok(false),
+                Err(error) => self.stops(error).await,
+                Ok(_) => Ok(false),
             },
             Failure::Amocrm(_) | Failure::Supabase(SupabaseError::TooLarge) => Ok(false),
             Failure::Supabase(error) => match operation {
@@ -338,15 +404,18 @@ impl Context {
 
     async fn halt_write_back(&self, rows: &[RowId], detail: String) -> Result<(), InboxError> {
         let (operation, cause) = (Operation::WriteBack, HaltCause::SupabaseWriteBack);
-        for row in rows {
-            let (at, now) = (Instant::now(), self.now());
-            self.doubts
-                .change(|refusals| refusals.refuse(operation, *row, &detail, at, now))
-                .await?;
-        }
+        let times = (Instant::now(), self.now());
+        self.doubts.change(|refusals| {
+            // Also of a row that was thought to be alone in this.
+            refusals.drop_rows(rows);
+            for row in rows {
+                refusals.refuse(operation, *row, true, &detail, times);
+            }
+        });
         self.gate
             .halt(cause, detail, Some(operation), rows.to_vec())
-            .await
+            .await?;
+        self.doubts.store().await
     }
 
     /// The write back matched no row although the row is there and has no deal id.
@@ -362,9 +431,14 @@ impl Context {
             self.halt_write_back(&[row], missing.to_owned()).await?;
             return Ok((Verdict::NotItsFault, missing.to_owned()));
         }
-        let verdict = self
-            .refused_row(Operation::WriteBack, row, reason, cause)
-            .await?;
+        let refused = Refusal {
+            operation: Operation::WriteBack,
+            row,
+            is_alone: true,
+            reason,
+            cause,
+        };
+        let verdict = self.refused_row(refused).await?;
         Ok((verdict, reason.to_owned()))
     }
 
@@ -395,6 +469,17 @@ impl Context {
     async fn missing_right(&self, of: fn(&Doctor) -> Option<&'static str>) -> Option<&'static str> {
         missing_right(&self.supabase, of).await
     }
+}
+
+/// A refusal of an operation for a row.
+struct Refusal<'a> {
+    operation: Operation,
+    row: RowId,
+    /// The request was about this row and no other.
+    is_alone: bool,
+    reason: &'a str,
+    /// What sending stops for, should it be everybody's.
+    cause: HaltCause,
 }
 
 async fn missing_right(

@@ -15,10 +15,9 @@ use tokio::{
 
 use super::{
     Context,
-    engine::{INBOX_TROUBLE, run_to_the_end},
+    engine::INBOX_TROUBLE,
     failure::{Chain, Failure, Verdict},
     gate::{Closed, probe_due},
-    run::Run,
     triage::later,
 };
 use crate::{
@@ -29,9 +28,6 @@ use crate::{
 
 /// How long the rows of an import wait to be taken together. A list of ten thousand contacts is read by then.
 const GATHERS_FOR: Duration = Duration::from_secs(15);
-
-/// A row looks for what an earlier attempt may have left, chooses anew, and writes: each may take a pass.
-const PASSES_OF_A_PROBE: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
@@ -177,6 +173,8 @@ impl Duties {
     fn probe_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
         match closed {
             // amoCRM is asked by who has the lease.
+            // One that a row tries is the engine's, which waits for it.
+            Some(Closed::Halted(halt)) if halt.is_tried_by_a_row() => None,
             Some(Closed::Halted(halt))
                 if halt.cause.side() == Side::Supabase || self.ctx.lease.allows() =>
             {
@@ -277,7 +275,7 @@ impl Duties {
         };
         let asked = match judged {
             Ok(Verdict::Retry { after }) => after,
-            Ok(Verdict::NotItsFault | Verdict::InDoubt | Verdict::Park) => None,
+            Ok(Verdict::NotItsFault | Verdict::InDoubt | Verdict::Park | Verdict::SetAside) => None,
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "sync.inbox");
                 Some(INBOX_TROUBLE)
@@ -295,7 +293,7 @@ impl Duties {
 
 impl Context {
     /// Asks the neighbour whether a halt is over.
-    async fn probe(self: &Arc<Self>, halt: &Halt) -> Result<(), InboxError> {
+    async fn probe(&self, halt: &Halt) -> Result<(), InboxError> {
         if halt.cause.side() == Side::Amocrm {
             self.amocrm.forgive();
         }
@@ -308,12 +306,7 @@ impl Context {
         }
     }
 
-    async fn is_over(self: &Arc<Self>, halt: &Halt) -> Result<bool, InboxError> {
-        if let (Some(operation), [_, ..]) = (halt.operation, &*halt.rows)
-            && operation != Operation::Read
-        {
-            return self.works_again(halt).await;
-        }
+    async fn is_over(&self, halt: &Halt) -> Result<bool, InboxError> {
         Ok(match halt.cause {
             HaltCause::AmocrmToken
             | HaltCause::AmocrmPayment
@@ -350,25 +343,6 @@ impl Context {
             self.judge(&Failure::from(error), None, &[]).await?;
         }
         Ok(false)
-    }
-
-    /// Tries the very operation that is refused, for one of its rows in turn, by taking the row through its steps.
-    async fn works_again(self: &Arc<Self>, halt: &Halt) -> Result<bool, InboxError> {
-        if !self.lease.allows() {
-            return Ok(false);
-        }
-        let mut rows = halt.rows.clone();
-        let turn = usize::try_from(halt.probes).unwrap_or_default() % rows.len();
-        rows.rotate_left(turn);
-        for pass in 0..PASSES_OF_A_PROBE {
-            let claim = self.inbox.claim_one_of(rows, pass > 0).await?;
-            let Some(claim) = claim else { break };
-            rows = claim.entries.iter().map(|entry| entry.row).collect();
-            let run = Run::new(Arc::clone(self), claim, true, true);
-            run_to_the_end(self, run).await;
-        }
-        self.review_doubts().await?;
-        Ok(self.is_decided_halt(halt))
     }
 
     /// Lets a halt be probed when the settings that it may be about have changed.

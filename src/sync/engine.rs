@@ -12,13 +12,13 @@ use super::{
     Context, Parts,
     duties::Duties,
     failure::Chain,
-    gate::Closed,
+    gate::{Closed, probe_due},
     lease::{Keeping, Opening},
     run::Run,
     triage::later,
 };
 use crate::{
-    domain::RowId,
+    domain::{Halt, RowId, Side},
     inbox::{Claim, InboxError, Lane},
 };
 
@@ -28,6 +28,8 @@ const RUN: u32 = 5_000;
 const FEW: u32 = 20;
 /// Runs at work at once: while one is deep in its steps, a purchase of this minute need not wait for it.
 const PARALLEL_RUNS: usize = 4;
+/// A row looks for what an earlier attempt may have left, chooses anew, and writes: each may take a pass.
+const PASSES_OF_A_PROBE: u32 = 3;
 /// How often the engine looks around while all runs are at work.
 const BUSY_GLANCE: Duration = Duration::from_millis(500);
 /// How often working time is stored.
@@ -176,8 +178,10 @@ impl Engine {
         let lease_changes = self.ctx.lease.changes_in();
         next.extend(lease_changes.map(|pause| later(self.ctx.now(), pause)));
         next.extend(self.duties.begin_what_is_due(closed.as_ref()).await);
-        if closed.is_none() {
-            next.extend(self.claim_what_is_due().await?);
+        match &closed {
+            None => next.extend(self.claim_what_is_due().await?),
+            Some(Closed::Halted(halt)) => next.extend(self.probe_by_a_row(halt)),
+            Some(_) => {}
         }
         Ok(next.into_iter().min())
     }
@@ -342,6 +346,33 @@ impl Engine {
         Ok(None)
     }
 
+    /// Takes one of the rows of a halt, each in its turn, through its steps. Answers when that is due.
+    fn probe_by_a_row(&mut self, halt: &Halt) -> Option<Timestamp> {
+        let now = self.ctx.now();
+        if !halt.is_tried_by_a_row() || !self.ctx.lease.allows() || !self.runs.is_empty() {
+            return None;
+        }
+        let due = probe_due(halt, &self.ctx.tempo, now);
+        if due.is_none_or(|due| due > now) {
+            return due;
+        }
+        let mut rows = halt.rows.clone();
+        let turn = usize::try_from(halt.probes).unwrap_or_default() % rows.len();
+        rows.rotate_left(turn);
+        let (ctx, halt) = (Arc::clone(&self.ctx), halt.clone());
+        self.exclusive_at_work = true;
+        self.runs.spawn(async move {
+            if let Err(error) = probe(&ctx, &halt, rows).await {
+                tracing::error!(error = %Chain(&error), "sync.inbox");
+            }
+            AtWork {
+                is_backfill: false,
+                is_large: false,
+            }
+        });
+        None
+    }
+
     async fn next_due(&self, only_live: bool) -> Result<Option<Timestamp>, InboxError> {
         let due = self.ctx.inbox.next_due().await?;
         if !only_live {
@@ -394,8 +425,29 @@ async fn died(lease: &mut Option<Keeping>) -> JoinError {
     }
 }
 
+/// Tries whether a halt is over, by the first of these rows that is pending.
+async fn probe(ctx: &Arc<Context>, halt: &Halt, mut rows: Vec<RowId>) -> Result<(), InboxError> {
+    if halt.cause.side() == Side::Amocrm {
+        ctx.amocrm.forgive();
+    }
+    for pass in 0..PASSES_OF_A_PROBE {
+        let claim = ctx.inbox.claim_one_of(rows, pass > 0).await?;
+        let Some(claim) = claim else { break };
+        rows = claim.entries.iter().map(|entry| entry.row).collect();
+        let run = Run::new(Arc::clone(ctx), claim, true, true);
+        run_to_the_end(ctx, run).await;
+    }
+    ctx.review_doubts().await?;
+    let is_over = ctx.is_decided_halt(halt);
+    tracing::info!(cause = halt.cause.as_str(), is_over, "sync.probe");
+    if !is_over {
+        ctx.gate.probe_failed(halt).await?;
+    }
+    Ok(())
+}
+
 /// Takes a run through its steps, and gives back what is left of it however long the inbox takes to accept that.
-pub(super) async fn run_to_the_end(ctx: &Context, mut run: Run) {
+async fn run_to_the_end(ctx: &Context, mut run: Run) {
     if let Err(error) = run.go().await {
         tracing::error!(error = %Chain(&error), "sync.run_broken_off");
     }

@@ -30,19 +30,14 @@ pub(super) enum Verdict {
     },
     /// It waits, however long, until other rows tell whose fault the refusal is.
     InDoubt,
+    /// Once no write of it may still land.
     Park,
+    /// At once: an open write stays on record, and is looked for when a person retries.
+    SetAside,
 }
 
 impl Failure {
-    /// What a question that failed was part of.
-    pub(super) fn question(&self) -> Operation {
-        match self {
-            Self::Amocrm(_) => Operation::Find,
-            Self::Supabase(_) => Operation::Read,
-        }
-    }
-
-    fn disposition(&self) -> Disposition {
+    pub(super) fn disposition(&self) -> Disposition {
         match self {
             Self::Amocrm(error) => error.disposition(),
             Self::Supabase(error) => error.disposition(),
@@ -62,6 +57,7 @@ fn amocrm_reason(error: &AmoError) -> String {
     match error {
         AmoError::TooLate => "очередь запросов к amoCRM не дошла вовремя".to_owned(),
         AmoError::NotPermitted => "у сервиса сейчас нет права отправлять".to_owned(),
+        AmoError::TurnedAway => "amoCRM запретила другой запрос (403)".to_owned(),
         AmoError::NotSent {
             untrusted: true, ..
         } => "сертификату amoCRM нельзя доверять".to_owned(),
@@ -156,6 +152,9 @@ impl Context {
             Failure::Amocrm(AmoError::TooLate | AmoError::NotPermitted)
         ) {
             return Ok(Verdict::NotItsFault);
+        }
+        if matches!(failure, Failure::Amocrm(AmoError::TurnedAway)) {
+            return self.turned_away(failure).await;
         }
         tracing::warn!(error = %Chain(failure), "sync.request_failed");
         if let Failure::Amocrm(

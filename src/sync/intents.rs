@@ -13,9 +13,11 @@ use super::{
 };
 use crate::{
     amocrm::{AmoError, Contact, Deal, Found, Note, Unreadable},
-    domain::{ContactId, DealId, RowId},
+    domain::{ContactId, DealId, Operation, RowId},
     inbox::{InboxError, Intent, Placed},
 };
+
+const CREATES: [Operation; 2] = [Operation::Create, Operation::CreateWithContact];
 
 /// Pages of the newest contacts that are searched for one that we may have made.
 const NEWEST_PAGES: u32 = 4;
@@ -40,8 +42,12 @@ impl Slice {
         let look = Look::begin(&self.ctx);
         let notes = match self.amocrm.all_notes(&deals).await {
             Ok(notes) => notes,
-            Err(error) => return self.fail(&mine, &Failure::from(error)).await,
+            Err(error) => {
+                let failure = Failure::from(error);
+                return self.fail(Some(Operation::ReadNotes), &mine, &failure).await;
+            }
         };
+        self.answered(Operation::ReadNotes, &mine).await?;
         let ctx = Arc::clone(&self.ctx);
         for &i in &mine {
             let work = &mut self.works[i];
@@ -52,6 +58,7 @@ impl Slice {
                 work.tell("the note of an earlier attempt was found");
                 work.progress.noted = true;
                 work.progress.intent = None;
+                ctx.landed(work.id(), &[Operation::Note]).await?;
             } else if let Some(what) = hidden_notes(&notes, work.chosen()) {
                 self.unreadable(i, &what);
             } else if let Some(until) = ctx.fate_is_open_until(work.id(), decisive_from, look) {
@@ -61,7 +68,7 @@ impl Slice {
                 work.again_at(until, "the fate of a note is open");
             } else {
                 work.progress.intent = None;
-                if let Some(reason) = ctx.doubts.look().blamed(work.id()) {
+                if let Some(reason) = ctx.doubts.look().blamed(work.id(), &[Operation::Note]) {
                     work.park(reason);
                 }
             }
@@ -81,8 +88,14 @@ impl Slice {
         let look = Look::begin(&self.ctx);
         let found = match self.amocrm.all_contacts(&contacts).await {
             Ok(found) => found,
-            Err(error) => return self.fail(&mine, &Failure::from(error)).await,
+            Err(error) => {
+                let failure = Failure::from(error);
+                return self
+                    .fail(Some(Operation::ReadContacts), &mine, &failure)
+                    .await;
+            }
         };
+        self.answered(Operation::ReadContacts, &mine).await?;
         let mut lost = Vec::new();
         for i in mine {
             let Some(id) = open_create(&self.works[i]).and_then(|(contact, _)| contact) else {
@@ -112,7 +125,12 @@ impl Slice {
         let look = Look::begin(&self.ctx);
         let newest = match self.newest_contacts(after).await {
             Ok(newest) => newest,
-            Err(error) => return self.fail(&mine, &Failure::from(error)).await,
+            Err(error) => {
+                let failure = Failure::from(error);
+                return self
+                    .fail(Some(Operation::ReadContacts), &mine, &failure)
+                    .await;
+            }
         };
         let mut lost = Vec::new();
         for i in mine {
@@ -122,6 +140,7 @@ impl Slice {
                 let Some(email) = email else { continue };
                 match self.amocrm.search_email(&email).await {
                     Ok(found) => {
+                        self.answered(Operation::Search, &[i]).await?;
                         same = self.works[i].matching(found.hits);
                         let may_be_hidden =
                             !newest.unreadable.is_none() || !found.unreadable.is_none();
@@ -131,7 +150,8 @@ impl Slice {
                         }
                     }
                     Err(error) => {
-                        self.fail(&[i], &Failure::from(error)).await?;
+                        let failure = Failure::from(error);
+                        self.fail(Some(Operation::Search), &[i], &failure).await?;
                         continue;
                     }
                 }
@@ -177,8 +197,14 @@ impl Slice {
         );
         let deals = match self.amocrm.all_deals(&ids).await {
             Ok(deals) => deals,
-            Err(error) => return self.fail(&members, &Failure::from(error)).await,
+            Err(error) => {
+                let failure = Failure::from(error);
+                return self
+                    .fail(Some(Operation::ReadDeals), &members, &failure)
+                    .await;
+            }
         };
+        self.answered(Operation::ReadDeals, &members).await?;
         for (i, contact) in lost {
             let newer = self.newer_deals(i, contact.as_ref());
             let is_unknown =
@@ -201,7 +227,9 @@ impl Slice {
                     let notes = match self.amocrm.all_notes(&ids).await {
                         Ok(notes) => notes,
                         Err(error) => {
-                            self.fail(&[i], &Failure::from(error)).await?;
+                            let failure = Failure::from(error);
+                            self.fail(Some(Operation::ReadNotes), &[i], &failure)
+                                .await?;
                             continue;
                         }
                     };
@@ -213,6 +241,10 @@ impl Slice {
                     ours.or(ids.first().copied())
                 }
             };
+            if deal.is_some() {
+                let row = self.works[i].id();
+                self.ctx.landed(row, &CREATES).await?;
+            }
             self.create_resolved(i, look, contact.map(|contact| contact.id), deal);
         }
         let resolved: Members = self.in_run(&members).collect();
@@ -273,7 +305,7 @@ impl Slice {
         } else {
             work.progress.intent = None;
             work.progress.choice = None;
-            if let Some(reason) = ctx.doubts.look().blamed(row) {
+            if let Some(reason) = ctx.doubts.look().blamed(row, &CREATES) {
                 work.park(reason);
             }
             work.again_at(now, "an earlier create never happened, choosing anew");

@@ -482,7 +482,7 @@ impl Context {
                 let pause = self.tempo.backoff(failures - 1, after, jitter);
                 Some(pause.max(PAGE_EVERY))
             }
-            Verdict::NotItsFault | Verdict::InDoubt | Verdict::Park => None,
+            Verdict::NotItsFault | Verdict::InDoubt | Verdict::Park | Verdict::SetAside => None,
         })
     }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     amocrm::{AmoError, ById, Contact, Search},
-    domain::{ContactId, Email, KeyedHash, Phone},
+    domain::{ContactId, Email, KeyedHash, Operation, Phone},
     inbox::{InboxError, Known, Settlement},
     supabase::Row,
 };
@@ -227,10 +227,14 @@ impl Slice {
             .filter(|i| !sought.contains(i) && self.works[*i].contacts.is_empty())
             .collect();
         for (i, found) in self.search_all(&sought).await {
+            if found.is_ok() {
+                self.answered(Operation::Search, &[i]).await?;
+            }
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
-                    self.fail(&[i], &Failure::from(error)).await?;
+                    let failure = Failure::from(error);
+                    self.fail(Some(Operation::Search), &[i], &failure).await?;
                     continue;
                 }
             };
@@ -270,7 +274,12 @@ impl Slice {
         let ids = distinct(mine.iter().flat_map(|&i| self.works[i].known_ids()));
         let read_at = Instant::now();
         let contacts = match self.amocrm.all_contacts(&ids).await {
-            Ok(contacts) => contacts,
+            Ok(contacts) => {
+                let asked = |i: &usize| !self.works[*i].known_ids().is_empty();
+                let asked: Members = mine.iter().copied().filter(asked).collect();
+                self.answered(Operation::ReadContacts, &asked).await?;
+                contacts
+            }
             // Only those who have one wait for it.
             Err(error) => {
                 let waiting: Members = mine
@@ -278,7 +287,9 @@ impl Slice {
                     .copied()
                     .filter(|&i| !self.works[i].known_ids().is_empty())
                     .collect();
-                self.fail(&waiting, &Failure::from(error)).await?;
+                let failure = Failure::from(error);
+                self.fail(Some(Operation::ReadContacts), &waiting, &failure)
+                    .await?;
                 ById::default()
             }
         };
@@ -344,9 +355,14 @@ impl Slice {
         }
         let page = match self.amocrm.changed_contacts(1).await {
             // What cannot be read shows nobody; before a create it is looked for by the search.
-            Ok(page) => page.contacts,
+            Ok(page) => {
+                self.answered(Operation::ReadContacts, missed).await?;
+                page.contacts
+            }
             Err(error) => {
-                self.fail(missed, &Failure::from(error)).await?;
+                let failure = Failure::from(error);
+                self.fail(Some(Operation::ReadContacts), missed, &failure)
+                    .await?;
                 missed.clear();
                 return Ok(());
             }
@@ -402,10 +418,14 @@ impl Slice {
             });
         }
         for (i, phone, found) in at_once(self.parallel_searches(), searches).await {
+            if found.is_ok() {
+                self.answered(Operation::Search, &[i]).await?;
+            }
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
-                    self.fail(&[i], &Failure::from(error)).await?;
+                    let failure = Failure::from(error);
+                    self.fail(Some(Operation::Search), &[i], &failure).await?;
                     continue;
                 }
             };
@@ -456,10 +476,14 @@ impl Slice {
             }
         }
         for (i, found) in at_once(self.parallel_searches(), searches).await {
+            if found.is_ok() {
+                self.answered(Operation::Search, &[i]).await?;
+            }
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
-                    self.fail(&[i], &Failure::from(error)).await?;
+                    let failure = Failure::from(error);
+                    self.fail(Some(Operation::Search), &[i], &failure).await?;
                     continue;
                 }
             };

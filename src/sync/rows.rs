@@ -58,7 +58,10 @@ impl Slice {
                         let (left, right) = chunk.split_at(chunk.len() / 2);
                         chunks.extend([left.to_vec(), right.to_vec()]);
                     }
-                    Err(error) => self.fail(&chunk, &Failure::from(error)).await?,
+                    Err(error) => {
+                        let failure = Failure::from(error);
+                        self.fail(Some(Operation::Read), &chunk, &failure).await?;
+                    }
                 }
             }
         }
@@ -115,7 +118,7 @@ impl Slice {
         }
         let others_visible = match self.ctx.supabase.can_see_any_row().await {
             Ok(visible) => visible,
-            Err(error) => return self.fail(absent, &Failure::from(error)).await,
+            Err(error) => return self.fail(None, absent, &Failure::from(error)).await,
         };
         if !others_visible && self.ctx.see_why_no_row().await? {
             for &i in absent {

@@ -85,9 +85,12 @@ impl Run {
             whole.look_up_in_the_list(lane, expected).await?;
             left.extend(whole.works.extract_if(.., |work| work.in_run()));
         }
-        // One asks for all slices. What is wrong with it, each of them will be told.
-        if left.len() > FEW && self.ctx.gate.closed().is_none() {
-            let _ = self.ctx.pipeline(ctx.tempo.pipelines_for).await?;
+        // One asks for all slices. What is wrong with it and passes, each of them will be told.
+        if left.len() > FEW
+            && self.ctx.gate.closed().is_none()
+            && let Err(Some(failure)) = self.ctx.pipeline(ctx.tempo.pipelines_for).await?
+        {
+            ctx.judge(&failure, None, &[]).await?;
         }
         self.rounds = self.cut(left);
 

@@ -61,7 +61,6 @@ impl Slice {
         self.resolve_intents(&all).await?;
         self.decide(&all).await?;
         self.follow().await;
-        self.found(&all).await?;
         self.stay_back();
         self.move_deals(&all).await?;
         self.create_deals(&all).await?;
@@ -85,14 +84,18 @@ impl Slice {
         }
     }
 
-    /// Rows that have come so far were found in amoCRM, or are known to be missing there.
-    async fn found(&self, members: &[usize]) -> Result<(), InboxError> {
-        if !self.ctx.doubts.are_none() {
-            let begun = self.started.into_std();
-            for i in self.in_run(members) {
-                let row = self.works[i].id();
-                self.ctx.worked(Operation::Find, row, begun).await?;
-            }
+    /// A question about these rows was answered.
+    pub(super) async fn answered(
+        &self,
+        operation: Operation,
+        members: &[usize],
+    ) -> Result<(), InboxError> {
+        if self.ctx.doubts.are_none() {
+            return Ok(());
+        }
+        for &i in members {
+            let (row, begun) = (self.works[i].id(), self.started.into_std());
+            self.ctx.worked(operation, row, begun).await?;
         }
         Ok(())
     }
@@ -159,33 +162,27 @@ impl Slice {
         Vec::new()
     }
 
-    /// Ends entries whose question failed, as the client that saw the error says.
+    /// Ends entries for which the operation failed, as the client that saw the error says. `None`: the question was about
+    /// no entry.
+    ///
+    /// When it was refused for several at once, the first one stands for them, and the others go alone after it.
     pub(super) async fn fail(
         &mut self,
-        members: &[usize],
-        failure: &Failure,
-    ) -> Result<(), InboxError> {
-        self.fail_at(failure.question(), members, failure).await
-    }
-
-    /// Ends entries for which the operation failed. When it was refused for several at once, the first one stands for them,
-    /// and the others go alone after it.
-    pub(super) async fn fail_at(
-        &mut self,
-        operation: Operation,
+        operation: Option<Operation>,
         members: &[usize],
         failure: &Failure,
     ) -> Result<(), InboxError> {
         let rows: Vec<RowId> = members.iter().map(|&i| self.works[i].id()).collect();
-        let verdict = self.ctx.judge(failure, Some(operation), &rows).await?;
+        let verdict = self.ctx.judge(failure, operation, &rows).await?;
         let reason = failure.reason();
-        let of_others = match verdict {
-            Verdict::InDoubt | Verdict::Park => Verdict::NotItsFault,
+        let verdict = match verdict {
+            Verdict::Park if operation.is_none() => Verdict::Retry { after: None },
+            // Together with others it may have been refused for their sake.
+            Verdict::Park | Verdict::SetAside if members.len() > 1 => Verdict::NotItsFault,
             verdict => verdict,
         };
-        let verdict = match verdict {
-            // Together with others it may have been refused for their sake.
-            Verdict::Park if members.len() > 1 => Verdict::NotItsFault,
+        let of_others = match verdict {
+            Verdict::InDoubt => Verdict::NotItsFault,
             verdict => verdict,
         };
         for (place, &i) in members.iter().enumerate() {
@@ -201,6 +198,7 @@ impl Slice {
         let work = &mut self.works[i];
         match verdict {
             Verdict::NotItsFault => work.again_at(later(now, ctx.tempo.person_busy), reason),
+            Verdict::SetAside => work.park(reason),
             // A write whose fate is open is looked for first.
             Verdict::Park if work.progress.intent.is_none() => work.park(reason),
             Verdict::Park | Verdict::InDoubt => {

@@ -105,7 +105,7 @@ impl Slice {
                 }
                 Err(error) => {
                     let failure = Failure::from(error);
-                    self.fail_at(Operation::Move, &batch, &failure).await?;
+                    self.fail(Some(Operation::Move), &batch, &failure).await?;
                 }
             }
         }
@@ -164,7 +164,10 @@ impl Slice {
         let looked_at = Instant::now();
         let standing = match self.amocrm.all_deals(&ids).await {
             Ok(standing) => standing,
-            Err(error) => return self.fail(batch, &Failure::from(error)).await,
+            Err(error) => {
+                let failure = Failure::from(error);
+                return self.fail(Some(Operation::ReadDeals), batch, &failure).await;
+            }
         };
         for &i in batch {
             let Some(id) = self.works[i].chosen() else {
@@ -198,7 +201,7 @@ impl Slice {
                 Ok(answer) => self.moved(&[i], &answer, begun).await?,
                 Err(error) => {
                     let failure = Failure::from(error);
-                    self.fail_at(Operation::Move, &[i], &failure).await?;
+                    self.fail(Some(Operation::Move), &[i], &failure).await?;
                 }
             }
         }
@@ -296,7 +299,8 @@ impl Slice {
             match answer {
                 Ok(made) => {
                     let made: Vec<_> = made.into_iter().map(|deal| Some((deal?, None))).collect();
-                    self.created(&batch, &made, begun).await?;
+                    self.created(Operation::Create, &batch, &made, begun)
+                        .await?;
                 }
                 Err(error) => self.write_failed(Operation::Create, &batch, error).await?,
             }
@@ -337,9 +341,13 @@ impl Slice {
                         .into_iter()
                         .map(|made| made.map(|(deal, contact)| (deal, Some(contact))))
                         .collect();
-                    self.created(&batch, &made, begun).await?;
+                    self.created(Operation::CreateWithContact, &batch, &made, begun)
+                        .await?;
                 }
-                Err(error) => self.write_failed(Operation::Create, &batch, error).await?,
+                Err(error) => {
+                    self.write_failed(Operation::CreateWithContact, &batch, error)
+                        .await?;
+                }
             }
         }
         Ok(())
@@ -347,6 +355,7 @@ impl Slice {
 
     async fn created(
         &mut self,
+        operation: Operation,
         batch: &[usize],
         answers: &[Option<(DealId, Option<ContactId>)>],
         begun: std::time::Instant,
@@ -369,7 +378,7 @@ impl Slice {
             work.progress.intent = None;
             work.tell(format!("deal {deal} created"));
             let row = work.id();
-            self.ctx.worked(Operation::Create, row, begun).await?;
+            self.ctx.worked(operation, row, begun).await?;
         }
         Ok(())
     }
@@ -398,7 +407,7 @@ impl Slice {
             }
         }
         let failure = Failure::from(error);
-        self.fail_at(operation, batch, &failure).await
+        self.fail(Some(operation), batch, &failure).await
     }
 }
 

@@ -8,7 +8,7 @@ use tripwire_sync::{
     domain::{DealId, RowId},
     inbox::{Arrival, Outcome, Placed, Source, State},
     sandbox::{
-        Server,
+        Fault, Kind, Page, Point, Server, When,
         school::{Case, School},
     },
 };
@@ -532,4 +532,33 @@ async fn a_row_asked_for_by_a_backfill_is_synced_whoever_tells_of_it_later() {
 
     world.until_synced_once(asked).await;
     world.until_done(unasked, Outcome::TooOld).await;
+}
+
+/// The canary is refused, and there is no other row that could tell whose fault it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_stays_in_doubt_is_named_and_not_waited_for() {
+    let world = World::prepare(before_going_live());
+    let row = old_row(&world, EMAIL, "2026-02-01T00:00:00Z");
+    let refused = Kind::Status {
+        when: When::Before,
+        code: 400,
+        page: Page::Json,
+        retry_after: None,
+    };
+    world
+        .sandbox
+        .faults()
+        .add(Fault::always(Point::amo("leads.update"), refused));
+
+    let totals = totals(&world, &["--limit", "1"], 1).await;
+
+    assert_eq!(
+        (&totals["end"], &totals["open"], &totals["parked"]),
+        (&json!("in_doubt"), &json!(1), &json!(0))
+    );
+    let inbox = world.guest().await;
+    let entry = inbox.entry(row).await.unwrap().unwrap();
+    assert_eq!(entry.state, State::Pending);
+    assert!(entry.reason.unwrap().contains("400"));
+    inbox.close().await;
 }

@@ -99,6 +99,24 @@ async fn a_402_stops_all_sending_until_it_is_paid() {
     recovers_by_probe(HaltCause::AmocrmPayment, 402).await;
 }
 
+/// A run of many asks for the pipelines once for all.
+#[tokio::test]
+async fn a_token_that_only_the_question_for_all_meets_is_told_too() {
+    for status in [401, 402, 403] {
+        let mut world = World::prepare(Wishes {
+            contact_scan: false,
+            ..together()
+        });
+        students(&world, 30);
+        let refused = Kind::status(When::Before, status);
+        let pipelines = Point::amo("pipelines.list");
+        world.sandbox.faults().add(Fault::once(pipelines, refused));
+        world.launch().await;
+        world.until_sync_is("halted").await;
+        assert_eq!(world.amo_writes().len(), 0, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn a_403_is_never_probed_and_ends_when_a_person_resumes() {
     let mut world = World::prepare(together());

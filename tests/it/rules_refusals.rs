@@ -19,6 +19,9 @@ const MOVE: &str = "leads.update";
 const CREATE: &str = "leads.create";
 const NOTE: &str = "notes.create";
 const WRITE_BACK: &str = "rows.update";
+const SEARCH: &str = "contacts.search";
+const DEALS: &str = "leads.list";
+const NOTES: &str = "notes.list";
 
 fn email(n: usize) -> String {
     format!("student{n}@example.kz")
@@ -33,7 +36,7 @@ fn answer(code: u16, page: Page) -> Kind {
     }
 }
 
-/// A write to amoCRM, or the write back.
+/// A question or a write to amoCRM, or the write back.
 #[derive(Debug, Clone)]
 struct Refusal {
     route: &'static str,
@@ -46,6 +49,9 @@ impl Refusal {
             MOVE => Operation::Move,
             CREATE => Operation::Create,
             NOTE => Operation::Note,
+            SEARCH => Operation::Search,
+            DEALS => Operation::ReadDeals,
+            NOTES => Operation::ReadNotes,
             _ => Operation::WriteBack,
         }
     }
@@ -82,7 +88,7 @@ fn refusals() -> Vec<Refusal> {
         answer(500, Page::Html),
         answer(422, Page::Code("244")),
     ];
-    let routes = [MOVE, CREATE, NOTE].into_iter();
+    let routes = [MOVE, CREATE, NOTE, SEARCH, DEALS, NOTES].into_iter();
     let of_amocrm = routes.flat_map(|route| {
         let kinds = of_amocrm.clone().into_iter();
         kinds.map(move |kind| Refusal { route, kind })
@@ -105,8 +111,13 @@ fn student(world: &World, n: usize, route: &str) -> (RowId, String) {
     let email = email(n);
     let contact = world.contact(&email);
     let about = match route {
-        MOVE => world.deal(contact, world.setting.before[0]).to_string(),
+        MOVE | DEALS => world.deal(contact, world.setting.before[0]).to_string(),
         CREATE => format!("Student {n} of many"),
+        SEARCH => {
+            world.deal(contact, world.setting.before[0]);
+            email.clone()
+        }
+        NOTES => world.deal(contact, world.setting.target).to_string(),
         _ => {
             world.deal(contact, world.setting.before[0]);
             String::new()
@@ -374,14 +385,9 @@ fn forbidden() -> Kind {
 /// One deal that the token's user may not touch, or a firewall that dislikes one text.
 #[tokio::test]
 async fn a_row_that_amocrm_forbids_is_held_after_a_resume_and_set_aside_in_the_end() {
-    for route in [MOVE, CREATE, NOTE, "contacts.search"] {
+    for route in [MOVE, CREATE, NOTE, SEARCH] {
         let world = World::start(Wishes::brisk()).await;
         let (bad, about) = student(&world, 0, route);
-        let about = if route == "contacts.search" {
-            email(0)
-        } else {
-            about
-        };
         let point = Point::amo(route).about(&about);
         world
             .sandbox

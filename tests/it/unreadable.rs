@@ -108,8 +108,9 @@ async fn one_unreadable_item_in_any_answer_makes_nothing_twice_and_loses_nothing
     ];
     let hows = [Spoilt::Null, Spoilt::AllButTheId, Spoilt::All];
     let worlds = routes.into_iter().flat_map(|route| {
-        hows.into_iter()
-            .flat_map(move |how| [0, 1].map(move |place| spoils_nothing(route, place, how)))
+        hows.into_iter().flat_map(move |how| {
+            [0, 1].map(move |place| Box::pin(spoils_nothing(route, place, how)))
+        })
     });
     stream::iter(worlds)
         .for_each_concurrent(PARALLEL, |world| world)

@@ -397,12 +397,12 @@ async fn a_ban_turns_everybody_away_until_it_is_forgiven() {
     // One was asked and refused; the others were not asked, so that nothing is known against them.
     let refused = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::Forbidden));
     assert_eq!(answers.iter().filter(refused).count(), 1);
-    let unasked = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::NotPermitted));
+    let unasked = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::TurnedAway));
     assert_eq!(answers.iter().filter(unasked).count(), 9);
     assert_eq!(server.seen().len(), 1);
     // Nor does whoever comes later, until somebody decides that it may be asked again.
     let later = client.contacts(&ids).await;
-    assert!(matches!(later, Err(AmoError::NotPermitted)), "{later:?}");
+    assert!(matches!(later, Err(AmoError::TurnedAway)), "{later:?}");
     assert_eq!(server.seen().len(), 1);
     client.forgive();
     client.contacts(&ids).await.unwrap();

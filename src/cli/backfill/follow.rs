@@ -12,12 +12,14 @@ use super::{
 use crate::{
     app::{Settings, Worker},
     cli::{CommandError, Outcome, clock, terminal::Terminal},
-    domain::{Halt, SyncState},
-    inbox::{Arrival, BackfillId, HALT, Inbox, InboxError, PAUSED, Role, Source},
+    domain::{Halt, Refusals, SyncState},
+    inbox::{Arrival, BackfillId, HALT, Inbox, InboxError, PAUSED, REFUSALS, Role, Source},
     supabase::SupabaseError,
     sync::{Walk, lease, schedule::Tempo, triage::later},
 };
 
+/// So many attempts of a row that is in doubt are no passing trouble.
+const TRIED_OFTEN: u32 = 3;
 /// How often we look how far it is.
 const GLANCE: Duration = Duration::from_millis(200);
 
@@ -148,6 +150,9 @@ impl<'t> Backfill<'t> {
                 progress.show(&standing, None, self.terminal)?;
                 break Some(End::Drained);
             }
+            if standing.is_open_for(undecided(inbox, id).await?) {
+                break Some(End::InDoubt);
+            }
             let state = match &mut hands {
                 Hands::Ours(worker) if worker.is_dead() => break None,
                 Hands::Ours(worker) => *worker.status.borrow(),
@@ -208,6 +213,20 @@ async fn standing(
     // Between the two looks by which a contact is missed for good.
     let soon = later(clock().now(), 2 * tempo.second_look);
     Ok(Standing::new(total, &inbox.tally(id, soon).await?))
+}
+
+/// Rows of the backfill that have been refused again and again, or are held after a 403: other rows must tell about them.
+async fn undecided(inbox: &Inbox, id: BackfillId) -> Result<u64, InboxError> {
+    let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
+    let mut undecided = 0;
+    for row in refusals.rows() {
+        let Some(entry) = inbox.entry(row).await? else {
+            continue;
+        };
+        let is_tried = entry.attempts >= TRIED_OFTEN || refusals.held().contains(&row);
+        undecided += u64::from(is_tried && entry.backfill == Some(id));
+    }
+    Ok(undecided)
 }
 
 /// What a service that we cannot ask has written down, or was told by others.

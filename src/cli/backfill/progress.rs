@@ -74,6 +74,11 @@ impl Standing {
         self.open == 0
     }
 
+    /// Whether nothing is left but these.
+    pub(super) fn is_open_for(&self, undecided: u64) -> bool {
+        self.open > 0 && self.open <= undecided
+    }
+
     pub(super) fn ended(&self) -> u64 {
         self.done.values().sum::<u64>() + self.waiting + self.parked
     }

@@ -14,6 +14,8 @@ pub(super) enum End {
     Interrupted,
     /// Another machine syncs, and knows nothing of our inbox.
     Standby,
+    /// What is left was refused, and other rows must tell whose fault that is.
+    InDoubt,
 }
 
 impl End {
@@ -22,6 +24,7 @@ impl End {
             Self::Drained => "drained",
             Self::Interrupted => "interrupted",
             Self::Standby => "standby",
+            Self::InDoubt => "in_doubt",
         }
     }
 }
@@ -166,6 +169,12 @@ fn advice(totals: &Totals, terminal: &Terminal) -> Vec<&'static str> {
              and run this again",
             "синхронизацией занята другая машина, и эту очередь она не увидит: запустите команду там или остановите тот \
              сервис и повторите здесь",
+        )),
+        End::InDoubt => advice.push(terminal.pick(
+            "refused again and again: whether for these rows alone, other rows will tell while `tripwire-sync serve` runs; \
+             see `tripwire-sync check`, or set them aside with `tripwire-sync park`",
+            "отказ раз за разом: только ли этим строкам, покажут другие, пока работает `tripwire-sync serve`; \
+             см. `tripwire-sync check` или отложите их: `tripwire-sync park`",
         )),
     }
     if totals.standing.waiting > 0 {

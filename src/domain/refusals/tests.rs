@@ -16,13 +16,15 @@ fn row(n: u8) -> RowId {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Refuse(u8),
+    /// Together with others, of which it is the first.
+    Bulk(u8),
     Work(u8),
     Resume,
     Drop(u8),
     Restart,
 }
 
-use Step::{Drop, Refuse, Restart, Resume, Work};
+use Step::{Bulk, Drop, Refuse, Restart, Resume, Work};
 
 /// The blame of the last refusal after these steps, each a second after the one before, and the suspects of the last success.
 fn after(steps: &[Step]) -> (Refusals, Option<Blame>, Vec<RowId>) {
@@ -35,7 +37,11 @@ fn after(steps: &[Step]) -> (Refusals, Option<Blame>, Vec<RowId>) {
         match *step {
             Refuse(n) => {
                 let now = Timestamp::UNIX_EPOCH;
-                blame = Some(refusals.refuse(Operation::Move, row(n), "нет", at, now));
+                blame = Some(refusals.refuse(Operation::Move, row(n), true, "нет", (at, now)));
+            }
+            Bulk(n) => {
+                let now = Timestamp::UNIX_EPOCH;
+                blame = Some(refusals.refuse(Operation::Move, row(n), false, "нет", (at, now)));
             }
             Work(n) => suspects = refusals.worked(Operation::Move, row(n), at),
             Resume => refusals.resumed(),
@@ -107,6 +113,15 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
             &[Refuse(1), Refuse(2), Refuse(3), Resume, Work(4), Refuse(1)],
             Blame::Row,
         ),
+        // Of several that were refused together, the first is not known to be to blame.
+        (&[Bulk(1), Bulk(2), Bulk(3), Bulk(4)], Blame::Doubt),
+        (&[Bulk(1), Refuse(1), Refuse(2)], Blame::Doubt),
+        (
+            &[Bulk(1), Refuse(1), Refuse(2), Refuse(3)],
+            everybody(&[1, 2, 3]),
+        ),
+        (&[Refuse(1), Work(2), Bulk(1)], Blame::Doubt),
+        (&[Refuse(1), Work(2), Bulk(1), Refuse(1)], Blame::Row),
         // A restart forgets nothing.
         (
             &[Refuse(1), Restart, Refuse(2), Restart, Refuse(3)],
@@ -147,7 +162,7 @@ fn one_operation_tells_nothing_about_another() {
         .enumerate()
     {
         let n = u8::try_from(n).unwrap();
-        let blame = refusals.refuse(operation, row(n), "нет", at, Timestamp::UNIX_EPOCH);
+        let blame = refusals.refuse(operation, row(n), true, "нет", (at, Timestamp::UNIX_EPOCH));
         assert_eq!(blame, Blame::Doubt);
     }
     let suspects = refusals.worked(Operation::WriteBack, row(9), at);
@@ -161,7 +176,13 @@ fn a_success_that_was_begun_before_a_refusal_was_known_proves_nothing() {
     let mut refusals = Refusals::default();
     let begun = Instant::now();
     let at = begun + Duration::from_millis(1);
-    refusals.refuse(Operation::Move, row(1), "нет", at, Timestamp::UNIX_EPOCH);
+    refusals.refuse(
+        Operation::Move,
+        row(1),
+        true,
+        "нет",
+        (at, Timestamp::UNIX_EPOCH),
+    );
 
     assert_eq!(refusals.worked(Operation::Move, row(2), begun), []);
     assert!(refusals.is_refused(Operation::Move, row(1)));
@@ -173,22 +194,22 @@ fn a_403_holds_its_rows_until_a_write_has_worked_for_another() {
     let at = Instant::now();
     let everybody = |rows: &[u8]| Blame::Everybody(rows.iter().map(|n| row(*n)).collect());
     let mut refusals = Refusals::default();
-    assert_eq!(refusals.forbid(&[row(1), row(2)]), everybody(&[1, 2]));
+    assert_eq!(refusals.forbid(&[row(1), row(2)], at), everybody(&[1, 2]));
     refusals.resumed();
     assert_eq!(refusals.last(), [row(1), row(2)]);
     assert!(!refusals.held_may_go());
     // Neither a read, nor a write to Supabase, nor a write for one of them.
     refusals.worked(Operation::WriteBack, row(9), at);
-    refusals.worked(Operation::Find, row(9), at);
+    refusals.worked(Operation::Search, row(9), at);
     refusals.worked(Operation::Note, row(1), at);
     assert!(!refusals.held_may_go());
 
     refusals.worked(Operation::Note, row(9), at);
     assert!(refusals.held_may_go());
-    assert_eq!(refusals.forbid(&[row(1)]), Blame::Row);
+    assert_eq!(refusals.forbid(&[row(1)], at), Blame::Row);
     assert_eq!(refusals.held(), [row(2)]);
     // The next 403 stops everything, whatever it is about.
-    assert_eq!(refusals.forbid(&[row(2)]), everybody(&[2]));
+    assert_eq!(refusals.forbid(&[row(2)], at), everybody(&[2]));
     assert!(!refusals.held_may_go());
 }
 
@@ -196,19 +217,19 @@ fn a_403_holds_its_rows_until_a_write_has_worked_for_another() {
 fn a_403_of_a_row_that_was_not_held_is_everybodys() {
     let at = Instant::now();
     let mut refusals = Refusals::default();
-    refusals.forbid(&[row(1)]);
+    refusals.forbid(&[row(1)], at);
     refusals.resumed();
     refusals.worked(Operation::Move, row(9), at);
     let all = Blame::Everybody(vec![row(1), row(7)]);
-    assert_eq!(refusals.forbid(&[row(7)]), all);
-    assert_eq!(refusals.forbid(&[]), all, "a request about no row");
+    assert_eq!(refusals.forbid(&[row(7)], at), all);
+    assert_eq!(refusals.forbid(&[], at), all, "a request about no row");
 
     // After a write that worked, the next held row may be to blame again.
     refusals.resumed();
     refusals.worked(Operation::Move, row(9), at);
-    assert_eq!(refusals.forbid(&[row(1)]), Blame::Row);
+    assert_eq!(refusals.forbid(&[row(1)], at), Blame::Row);
     refusals.worked(Operation::Move, row(9), at);
-    assert_eq!(refusals.forbid(&[row(7)]), Blame::Row);
+    assert_eq!(refusals.forbid(&[row(7)], at), Blame::Row);
     assert!(refusals.is_empty());
 }
 
@@ -265,7 +286,7 @@ impl Import {
         let now = Timestamp::UNIX_EPOCH;
         let blame = self
             .refusals
-            .refuse(Operation::Move, row(n), "нет", self.at, now);
+            .refuse(Operation::Move, row(n), true, "нет", (self.at, now));
         match blame {
             Blame::Row => {
                 self.parked.insert(n);
@@ -338,4 +359,58 @@ proptest! {
             prop_assert!(rows.iter().all(|it| bad.iter().any(|n| row(*n) == *it)));
         }
     }
+}
+
+/// Its answer may come after the 403, but it was let in before.
+#[test]
+fn a_write_that_was_begun_before_a_403_lets_no_held_row_go() {
+    let begun = Instant::now();
+    let at = begun + Duration::from_millis(1);
+    let mut refusals = Refusals::default();
+    refusals.forbid(&[row(1)], at);
+    refusals.worked(Operation::Move, row(9), begun);
+    assert!(!refusals.held_may_go());
+    refusals.worked(Operation::Move, row(9), at);
+    assert!(refusals.held_may_go());
+}
+
+#[test]
+fn a_row_that_is_refused_and_then_forbidden_is_held_and_nothing_else() {
+    let at = Instant::now();
+    let now = Timestamp::UNIX_EPOCH;
+    let mut refusals = Refusals::default();
+    refusals.refuse(Operation::Move, row(1), true, "нет", (at, now));
+    refusals.worked(Operation::Move, row(2), at);
+    refusals.forbid(&[row(1)], at);
+    refusals.resumed();
+    assert_eq!(refusals.suspects(), []);
+    assert_eq!(refusals.in_doubt(), []);
+    assert_eq!(refusals.held(), [row(1)]);
+}
+
+#[test]
+fn a_blame_holds_for_its_own_write_and_only_until_that_has_landed() {
+    let at = Instant::now();
+    let now = Timestamp::UNIX_EPOCH;
+    let mut refusals = Refusals::default();
+    refusals.refuse(Operation::Create, row(1), true, "нет", (at, now));
+    refusals.worked(Operation::Create, row(2), at);
+    refusals.refuse(Operation::Create, row(1), true, "нет прав", (at, now));
+    assert_eq!(
+        refusals.blamed(row(1), &[Operation::Create]),
+        Some("нет прав")
+    );
+    assert_eq!(refusals.blamed(row(1), &[Operation::Note]), None);
+    refusals.landed(row(1), &[Operation::Create]);
+    assert!(refusals.is_empty());
+}
+
+#[test]
+fn what_must_have_stopped_sending_is_known_after_a_restart() {
+    let (refusals, ..) = after(&[Refuse(1), Refuse(2), Restart]);
+    assert!(!refusals.have_stopped_sending());
+    let (refusals, ..) = after(&[Refuse(1), Refuse(2), Refuse(3), Restart]);
+    assert!(refusals.have_stopped_sending());
+    let (refusals, ..) = after(&[Refuse(1), Refuse(2), Refuse(3), Resume]);
+    assert!(!refusals.have_stopped_sending());
 }
