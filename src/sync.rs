@@ -66,7 +66,7 @@ pub use self::{
 };
 use crate::{
     amocrm::{AmoCrm, AmoError, Pipeline},
-    domain::{HaltCause, KeyedHash, NoteTemplate, SharedClock, SyncState},
+    domain::{Disposition, HaltCause, KeyedHash, NoteTemplate, SharedClock, SyncState},
     inbox::{Inbox, InboxError},
     supabase::Supabase,
 };
@@ -234,7 +234,11 @@ impl Context {
         }
         let pipelines = match self.amocrm.pipelines().await {
             Ok(pipelines) => pipelines,
-            Err(error) => return Ok(Err(Some(Failure::from(error)))),
+            Err(error) => {
+                let failure = Failure::from(error);
+                self.pipelines_failed(&failure).await?;
+                return Ok(Err(Some(failure)));
+            }
         };
         let target = self.settings.rules.target;
         let is_whole =
@@ -244,7 +248,9 @@ impl Context {
         if problem.is_some() && !is_whole {
             // What could not be read may be the very stage.
             let what = "a pipeline that cannot be read";
-            return Ok(Err(Some(Failure::from(AmoError::Malformed { what }))));
+            let failure = Failure::from(AmoError::Malformed { what });
+            self.pipelines_failed(&failure).await?;
+            return Ok(Err(Some(failure)));
         }
         let usable = pipelines
             .into_iter()
@@ -264,6 +270,15 @@ impl Context {
                 .await?;
         }
         Ok(usable.ok_or(None))
+    }
+
+    /// Pipelines are the same for everybody: what refuses to tell them again and again stops sending.
+    async fn pipelines_failed(&self, failure: &Failure) -> Result<(), InboxError> {
+        if failure.disposition() == Disposition::Refused {
+            let (cause, detail) = (HaltCause::AmocrmStage, failure.reason());
+            self.gate.strike(cause, 3, detail).await?;
+        }
+        Ok(())
     }
 
     fn known_pipeline(&self) -> MutexGuard<'_, Option<(Instant, Pipeline)>> {

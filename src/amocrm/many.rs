@@ -2,10 +2,12 @@
 
 use std::hash::Hash;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 
 use super::{AmoCrm, AmoError, ById, Contact, Deal, Found, IDS_PER_READ, Note};
 use crate::domain::{ContactId, DealId};
+
+type Answer<'a, T> = BoxFuture<'a, Result<Found<T>, AmoError>>;
 
 impl AmoCrm {
     /// As [`AmoCrm::contacts`], of any number.
@@ -13,48 +15,85 @@ impl AmoCrm {
         &self,
         ids: &[ContactId],
     ) -> Result<ById<ContactId, Contact>, AmoError> {
-        let mut reads = Vec::new();
-        for ids in ids.chunks(IDS_PER_READ) {
-            reads.push(self.contacts(ids));
-        }
-        by_id(join_all(reads).await, |contact| contact.id)
+        let ask = |ids: Vec<ContactId>| -> Answer<'_, Contact> {
+            Box::pin(async move { self.contacts(&ids).await })
+        };
+        let found = all(ids, ContactId::get, ask).await?;
+        Ok(by_id(found, |contact| contact.id))
     }
 
     /// As [`AmoCrm::deals`], of any number.
     pub async fn all_deals(&self, ids: &[DealId]) -> Result<ById<DealId, Deal>, AmoError> {
-        let mut reads = Vec::new();
-        for ids in ids.chunks(IDS_PER_READ) {
-            reads.push(self.deals(ids));
-        }
-        by_id(join_all(reads).await, |deal| deal.id)
+        let ask = |ids: Vec<DealId>| -> Answer<'_, Deal> {
+            Box::pin(async move { self.deals(&ids).await })
+        };
+        let found = all(ids, DealId::get, ask).await?;
+        Ok(by_id(found, |deal| deal.id))
     }
 
     /// As [`AmoCrm::notes`], of any number.
     pub async fn all_notes(&self, deals: &[DealId]) -> Result<Found<Note>, AmoError> {
-        let mut reads = Vec::new();
-        for ids in deals.chunks(IDS_PER_READ) {
-            reads.push(self.notes(ids));
-        }
-        let mut notes = Found::nothing();
-        for answer in join_all(reads).await {
-            let answer = answer?;
-            notes.items.extend(answer.items);
-            notes.unreadable.extend(answer.unreadable);
-        }
-        Ok(notes)
+        let ask = |ids: Vec<DealId>| -> Answer<'_, Note> {
+            Box::pin(async move { self.notes(&ids).await })
+        };
+        all(deals, DealId::get, ask).await
     }
 }
 
-fn by_id<K: Eq + Hash, T>(
-    answers: Vec<Result<Found<T>, AmoError>>,
-    id: impl Fn(&T) -> K,
-) -> Result<ById<K, T>, AmoError> {
-    let mut found = ById::default();
-    for answer in answers {
-        let answer = answer?;
-        let items = answer.items.into_iter().map(|item| (id(&item), item));
-        found.items.extend(items);
-        found.unreadable.extend(answer.unreadable);
+async fn all<'a, K: Copy, T>(
+    ids: &[K],
+    number: impl Fn(K) -> i64,
+    ask: impl Fn(Vec<K>) -> Answer<'a, T>,
+) -> Result<Found<T>, AmoError> {
+    let mut reads = Vec::new();
+    for ids in ids.chunks(IDS_PER_READ) {
+        reads.push(narrowed(ids, &number, &ask));
     }
-    Ok(found)
+    let mut all = Found::nothing();
+    for answer in join_all(reads).await {
+        let answer = answer?;
+        all.items.extend(answer.items);
+        all.unreadable.extend(answer.unreadable);
+    }
+    Ok(all)
+}
+
+/// So many requests at most find out whose an item is that has no readable id.
+const NARROWING: usize = 32;
+
+/// Asks again, in halves, where an item of the answer has no readable id, until the id is found that it belongs to: as it is,
+/// it would make every id unknown that is not answered.
+async fn narrowed<'a, K: Copy, T>(
+    ids: &[K],
+    number: impl Fn(K) -> i64,
+    ask: impl Fn(Vec<K>) -> Answer<'a, T>,
+) -> Result<Found<T>, AmoError> {
+    let mut all = Found::nothing();
+    let mut left = vec![ids];
+    let mut asked = 0;
+    while let Some(ids) = left.pop() {
+        let found = ask(ids.to_vec()).await?;
+        asked += 1;
+        if found.unreadable.without_id && ids.len() > 1 && asked < NARROWING {
+            let (first, second) = ids.split_at(ids.len() / 2);
+            left.extend([second, first]);
+            continue;
+        }
+        all.items.extend(found.items);
+        match ids {
+            [id] if found.unreadable.without_id => {
+                all.unreadable.ids.insert(number(*id));
+            }
+            _ => all.unreadable.extend(found.unreadable),
+        }
+    }
+    Ok(all)
+}
+
+fn by_id<K: Eq + Hash, T>(found: Found<T>, id: impl Fn(&T) -> K) -> ById<K, T> {
+    let items = found.items.into_iter().map(|item| (id(&item), item));
+    ById {
+        items: items.collect(),
+        unreadable: found.unreadable,
+    }
 }

@@ -67,14 +67,24 @@ pub(super) enum Entry<T> {
     Read(T),
     /// With its id, if that can be read.
     Unreadable(Option<i64>),
+    Deleted,
 }
 
 /// An item of a list, and the field by which callers know it.
 trait Known: DeserializeOwned {
     const ID: &'static str = "id";
+
+    /// Whether what callers compare it by could be read.
+    fn is_readable(&self) -> bool {
+        true
+    }
 }
 
-impl Known for RawContact {}
+impl Known for RawContact {
+    fn is_readable(&self) -> bool {
+        !self.is_unreadable("EMAIL")
+    }
+}
 impl Known for RawDeal {}
 impl Known for RawPipeline {}
 impl Known for RawStatus {}
@@ -93,6 +103,7 @@ pub(super) fn part<T>(entries: Vec<Entry<T>>) -> (Vec<T>, Unreadable) {
                 unreadable.ids.insert(id);
             }
             Entry::Unreadable(None) => unreadable.without_id = true,
+            Entry::Deleted => {}
         }
     }
     (items, unreadable)
@@ -187,7 +198,7 @@ struct RawStatus {
 impl From<RawPipeline> for Pipeline {
     fn from(raw: RawPipeline) -> Self {
         let statuses = raw.embedded.statuses;
-        let is_whole = statuses.iter().all(|it| matches!(it, Entry::Read(_)));
+        let is_whole = !statuses.iter().any(|it| matches!(it, Entry::Unreadable(_)));
         let stages = statuses.into_iter().filter_map(|status| match status {
             Entry::Read(status) => Some(Stage {
                 id: StageId::new(status.id),
@@ -195,7 +206,7 @@ impl From<RawPipeline> for Pipeline {
                 sort: status.sort,
                 is_unsorted: status.kind == Some(1),
             }),
-            Entry::Unreadable(_) => None,
+            Entry::Unreadable(_) | Entry::Deleted => None,
         });
         Self {
             is_whole,
@@ -287,7 +298,7 @@ impl From<RawContact> for Contact {
         Self {
             id: ContactId::new(raw.id),
             emails: emails.iter().flat_map(|text| Email::all(text)).collect(),
-            has_email: !emails.is_empty() || raw.is_unreadable("EMAIL"),
+            has_email: !emails.is_empty(),
             phones: raw
                 .values("PHONE")
                 .iter()
@@ -447,7 +458,7 @@ fn note_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
 }
 
 /// What was asked for: a list, or `{}` for an empty one, read item by item. Anything else must not pass for "there are
-/// none". Deleted items are left out.
+/// none".
 fn each<'de, D, T>(deserializer: D) -> Result<Vec<Entry<T>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -456,11 +467,11 @@ where
     let value = Value::deserialize(deserializer)?;
     let items = as_list(&value).ok_or_else(|| D::Error::custom("no list"))?;
     let entry = |item: &Value| match T::deserialize(item) {
-        Ok(read) => Some(Entry::Read(read)),
-        Err(_) if item.get("is_deleted").is_some_and(is_set) => None,
-        Err(_) => Some(Entry::Unreadable(item.get(T::ID).and_then(number_in))),
+        Ok(read) if read.is_readable() => Entry::Read(read),
+        _ if item.get("is_deleted").is_some_and(is_set) => Entry::Deleted,
+        _ => Entry::Unreadable(item.get(T::ID).and_then(number_in)),
     };
-    Ok(items.into_iter().filter_map(entry).collect())
+    Ok(items.into_iter().map(entry).collect())
 }
 
 /// The answers to a write, item by item: what cannot be read is not answered.

@@ -21,10 +21,18 @@ const EVERYBODY: usize = 3;
 pub enum Operation {
     /// Reading the row in Supabase.
     Read,
-    /// Searching for contacts in amoCRM.
+    /// Searching for contacts by e-mail.
     Search,
-    /// Reading contacts by their ids, or the newest.
+    /// Searching for a contact by phone.
+    SearchPhone,
+    /// Searching for a contact by the beginning of its e-mail.
+    SearchBeginning,
+    /// Reading contacts by their ids.
     ReadContacts,
+    /// Reading the newest contacts.
+    ReadNewest,
+    /// Reading the contacts that changed last.
+    ReadChanged,
     /// Reading deals by their ids.
     ReadDeals,
     /// Reading the notes of deals.
@@ -47,7 +55,11 @@ impl Operation {
         match self {
             Self::Read => "read",
             Self::Search => "search",
+            Self::SearchPhone => "search_phone",
+            Self::SearchBeginning => "search_beginning",
             Self::ReadContacts => "read_contacts",
+            Self::ReadNewest => "read_newest",
+            Self::ReadChanged => "read_changed",
             Self::ReadDeals => "read_deals",
             Self::ReadNotes => "read_notes",
             Self::Move => "move",
@@ -64,7 +76,11 @@ impl Operation {
         match self {
             Self::Read => "чтение строки",
             Self::Search => "поиск контакта",
+            Self::SearchPhone => "поиск контакта по телефону",
+            Self::SearchBeginning => "поиск контакта по началу e-mail",
             Self::ReadContacts => "чтение контакта",
+            Self::ReadNewest => "чтение новых контактов",
+            Self::ReadChanged => "чтение изменённых контактов",
             Self::ReadDeals => "чтение сделки",
             Self::ReadNotes => "чтение примечаний",
             Self::Move => "перенос сделки",
@@ -81,6 +97,12 @@ impl Operation {
             Self::Read | Self::WriteBack => Side::Supabase,
             _ => Side::Amocrm,
         }
+    }
+
+    /// Whether it changes something.
+    #[must_use]
+    pub fn is_write(self) -> bool {
+        self.is_amocrm_write() || self == Self::WriteBack
     }
 
     fn is_amocrm_write(self) -> bool {
@@ -102,8 +124,10 @@ pub struct Refused {
     /// The operation has worked for another row since.
     pub works_for_others: bool,
     /// It was refused again after that.
+    #[serde(default)]
     is_blamed: bool,
     /// Counts towards a halt: refused alone, and since a person resumed.
+    #[serde(default)]
     counts: bool,
     /// When this process learnt of it; `None`: a former process did.
     #[serde(skip)]

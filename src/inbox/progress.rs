@@ -66,6 +66,8 @@ pub struct Progress {
     pub intent: Option<Intent>,
     /// amoCRM rejected a bulk write that this entry was part of: it is sent alone from now on.
     pub alone: bool,
+    /// How often an answer that it needs could not be read.
+    pub unreadable: u32,
 }
 
 impl Progress {

@@ -55,6 +55,10 @@ pub enum Kind {
     NoRequestIds,
     /// The effect is there, one item of the answer's list cannot be read.
     Spoilt { item: Item, how: Spoilt },
+    /// The stage with this id has no place in its pipeline.
+    SpoiltStage { id: i64 },
+    /// The contacts of the answer name no deals: the search index is behind the main store.
+    WithoutDeals,
     /// 400 `validation-errors` about one item of a bulk write.
     BulkRejected {
         others_applied: bool,

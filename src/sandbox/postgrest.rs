@@ -62,6 +62,8 @@ pub struct PostgrestQuirks {
     pub unreadable_columns: Vec<String>,
     /// Rows over which a policy of the project's own raises an error.
     pub raising_rows: Vec<RowId>,
+    /// Rows that a trigger of the project's own leaves as they are.
+    pub unchangeable_rows: Vec<RowId>,
     /// Longer answers are cut off without a word.
     pub max_rows: usize,
     pub policies: Policies,
@@ -85,6 +87,7 @@ impl Default for PostgrestQuirks {
             absent_columns: Vec::new(),
             unreadable_columns: Vec::new(),
             raising_rows: Vec::new(),
+            unchangeable_rows: Vec::new(),
             max_rows: 1000,
             policies: Policies::Open,
             is_denied: false,

@@ -255,6 +255,8 @@ impl<E: Emulator> Shell<E> {
             }
             Some(Kind::ShortAnswer) => self.emulator.shorten(act()),
             Some(Kind::Spoilt { item, how }) => spoilt(act(), *item, *how),
+            Some(Kind::SpoiltStage { id }) => without_sort(act(), *id),
+            Some(Kind::WithoutDeals) => without_deals(act()),
             Some(Kind::NoRequestIds) => without_request_ids(act()),
             Some(Kind::BulkRejected {
                 others_applied,
@@ -305,6 +307,33 @@ fn spoilt(mut reply: Reply, item: Item, how: Spoilt) -> Reply {
                     }
                 }
             }
+        }
+        reply.body = body.to_string();
+    }
+    reply
+}
+
+fn without_sort(mut reply: Reply, stage: i64) -> Reply {
+    if let Ok(mut body) = serde_json::from_str::<Value>(&reply.body) {
+        let pipelines = body["_embedded"]["pipelines"].as_array_mut();
+        for pipeline in pipelines.into_iter().flatten() {
+            let stages = pipeline["_embedded"]["statuses"].as_array_mut();
+            for it in stages.into_iter().flatten() {
+                if it["id"] == stage {
+                    it["sort"] = Value::Null;
+                }
+            }
+        }
+        reply.body = body.to_string();
+    }
+    reply
+}
+
+fn without_deals(mut reply: Reply) -> Reply {
+    if let Ok(mut body) = serde_json::from_str::<Value>(&reply.body) {
+        let contacts = body["_embedded"]["contacts"].as_array_mut();
+        for contact in contacts.into_iter().flatten() {
+            contact["_embedded"]["leads"] = Value::Array(Vec::new());
         }
         reply.body = body.to_string();
     }

@@ -10,6 +10,10 @@ pub(super) const DEAL: &str = "amocrm_deal_id";
 pub(super) const CONTACT: &str = "amocrm_contact_id";
 pub(super) const STATUS: &str = "status";
 
+/// Of a blank text, as Postgres writes it: what `str::trim` takes away is not all in its `[:space:]`.
+const BLANK: &str =
+    "^[[:space:]\u{85}\u{a0}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}]*$";
+
 /// These columns of whatever row comes first.
 pub(super) fn columns(api: &Postgrest, columns: &[&str]) -> Builder {
     api.from(TABLE).select(columns.join(","))
@@ -89,7 +93,21 @@ pub(super) struct Unsynced {
 impl Unsynced {
     /// A page in id order.
     pub(super) fn page(self, api: &Postgrest, after: Option<RowId>) -> Builder {
-        let builder = self.filtered(api).order("id.asc");
+        let unsynced = api.from(TABLE).select("id").is(DEAL, "null");
+        self.page_of(unsynced, after)
+    }
+
+    /// A page in id order of the rows whose deal id is a blank text.
+    pub(super) fn page_of_blank(self, api: &Postgrest, after: Option<RowId>) -> Builder {
+        let blank = api
+            .from(TABLE)
+            .select("id")
+            .or(format!("{DEAL}.match.\"{BLANK}\""));
+        self.page_of(blank, after)
+    }
+
+    fn page_of(self, rows: Builder, after: Option<RowId>) -> Builder {
+        let builder = self.filtered(rows).order("id.asc");
         match after {
             Some(id) => builder.gt("id", id.to_string()),
             None => builder,
@@ -98,14 +116,14 @@ impl Unsynced {
 
     /// How many: the total comes in `Content-Range`, with one id at most as its body.
     pub(super) fn count(self, api: &Postgrest) -> Builder {
-        self.filtered(api).exact_count()
+        let unsynced = api.from(TABLE).select("id").is(DEAL, "null");
+        self.filtered(unsynced).exact_count()
     }
 
     /// All of several `or` parameters must hold.
-    fn filtered(self, api: &Postgrest) -> Builder {
-        let unsynced = api.from(TABLE).select("id").is(DEAL, "null");
+    fn filtered(self, rows: Builder) -> Builder {
         let conditions = self.period.conditions().into_iter();
-        let builder = conditions.fold(unsynced, Builder::or);
+        let builder = conditions.fold(rows, Builder::or);
         if self.by_status {
             builder.or("status.is.null,status.not.in.(blocked,inactive)")
         } else {

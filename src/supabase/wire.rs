@@ -137,6 +137,11 @@ pub(super) fn is_bad_value(error: &SupabaseError) -> bool {
     code(error) == Some("22P02")
 }
 
+/// Such a question cannot be put: the column is no text, or this PostgREST knows no regular expressions.
+pub(super) fn is_no_such_operator(error: &SupabaseError) -> bool {
+    matches!(code(error), Some("42883" | "PGRST100"))
+}
+
 /// Only PostgREST from 12.2 on knows `max-affected`.
 pub(super) fn is_unknown_preference(error: &SupabaseError) -> bool {
     code(error) == Some("PGRST122")

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use jiff::Timestamp;
+
 use super::{
     decide::{Decision, Situation, Why, decide, stage_is_unknown},
     failure::{Failure, Verdict},
@@ -389,13 +391,23 @@ impl Slice {
             Err(error) => {
                 let failure = Failure::from(error);
                 return self
-                    .fail(Some(Operation::ReadContacts), &mine, &failure)
+                    .fail(Some(Operation::ReadNewest), &mine, &failure)
                     .await;
             }
         };
-        self.answered(Operation::ReadContacts, &mine).await?;
-        // One with an id is this person's only if the search finds it too.
-        let may_hide_any = newest.unreadable.without_id;
+        self.answered(Operation::ReadNewest, &mine).await?;
+        // What the search may not show yet. An older contact it shows, if that is this person's.
+        let lag = self.ctx.tempo.look_overlap;
+        let shown_until = self.now().checked_sub(lag).unwrap_or(Timestamp::MIN);
+        let is_old = |contact: &&Contact| contact.created_at < shown_until;
+        let oldest = newest
+            .contacts
+            .iter()
+            .filter(is_old)
+            .map(|it| it.id.get())
+            .max();
+        let is_new = |id: &i64| oldest.is_none_or(|oldest| *id > oldest);
+        let may_hide_any = newest.unreadable.without_id || newest.unreadable.ids.iter().any(is_new);
         let newest = newest.contacts;
         let highest = newest
             .iter()

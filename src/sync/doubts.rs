@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Context,
-    failure::{Failure, Verdict},
+    failure::{Asked, Chain, Failure, Verdict},
     gate::Closed,
 };
 use crate::{
@@ -41,7 +41,15 @@ impl Doubts {
     /// Takes over what a former process has stored.
     pub(super) async fn recall(&self) -> Result<(), InboxError> {
         let mut stored = self.stored.lock().await;
-        *stored = self.inbox.state(REFUSALS).await?.unwrap_or_default();
+        *stored = match self.inbox.state(REFUSALS).await {
+            // Of another version: what is refused will be refused again.
+            Err(error @ InboxError::Corrupt { .. }) => {
+                tracing::warn!(error = %Chain(&error), "sync.inbox");
+                None
+            }
+            stored => stored?,
+        }
+        .unwrap_or_default();
         let is_halted = self.inbox.state::<Halt>(HALT).await?.is_some();
         let mut known = self.lock();
         known.clone_from(&stored);
@@ -222,13 +230,17 @@ impl Context {
         }
     }
 
-    /// A lasting refusal. `operation`: what was asked for these rows; `None`: the question was about no row.
+    /// A lasting refusal.
     pub(super) async fn refused(
         &self,
         failure: &Failure,
-        operation: Option<Operation>,
-        rows: &[RowId],
+        asked: Asked<'_>,
     ) -> Result<Verdict, InboxError> {
+        let Asked {
+            operation,
+            rows,
+            is_alone,
+        } = asked;
         let is_halted = matches!(self.gate.closed(), Some(Closed::Halted(_)));
         if !is_halted && self.meets_everybody(failure, operation, rows).await? {
             return Ok(Verdict::NotItsFault);
@@ -239,7 +251,7 @@ impl Context {
         let refused = Refusal {
             operation,
             row: *row,
-            is_alone: rows.len() == 1,
+            is_alone,
             reason: &failure.reason(),
             cause: halt_cause(failure, operation),
         };

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Context,
     engine::INBOX_TROUBLE,
-    failure::{Chain, Failure, Verdict},
+    failure::{Asked, Chain, Failure, Verdict},
     gate::{Closed, probe_due},
     triage::later,
 };
@@ -270,7 +270,7 @@ impl Duties {
     ) -> Option<Duration> {
         let judged = match result {
             Ok(Ok(())) => return None,
-            Ok(Err(failure)) => self.ctx.judge(&failure, None, &[]).await,
+            Ok(Err(failure)) => self.ctx.judge(&failure, Asked::NOTHING).await,
             Err(error) => Err(error),
         };
         let asked = match judged {
@@ -340,7 +340,7 @@ impl Context {
     /// A probe that meets a ban must be the last one.
     async fn probe_was_refused(&self, error: AmoError) -> Result<bool, InboxError> {
         if matches!(error, AmoError::Forbidden) {
-            self.judge(&Failure::from(error), None, &[]).await?;
+            self.judge(&Failure::from(error), Asked::NOTHING).await?;
         }
         Ok(false)
     }

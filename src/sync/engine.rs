@@ -364,6 +364,7 @@ impl Engine {
         self.runs.spawn(async move {
             if let Err(error) = probe(&ctx, &halt, rows).await {
                 tracing::error!(error = %Chain(&error), "sync.inbox");
+                tokio::time::sleep(INBOX_TROUBLE).await;
             }
             AtWork {
                 is_backfill: false,

@@ -20,6 +20,24 @@ pub(super) enum Failure {
     Supabase(#[from] SupabaseError),
 }
 
+/// What a request was about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// `None`: about no row.
+    pub(super) operation: Option<Operation>,
+    pub(super) rows: &'a [RowId],
+    /// The attempt was about one row and no other.
+    pub(super) is_alone: bool,
+}
+
+impl Asked<'_> {
+    pub(super) const NOTHING: Asked<'static> = Asked {
+        operation: None,
+        rows: &[],
+        is_alone: false,
+    };
+}
+
 /// What happens to an entry whose request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -140,12 +158,10 @@ fn in_russian(culprit: &Culprit) -> String {
 impl Context {
     /// What the failure means for the rows of its request; stops all sending when no row is to blame.
     ///
-    /// `operation`: what was asked for these rows; `None`: the question was about no row.
     pub(super) async fn judge(
         &self,
         failure: &Failure,
-        operation: Option<Operation>,
-        rows: &[RowId],
+        asked: Asked<'_>,
     ) -> Result<Verdict, InboxError> {
         if matches!(
             failure,
@@ -168,9 +184,11 @@ impl Context {
             Disposition::Halt {
                 cause: HaltCause::AmocrmForbidden,
                 ..
-            } => self.forbidden(failure, rows).await,
+            } => self.forbidden(failure, asked.rows).await,
             // A write back is refused to rows that could be read a moment ago: other rows tell.
-            Disposition::Halt { cause, patience } if operation != Some(Operation::WriteBack) => {
+            Disposition::Halt { cause, patience }
+                if asked.operation != Some(Operation::WriteBack) =>
+            {
                 let is_halted = self.gate.strike(cause, patience, failure.reason()).await?;
                 Ok(if is_halted {
                     Verdict::NotItsFault
@@ -178,9 +196,7 @@ impl Context {
                     Verdict::Retry { after: None }
                 })
             }
-            Disposition::Halt { .. } | Disposition::Refused => {
-                self.refused(failure, operation, rows).await
-            }
+            Disposition::Halt { .. } | Disposition::Refused => self.refused(failure, asked).await,
         }
     }
 }

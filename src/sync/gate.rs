@@ -25,6 +25,15 @@ const SUPABASE_FINGERPRINT: &str = "supabase_settings";
 /// Failures of one cause count together only when they are this close.
 const STRIKES_WITHIN: Duration = Duration::from_mins(15);
 
+/// A ban outranks whatever else has stopped us: it must not be probed. So does a refused login where rows are tried.
+fn outranks(cause: HaltCause, halt: &Halt) -> bool {
+    match cause {
+        HaltCause::AmocrmForbidden => halt.cause != HaltCause::AmocrmForbidden,
+        HaltCause::AmocrmToken | HaltCause::AmocrmPayment => halt.is_tried_by_a_row(),
+        _ => false,
+    }
+}
+
 fn probe_pause(tempo: &Tempo, cause: HaltCause, probes: u32) -> Option<Duration> {
     let growing: Growing = match (cause, cause.side()) {
         (HaltCause::AmocrmForbidden, _) => return None,
@@ -203,7 +212,11 @@ impl Gate {
         let enough = usize::try_from(patience).unwrap_or(usize::MAX);
         {
             let mut known = self.known();
-            if known.halt.is_some() {
+            if known
+                .halt
+                .as_ref()
+                .is_some_and(|halt| !outranks(cause, halt))
+            {
                 return Ok(true);
             }
             let now = Instant::now();
@@ -229,11 +242,11 @@ impl Gate {
         let since = self.clock.now();
         let halt = {
             let mut known = self.known();
-            // A ban outranks whatever else has stopped us: it must not be probed.
-            let outranks = |halt: &Halt| {
-                cause == HaltCause::AmocrmForbidden && halt.cause != HaltCause::AmocrmForbidden
-            };
-            if known.halt.as_ref().is_some_and(|halt| !outranks(halt)) {
+            if known
+                .halt
+                .as_ref()
+                .is_some_and(|halt| !outranks(cause, halt))
+            {
                 return Ok(());
             }
             let next_probe =
@@ -305,10 +318,10 @@ impl Gate {
         if !self.is_in_force(halt).await? {
             return Ok(());
         }
-        self.inbox.set_state(HALT, &later).await?;
-        self.known().set(Some(later), true);
+        // In memory first: an inbox that cannot be written must not have the neighbour asked at once again.
+        self.known().set(Some(later.clone()), false);
         self.publish();
-        Ok(())
+        self.store(&later).await
     }
 
     /// The probe of a halt has succeeded.

@@ -128,7 +128,7 @@ impl Slice {
             Err(error) => {
                 let failure = Failure::from(error);
                 return self
-                    .fail(Some(Operation::ReadContacts), &mine, &failure)
+                    .fail(Some(Operation::ReadNewest), &mine, &failure)
                     .await;
             }
         };
@@ -173,7 +173,11 @@ impl Slice {
                 .last()
                 .is_none_or(|last| after.is_some_and(|after| last.id <= after));
             newest.extend(read.contacts);
-            unreadable.extend(read.unreadable);
+            let is_new = |id: &i64| after.is_none_or(|after| *id > after.get());
+            unreadable.without_id |= read.unreadable.without_id;
+            unreadable
+                .ids
+                .extend(read.unreadable.ids.into_iter().filter(is_new));
             if reached || read.is_last {
                 break;
             }

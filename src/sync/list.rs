@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     Context,
     directory::Directory,
-    failure::{Failure, Verdict},
+    failure::{Asked, Failure, Verdict},
     people::phone_of,
     scan::{Extent, FEW, Scan, Seen},
     slice::Slice,
@@ -382,8 +382,7 @@ impl Context {
                         let hits = directory.add(&read.contacts, &mut sought);
                         scan.read(number, seen(&read, hits));
                         if !read.unreadable.is_none() {
-                            // It may be anybody, so nobody is known to be missing.
-                            scan.give_up();
+                            scan.spoil();
                         }
                     }
                     Err(error) => {
@@ -449,7 +448,10 @@ impl Context {
             let read = match amocrm.changed_contacts(page).await {
                 Ok(read) => read,
                 Err(error) => {
-                    outcome = self.judge(&Failure::from(error), None, &[]).await.map(drop);
+                    outcome = self
+                        .judge(&Failure::from(error), Asked::NOTHING)
+                        .await
+                        .map(drop);
                     break;
                 }
             };
@@ -475,7 +477,7 @@ impl Context {
         error: AmoError,
         failures: u32,
     ) -> Result<Option<Duration>, InboxError> {
-        let verdict = self.judge(&Failure::from(error), None, &[]).await?;
+        let verdict = self.judge(&Failure::from(error), Asked::NOTHING).await?;
         Ok(match verdict {
             Verdict::Retry { after } => {
                 let jitter = (self.jitter)();

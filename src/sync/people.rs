@@ -356,12 +356,12 @@ impl Slice {
         let page = match self.amocrm.changed_contacts(1).await {
             // What cannot be read shows nobody; before a create it is looked for by the search.
             Ok(page) => {
-                self.answered(Operation::ReadContacts, missed).await?;
+                self.answered(Operation::ReadChanged, missed).await?;
                 page.contacts
             }
             Err(error) => {
                 let failure = Failure::from(error);
-                self.fail(Some(Operation::ReadContacts), missed, &failure)
+                self.fail(Some(Operation::ReadChanged), missed, &failure)
                     .await?;
                 missed.clear();
                 return Ok(());
@@ -419,13 +419,14 @@ impl Slice {
         }
         for (i, phone, found) in at_once(self.parallel_searches(), searches).await {
             if found.is_ok() {
-                self.answered(Operation::Search, &[i]).await?;
+                self.answered(Operation::SearchPhone, &[i]).await?;
             }
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
                     let failure = Failure::from(error);
-                    self.fail(Some(Operation::Search), &[i], &failure).await?;
+                    self.fail(Some(Operation::SearchPhone), &[i], &failure)
+                        .await?;
                     continue;
                 }
             };
@@ -477,13 +478,14 @@ impl Slice {
         }
         for (i, found) in at_once(self.parallel_searches(), searches).await {
             if found.is_ok() {
-                self.answered(Operation::Search, &[i]).await?;
+                self.answered(Operation::SearchBeginning, &[i]).await?;
             }
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
                     let failure = Failure::from(error);
-                    self.fail(Some(Operation::Search), &[i], &failure).await?;
+                    self.fail(Some(Operation::SearchBeginning), &[i], &failure)
+                        .await?;
                     continue;
                 }
             };

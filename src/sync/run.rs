@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
+    failure::Asked,
     list::{Expected, Listed},
     scan::FEW,
     slice::{Members, Slice, at_once},
@@ -90,7 +91,7 @@ impl Run {
             && self.ctx.gate.closed().is_none()
             && let Err(Some(failure)) = self.ctx.pipeline(ctx.tempo.pipelines_for).await?
         {
-            ctx.judge(&failure, None, &[]).await?;
+            ctx.judge(&failure, Asked::NOTHING).await?;
         }
         self.rounds = self.cut(left);
 

@@ -72,6 +72,8 @@ pub struct Scan {
     probed: usize,
     /// A page within reach is beyond the end.
     is_near: bool,
+    /// Something on its pages could not be read, and may be anybody.
+    is_spoilt: bool,
     /// In a row.
     failures: u32,
 }
@@ -133,6 +135,11 @@ impl Scan {
     /// It is of no use to ask again.
     pub fn give_up(&mut self) {
         self.failures = MOST_FAILURES;
+    }
+
+    /// Whatever else is read: nobody is known to be missing.
+    pub fn spoil(&mut self) {
+        self.is_spoilt = true;
     }
 
     /// The next page to ask for. It is spent, whatever comes of it. `None`: what is on its way decides.
@@ -197,6 +204,9 @@ impl Scan {
 
     /// `None`: worth going on.
     fn verdict(&self) -> Option<Extent> {
+        if self.is_spoilt {
+            return Some(Extent::Part);
+        }
         if let Some(end) = self.end
             && (1..end).all(|page| self.read.contains_key(&page))
         {

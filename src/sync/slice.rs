@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Context,
-    failure::{Failure, Verdict},
+    failure::{Asked, Failure, Verdict},
     gate::Closed,
     triage::later,
     work::Work,
@@ -101,7 +101,7 @@ impl Slice {
     }
 
     /// While an operation is in doubt, no batch begins its writes to amoCRM: rows go one at a time.
-    fn stay_back(&mut self) {
+    pub(super) fn stay_back(&mut self) {
         if self.is_alone || !self.ctx.doubts.is_in_doubt() {
             return;
         }
@@ -173,10 +173,18 @@ impl Slice {
         failure: &Failure,
     ) -> Result<(), InboxError> {
         let rows: Vec<RowId> = members.iter().map(|&i| self.works[i].id()).collect();
-        let verdict = self.ctx.judge(failure, operation, &rows).await?;
+        let asked = Asked {
+            operation,
+            // A 403 to a question about no row is no row's.
+            rows: if operation.is_some() { &rows } else { &[] },
+            is_alone: self.goes_alone(operation, members),
+        };
+        let verdict = self.ctx.judge(failure, asked).await?;
         let reason = failure.reason();
         let verdict = match verdict {
             Verdict::Park if operation.is_none() => Verdict::Retry { after: None },
+            // A look that is refused for this row will not tell what became of a write: a person must.
+            Verdict::Park if operation.is_some_and(|it| !it.is_write()) => Verdict::SetAside,
             // Together with others it may have been refused for their sake.
             Verdict::Park | Verdict::SetAside if members.len() > 1 => Verdict::NotItsFault,
             verdict => verdict,
@@ -190,6 +198,13 @@ impl Slice {
             self.apply(i, verdict, &reason);
         }
         Ok(())
+    }
+
+    /// Whether the request, and the attempt, were about this one row: successes of others in the same batch are answered
+    /// before they can speak for it.
+    fn goes_alone(&self, operation: Option<Operation>, members: &[usize]) -> bool {
+        let is_only_row = self.is_alone || self.is_probe || self.works.len() == 1;
+        members.len() == 1 && (is_only_row || operation == Some(Operation::WriteBack))
     }
 
     pub(super) fn apply(&mut self, i: usize, verdict: &Verdict, reason: &str) {
@@ -236,9 +251,12 @@ impl Slice {
     /// What the row needs was answered, and cannot be read: it is unknown, never missing. Tried some times, then parked.
     pub(super) fn unreadable(&mut self, i: usize, what: &str) {
         let reason = format!("ответ amoCRM не читается: {what}");
-        if self.works[i].entry.attempts.saturating_add(1) < UNREADABLE_TRIES {
+        let progress = &mut self.works[i].progress;
+        progress.unreadable = progress.unreadable.saturating_add(1);
+        if progress.unreadable < UNREADABLE_TRIES {
             self.apply(i, &Verdict::Retry { after: None }, &reason);
         } else {
+            progress.unreadable = 0;
             // An open write stays on record, and is looked for when a person retries.
             self.works[i].park(reason);
         }

@@ -16,12 +16,15 @@ pub struct Swept {
     pub reopened: u64,
 }
 
-/// A walk over all unsynced rows of a period, afresh each time, until an empty page: PostgREST cuts pages silently.
+/// A walk over all unsynced rows of a period, afresh each time, until an empty page: PostgREST cuts pages silently. First
+/// those without a deal id, then those whose deal id is a blank text.
 #[derive(Debug)]
 pub struct Walk {
     supabase: Supabase,
     period: Period,
     after: Option<RowId>,
+    /// Those without a deal id are behind us, those with a blank one ahead.
+    is_of_blank: bool,
 }
 
 impl Walk {
@@ -31,12 +34,24 @@ impl Walk {
             supabase,
             period,
             after: None,
+            is_of_blank: false,
         }
     }
 
     /// The next page in id order; an empty one is the end. After an error the same page may be asked for again.
     pub async fn next_page(&mut self) -> Result<Vec<RowId>, SupabaseError> {
-        let page = self.supabase.unsynced(self.period, self.after).await?;
+        let mut page = Vec::new();
+        if !self.is_of_blank {
+            page = self.supabase.unsynced(self.period, self.after).await?;
+            if page.is_empty() {
+                self.is_of_blank = true;
+                self.after = None;
+            }
+        }
+        if self.is_of_blank {
+            let (period, after) = (self.period, self.after);
+            page = self.supabase.unsynced_blank(period, after).await?;
+        }
         let Some(last) = page.last() else {
             return Ok(page);
         };

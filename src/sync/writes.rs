@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     deals::Plan,
-    decide::{Placement, placement},
+    decide::{Placement, placement, stage_is_unknown},
     failure::{Failure, Verdict},
     note::{contact_name, deal_name},
     slice::{Members, Slice, distinct},
@@ -16,7 +16,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    amocrm::{self, AmoError, NewDeal, NewDealAndContact, Pipeline},
+    amocrm::{self, AmoError, Deal, NewDeal, NewDealAndContact, Pipeline},
     domain::{ContactId, DealId, Operation, Price},
     inbox::{Choice, InboxError, Intent, Placed},
 };
@@ -74,6 +74,10 @@ impl Slice {
                 .iter()
                 .find(|deal| Some(deal.id) == work.chosen())
             {
+                Some(deal) if stage_cannot_be_read(&pipeline, deal) => {
+                    let what = format!("этап {}", deal.stage);
+                    self.unreadable(i, &what);
+                }
                 Some(deal) if placement(target, &pipeline, deal) == Placement::Leave => {
                     work.progress.placed = Some(Placed::Left);
                 }
@@ -187,6 +191,10 @@ impl Slice {
                 self.works[i].tell("moved");
                 continue;
             }
+            if stage_cannot_be_read(pipeline, deal) {
+                self.unreadable(i, &format!("этап {}", deal.stage));
+                continue;
+            }
             if placement(target, pipeline, deal) == Placement::Leave {
                 self.works[i].progress.placed = Some(Placed::Left);
                 continue;
@@ -202,6 +210,7 @@ impl Slice {
                 Err(error) => {
                     let failure = Failure::from(error);
                     self.fail(Some(Operation::Move), &[i], &failure).await?;
+                    self.stay_back();
                 }
             }
         }
@@ -409,6 +418,11 @@ impl Slice {
         let failure = Failure::from(error);
         self.fail(Some(operation), batch, &failure).await
     }
+}
+
+/// Its place in the pipeline is unknown because the answer about the pipeline could not be read in whole.
+fn stage_cannot_be_read(pipeline: &Pipeline, deal: &Deal) -> bool {
+    !pipeline.is_whole && stage_is_unknown(pipeline, deal)
 }
 
 impl Work {

@@ -94,6 +94,8 @@ fn name(kind: &Kind) -> String {
         Kind::HtmlOk => "page".to_owned(),
         Kind::NoContent => "no content".to_owned(),
         Kind::ShortAnswer => "short answer".to_owned(),
+        Kind::SpoiltStage { .. } => "unreadable stage".to_owned(),
+        Kind::WithoutDeals => "stale index".to_owned(),
         Kind::Spoilt { .. } => "unreadable item".to_owned(),
         Kind::NoRequestIds => "no request ids".to_owned(),
         Kind::BulkRejected { .. } => "bulk rejected".to_owned(),

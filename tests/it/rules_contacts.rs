@@ -6,7 +6,7 @@ use serde_json::json;
 use tripwire_sync::{
     domain::{ContactId, RowId},
     inbox::{Outcome, State},
-    sandbox::{AmoQuirks, school::Missing},
+    sandbox::{AmoQuirks, Fault, Kind, Point, school::Missing},
 };
 
 use crate::support::{EMAIL, NAME, Wishes, World, has_missed_twice};
@@ -134,6 +134,21 @@ async fn a_contact_without_email_is_taken_by_phone_after_the_second_miss() {
         .find(|it| it.param("query") == Some("7012345678"))
         .unwrap();
     assert!(by_phone.at - searches[0].at >= SECOND_LOOK);
+}
+
+/// What a search shows of a contact is confirmed in the main store before a deal is made for it.
+#[tokio::test]
+async fn a_deal_that_the_search_does_not_show_yet_is_not_made_again() {
+    let world = World::start(Wishes::brisk()).await;
+    let contact = with_phone(&world, &[], SAME_PHONE);
+    let deal = world.deal(contact, world.setting.before[0]);
+    let stale = Fault::always(Point::amo("contacts.search"), Kind::WithoutDeals);
+    world.sandbox.faults().add(stale);
+    let row = world.insert(&json!({"phone": PHONE}));
+    world.deliver(row).await;
+
+    assert_eq!(world.until_synced_once(row).await, deal);
+    assert_eq!(world.asked("leads.create"), 0);
 }
 
 #[tokio::test]

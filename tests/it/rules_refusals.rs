@@ -299,6 +299,27 @@ async fn of_an_import_only_the_refused_rows_are_set_aside() {
     each(worlds.into()).await;
 }
 
+/// A trigger of the project's own leaves one row as it is, without a word.
+#[tokio::test]
+async fn a_row_that_no_write_back_changes_is_set_aside() {
+    let world = World::start(Wishes::brisk()).await;
+    let (bad, _) = student(&world, 0, WRITE_BACK);
+    world
+        .sandbox
+        .postgrest
+        .quirks(|quirks| quirks.unchangeable_rows = vec![bad]);
+    world.deliver(bad).await;
+    world
+        .until(bad, "refused", |entry| entry.attempts > 0)
+        .await;
+    let (good, _) = student(&world, 1, WRITE_BACK);
+    world.deliver(good).await;
+    world.until_synced_once(good).await;
+    let reason = world.until_state(bad, State::Parked).await.reason.unwrap();
+    assert!(reason.contains("ничего не меняет"), "{reason}");
+    assert_eq!(halt_of(&world), None);
+}
+
 /// The streak is on disk, and has no time limit.
 #[tokio::test]
 async fn a_restart_forgets_no_refusal() {
@@ -486,6 +507,9 @@ async fn a_deal_that_may_not_stand_on_the_stage_is_set_aside() {
     let point = Point::amo(MOVE).about(&about);
     world.sandbox.faults().add(Fault::always(point, refused));
     world.deliver(bad).await;
+    world
+        .until(bad, "refused", |entry| entry.attempts > 0)
+        .await;
     let (good, _) = student(&world, 1, MOVE);
     world.deliver(good).await;
     world.until_synced_once(good).await;

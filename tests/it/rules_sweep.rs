@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tripwire_sync::{
     domain::RowId,
     inbox::{Outcome, State},
-    sandbox::PostgrestQuirks,
+    sandbox::{Fault, Kind, Page, Point, PostgrestQuirks, When},
 };
 
 use crate::support::{EMAIL, NowForTests, Wishes, World};
@@ -171,4 +171,48 @@ async fn a_row_cut_off_by_the_page_cap_is_not_gone() {
         );
     }
     world.until_done(absent, Outcome::Gone).await;
+}
+
+/// A form or an import leaves blanks where no deal id is.
+#[tokio::test]
+async fn rows_whose_deal_id_is_blank_are_found_without_an_event() {
+    let mut world = World::prepare(sweeping());
+    let rows: Vec<RowId> = ["", " ", "\t\r\n", "\u{a0}\u{3000}"]
+        .into_iter()
+        .enumerate()
+        .map(|(n, blank)| {
+            let email = format!("student{n}@example.kz");
+            world.student(&email);
+            world.insert(&json!({ "email": email, "amocrm_deal_id": blank }))
+        })
+        .collect();
+    let kept = world.insert(&json!({ "email": "x@example.kz", "amocrm_deal_id": "later" }));
+    world.launch().await;
+    for row in rows {
+        world.until_synced_once(row).await;
+    }
+    assert_eq!(world.entry(kept).await, None);
+}
+
+/// A column of numbers has no blanks, and an older PostgREST cannot be asked for them.
+#[tokio::test]
+async fn a_project_that_cannot_be_asked_for_blanks_is_swept_all_the_same() {
+    for (status, code) in [(404, "42883"), (400, "PGRST100")] {
+        let mut world = World::prepare(sweeping());
+        let refused = Kind::Status {
+            when: When::Before,
+            code: status,
+            page: Page::Code(code),
+            retry_after: None,
+        };
+        let blank = Point::postgrest("rows.read").about("match");
+        world.sandbox.faults().add(Fault::always(blank, refused));
+        world.student(EMAIL);
+        let row = world.insert(&json!({}));
+        world.launch().await;
+        world.until_synced_once(row).await;
+        let swept = world.requests_to("rows.read").len();
+        world.until_asked("rows.read", swept + 4, |_| true).await;
+        assert_eq!(world.app().status.borrow().as_str(), "working", "{code}");
+    }
 }

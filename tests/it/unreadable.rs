@@ -149,3 +149,23 @@ async fn an_unreadable_deal_holds_up_its_own_row_alone_and_is_parked_by_name() {
     let reason = world.until_state(bad, State::Parked).await.reason.unwrap();
     assert!(reason.contains(&format!("сделка {deal}")), "{reason}");
 }
+
+/// A stage whose place cannot be read may stand before the target: its deal is not taken for one that is further on.
+#[tokio::test]
+async fn a_deal_on_a_stage_that_cannot_be_read_is_not_left_where_it_stands() {
+    let world = World::start(Wishes::brisk()).await;
+    let contact = world.contact("ann@example.kz");
+    let stage = world.setting.before[1];
+    let deal = world.deal(contact, stage);
+    let spoilt = Kind::SpoiltStage { id: stage.get() };
+    world
+        .sandbox
+        .faults()
+        .add(Fault::always(Point::amo("pipelines.list"), spoilt));
+    let row = world.insert(&json!({ "email": "ann@example.kz" }));
+    world.deliver(row).await;
+
+    let reason = world.until_state(row, State::Parked).await.reason.unwrap();
+    assert!(reason.contains(&format!("этап {stage}")), "{reason}");
+    assert_eq!(world.stage(deal), stage);
+}

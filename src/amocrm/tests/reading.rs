@@ -425,8 +425,9 @@ async fn an_item_that_cannot_be_read_is_unknown_and_the_others_are_read() {
     }
 }
 
+/// Whose address cannot be read may be anybody's.
 #[tokio::test]
-async fn an_email_field_of_another_shape_is_still_an_address() {
+async fn a_contact_whose_email_cannot_be_read_is_unknown() {
     for values in [json!("ann@x.org"), json!(5), json!({"value": "ann@x.org"})] {
         let field = json!({"field_code": "EMAIL", "values": values});
         let item = json!({"id": 1, "custom_fields_values": [field]});
@@ -434,9 +435,8 @@ async fn an_email_field_of_another_shape_is_still_an_address() {
         let found = client(&server)
             .contacts(&[ContactId::new(1)])
             .await
-            .unwrap()
-            .items;
-        assert!(found[0].has_email && found[0].emails.is_empty(), "{values}");
+            .unwrap();
+        assert_eq!(found.unreadable, unreadable(&[1], false), "{values}");
     }
 }
 
@@ -562,6 +562,29 @@ async fn a_deal_or_note_that_cannot_be_read_is_known_by_its_id() {
         .unwrap();
     assert_eq!(found.items.len(), 1);
     assert_eq!(found.unreadable, unreadable(&[901, 902], false));
+}
+
+/// It would make every id unknown that is not answered.
+#[tokio::test]
+async fn an_item_without_an_id_is_asked_for_in_halves_until_its_id_is_known() {
+    let server = Server::start([
+        contacts(&[contact(2), Value::Null, contact(3)]),
+        contacts(&[Value::Null, contact(2)]),
+        contacts(&[Value::Null]),
+        contacts(&[contact(2)]),
+        contacts(&[contact(3)]),
+    ])
+    .await;
+    let ids = [1, 2, 3, 4].map(ContactId::new);
+    let found = client(&server).all_contacts(&ids).await.unwrap();
+    let mut known: Vec<i64> = found.items.keys().map(|id| id.get()).collect();
+    known.sort_unstable();
+    assert_eq!(known, [2, 3]);
+    assert_eq!(
+        found.unreadable,
+        unreadable(&[1], false),
+        "the fourth is missing"
+    );
 }
 
 /// A stage that cannot be read may be the very target.

@@ -150,14 +150,15 @@ impl<'t> Backfill<'t> {
                 progress.show(&standing, None, self.terminal)?;
                 break Some(End::Drained);
             }
-            if standing.is_open_for(undecided(inbox, id).await?) {
-                break Some(End::InDoubt);
-            }
             let state = match &mut hands {
                 Hands::Ours(worker) if worker.is_dead() => break None,
                 Hands::Ours(worker) => *worker.status.borrow(),
                 Hands::Others(_) => stored_state(inbox).await?,
             };
+            let undecided = undecided(inbox, id).await?;
+            if state == SyncState::Working && standing.is_open_for(undecided) {
+                break Some(End::InDoubt);
+            }
             let mut why = progress::why(state, self.terminal);
             if let Hands::Others(watched) = &mut hands {
                 let patience = patience_with_a_service(&tempo);
@@ -223,7 +224,8 @@ async fn undecided(inbox: &Inbox, id: BackfillId) -> Result<u64, InboxError> {
         let Some(entry) = inbox.entry(row).await? else {
             continue;
         };
-        let is_tried = entry.attempts >= TRIED_OFTEN || refusals.held().contains(&row);
+        let is_held = refusals.held().contains(&row) && !refusals.held_may_go();
+        let is_tried = entry.attempts >= TRIED_OFTEN || is_held;
         undecided += u64::from(is_tried && entry.backfill == Some(id));
     }
     Ok(undecided)

@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     domain::{TokenClaims, WebhookSecret},
     inbox::{Heard, Inbox, InboxError, Role},
-    supabase::{Doctor, Examined, Period, Supabase},
+    supabase::{Doctor, Examined, Period, Supabase, SupabaseError},
     sync::{Chain, lease::HOLDER},
 };
 
@@ -48,10 +48,18 @@ pub(super) async fn check(
     let columns = match supabase.probe().await {
         Ok(columns) => columns,
         Err(error) => {
-            let todo = lang.pick(
-                "check SUPABASE_URL, SUPABASE_KEY and SUPABASE_JWT",
-                "проверьте SUPABASE_URL, SUPABASE_KEY и SUPABASE_JWT",
-            );
+            // The request came through to the database, so neither address nor keys are to blame.
+            let todo = if matches!(error, SupabaseError::Theirs { .. }) {
+                lang.pick(
+                    "mend that policy, trigger or function in the dashboard's SQL editor; the statement is in Logs, Postgres",
+                    "исправьте эту политику, триггер или функцию в SQL Editor; сам запрос — в Logs, Postgres",
+                )
+            } else {
+                lang.pick(
+                    "check SUPABASE_URL, SUPABASE_KEY and SUPABASE_JWT",
+                    "проверьте SUPABASE_URL, SUPABASE_KEY и SUPABASE_JWT",
+                )
+            };
             findings.bad(WHAT, format!("{}; {todo}", Chain(&error)));
             return Ok(());
         }

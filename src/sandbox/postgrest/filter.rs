@@ -25,6 +25,8 @@ pub(super) enum Test {
     Lt(Comparable),
     In(Vec<Comparable>),
     IsNull,
+    /// `~` with the one regular expression that we use.
+    IsBlank,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +77,9 @@ impl Filter {
         let ids = match test {
             Test::Eq(id) => std::slice::from_ref(id),
             Test::In(ids) => ids.as_slice(),
-            Test::Gt(_) | Test::Gte(_) | Test::Lt(_) | Test::IsNull => return None,
+            Test::Gt(_) | Test::Gte(_) | Test::Lt(_) | Test::IsNull | Test::IsBlank => {
+                return None;
+            }
         };
         let of = |id: &Comparable| match id {
             Comparable::Uuid(id) => Some(*id),
@@ -107,6 +111,10 @@ impl Filter {
                     (Test::Gte(bound), Some(value)) => value >= bound,
                     (Test::Lt(bound), Some(value)) => value < bound,
                     (Test::In(wanted), Some(value)) => wanted.contains(value),
+                    (Test::IsBlank, Some(_)) => {
+                        let text = row.get(column).and_then(Value::as_str);
+                        text.is_some_and(|text| text.trim().is_empty())
+                    }
                 };
                 holds != *is_negated
             }
@@ -130,6 +138,11 @@ fn parse_condition(column: &str, condition: &str) -> Result<Filter, FilterError>
         "gte" => Test::Gte(value(operand)?),
         "lt" => Test::Lt(value(operand)?),
         "is" if operand == "null" => Test::IsNull,
+        "match"
+            if unquote(operand).starts_with("^[[:space:]") && unquote(operand).ends_with("]*$") =>
+        {
+            Test::IsBlank
+        }
         "in" => {
             let list = operand
                 .strip_prefix('(')

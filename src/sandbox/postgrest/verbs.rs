@@ -253,6 +253,10 @@ impl State {
             .into_iter()
             .map(|(id, _)| id)
             .filter(|_| is_writable)
+            .filter(|id| {
+                let mut kept = self.quirks.unchangeable_rows.iter();
+                !kept.any(|row| row.to_string() == id.to_string())
+            })
             .collect();
         if preferences.is_strict
             && preferences

@@ -355,3 +355,22 @@ proptest! {
         }
     }
 }
+
+/// What could not be read may be anybody, however far the list is read.
+#[test]
+fn a_list_with_something_unreadable_is_never_whole() {
+    let account = Account::of(300, vec![3, 2]);
+    for spoilt_at in [1, 2] {
+        let mut scan = Scan::default();
+        scan.join(5_000, 0, 0);
+        for page in [1, 2] {
+            while scan.over().is_none() && scan.next().is_some_and(|asked| asked != page) {}
+            scan.read(page, account.page(page));
+            if page == spoilt_at {
+                scan.spoil();
+            }
+        }
+        scan.break_off();
+        assert_eq!(scan.over(), Some(Extent::Part), "{spoilt_at}");
+    }
+}
