@@ -272,7 +272,7 @@ impl Context {
         Ok(usable.ok_or(None))
     }
 
-    /// Pipelines are the same for everybody: what refuses to tell them again and again stops sending.
+    /// Pipelines are the same for all rows: a refusal to tell them, again and again, stops sending.
     async fn pipelines_failed(&self, failure: &Failure) -> Result<(), InboxError> {
         if failure.disposition() == Disposition::Refused {
             let (cause, detail) = (HaltCause::AmocrmStage, failure.reason());

@@ -13,7 +13,7 @@ pub struct Halt {
     pub next_probe: Option<Timestamp>,
     /// What was refused, for the operator. Russian, no personal data.
     pub detail: String,
-    /// The operation that is refused for everybody; `None`: the neighbour as a whole.
+    /// The operation that is refused for all rows; `None`: the neighbour as a whole.
     #[serde(default)]
     pub operation: Option<Operation>,
     /// The rows for which it was refused.

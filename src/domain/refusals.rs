@@ -1,7 +1,7 @@
-//! Whose fault a lasting refusal is: one row's, or everybody's.
+//! What a lasting refusal concerns: one row, or all of them.
 //!
 //! A refused row is *in doubt*. If the operation then works for another row, the refused row is tried once more, and is to
-//! blame if it is refused again. If the operation is refused for three different rows, it is refused for everybody.
+//! blame if it is refused again. If the operation is refused for three different rows, it is refused for all rows.
 //!
 //! Rows whose requests amoCRM answered with 403 are *held*: a 403 may be a ban, so they are tried last and alone.
 
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{RowId, Side};
 
-/// So many different rows in a row make a refusal everybody's.
-const EVERYBODY: usize = 3;
+/// After so many different rows, with no success between, a refusal concerns all rows.
+const ALL_ROWS_AFTER: usize = 3;
 
 /// What is asked of a neighbour for one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -144,14 +144,14 @@ impl Refused {
     }
 }
 
-/// Whose fault a refusal is.
+/// What a refusal concerns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blame {
     /// Not known yet: the row waits.
     Doubt,
     Row,
     /// Refused for these rows, one after the other.
-    Everybody(Vec<RowId>),
+    AllRows(Vec<RowId>),
 }
 
 /// Rows whose requests amoCRM answered with 403.
@@ -297,10 +297,10 @@ impl Refusals {
             .filter(|it| it.operation == operation && it.counts())
             .map(|it| it.row)
             .collect();
-        if counted.len() < EVERYBODY {
+        if counted.len() < ALL_ROWS_AFTER {
             Blame::Doubt
         } else {
-            Blame::Everybody(counted)
+            Blame::AllRows(counted)
         }
     }
 
@@ -352,7 +352,7 @@ impl Refusals {
         }
         self.held.may_go = false;
         self.held.was_refused = false;
-        Blame::Everybody(self.held.rows.clone())
+        Blame::AllRows(self.held.rows.clone())
     }
 
     /// A person has resumed: refusals count anew, and held rows wait for a write that works.
@@ -368,11 +368,11 @@ impl Refusals {
     #[must_use]
     pub fn have_stopped_sending(&self) -> bool {
         let mut counted = self.refused.iter().filter(|it| it.counts());
-        let is_everybody = counted.any(|it| {
+        let is_all_rows = counted.any(|it| {
             let same = |other: &&Refused| other.operation == it.operation && other.counts();
-            self.refused.iter().filter(same).count() >= EVERYBODY
+            self.refused.iter().filter(same).count() >= ALL_ROWS_AFTER
         });
-        is_everybody || !self.held.rows.is_empty()
+        is_all_rows || !self.held.rows.is_empty()
     }
 
     /// These rows are done, parked or gone.

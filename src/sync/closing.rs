@@ -142,7 +142,7 @@ impl Slice {
             let (ctx, is_probe) = (Arc::clone(&self.ctx), self.is_probe);
             write_backs.push(async move {
                 let _turn = ctx.write_backs.acquire().await;
-                // Once write backs have been found to be refused for everybody, no other is tried.
+                // Once write backs have been found to be refused for all rows, no other is tried.
                 if ctx.gate.closed().is_some() && !is_probe {
                     return (i, deal, None);
                 }

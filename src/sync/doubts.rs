@@ -1,4 +1,4 @@
-//! Lasting refusals: who is to blame, in memory and in the inbox.
+//! Lasting refusals: whether they concern one row or all, in memory and in the inbox.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,7 +17,7 @@ use crate::{
     supabase::{Doctor, Examined, Supabase, SupabaseError},
 };
 
-/// So many rows at most are read to tell whose fault a refused read is.
+/// So many rows at most are read to tell whether a refused read concerns one row.
 const CONTROL_ROWS: u32 = 5;
 
 /// The refusals that are not decided yet.
@@ -191,7 +191,7 @@ impl Context {
                 self.amocrm.forgive();
                 Verdict::SetAside
             }
-            Blame::Everybody(rows) => {
+            Blame::AllRows(rows) => {
                 // First of all, so that nothing is sent whatever becomes of the inbox.
                 let cause = HaltCause::AmocrmForbidden;
                 let detail = failure.reason();
@@ -204,7 +204,7 @@ impl Context {
         Ok(verdict)
     }
 
-    /// A request was not sent because another one was answered with 403, which stops all sending, whoever reads that answer.
+    /// A request was not sent because another one was answered with 403, which stops all sending, wherever that answer is read.
     pub(super) async fn turned_away(&self, failure: &Failure) -> Result<Verdict, InboxError> {
         if self.gate.closed().is_none() && self.amocrm.is_turned_away() {
             return self.forbidden(failure, &[]).await;
@@ -242,7 +242,7 @@ impl Context {
             is_alone,
         } = asked;
         let is_halted = matches!(self.gate.closed(), Some(Closed::Halted(_)));
-        if !is_halted && self.meets_everybody(failure, operation, rows).await? {
+        if !is_halted && self.concerns_all_rows(failure, operation, rows).await? {
             return Ok(Verdict::NotItsFault);
         }
         let (Some(operation), [row, ..]) = (operation, rows) else {
@@ -284,7 +284,7 @@ impl Context {
                 Verdict::InDoubt
             }
             Blame::Doubt => Verdict::InDoubt,
-            Blame::Everybody(rows) => {
+            Blame::AllRows(rows) => {
                 let detail = format!("{}: {reason}", operation.in_russian());
                 self.gate.halt(cause, detail, Some(operation), rows).await?;
                 Verdict::NotItsFault
@@ -355,8 +355,8 @@ impl Context {
         }
     }
 
-    /// What tells at once, without other rows, that a refusal is everybody's; then sending has stopped.
-    async fn meets_everybody(
+    /// What tells at once, without other rows, that a refusal concerns all of them; then sending has stopped.
+    async fn concerns_all_rows(
         &self,
         failure: &Failure,
         operation: Option<Operation>,
@@ -490,7 +490,7 @@ struct Refusal<'a> {
     /// The request was about this row and no other.
     is_alone: bool,
     reason: &'a str,
-    /// What sending stops for, should it be everybody's.
+    /// What sending stops for, should it concern all rows.
     cause: HaltCause,
 }
 
@@ -504,7 +504,7 @@ async fn missing_right(
     }
 }
 
-/// What everybody's refusal stops sending for.
+/// What sending stops for when a refusal concerns all rows.
 fn halt_cause(failure: &Failure, operation: Operation) -> HaltCause {
     match (failure, operation.side()) {
         (Failure::Amocrm(_), _) | (_, Side::Amocrm) => HaltCause::AmocrmAccount,

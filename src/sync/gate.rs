@@ -37,7 +37,7 @@ fn outranks(cause: HaltCause, halt: &Halt) -> bool {
 fn probe_pause(tempo: &Tempo, cause: HaltCause, probes: u32) -> Option<Duration> {
     let growing: Growing = match (cause, cause.side()) {
         (HaltCause::AmocrmForbidden, _) => return None,
-        // No login is tried: an account that moved, or a right that is missing, bans nobody.
+        // No login is tried: an account that moved, or a right that is missing, leads to no ban.
         (HaltCause::AmocrmAccount, _) | (_, Side::Supabase) => tempo.supabase_probe,
         (_, Side::Amocrm) => tempo.amocrm_probe,
     };

@@ -354,7 +354,7 @@ impl Slice {
             return Ok(());
         }
         let page = match self.amocrm.changed_contacts(1).await {
-            // What cannot be read shows nobody; before a create it is looked for by the search.
+            // What cannot be read shows no contact; before a create the search looks for it.
             Ok(page) => {
                 self.answered(Operation::ReadChanged, missed).await?;
                 page.contacts

@@ -137,7 +137,7 @@ impl Scan {
         self.failures = MOST_FAILURES;
     }
 
-    /// Whatever else is read: nobody is known to be missing.
+    /// Whatever else is read: no e-mail is known to be missing.
     pub fn spoil(&mut self) {
         self.is_spoilt = true;
     }

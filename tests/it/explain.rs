@@ -3,10 +3,17 @@
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use tripwire_sync::{domain::RowId, inbox::State, sandbox::school::Missing};
+use tripwire_sync::{
+    domain::RowId,
+    inbox::State,
+    sandbox::{Fault, Kind, Page, Point, When, school::Missing},
+};
 use uuid::Uuid;
 
-use crate::support::{Wishes, World};
+use crate::{
+    program::Launch,
+    support::{PATIENCE, Wishes, World},
+};
 
 const EMAIL: &str = "aigerim@example.kz";
 const NAME: &str = "Айгерим";
@@ -215,4 +222,58 @@ async fn what_is_neither_a_row_nor_an_e_mail_is_misuse_and_not_repeated() {
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{complaint}");
     assert!(!complaint.contains("aigerim"), "{complaint}");
+}
+
+/// One look, at the row or at the whole, tells that something is in doubt; `park` decides it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doubt_is_told_from_the_first_refusal_on_and_ended_by_park() {
+    let world = World::start(Wishes::default()).await;
+    world.student(EMAIL);
+    let refused = Kind::Status {
+        when: When::Before,
+        code: 400,
+        page: Page::Json,
+        retry_after: None,
+    };
+    world
+        .sandbox
+        .faults()
+        .add(Fault::always(Point::amo("leads.update"), refused));
+    let row = world.insert(&json!({ "email": EMAIL }));
+    world.deliver(row).await;
+    world.until(row, "refused", |it| it.attempts > 0).await;
+    let id = row.to_string();
+
+    let story = told_as_json(&world, &id).await[0].clone();
+    assert_eq!(story["refused"]["operation"], "move");
+    assert_eq!(story["refused"]["works_for_others"], false);
+    let story = told(&world, "ru_RU.UTF-8", &[&id]).await;
+    let doubt = beside(&story, "сомнение");
+    assert!(doubt.starts_with("перенос сделки: отказ с"), "{doubt}");
+    let checked = Launch::in_world(&world, &["check", "--no-event"])
+        .run()
+        .await;
+    assert!(
+        checked.out.contains("in doubt since") && checked.out.contains(&id),
+        "{checked:#?}"
+    );
+
+    let park = || Launch::in_world(&world, &["park", &id]).run();
+    let parked = loop {
+        let parked = park().await;
+        // A row that is being tried this very moment is not taken out of its run.
+        if parked.code == Some(0) {
+            break parked;
+        }
+        assert!(parked.err.contains("this very moment"), "{parked:#?}");
+    };
+    assert!(parked.out.contains("set aside: 1"), "{parked:#?}");
+    world.until_state(row, State::Parked).await;
+    park().await.assert_code(1);
+    let look = async { while told_as_json(&world, &id).await[0]["refused"] != Value::Null {} };
+    let looked = tokio::time::timeout(PATIENCE, look).await;
+    assert!(
+        looked.is_ok(),
+        "the engine forgets what a person has decided"
+    );
 }

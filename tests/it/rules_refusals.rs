@@ -1,4 +1,4 @@
-//! Lasting refusals: of one row, which is set aside, or of everybody, for which sending stops.
+//! Lasting refusals: of one row, which is set aside, or of all rows, for which sending stops.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -255,7 +255,7 @@ async fn all_are_refused(refusal: Refusal) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_refused_for_everybody_stops_sending_after_three_rows_and_parks_none() {
+async fn what_is_refused_for_all_rows_stops_sending_after_three_and_parks_none() {
     each(refusals().into_iter().map(all_are_refused).collect()).await;
 }
 
@@ -367,7 +367,7 @@ async fn a_halt_ends_when_a_person_sets_one_of_its_rows_aside() {
     assert_eq!(halt_of(&world), None);
 }
 
-/// Three bad rows in a row stop the school; a person who resumes finds the others served first.
+/// Three bad rows in a row stop the school; after a `resume` the others go first.
 #[tokio::test]
 async fn after_a_resume_the_refused_rows_come_last() {
     let world = World::start(Wishes::brisk()).await;
@@ -581,7 +581,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_and_the_others_go_on() {
     assert_eq!(halt_of(&world), None);
 }
 
-/// Nobody has bought anything since: the sweep sees that it sees nothing.
+/// There is no new purchase: the sweep notices that it sees no row.
 #[tokio::test]
 async fn a_policy_that_hides_all_rows_is_told_without_a_student() {
     let world = World::start(Wishes {

@@ -41,7 +41,7 @@ fn students(world: &World) -> Vec<RowId> {
     rows
 }
 
-/// Nobody has two contacts, two deals or two notes, whatever became of the rows.
+/// No student has two contacts, two deals or two notes, whatever became of the rows.
 fn assert_nothing_twice(world: &World, rows: &[RowId], what: &str) {
     for (email, row) in emails().into_iter().zip(rows) {
         let contacts = world

@@ -57,15 +57,15 @@ fn after(steps: &[Step]) -> (Refusals, Option<Blame>, Vec<RowId>) {
 
 #[test]
 fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
-    let everybody = |rows: &[u8]| Blame::Everybody(rows.iter().map(|n| row(*n)).collect());
+    let all_rows = |rows: &[u8]| Blame::AllRows(rows.iter().map(|n| row(*n)).collect());
     let table: &[(&[Step], Blame)] = &[
         (&[Refuse(1)], Blame::Doubt),
         (&[Refuse(1), Refuse(1), Refuse(1), Refuse(1)], Blame::Doubt),
         (&[Refuse(1), Refuse(2)], Blame::Doubt),
-        (&[Refuse(1), Refuse(2), Refuse(3)], everybody(&[1, 2, 3])),
+        (&[Refuse(1), Refuse(2), Refuse(3)], all_rows(&[1, 2, 3])),
         (
             &[Refuse(1), Refuse(2), Refuse(1), Refuse(3)],
-            everybody(&[1, 2, 3]),
+            all_rows(&[1, 2, 3]),
         ),
         (&[Refuse(1), Work(2), Refuse(1)], Blame::Row),
         // Works for others, so a new refusal is in doubt again, and the blamed row begins anew.
@@ -107,7 +107,7 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
                 Refuse(4),
                 Refuse(3),
             ],
-            everybody(&[1, 3, 4]),
+            all_rows(&[1, 3, 4]),
         ),
         (
             &[Refuse(1), Refuse(2), Refuse(3), Resume, Work(4), Refuse(1)],
@@ -118,14 +118,14 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
         (&[Bulk(1), Refuse(1), Refuse(2)], Blame::Doubt),
         (
             &[Bulk(1), Refuse(1), Refuse(2), Refuse(3)],
-            everybody(&[1, 2, 3]),
+            all_rows(&[1, 2, 3]),
         ),
         (&[Refuse(1), Work(2), Bulk(1)], Blame::Doubt),
         (&[Refuse(1), Work(2), Bulk(1), Refuse(1)], Blame::Row),
         // A restart forgets nothing.
         (
             &[Refuse(1), Restart, Refuse(2), Restart, Refuse(3)],
-            everybody(&[1, 2, 3]),
+            all_rows(&[1, 2, 3]),
         ),
         (
             &[Refuse(1), Restart, Work(2), Restart, Refuse(1)],
@@ -192,9 +192,9 @@ fn a_success_that_was_begun_before_a_refusal_was_known_proves_nothing() {
 #[test]
 fn a_403_holds_its_rows_until_a_write_has_worked_for_another() {
     let at = Instant::now();
-    let everybody = |rows: &[u8]| Blame::Everybody(rows.iter().map(|n| row(*n)).collect());
+    let all_rows = |rows: &[u8]| Blame::AllRows(rows.iter().map(|n| row(*n)).collect());
     let mut refusals = Refusals::default();
-    assert_eq!(refusals.forbid(&[row(1), row(2)], at), everybody(&[1, 2]));
+    assert_eq!(refusals.forbid(&[row(1), row(2)], at), all_rows(&[1, 2]));
     refusals.resumed();
     assert_eq!(refusals.last(), [row(1), row(2)]);
     assert!(!refusals.held_may_go());
@@ -209,18 +209,18 @@ fn a_403_holds_its_rows_until_a_write_has_worked_for_another() {
     assert_eq!(refusals.forbid(&[row(1)], at), Blame::Row);
     assert_eq!(refusals.held(), [row(2)]);
     // The next 403 stops everything, whatever it is about.
-    assert_eq!(refusals.forbid(&[row(2)], at), everybody(&[2]));
+    assert_eq!(refusals.forbid(&[row(2)], at), all_rows(&[2]));
     assert!(!refusals.held_may_go());
 }
 
 #[test]
-fn a_403_of_a_row_that_was_not_held_is_everybodys() {
+fn a_403_of_a_row_that_was_not_held_concerns_all_rows() {
     let at = Instant::now();
     let mut refusals = Refusals::default();
     refusals.forbid(&[row(1)], at);
     refusals.resumed();
     refusals.worked(Operation::Move, row(9), at);
-    let all = Blame::Everybody(vec![row(1), row(7)]);
+    let all = Blame::AllRows(vec![row(1), row(7)]);
     assert_eq!(refusals.forbid(&[row(7)], at), all);
     assert_eq!(refusals.forbid(&[], at), all, "a request about no row");
 
@@ -293,7 +293,7 @@ impl Import {
                 self.refusals.drop_rows(&[row(n)]);
                 return;
             }
-            Blame::Everybody(rows) => self.halted = Some(rows),
+            Blame::AllRows(rows) => self.halted = Some(rows),
             Blame::Doubt => {}
         }
         self.pending.push_back(n);
@@ -332,7 +332,7 @@ proptest! {
         for _ in 0..steps {
             import.step(|_| false);
         }
-        prop_assert!(import.ahead.len() <= EVERYBODY);
+        prop_assert!(import.ahead.len() <= ALL_ROWS_AFTER);
         prop_assert!(import.parked.is_empty());
         prop_assert!(import.done.is_empty());
     }
