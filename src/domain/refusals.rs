@@ -212,14 +212,6 @@ impl Refusals {
         self.refused.iter().find(|it| it.row == row)
     }
 
-    /// Rows that go after all others: what is known to be refused teaches nothing new.
-    #[must_use]
-    pub fn last(&self) -> Vec<RowId> {
-        let mut rows = self.in_doubt();
-        rows.extend(&self.held.rows);
-        rows
-    }
-
     /// Whether a held row may be tried: alone, when nothing else is due.
     #[must_use]
     pub fn held_may_go(&self) -> bool {
@@ -233,7 +225,7 @@ impl Refusals {
         suspects.map(|it| it.row).collect()
     }
 
-    /// The rows in doubt, the first one first.
+    /// The rows in doubt, the first one first. They go after all others: what is known to be refused teaches nothing new.
     #[must_use]
     pub fn in_doubt(&self) -> Vec<RowId> {
         let in_doubt = self.refused.iter().filter(|it| it.is_in_doubt());
@@ -255,7 +247,7 @@ impl Refusals {
         refused.chain(self.held.rows.iter().copied()).collect()
     }
 
-    /// The operation was refused for the row, alone or as one of several in a request. `at`: when the answer was read.
+    /// The operation was refused for the row. `is_alone`: in an attempt about no other row. `at`: when the answer was read.
     pub fn refuse(
         &mut self,
         operation: Operation,

@@ -14,7 +14,7 @@ use crate::{
     amocrm::AmoError,
     domain::{Blame, Disposition, Halt, HaltCause, Operation, Refusals, RowId, Side},
     inbox::{HALT, Inbox, InboxError, REFUSALS, RELEASED, Revival, State},
-    supabase::{Doctor, Examined, Supabase, SupabaseError},
+    supabase::{Doctor, Examined, SupabaseError},
 };
 
 /// So many rows at most are read to tell whether a refused read concerns one row.
@@ -479,7 +479,10 @@ impl Context {
 
     /// What our role lacks; `None` also where the database does not tell.
     async fn missing_right(&self, of: fn(&Doctor) -> Option<&'static str>) -> Option<&'static str> {
-        missing_right(&self.supabase, of).await
+        match self.supabase.examine().await {
+            Ok(Examined::Told { doctor, .. }) => of(&doctor),
+            Ok(Examined::NoDoctor) | Err(_) => None,
+        }
     }
 }
 
@@ -487,21 +490,11 @@ impl Context {
 struct Refusal<'a> {
     operation: Operation,
     row: RowId,
-    /// The request was about this row and no other.
+    /// As in [`Asked`].
     is_alone: bool,
     reason: &'a str,
     /// What sending stops for, should it concern all rows.
     cause: HaltCause,
-}
-
-async fn missing_right(
-    supabase: &Supabase,
-    of: fn(&Doctor) -> Option<&'static str>,
-) -> Option<&'static str> {
-    match supabase.examine().await {
-        Ok(Examined::Told { doctor, .. }) => of(&doctor),
-        Ok(Examined::NoDoctor) | Err(_) => None,
-    }
 }
 
 /// What sending stops for when a refusal concerns all rows.

@@ -196,7 +196,7 @@ fn a_403_holds_its_rows_until_a_write_has_worked_for_another() {
     let mut refusals = Refusals::default();
     assert_eq!(refusals.forbid(&[row(1), row(2)], at), all_rows(&[1, 2]));
     refusals.resumed();
-    assert_eq!(refusals.last(), [row(1), row(2)]);
+    assert_eq!(refusals.held(), [row(1), row(2)]);
     assert!(!refusals.held_may_go());
     // Neither a read, nor a write to Supabase, nor a write for one of them.
     refusals.worked(Operation::WriteBack, row(9), at);
@@ -265,7 +265,7 @@ impl Import {
             let turn = self.tried as usize % rows.len();
             return self.pending.iter().copied().find(|n| row(*n) == rows[turn]);
         }
-        let last = self.refusals.last();
+        let last = self.refusals.in_doubt();
         let fresh = self.pending.iter().find(|n| !last.contains(&row(**n)));
         fresh.or(self.pending.front()).copied()
     }
