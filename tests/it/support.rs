@@ -382,6 +382,20 @@ impl World {
         }
     }
 
+    /// Parks a row as a person does. A claimed row cannot be parked: the next settled attempt gives it back.
+    pub(crate) async fn park(&self, row: RowId) {
+        let guest = self.guest().await;
+        let mut settled = self.app().settled.clone();
+        let parked = async {
+            settled.mark_unchanged();
+            while guest.park(vec![row]).await.unwrap() == 0 {
+                settled.changed().await.unwrap();
+            }
+        };
+        let patience = tokio::time::timeout(self.patience(), parked).await;
+        patience.expect("the row can be parked");
+    }
+
     pub(crate) async fn until_state(&self, row: RowId, state: State) -> Entry {
         self.until(row, &format!("{state:?}"), |entry| entry.state == state)
             .await
