@@ -6,15 +6,14 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
 };
 
 use actix_web::{
-    App, HttpResponse, HttpServer, Resource, Route,
+    HttpResponse, Resource, Route,
     dev::Server,
     guard,
     http::{
-        KeepAlive, StatusCode,
+        StatusCode,
         header::{self, CacheControl, CacheDirective, HeaderValue},
     },
     web,
@@ -24,11 +23,14 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpSocket;
 
+mod connection;
+mod places;
+mod server;
 pub mod signature;
 mod webhook;
 
 pub use signature::Verifier;
-pub use webhook::MAX_BODY_BYTES;
+pub use webhook::LONGEST_BODY;
 
 use crate::{
     domain::{SharedClock, SyncState, SyncStatus},
@@ -38,14 +40,11 @@ use crate::{
 /// `pg_net` opens 200 connections at once; the 128 that std asks for would make some of them wait a second and more.
 const BACKLOG: u32 = 2048;
 
-/// Per worker, with a body of [`MAX_BODY_BYTES`] each at the worst. Beyond it connections wait in the backlog.
-const MAX_CONNECTIONS: usize = 1024;
+/// Of a socket, each way: the kernel's own default would hold far more for a client that sends without being read.
+const SOCKET_BUFFER: u32 = 32 * 1024;
 
-/// For the whole head of a request: a client that dribbles is cut off.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// `pg_net` reuses connections; a proxy in front of us should close first.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Of the metrics page: a scraper and a person.
+const METRICS_PLACES: usize = 64;
 
 const SHUTDOWN_TIMEOUT_SECONDS: u64 = 8;
 
@@ -73,6 +72,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
+    // Accepted sockets inherit both.
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
@@ -81,32 +83,29 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn serve(listener: TcpListener, state: HttpState, workers: usize) -> io::Result<Server> {
     webhook::register_metrics();
     let state = web::Data::from(Arc::new(state));
-    let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(routes))
-        .workers(workers)
-        .max_connections(MAX_CONNECTIONS)
-        .client_request_timeout(HEAD_TIMEOUT)
-        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
-        .shutdown_timeout(SHUTDOWN_TIMEOUT_SECONDS)
-        .disable_signals()
-        .listen(listener)?;
-    Ok(server.run())
+    let size = server::Size {
+        workers,
+        places: places::of_this_machine(),
+        shutdown_timeout_seconds: SHUTDOWN_TIMEOUT_SECONDS,
+    };
+    server::start(listener, size, move |cfg| {
+        cfg.app_data(state.clone()).configure(routes);
+    })
 }
 
 /// Serves `/metrics`, and nothing else, on a listener that need not be public.
 pub fn serve_metrics(listener: TcpListener, page_of: MetricsPage) -> io::Result<Server> {
     let page_of = web::Data::new(page_of);
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(page_of.clone())
+    let size = server::Size {
+        workers: 1,
+        places: METRICS_PLACES,
+        shutdown_timeout_seconds: 1,
+    };
+    server::start(listener, size, move |cfg| {
+        cfg.app_data(page_of.clone())
             .service(page("/metrics").route(look().to(metrics)))
-            .default_service(web::to(not_found))
+            .default_service(web::to(not_found));
     })
-    .workers(1)
-    .client_request_timeout(HEAD_TIMEOUT)
-    .shutdown_timeout(1)
-    .disable_signals()
-    .listen(listener)?;
-    Ok(server.run())
 }
 
 /// Everything on the public port. Nothing here redirects: the sender would follow with a GET, without the body.
@@ -114,7 +113,8 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     let webhook = web::resource("/webhooks/supabase")
         .route(web::post().to(webhook::receive))
         .default_service(web::to(async || method_not_allowed("POST")));
-    cfg.service(webhook)
+    cfg.app_data(web::Data::new(webhook::LongBodies::default()))
+        .service(webhook)
         .service(page("/healthz").route(look().to(healthz)))
         .service(page("/readyz").route(look().to(readyz)))
         .default_service(web::to(not_found));

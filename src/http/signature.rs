@@ -74,21 +74,25 @@ pub struct Verifier {
     pub tolerance: Duration,
 }
 
+/// What the head of a delivery offers as proof. A token is verified by then, a signature needs the body.
+#[derive(Debug, Clone, Copy)]
+pub enum Credentials<'a> {
+    Signed(SignedHeaders<'a>),
+    Token,
+}
+
 impl Verifier {
-    /// A delivery with any `webhook-…` header stands or falls with its signature, whatever token it carries.
-    pub fn verify<'a>(
+    /// Looks at the head alone. A delivery with any `webhook-…` header stands or falls with its signature, whatever token
+    /// it carries.
+    pub fn credentials<'a>(
         &self,
         headers: &'a HeaderMap,
-        body: &[u8],
-        now: Timestamp,
-    ) -> Result<Proof<'a>, SignatureError> {
+    ) -> Result<Credentials<'a>, SignatureError> {
         if [ID, TIMESTAMP, SIGNATURE]
             .iter()
             .any(|name| headers.contains_key(*name))
         {
-            let signed = SignedHeaders::of(headers)?;
-            verify(&self.secrets, &signed, body, now, self.tolerance)?;
-            return Ok(Proof::Signature { id: signed.id });
+            return SignedHeaders::of(headers).map(Credentials::Signed);
         }
         if !headers.contains_key(AUTHORIZATION) {
             return Err(SignatureError::Unsigned);
@@ -96,9 +100,24 @@ impl Verifier {
         let expected = self.token.as_ref().ok_or(SignatureError::NoToken)?;
         let given = bearer(only(headers, "authorization")?).ok_or(SignatureError::Unsigned)?;
         if is_same_token(expected, given) {
-            Ok(Proof::Token)
+            Ok(Credentials::Token)
         } else {
             Err(SignatureError::WrongToken)
+        }
+    }
+
+    pub fn verify<'a>(
+        &self,
+        credentials: Credentials<'a>,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<Proof<'a>, SignatureError> {
+        match credentials {
+            Credentials::Signed(signed) => {
+                verify(&self.secrets, &signed, body, now, self.tolerance)?;
+                Ok(Proof::Signature { id: signed.id })
+            }
+            Credentials::Token => Ok(Proof::Token),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     io::{Read, Write},
     net::TcpStream,
+    time::Duration,
 };
 
 use actix_web::dev::ServerHandle;
@@ -97,6 +98,20 @@ impl Service {
         self.signed_at(self.now, body)
     }
 
+    fn with_token(&self, body: &str) -> RequestBuilder {
+        self.post(body).bearer_auth(TOKEN)
+    }
+
+    /// The head of a signed delivery, as it goes over the wire.
+    fn signed_head(&self, body: &str) -> String {
+        let request = self.signed(body).build().unwrap();
+        let mut head = format!("POST {WEBHOOK} HTTP/1.1\r\nhost: x\r\n");
+        for (name, value) in request.headers() {
+            head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+        }
+        head + &format!("content-length: {}\r\n\r\n", body.len())
+    }
+
     async fn rows(&self) -> HashSet<RowId> {
         let entries = self.inbox.entries(None, 1_000).await.unwrap();
         entries.into_iter().map(|entry| entry.row).collect()
@@ -177,7 +192,7 @@ async fn the_same_row_again_is_a_duplicate() {
 async fn an_unsigned_insert_with_the_token_is_accepted_under_a_name_of_ours() {
     let service = Service::start().await;
 
-    let request = service.post(&inserted(row(1))).bearer_auth(TOKEN);
+    let request = service.with_token(&inserted(row(1)));
     let answered = answer(request).await;
 
     assert_eq!(answered, (202, json!({ "status": "accepted" })));
@@ -266,34 +281,65 @@ async fn what_is_not_announced_as_json_is_refused_and_not_stored() {
 async fn a_body_may_be_as_long_as_the_limit() {
     let service = Service::start().await;
     let body = inserted(row(1));
-    let longest = body.clone() + &" ".repeat(MAX_BODY_BYTES - body.len());
-
-    assert_eq!(answer(service.signed(&longest)).await.0, 202);
-    let response = service.signed(&(longest + " ")).send().await.unwrap();
-    assert_is_problem(response, 413, "one byte more").await;
+    let of_length = |length: usize| body.clone() + &" ".repeat(length - body.len());
+    for (longest, request) in [
+        (LONGEST_BODY, Service::signed as fn(&Service, &str) -> _),
+        (16 * LONGEST_BODY, Service::with_token),
+    ] {
+        let response = request(&service, &of_length(longest)).send().await.unwrap();
+        assert_eq!(response.status(), 202, "{longest}");
+        let response = request(&service, &of_length(longest + 1)).send().await;
+        assert_is_problem(response.unwrap(), 413, "one byte more").await;
+    }
 }
 
+/// Only a right token opens the greater limit: a wrong one is refused by its length, as if it were not there.
 #[tokio::test]
-async fn a_body_announced_as_too_long_is_refused_before_it_is_sent() {
+async fn a_body_that_is_refused_by_its_head_is_not_read() {
     let service = Service::start().await;
-    let head = format!(
-        "POST {WEBHOOK} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-         content-length: 100000000000\r\n\r\n"
-    );
-    let answered = talk(service.address, head.into_bytes()).await;
-    assert!(answered.starts_with("HTTP/1.1 413 "), "{answered}");
+    let json = "content-type: application/json";
+    let id = "webhook-id: msg_1\r\nwebhook-timestamp: 1\r\nwebhook-signature: v1,AAAA";
+    for (status, headers, length) in [
+        (413, json.to_owned(), 100_000_000_000),
+        (413, json.to_owned(), LONGEST_BODY + 1),
+        (413, format!("{json}\r\n{id}"), LONGEST_BODY + 1),
+        (
+            413,
+            format!("{json}\r\nauthorization: Bearer wrong"),
+            LONGEST_BODY + 1,
+        ),
+        (
+            413,
+            format!("{json}\r\nauthorization: Bearer {TOKEN}"),
+            16 * LONGEST_BODY + 1,
+        ),
+        (415, "content-type: text/plain".to_owned(), 10),
+        (401, json.to_owned(), LONGEST_BODY),
+        (401, format!("{json}\r\nauthorization: Bearer wrong"), 10),
+        (401, format!("{json}\r\nwebhook-id: msg_1"), 10),
+    ] {
+        let head = format!(
+            "POST {WEBHOOK} HTTP/1.1\r\nhost: x\r\n{headers}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        let answered = talk(service.address, head.clone().into_bytes()).await;
+        assert!(
+            answered.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{head}{answered}"
+        );
+        assert!(answered.contains("connection: close"), "{answered}");
+    }
 }
 
 #[tokio::test]
 async fn a_body_that_grows_too_long_is_refused() {
     let service = Service::start().await;
-    let head = format!(
-        "POST {WEBHOOK} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-         transfer-encoding: chunked\r\n\r\n"
+    let longer = inserted(row(1)) + &" ".repeat(LONGEST_BODY);
+    let head = service.signed_head(&longer).replace(
+        &format!("content-length: {}", longer.len()),
+        "transfer-encoding: chunked",
     );
-    let chunk = format!("{MAX_BODY_BYTES:x}\r\n{}\r\n", " ".repeat(MAX_BODY_BYTES));
-    let last = "1\r\n \r\n";
-    let answered = talk(service.address, (head + &chunk + last).into_bytes()).await;
+    let chunk = format!("{:x}\r\n{longer}\r\n", longer.len());
+    let answered = talk(service.address, (head + &chunk).into_bytes()).await;
     assert!(answered.starts_with("HTTP/1.1 413 "), "{answered}");
     assert_eq!(service.rows().await, HashSet::new());
 }
@@ -371,6 +417,84 @@ async fn two_hundred_at_once_are_all_stored() {
         assert_eq!(answered, (202, json!({ "status": "accepted" })));
     }
     assert_eq!(service.rows().await, rows);
+}
+
+/// Each is answered in its turn, however the bytes are cut, and a chunked body is the last one on its connection.
+#[tokio::test]
+async fn requests_that_come_at_once_are_answered_one_after_the_other() {
+    let service = Service::start().await;
+    let (first, second, third) = (inserted(row(1)), inserted(row(2)), inserted(row(3)));
+    let chunked = service.signed_head(&third).replace(
+        &format!("content-length: {}", third.len()),
+        "transfer-encoding: chunked",
+    );
+    let all = [
+        "\r\nGET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
+        &service.signed_head(&first),
+        &first,
+        "GET /nothing HTTP/1.1\nhost: x\n\n",
+        &service.signed_head(&second),
+        &second,
+        &chunked,
+        &format!("{:x}\r\n{third}\r\n0\r\n\r\n", third.len()),
+    ]
+    .concat();
+    for piece in [all.len(), 7, 1] {
+        let address = service.address;
+        let bytes = all.clone().into_bytes();
+        let talk = move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            for piece in bytes.chunks(piece) {
+                stream.write_all(piece).unwrap();
+            }
+            let mut answers = String::new();
+            stream.read_to_string(&mut answers).unwrap();
+            answers
+        };
+        let answers = tokio::task::spawn_blocking(talk).await.unwrap();
+        let statuses: Vec<&str> = answers
+            .split("HTTP/1.1 ")
+            .skip(1)
+            .map(|answer| &answer[..3])
+            .collect();
+        assert_eq!(statuses, ["200", "202", "404", "202", "202"], "{answers}");
+        assert_eq!(answers.matches("connection: close").count(), 1);
+    }
+    assert_eq!(
+        service.rows().await,
+        HashSet::from([row(1), row(2), row(3)])
+    );
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_refused() {
+    let service = Service::start().await;
+    let head = format!("GET /healthz HTTP/1.1\r\nx: {}", "y".repeat(20_000));
+    let answered = talk(service.address, head.into_bytes()).await;
+    assert!(answered.starts_with("HTTP/1.1 400 "), "{answered}");
+}
+
+/// The client never reads: what it asks for beyond the first answer stays in its own buffers.
+#[tokio::test]
+async fn a_client_that_never_reads_is_not_served_on() {
+    let service = Service::start().await;
+    let address = service.address;
+    let flood = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000);
+        let patience = Duration::from_millis(200);
+        stream.set_write_timeout(Some(patience)).unwrap();
+        let mut sent = 0;
+        // Ends when the service has stopped reading and both kernels' buffers are full.
+        while let Ok(taken) = stream.write(&request) {
+            sent += taken;
+            assert!(sent < 64 << 20, "the service reads without being read");
+        }
+        sent
+    };
+    tokio::task::spawn_blocking(flood).await.unwrap();
+    assert_eq!(answer(service.signed(&inserted(row(1)))).await.0, 202);
 }
 
 #[tokio::test]

@@ -18,24 +18,29 @@ use actix_web::{
 };
 use serde::Deserialize;
 use serde_json::{Value, error::Category, json};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout_at};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{
-    HttpState, problem,
-    signature::{Proof, SignatureError, claimed_id},
+    HttpState,
+    connection::{Connection, LIMIT},
+    problem,
+    signature::{Credentials, Proof, SignatureError, claimed_id},
 };
 use crate::{
     domain::{Nonce, RowId},
     inbox::{Arrival, InboxError, Source, Stored},
 };
 
-/// Our trigger sends some 200 bytes, the dashboard's own hook a whole row.
-pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Our trigger sends some 200 bytes.
+pub const LONGEST_BODY: usize = 16 * 1024;
 
-/// The sender gives up after seconds itself; somebody slower only holds our memory.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The dashboard's own hook sends a whole row, and a token that is verified before the body is read.
+const LONGEST_WITH_TOKEN: usize = 256 * 1024;
+
+/// How many bodies of a worker may be longer than [`LONGEST_BODY`] at a time; others wait.
+const LONG_BODIES: usize = 16;
 
 const RETRY_AFTER_SECONDS: u32 = 30;
 
@@ -60,19 +65,27 @@ pub(super) fn register_metrics() {
     }
 }
 
+/// Room for the bodies of senders with a right token.
+#[derive(Debug)]
+pub(super) struct LongBodies(Semaphore);
+
+impl Default for LongBodies {
+    fn default() -> Self {
+        Self(Semaphore::new(LONG_BODIES))
+    }
+}
+
 pub(super) async fn receive(
     request: HttpRequest,
     payload: web::Payload,
     state: web::Data<HttpState>,
+    long_bodies: web::Data<LongBodies>,
 ) -> HttpResponse {
     let started = Instant::now();
     let headers = request.headers();
+    let connection = request.conn_data();
 
-    let (bytes, result) = match read_body(headers, payload).await {
-        Ok(body) => (body.len(), accept(&state, headers, &body).await),
-        Err(error) => (0, Err(error)),
-    };
-
+    let result = take(&state, headers, payload, &long_bodies, connection).await;
     let outcome = match &result {
         Ok(receipt) => receipt.verdict.outcome(),
         Err(error) => error.outcome(),
@@ -84,25 +97,67 @@ pub(super) async fn receive(
             receipt.verdict.answer()
         }
         Err(error) => {
-            error.log(claimed_id(headers), bytes);
+            error.log(claimed_id(headers));
             error.answer()
         }
     }
 }
 
-/// Size and type are looked at first: what they refuse is not read.
-async fn read_body(headers: &HeaderMap, payload: web::Payload) -> Result<web::Bytes, WebhookError> {
-    if announced_length(headers).is_some_and(|length| length > MAX_BODY_BYTES) {
-        return Err(WebhookError::TooLarge);
+async fn take(
+    state: &HttpState,
+    headers: &HeaderMap,
+    payload: web::Payload,
+    long_bodies: &LongBodies,
+    connection: Option<&Connection>,
+) -> Result<Receipt, WebhookError> {
+    let credentials = state.verifier.credentials(headers);
+    let longest = match credentials {
+        Ok(Credentials::Token) => LONGEST_WITH_TOKEN,
+        Ok(Credentials::Signed(_)) | Err(_) => LONGEST_BODY,
+    };
+    // What the head shows is looked at first: a body that it refuses is not read.
+    let length = announced_length(headers);
+    if length.is_some_and(|length| length > longest) {
+        return Err(WebhookError::TooLarge { longest });
     }
     if !is_json(headers) {
         return Err(WebhookError::UnsupportedType);
     }
-    timeout(BODY_TIMEOUT, payload.to_bytes_limited(MAX_BODY_BYTES))
+    let credentials = credentials?;
+
+    let deadline = connection.map_or_else(latest, Connection::deadline);
+    let body = async {
+        // Held until the body is read, parsed and stored.
+        let permit = if longest > LONGEST_BODY && length.is_none_or(|it| it > LONGEST_BODY) {
+            long_bodies.0.acquire().await.ok()
+        } else {
+            None
+        };
+        let body = payload.to_bytes_limited(longest).await;
+        (permit, body)
+    };
+    let (_permit, body) = timeout_at(deadline, body)
         .await
-        .map_err(|_| WebhookError::TooSlow)?
-        .map_err(|_| WebhookError::TooLarge)?
-        .map_err(|_| WebhookError::Incomplete)
+        .map_err(|_| WebhookError::TooSlow)?;
+    let body = body
+        .map_err(|_| WebhookError::TooLarge { longest })?
+        .map_err(|_| WebhookError::Incomplete)?;
+    if let Some(connection) = connection {
+        connection.received();
+    }
+
+    let proof = state
+        .verifier
+        .verify(credentials, &body, state.clock.now())?;
+    if let Some(connection) = connection {
+        connection.verified();
+    }
+    accept(state, proof, &body).await
+}
+
+/// For a request that came by no connection of ours.
+fn latest() -> tokio::time::Instant {
+    tokio::time::Instant::now() + LIMIT
 }
 
 fn announced_length(headers: &HeaderMap) -> Option<usize> {
@@ -122,12 +177,8 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-async fn accept(
-    state: &HttpState,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Receipt, WebhookError> {
-    let delivery = match state.verifier.verify(headers, body, state.clock.now())? {
+async fn accept(state: &HttpState, proof: Proof<'_>, body: &[u8]) -> Result<Receipt, WebhookError> {
+    let delivery = match proof {
         Proof::Signature { id } => id.to_owned(),
         Proof::Token => format!("bearer-{}", Uuid::new_v4()),
     };
@@ -220,8 +271,8 @@ impl Verdict {
 /// Why a delivery was not taken. No variant quotes the sender.
 #[derive(Debug, thiserror::Error)]
 enum WebhookError {
-    #[error("the body is longer than {MAX_BODY_BYTES} bytes")]
-    TooLarge,
+    #[error("the body is longer than {longest} bytes")]
+    TooLarge { longest: usize },
     #[error("the content type is not application/json")]
     UnsupportedType,
     #[error("the body did not arrive in time")]
@@ -243,7 +294,7 @@ impl WebhookError {
     /// The label it is counted under.
     fn outcome(&self) -> &'static str {
         match self {
-            Self::TooLarge => "too_large",
+            Self::TooLarge { .. } => "too_large",
             Self::UnsupportedType => "unsupported_type",
             Self::TooSlow | Self::Incomplete | Self::Malformed(_) => "malformed",
             Self::Signature(SignatureError::TooOld { .. } | SignatureError::TooNew { .. }) => {
@@ -254,31 +305,28 @@ impl WebhookError {
         }
     }
 
-    fn log(&self, delivery: Option<&str>, bytes: usize) {
+    fn log(&self, delivery: Option<&str>) {
         let outcome = self.outcome();
         match self {
             Self::Inbox(cause) => {
                 let reason = chain(cause);
-                error!(
-                    delivery,
-                    outcome, reason, bytes, "a webhook could not be stored"
-                );
+                error!(delivery, outcome, reason, "a webhook could not be stored");
             }
-            Self::TooLarge
+            Self::TooLarge { .. }
             | Self::UnsupportedType
             | Self::TooSlow
             | Self::Incomplete
             | Self::Signature(_)
             | Self::Malformed(_)
             | Self::NotAccepting => {
-                warn!(delivery, outcome, reason = ?self, bytes, "webhook refused: {self}");
+                warn!(delivery, outcome, reason = ?self, "webhook refused: {self}");
             }
         }
     }
 
     fn answer(&self) -> HttpResponse {
         match self {
-            Self::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE),
+            Self::TooLarge { .. } => problem(StatusCode::PAYLOAD_TOO_LARGE),
             Self::UnsupportedType => problem(StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::TooSlow => problem(StatusCode::REQUEST_TIMEOUT),
             Self::Incomplete | Self::Malformed(_) => problem(StatusCode::BAD_REQUEST),

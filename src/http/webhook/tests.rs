@@ -237,7 +237,7 @@ async fn each_delivery_is_one_line_and_one_count_that_quote_nothing() {
             "WARN - refused_signature Signature(WrongToken)",
             "WARN - refused_signature Signature(Repeated { header: \"webhook-id\" })",
             "WARN - unsupported_type UnsupportedType",
-            "WARN - too_large TooLarge",
+            "WARN - too_large TooLarge { longest: 16384 }",
             "ERROR msg_1 unavailable the inbox is closed",
         ]
     );
@@ -316,7 +316,7 @@ async fn receive_one_of_each_kind() {
         post(&personal).insert_header(("authorization", "Bearer a-wrong-token")),
         signed(now, &personal).append_header((ID, "ann@example.org")),
         post(&personal).insert_header(("content-type", "ann/example")),
-        post(&vec![b' '; MAX_BODY_BYTES + 1]),
+        post(&vec![b' '; LONGEST_BODY + 1]),
     ] {
         call_service(&app, delivery.to_request()).await;
     }

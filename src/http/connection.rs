@@ -1,0 +1,426 @@
+//! One connection: one request at a time, and none that takes for ever.
+//!
+//! actix reads ahead. It takes further requests while the client leaves the answers unread, so they pile up, and its time
+//! limit covers the head of the first request only. [`OneAtATime`] stands between actix and the socket. It passes on one
+//! head, then the body that this head announces, and nothing more until the answer has left. So it knows when a request
+//! begins and ends, and what a client sends beyond it stays in the client's own buffers.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use actix_web::http::header::{self, HeaderMap};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, sleep},
+};
+
+use super::places::Place;
+
+/// From the first byte of a request to its last, and again for the answer to be taken.
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
+
+/// Beyond the limit, for the answer that says so.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Between two requests. `pg_net` reuses connections; a proxy in front of us should close first.
+const IDLE: Duration = Duration::from_secs(75);
+
+/// After it the answer to a request closes the connection, so that places change hands.
+const LIFE: Duration = Duration::from_mins(1);
+
+/// How often a connection is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Senders use some 500 bytes.
+const LONGEST_HEAD: usize = 16 * 1024;
+
+/// Passed on at a time, so that actix never holds more than it can use.
+const PIECE: usize = 4 * 1024;
+
+/// How a request announces its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    Bytes(u64),
+    /// Its end is known to actix alone, so nothing may follow on this connection.
+    Unknown,
+}
+
+impl Body {
+    pub(super) fn announced(headers: &HeaderMap) -> Self {
+        if headers.contains_key(header::TRANSFER_ENCODING) || headers.contains_key(header::UPGRADE)
+        {
+            return Self::Unknown;
+        }
+        let Some(length) = headers.get(header::CONTENT_LENGTH) else {
+            return Self::Bytes(0);
+        };
+        let length = length.to_str().ok().and_then(|length| length.parse().ok());
+        length.map_or(Self::Unknown, Self::Bytes)
+    }
+}
+
+/// Why a connection is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CutOff {
+    /// A request or its answer takes too long.
+    Slow,
+    /// No request has come.
+    Idle,
+    /// Another connection needs the place.
+    PlaceTaken,
+}
+
+impl CutOff {
+    pub(super) const ALL: [Self; 3] = [Self::Slow, Self::Idle, Self::PlaceTaken];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::Idle => "idle",
+            Self::PlaceTaken => "place_taken",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Between two requests.
+    Idle,
+    Head {
+        end: HeadEnd,
+        length: usize,
+    },
+    /// The head is with actix, and the body has not been announced to us.
+    HeadPassed,
+    Body(Body),
+    Complete,
+}
+
+#[derive(Debug)]
+struct State {
+    opened: Instant,
+    phase: Phase,
+    is_answered: bool,
+    /// When the phase began that has a limit; `None`: the service is at work.
+    limited_since: Option<Instant>,
+    /// The reader that waits until more may be passed on.
+    reader: Option<Waker>,
+}
+
+impl State {
+    fn new(now: Instant) -> Self {
+        Self {
+            opened: now,
+            phase: Phase::Idle,
+            is_answered: false,
+            limited_since: Some(now),
+            reader: None,
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.phase = Phase::Head {
+            end: HeadEnd::default(),
+            length: 0,
+        };
+        self.limited_since = Some(now);
+    }
+
+    fn announce(&mut self, body: Body) {
+        self.phase = Phase::Body(body);
+        if body == Body::Bytes(0) {
+            self.complete();
+        }
+        self.wake();
+    }
+
+    fn complete(&mut self) {
+        self.phase = Phase::Complete;
+        // What was answered before its end stays under the limit of the request.
+        if !self.is_answered {
+            self.limited_since = None;
+        }
+    }
+
+    fn answer(&mut self, now: Instant) {
+        self.is_answered = true;
+        if self.phase == Phase::Complete {
+            self.limited_since = Some(now);
+        }
+    }
+
+    /// Everything that was to be sent has left.
+    fn flushed(&mut self, now: Instant) {
+        if self.is_answered && self.phase == Phase::Complete {
+            self.phase = Phase::Idle;
+            self.is_answered = false;
+            self.limited_since = Some(now);
+            self.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// A connection that has never sent anything has no longer than a request.
+    fn overdue(&self, now: Instant) -> Option<CutOff> {
+        let since = self.limited_since?;
+        let (limit, why) = match self.phase {
+            Phase::Idle if since == self.opened => (LIMIT, CutOff::Idle),
+            Phase::Idle => (IDLE, CutOff::Idle),
+            _ => (LIMIT + GRACE, CutOff::Slow),
+        };
+        (now.duration_since(since) >= limit).then_some(why)
+    }
+}
+
+/// What the requests of a connection know of it.
+#[derive(Debug, Clone)]
+pub(super) struct Connection {
+    shared: Rc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    place: Place,
+    state: RefCell<State>,
+}
+
+impl Connection {
+    pub(super) fn new(place: Place) -> Self {
+        let state = RefCell::new(State::new(Instant::now()));
+        Self {
+            shared: Rc::new(Shared { place, state }),
+        }
+    }
+
+    pub(super) fn announce(&self, body: Body) {
+        self.shared.state.borrow_mut().announce(body);
+    }
+
+    /// The body was read to its end.
+    pub(super) fn received(&self) {
+        self.shared.state.borrow_mut().complete();
+    }
+
+    /// When the last byte of the request must have come.
+    pub(super) fn deadline(&self) -> Instant {
+        let since = self.shared.state.borrow().limited_since;
+        since.unwrap_or_else(Instant::now) + LIMIT
+    }
+
+    pub(super) fn verified(&self) {
+        self.shared.place.verified();
+    }
+
+    /// Answers whether the connection must end with this answer: it is old, or what follows is unknown.
+    pub(super) fn answer(&self, announced: Body) -> bool {
+        let now = Instant::now();
+        let mut state = self.shared.state.borrow_mut();
+        state.answer(now);
+        state.phase != Phase::Complete
+            || announced == Body::Unknown
+            || now.duration_since(state.opened) >= LIFE
+    }
+
+    pub(super) async fn cut_off(&self) -> CutOff {
+        let overdue = async {
+            loop {
+                if let Some(why) = self.shared.state.borrow().overdue(Instant::now()) {
+                    return why;
+                }
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            why = overdue => why,
+            () = self.shared.place.taken() => CutOff::PlaceTaken,
+        }
+    }
+}
+
+/// A stream that passes on one request at a time.
+#[derive(Debug)]
+pub(super) struct OneAtATime<S> {
+    stream: S,
+    connection: Connection,
+    /// Read, and not yet passed on.
+    piece: Piece,
+    /// actix reads until there is nothing: after each piece it is told so once, and uses what it has.
+    has_passed: bool,
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Box<[u8; PIECE]>,
+    from: usize,
+    to: usize,
+}
+
+impl Piece {
+    fn unused(&self) -> &[u8] {
+        &self.bytes[self.from..self.to]
+    }
+}
+
+impl<S> OneAtATime<S> {
+    pub(super) fn new(stream: S, connection: Connection) -> Self {
+        let piece = Piece {
+            bytes: Box::new([0; PIECE]),
+            from: 0,
+            to: 0,
+        };
+        Self {
+            stream,
+            connection,
+            piece,
+            has_passed: false,
+        }
+    }
+
+    pub(super) fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
+}
+
+impl<S: AsyncRead + Unpin> OneAtATime<S> {
+    /// Ready with nothing to use: the client has closed its side.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.piece.unused().is_empty() {
+            let mut buffer = ReadBuf::new(self.piece.bytes.as_mut_slice());
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let length = buffer.filled().len();
+            (self.piece.from, self.piece.to) = (0, length);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn pass(&mut self, length: usize, buffer: &mut ReadBuf<'_>) {
+        let to = self.piece.from + length;
+        buffer.put_slice(&self.piece.bytes[self.piece.from..to]);
+        self.piece.from = to;
+        self.has_passed = true;
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for OneAtATime<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.has_passed {
+            self.has_passed = false;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let shared = Rc::clone(&self.connection.shared);
+        let phase = shared.state.borrow().phase;
+        if matches!(phase, Phase::HeadPassed | Phase::Complete) {
+            shared.state.borrow_mut().reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        ready!(self.poll_piece(cx))?;
+        let room = self.piece.unused().len().min(buffer.remaining());
+        if room == 0 {
+            return Poll::Ready(Ok(()));
+        }
+
+        let mut state = shared.state.borrow_mut();
+        if state.phase == Phase::Idle {
+            state.begin(Instant::now());
+        }
+        match state.phase {
+            Phase::Head { mut end, length } => {
+                let (taken, is_whole) = end.find(&self.piece.unused()[..room]);
+                let length = length + taken;
+                state.phase = if is_whole {
+                    Phase::HeadPassed
+                } else {
+                    Phase::Head { end, length }
+                };
+                if length > LONGEST_HEAD {
+                    state.phase = Phase::HeadPassed;
+                    // No head may hold it: actix answers 400 and closes.
+                    buffer.put_slice(b"\0");
+                    self.has_passed = true;
+                } else {
+                    self.pass(taken, buffer);
+                }
+            }
+            Phase::Body(Body::Bytes(left)) => {
+                let taken = usize::try_from(left).map_or(room, |left| left.min(room));
+                let left = left - taken as u64;
+                state.phase = Phase::Body(Body::Bytes(left));
+                if left == 0 {
+                    state.complete();
+                }
+                self.pass(taken, buffer);
+            }
+            Phase::Body(Body::Unknown) => self.pass(room, buffer),
+            Phase::Idle | Phase::HeadPassed | Phase::Complete => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for OneAtATime<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    /// actix flushes when all it had to write was taken.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let mut state = self.connection.shared.state.borrow_mut();
+        state.flushed(Instant::now());
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Finds the blank line that ends a head, in whatever pieces it comes. It reads lines as actix's parser does: they end
+/// with LF, with or without CR, and blank lines before the head do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct HeadEnd {
+    has_begun: bool,
+    /// Nothing but a CR stands in this line so far.
+    is_blank: bool,
+}
+
+impl HeadEnd {
+    /// How many of these bytes belong to the head, and whether they end it.
+    fn find(&mut self, bytes: &[u8]) -> (usize, bool) {
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' if self.has_begun && self.is_blank => return (at + 1, true),
+                b'\n' => self.is_blank = true,
+                b'\r' => {}
+                _ => {
+                    self.has_begun = true;
+                    self.is_blank = false;
+                }
+            }
+        }
+        (bytes.len(), false)
+    }
+}
+
+#[cfg(test)]
+mod tests;

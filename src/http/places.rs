@@ -1,0 +1,314 @@
+//! How many connections there may be, and which one has to go when a new one needs its place.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio_util::sync::CancellationToken;
+
+/// What a connection may cost at the worst: both buffers of its socket, its head, its body, actix's own buffers.
+const MEMORY_OF_ONE: u64 = 384 * 1024;
+
+/// For the inbox, for outgoing requests and for connections that are being closed.
+const OTHER_DESCRIPTORS: u64 = 128;
+
+/// `pg_net` opens 200 at once.
+const FEWEST: usize = 256;
+const MOST: usize = 4096;
+
+/// As many places as this machine has memory and file descriptors for.
+pub(super) fn of_this_machine() -> usize {
+    let read = |path: &Path| fs::read_to_string(path).ok();
+    places(memory(&read), descriptors(&read))
+}
+
+fn places(memory: Option<u64>, descriptors: Option<u64>) -> usize {
+    let by_memory = memory.map_or(u64::MAX, |bytes| bytes / MEMORY_OF_ONE);
+    let by_descriptors = descriptors.map_or(u64::MAX, |limit| {
+        limit.saturating_sub(OTHER_DESCRIPTORS) / 4 * 3
+    });
+    let places = usize::try_from(by_memory.min(by_descriptors)).unwrap_or(MOST);
+    places.clamp(FEWEST, MOST)
+}
+
+/// Of the machine, or of the control group of this process or of one above it, whichever is less.
+fn memory(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
+    let machine = read(Path::new("/proc/meminfo")).and_then(|text| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib * 1024)
+    });
+    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let limits = groups.lines().flat_map(|line| {
+        // `0::/a/b` is version 2, `4:memory:/a/b` version 1.
+        let mut parts = line.splitn(3, ':');
+        let (_, controllers, path) = (parts.next(), parts.next(), parts.next());
+        let place = match controllers {
+            Some("") => Some(("/sys/fs/cgroup", "memory.max")),
+            Some("memory") => Some(("/sys/fs/cgroup/memory", "memory.limit_in_bytes")),
+            _ => None,
+        };
+        let limits: Vec<u64> = place
+            .zip(path)
+            .map(|((root, file), path)| {
+                Path::new(path)
+                    .ancestors()
+                    .filter_map(|group| group.strip_prefix("/").ok())
+                    .filter_map(|group| read(&Path::new(root).join(group).join(file)))
+                    // Version 2 says `max` where there is no limit.
+                    .filter_map(|limit| limit.trim().parse().ok())
+                    .collect()
+            })
+            .unwrap_or_default();
+        limits
+    });
+    limits.chain(machine).min()
+}
+
+/// The soft limit of open files.
+fn descriptors(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
+    let limits = read(Path::new("/proc/self/limits"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The connections that are open, on all workers.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    shared: Arc<Mutex<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    places: usize,
+    next: u64,
+    /// The first is the next to go.
+    connections: BTreeMap<Rank, CancellationToken>,
+}
+
+/// A connection without a verified request goes before all that have had one; of the others the one whose verified
+/// request is longest ago. Strangers cannot verify, so they only take places from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    is_verified: bool,
+    turn: u64,
+}
+
+impl Places {
+    pub(super) fn new(places: usize) -> Self {
+        let open = Open {
+            places,
+            next: 0,
+            connections: BTreeMap::new(),
+        };
+        Self {
+            shared: Arc::new(Mutex::new(open)),
+        }
+    }
+
+    /// Takes a place. If none is free, one other connection is told to go.
+    pub(super) fn enter(&self) -> Place {
+        let mut open = self.lock();
+        if open.connections.len() >= open.places
+            && let Some((_, goes)) = open.connections.pop_first()
+        {
+            goes.cancel();
+        }
+        let must_go = CancellationToken::new();
+        let rank = open.rank(false);
+        open.connections.insert(rank, must_go.clone());
+        Place {
+            places: self.clone(),
+            rank: Mutex::new(rank),
+            must_go,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn rank(&mut self, is_verified: bool) -> Rank {
+        let turn = self.next;
+        self.next += 1;
+        Rank { is_verified, turn }
+    }
+}
+
+/// The place of one connection, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    rank: Mutex<Rank>,
+    must_go: CancellationToken,
+}
+
+impl Place {
+    /// A request on this connection has proved that its sender is genuine.
+    pub(super) fn verified(&self) {
+        let mut open = self.places.lock();
+        let mut rank = self.rank.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was told to go has no place any more.
+        if let Some(must_go) = open.connections.remove(&rank) {
+            *rank = open.rank(true);
+            open.connections.insert(*rank, must_go);
+        }
+    }
+
+    /// Ends when another connection has taken the place.
+    pub(super) async fn taken(&self) {
+        self.must_go.cancelled().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let rank = *self.rank.lock().unwrap_or_else(PoisonError::into_inner);
+        self.places.lock().connections.remove(&rank);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn there_are_as_many_places_as_memory_and_descriptors_allow() {
+        for (memory, descriptors, expected) in [
+            (Some(256 * MIB), Some(1 << 20), 682),
+            // What Fly leaves of 256 MB.
+            (Some(213 * MIB), Some(1 << 20), 568),
+            (Some(16 * MIB), None, FEWEST),
+            (Some(64 << 30), Some(1 << 20), MOST),
+            (Some(64 << 30), Some(1024), 672),
+            (Some(64 << 30), Some(100), FEWEST),
+            (None, None, MOST),
+            (None, Some(u64::MAX), MOST),
+        ] {
+            assert_eq!(
+                places(memory, descriptors),
+                expected,
+                "{memory:?} {descriptors:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_least_of_all_memory_limits_counts() {
+        let meminfo = ("/proc/meminfo", "MemTotal:   1000 kB\nMemFree:  1 kB\n");
+        let whole = 1000 * 1024;
+        let v2 = ("/proc/self/cgroup", "0::/system.slice/tripwire\n");
+        let v1 = ("/proc/self/cgroup", "9:cpu:/x\n4:memory:/a/b\n0::/\n");
+        for (files, expected) in [
+            (vec![], None),
+            (vec![meminfo], Some(whole)),
+            (vec![meminfo, v2], Some(whole)),
+            (
+                vec![
+                    meminfo,
+                    v2,
+                    ("/sys/fs/cgroup/system.slice/tripwire/memory.max", "500\n"),
+                ],
+                Some(500),
+            ),
+            (
+                vec![
+                    meminfo,
+                    v2,
+                    ("/sys/fs/cgroup/system.slice/tripwire/memory.max", "max\n"),
+                    ("/sys/fs/cgroup/system.slice/memory.max", "400\n"),
+                ],
+                Some(400),
+            ),
+            // Inside a container the root is the group.
+            (
+                vec![
+                    meminfo,
+                    ("/proc/self/cgroup", "0::/\n"),
+                    ("/sys/fs/cgroup/memory.max", "300"),
+                ],
+                Some(300),
+            ),
+            (
+                vec![
+                    meminfo,
+                    v1,
+                    ("/sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "200"),
+                    (
+                        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                        "9223372036854771712",
+                    ),
+                ],
+                Some(200),
+            ),
+        ] {
+            let files: HashMap<&str, &str> = files.into_iter().collect();
+            let read = |path: &Path| files.get(path.to_str()?).map(ToString::to_string);
+            assert_eq!(memory(&read), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_read() {
+        let text = "Limit  Soft Limit  Hard Limit  Units\n\
+            Max processes 5 6 processes\n\
+            Max open files            1024                 524288               files\n";
+        assert_eq!(descriptors(&|_| Some(text.to_owned())), Some(1024));
+        let unlimited = "Max open files unlimited unlimited files\n";
+        assert_eq!(descriptors(&|_| Some(unlimited.to_owned())), None);
+        assert_eq!(descriptors(&|_| None), None);
+    }
+
+    #[test]
+    fn strangers_take_places_from_each_other_oldest_first() {
+        let places = Places::new(3);
+        let sender = places.enter();
+        sender.verified();
+        let [first, second] = [places.enter(), places.enter()];
+        let third = places.enter();
+        let gone = [&sender, &first, &second, &third].map(|place| place.must_go.is_cancelled());
+        assert_eq!(gone, [false, true, false, false]);
+        // The first gives back a place that it no longer has.
+        drop(first);
+        let fourth = places.enter();
+        let gone = [&sender, &second, &third, &fourth].map(|place| place.must_go.is_cancelled());
+        assert_eq!(gone, [false, true, false, false]);
+    }
+
+    #[test]
+    fn of_verified_ones_the_one_goes_whose_request_is_longest_ago() {
+        let places = Places::new(2);
+        let [one, other] = [places.enter(), places.enter()];
+        one.verified();
+        other.verified();
+        one.verified();
+        let _new = places.enter();
+        let gone = [&one, &other].map(|place| place.must_go.is_cancelled());
+        assert_eq!(gone, [false, true]);
+        // A request that was on its way when its connection had to go wins no place back.
+        other.verified();
+        assert_eq!(places.lock().connections.len(), 2);
+    }
+
+    #[test]
+    fn a_place_that_is_given_back_costs_none() {
+        let places = Places::new(2);
+        let one = places.enter();
+        drop(places.enter());
+        let _other = places.enter();
+        assert!(!one.must_go.is_cancelled());
+    }
+}
