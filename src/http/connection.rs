@@ -40,8 +40,14 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Senders use some 500 bytes.
 const LONGEST_HEAD: usize = 16 * 1024;
 
-/// Passed on at a time, so that actix never holds more than it can use.
+/// Read from the socket at a time.
 const PIECE: usize = 4 * 1024;
+
+/// Passed on at once: actix never holds more than this and a piece.
+const AT_ONCE: usize = 16 * 1024;
+
+/// A connection that has so many answers and no verified request ends.
+const MOST_UNVERIFIED: u32 = 100;
 
 /// How a request announces its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +113,8 @@ struct State {
     opened: Instant,
     phase: Phase,
     is_answered: bool,
+    /// Answers since the last verified request.
+    unverified: u32,
     /// When the phase began that has a limit; `None`: the service is at work.
     limited_since: Option<Instant>,
     /// The reader that waits until more may be passed on.
@@ -119,6 +127,7 @@ impl State {
             opened: now,
             phase: Phase::Idle,
             is_answered: false,
+            unverified: 0,
             limited_since: Some(now),
             reader: None,
         }
@@ -150,6 +159,7 @@ impl State {
 
     fn answer(&mut self, now: Instant) {
         self.is_answered = true;
+        self.unverified += 1;
         if self.phase == Phase::Complete {
             self.limited_since = Some(now);
         }
@@ -220,15 +230,19 @@ impl Connection {
 
     pub(super) fn verified(&self) {
         self.shared.place.verified();
+        self.shared.state.borrow_mut().unverified = 0;
     }
 
-    /// Answers whether the connection must end with this answer: it is old, or what follows is unknown.
+    /// Answers whether the connection must end with this answer: it is old, its client a stranger that asks a lot, or what
+    /// follows is unknown.
     pub(super) fn answer(&self, announced: Body) -> bool {
+        self.shared.place.answered();
         let now = Instant::now();
         let mut state = self.shared.state.borrow_mut();
         state.answer(now);
         state.phase != Phase::Complete
             || announced == Body::Unknown
+            || state.unverified >= MOST_UNVERIFIED
             || now.duration_since(state.opened) >= LIFE
     }
 
@@ -255,8 +269,8 @@ pub(super) struct OneAtATime<S> {
     connection: Connection,
     /// Read, and not yet passed on.
     piece: Piece,
-    /// actix reads until there is nothing: after each piece it is told so once, and uses what it has.
-    has_passed: bool,
+    /// Passed on since actix was last told that there is nothing. It reads until then, and only then uses what it has.
+    passed: usize,
 }
 
 #[derive(Debug)]
@@ -283,7 +297,7 @@ impl<S> OneAtATime<S> {
             stream,
             connection,
             piece,
-            has_passed: false,
+            passed: 0,
         }
     }
 
@@ -308,7 +322,7 @@ impl<S: AsyncRead + Unpin> OneAtATime<S> {
         let to = self.piece.from + length;
         buffer.put_slice(&self.piece.bytes[self.piece.from..to]);
         self.piece.from = to;
-        self.has_passed = true;
+        self.passed += length;
     }
 }
 
@@ -318,8 +332,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for OneAtATime<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.has_passed {
-            self.has_passed = false;
+        if self.passed >= AT_ONCE {
+            self.passed = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -327,9 +341,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for OneAtATime<S> {
         let phase = shared.state.borrow().phase;
         if matches!(phase, Phase::HeadPassed | Phase::Complete) {
             shared.state.borrow_mut().reader = Some(cx.waker().clone());
+            self.passed = 0;
             return Poll::Pending;
         }
-        ready!(self.poll_piece(cx))?;
+        let Poll::Ready(read) = self.poll_piece(cx) else {
+            shared.place.waits();
+            return Poll::Pending;
+        };
+        read?;
         let room = self.piece.unused().len().min(buffer.remaining());
         if room == 0 {
             return Poll::Ready(Ok(()));
@@ -352,7 +371,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for OneAtATime<S> {
                     state.phase = Phase::HeadPassed;
                     // No head may hold it: actix answers 400 and closes.
                     buffer.put_slice(b"\0");
-                    self.has_passed = true;
                 } else {
                     self.pass(taken, buffer);
                 }

@@ -1,6 +1,7 @@
 //! How many connections there may be, and which one has to go when a new one needs its place.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs,
     path::Path,
@@ -93,12 +94,24 @@ struct Open {
     connections: BTreeMap<Rank, CancellationToken>,
 }
 
-/// A connection without a verified request goes before all that have had one; of the others the one whose verified
-/// request is longest ago. Strangers cannot verify, so they only take places from each other.
+/// Of the lowest standing, the one that has had it longest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    is_verified: bool,
+    standing: Standing,
     turn: u64,
+}
+
+/// A stranger cannot verify a request, so strangers only take places from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// It has had an answer, and never a verified request.
+    Stranger,
+    /// All that it sent was read, and is no whole request.
+    Waiting,
+    /// It has not been read to its end. It is never told to go: under load it waits for us, not we for it.
+    New,
+    /// Counted from its last verified request.
+    Verified,
 }
 
 impl Places {
@@ -113,20 +126,22 @@ impl Places {
         }
     }
 
-    /// Takes a place. If none is free, one other connection is told to go.
+    /// Takes a place. If none is free, one other connection is told to go, unless all that may go are new: they need no
+    /// more than their turn, and the server accepts no more than half as many again.
     pub(super) fn enter(&self) -> Place {
         let mut open = self.lock();
         if open.connections.len() >= open.places
-            && let Some((_, goes)) = open.connections.pop_first()
+            && let Some(goes) = open.connections.first_entry()
+            && goes.key().standing != Standing::New
         {
-            goes.cancel();
+            goes.remove().cancel();
         }
         let must_go = CancellationToken::new();
-        let rank = open.rank(false);
+        let rank = open.rank(Standing::New);
         open.connections.insert(rank, must_go.clone());
         Place {
             places: self.clone(),
-            rank: Mutex::new(rank),
+            rank: Cell::new(rank),
             must_go,
         }
     }
@@ -137,10 +152,10 @@ impl Places {
 }
 
 impl Open {
-    fn rank(&mut self, is_verified: bool) -> Rank {
+    fn rank(&mut self, standing: Standing) -> Rank {
         let turn = self.next;
         self.next += 1;
-        Rank { is_verified, turn }
+        Rank { standing, turn }
     }
 }
 
@@ -148,19 +163,37 @@ impl Open {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Places,
-    rank: Mutex<Rank>,
+    rank: Cell<Rank>,
     must_go: CancellationToken,
 }
 
 impl Place {
     /// A request on this connection has proved that its sender is genuine.
     pub(super) fn verified(&self) {
+        self.stand(Standing::Verified);
+    }
+
+    /// A request on this connection was answered.
+    pub(super) fn answered(&self) {
+        if matches!(self.rank.get().standing, Standing::New | Standing::Waiting) {
+            self.stand(Standing::Stranger);
+        }
+    }
+
+    /// It is the client's turn to send.
+    pub(super) fn waits(&self) {
+        if self.rank.get().standing == Standing::New {
+            self.stand(Standing::Waiting);
+        }
+    }
+
+    fn stand(&self, standing: Standing) {
         let mut open = self.places.lock();
-        let mut rank = self.rank.lock().unwrap_or_else(PoisonError::into_inner);
         // One that was told to go has no place any more.
-        if let Some(must_go) = open.connections.remove(&rank) {
-            *rank = open.rank(true);
-            open.connections.insert(*rank, must_go);
+        if let Some(must_go) = open.connections.remove(&self.rank.get()) {
+            let rank = open.rank(standing);
+            self.rank.set(rank);
+            open.connections.insert(rank, must_go);
         }
     }
 
@@ -172,8 +205,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let rank = *self.rank.lock().unwrap_or_else(PoisonError::into_inner);
-        self.places.lock().connections.remove(&rank);
+        self.places.lock().connections.remove(&self.rank.get());
     }
 }
 
@@ -272,20 +304,62 @@ mod tests {
         assert_eq!(descriptors(&|_| None), None);
     }
 
+    fn gone<const N: usize>(places: [&Place; N]) -> [bool; N] {
+        places.map(|place| place.must_go.is_cancelled())
+    }
+
     #[test]
     fn strangers_take_places_from_each_other_oldest_first() {
         let places = Places::new(3);
         let sender = places.enter();
         sender.verified();
         let [first, second] = [places.enter(), places.enter()];
+        first.waits();
+        second.waits();
         let third = places.enter();
-        let gone = [&sender, &first, &second, &third].map(|place| place.must_go.is_cancelled());
-        assert_eq!(gone, [false, true, false, false]);
+        third.waits();
+        assert_eq!(
+            gone([&sender, &first, &second, &third]),
+            [false, true, false, false]
+        );
         // The first gives back a place that it no longer has.
         drop(first);
         let fourth = places.enter();
-        let gone = [&sender, &second, &third, &fourth].map(|place| place.must_go.is_cancelled());
-        assert_eq!(gone, [false, true, false, false]);
+        assert_eq!(
+            gone([&sender, &second, &third, &fourth]),
+            [false, true, false, false]
+        );
+    }
+
+    #[test]
+    fn a_connection_that_was_only_answered_goes_before_one_that_waits() {
+        let places = Places::new(3);
+        let [first, second, third] = [places.enter(), places.enter(), places.enter()];
+        first.waits();
+        second.answered();
+        third.verified();
+        third.answered();
+        third.waits();
+        let fourth = places.enter();
+        assert_eq!(
+            gone([&first, &second, &third, &fourth]),
+            [false, true, false, false]
+        );
+    }
+
+    #[test]
+    fn a_connection_that_has_not_had_its_turn_does_not_go() {
+        let places = Places::new(2);
+        let [first, second] = [places.enter(), places.enter()];
+        first.verified();
+        let third = places.enter();
+        assert_eq!(gone([&first, &second, &third]), [false; 3]);
+        second.waits();
+        let fourth = places.enter();
+        assert_eq!(
+            gone([&first, &second, &third, &fourth]),
+            [false, true, false, false]
+        );
     }
 
     #[test]
@@ -296,8 +370,7 @@ mod tests {
         other.verified();
         one.verified();
         let _new = places.enter();
-        let gone = [&one, &other].map(|place| place.must_go.is_cancelled());
-        assert_eq!(gone, [false, true]);
+        assert_eq!(gone([&one, &other]), [false, true]);
         // A request that was on its way when its connection had to go wins no place back.
         other.verified();
         assert_eq!(places.lock().connections.len(), 2);

@@ -151,7 +151,7 @@ impl Service {
         self.folder.join(INBOX)
     }
 
-    fn log(&self, start: usize) -> PathBuf {
+    pub(crate) fn log(&self, start: usize) -> PathBuf {
         self.folder.join(format!("service-{start:02}.log"))
     }
 

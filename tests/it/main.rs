@@ -44,6 +44,7 @@ mod rules_sweep;
 mod rules_write_back;
 mod rules_writes;
 mod setup;
+mod siege;
 mod structure;
 mod tls;
 mod unreadable;

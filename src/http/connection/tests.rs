@@ -190,6 +190,19 @@ async fn an_old_connection_ends_with_an_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stranger_gets_a_hundred_answers() {
+    let mut talk = Talk::new();
+    talk.connection.verified();
+    for answers in 1..=MOST_UNVERIFIED {
+        talk.send(GET).await;
+        talk.passed().await;
+        talk.connection.announce(Body::Bytes(0));
+        let closes = talk.answer(Body::Bytes(0)).await;
+        assert_eq!(closes, answers == MOST_UNVERIFIED, "{answers}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_of_unknown_end_is_the_last_on_its_connection() {
     let mut talk = Talk::new();
     talk.send(GET).await;
@@ -203,7 +216,8 @@ async fn a_body_of_unknown_end_is_the_last_on_its_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_goes_when_its_place_is_taken() {
-    let talk = Talk::new();
+    let mut talk = Talk::new();
+    assert_eq!(talk.passed().await, b"");
     let _other = talk.places.enter();
     assert_eq!(talk.cut_off().await, (0, CutOff::PlaceTaken));
 }
