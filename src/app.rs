@@ -14,7 +14,7 @@ use crate::{
     amocrm::{self, AmoCrm, Target},
     config::{AmocrmConfig, AmocrmToken, Config},
     domain::{SharedClock, SyncState, SyncStatus, TokenEnd},
-    http::{self, HttpState, MetricsPage, Verifier},
+    http::{self, HttpState, MetricsPage, RefusalLog, Verifier},
     inbox::{Inbox, InboxError, Role},
     supabase::{self, Supabase},
     sync::{
@@ -331,6 +331,7 @@ pub struct App {
     stop: CancellationToken,
     engine: JoinHandle<()>,
     alerts: Option<JoinHandle<()>>,
+    refusals: RefusalLog,
     http: Served,
     metrics: Served,
 }
@@ -404,11 +405,13 @@ impl App {
             })
             .transpose()
             .map_err(StartError::Client)?;
+        let refusals = RefusalLog::start();
         let http_state = HttpState {
             inbox: inbox.clone(),
             verifier: settings.verifier,
             clock: clock.clone(),
             sync_status: status.clone(),
+            refusals: refusals.clone(),
         };
         let page = MetricsPage {
             handle: metrics,
@@ -430,6 +433,7 @@ impl App {
             stop,
             engine: tokio::spawn(engine.work()),
             alerts: watch.map(|watch| tokio::spawn(watch.work())),
+            refusals,
             http,
             metrics,
         })
@@ -473,6 +477,7 @@ impl App {
             tracing::error!("alerts.ended");
         }
         tokio::join!(self.http.stop(), self.metrics.stop());
+        self.refusals.flush();
         self.inbox.close().await;
         tracing::info!("service.stopped");
         match died {

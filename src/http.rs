@@ -25,10 +25,12 @@ use tokio::net::TcpSocket;
 
 mod connection;
 mod places;
+mod refusal_log;
 mod server;
 pub mod signature;
 mod webhook;
 
+pub use refusal_log::RefusalLog;
 pub use signature::Verifier;
 pub use webhook::LONGEST_BODY;
 
@@ -54,6 +56,7 @@ pub struct HttpState {
     pub verifier: Verifier,
     pub clock: SharedClock,
     pub sync_status: SyncStatus,
+    pub refusals: RefusalLog,
 }
 
 /// What `/metrics` needs. States are looked up when somebody asks; everything else has been counted by then.

@@ -21,8 +21,9 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// What we hear of libraries unless `RUST_LOG` says otherwise: their warnings.
-const QUIET: &str = "info,actix_http=warn,actix_server=warn,actix_web=warn,hyper=warn,hyper_util=warn,reqwest=warn,\
+/// What we hear of libraries unless `RUST_LOG` says otherwise: their warnings. `actix_http` calls it an error when a client
+/// sends no HTTP, once for each request: any scanner could fill the log.
+const QUIET: &str = "info,actix_http=off,actix_server=warn,actix_web=warn,hyper=warn,hyper_util=warn,reqwest=warn,\
                      rustls=warn,sqlx=warn";
 
 #[derive(Debug, thiserror::Error)]

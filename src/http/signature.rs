@@ -167,13 +167,6 @@ impl<'a> SignedHeaders<'a> {
     }
 }
 
-/// The `webhook-id` of a delivery that may be refused, if it is fit for a log line.
-#[must_use]
-pub fn claimed_id(headers: &HeaderMap) -> Option<&str> {
-    let id = only(headers, ID).ok()?.to_str().ok()?;
-    is_sane_id(id).then_some(id)
-}
-
 fn is_sane_id(id: &str) -> bool {
     (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }

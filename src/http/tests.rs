@@ -57,6 +57,7 @@ impl Service {
             },
             clock,
             sync_status,
+            refusals: RefusalLog::start(),
         };
 
         let listener = bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();

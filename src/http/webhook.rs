@@ -3,8 +3,7 @@
 //! The sender neither retries nor reads our answer; what is refused or lost here is found by the sweep.
 
 use std::{
-    error::Error,
-    iter,
+    mem::discriminant,
     time::{Duration, Instant},
 };
 
@@ -19,17 +18,17 @@ use actix_web::{
 use serde::Deserialize;
 use serde_json::{Value, error::Category, json};
 use tokio::{sync::Semaphore, time::timeout_at};
-use tracing::{error, info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use super::{
     HttpState,
     connection::{Connection, LIMIT},
     problem,
-    signature::{Credentials, Proof, SignatureError, claimed_id},
+    signature::{Credentials, Proof, SignatureError},
 };
 use crate::{
-    domain::{Nonce, RowId},
+    domain::{Chain, Nonce, RowId},
     inbox::{Arrival, InboxError, Source, Stored},
 };
 
@@ -97,8 +96,10 @@ pub(super) async fn receive(
             receipt.verdict.answer()
         }
         Err(error) => {
-            error.log(claimed_id(headers));
-            error.answer()
+            let answer = error.answer();
+            let client = request.peer_addr().map(|address| address.ip());
+            state.refusals.note(error, client);
+            answer
         }
     }
 }
@@ -270,7 +271,7 @@ impl Verdict {
 
 /// Why a delivery was not taken. No variant quotes the sender.
 #[derive(Debug, thiserror::Error)]
-enum WebhookError {
+pub(super) enum WebhookError {
     #[error("the body is longer than {longest} bytes")]
     TooLarge { longest: usize },
     #[error("the content type is not application/json")]
@@ -292,7 +293,7 @@ enum WebhookError {
 
 impl WebhookError {
     /// The label it is counted under.
-    fn outcome(&self) -> &'static str {
+    pub(super) fn outcome(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",
             Self::UnsupportedType => "unsupported_type",
@@ -305,23 +306,27 @@ impl WebhookError {
         }
     }
 
-    fn log(&self, delivery: Option<&str>) {
-        let outcome = self.outcome();
-        match self {
-            Self::Inbox(cause) => {
-                let reason = chain(cause);
-                error!(delivery, outcome, reason, "a webhook could not be stored");
+    /// Whether both are of one kind: their details do not count.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Signature(this), Self::Signature(that)) => {
+                discriminant(this) == discriminant(that)
             }
-            Self::TooLarge { .. }
-            | Self::UnsupportedType
-            | Self::TooSlow
-            | Self::Incomplete
-            | Self::Signature(_)
-            | Self::Malformed(_)
-            | Self::NotAccepting => {
-                warn!(delivery, outcome, reason = ?self, "webhook refused: {self}");
+            (Self::Malformed(this), Self::Malformed(that)) => {
+                discriminant(this) == discriminant(that)
             }
+            _ => discriminant(self) == discriminant(other),
         }
+    }
+
+    /// Whether the fault is the service's own.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self, Self::Inbox(_) | Self::NotAccepting)
+    }
+
+    /// What the log says of it.
+    pub(super) fn reason(&self) -> String {
+        Chain(self).to_string()
     }
 
     fn answer(&self) -> HttpResponse {
@@ -339,14 +344,6 @@ impl WebhookError {
             }
         }
     }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let causes = iter::successors(Some(error), |&error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 /// What a genuine delivery tells.
@@ -378,7 +375,7 @@ impl NotOurs {
 
 /// What is wrong with the body of a genuine delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Malformed {
+pub(super) enum Malformed {
     /// The parser's own message quotes the body, so only the place is kept.
     #[error("the body is not JSON (column {column})")]
     NotJson { column: usize },

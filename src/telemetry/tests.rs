@@ -43,6 +43,16 @@ fn libraries_are_heard_from_warnings_on_and_ours_from_info_on() {
 }
 
 #[test]
+fn what_any_client_makes_the_http_library_say_is_heard_only_on_request() {
+    for (filter, lines) in [(None, 0), (Some("debug"), 0), (Some("actix_http=error"), 1)] {
+        let text = logged(LogFormat::Json, filter, false, || {
+            tracing::error!(target: "actix_http::h1::dispatcher", "stream error");
+        });
+        assert_eq!(text.lines().count(), lines, "{filter:?}: {text}");
+    }
+}
+
+#[test]
 fn a_filter_adds_to_what_is_usual() {
     let text = logged(
         LogFormat::Pretty,

@@ -346,14 +346,6 @@ fn an_unreadable_header_is_refused_without_a_guess() {
     );
 }
 
-#[test]
-fn only_a_sound_id_is_fit_for_the_log() {
-    assert_eq!(claimed_id(&headers(&[(ID, "msg_1")])), Some("msg_1"));
-    assert_eq!(claimed_id(&headers(&[])), None);
-    assert_eq!(claimed_id(&headers(&[(ID, "a b")])), None);
-    assert_eq!(claimed_id(&headers(&[(ID, "a"), (ID, "b")])), None);
-}
-
 fn verifier(token: Option<&str>) -> Verifier {
     Verifier {
         secrets: vec![VECTORS[0].secret()],

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     domain::{SyncState, TestClock, WebhookSecret},
     http::{
-        Verifier, routes,
+        RefusalLog, Verifier, routes,
         signature::{ID, SIGNATURE, TIMESTAMP, sign},
     },
     inbox::{Inbox, Role},
@@ -189,7 +189,7 @@ fn json_may_be_announced_with_parameters_and_in_any_case() {
 
 /// In this thread, so that log and metrics are those of this test alone.
 #[tokio::test]
-async fn each_delivery_is_one_line_and_one_count_that_quote_nothing() {
+async fn each_delivery_is_told_and_counted_and_what_is_refused_is_not_quoted() {
     let captured = Captured::default();
     let subscriber = tracing_subscriber::fmt()
         .json()
@@ -216,9 +216,9 @@ async fn each_delivery_is_one_line_and_one_count_that_quote_nothing() {
     let told: Vec<String> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
-        .filter(|line: &Value| line["target"] == "tripwire_sync::http::webhook")
+        .filter(|line: &Value| line["message"].as_str().unwrap().starts_with("webhook."))
         .map(|line| {
-            ["level", "delivery", "outcome", "reason"]
+            ["level", "delivery", "client", "outcome", "reason"]
                 .map(|field| line[field].as_str().unwrap_or("-"))
                 .join(" ")
         })
@@ -226,19 +226,19 @@ async fn each_delivery_is_one_line_and_one_count_that_quote_nothing() {
     assert_eq!(
         told,
         [
-            "INFO msg_1 accepted -",
-            "INFO msg_1 duplicate -",
-            "INFO msg_1 ignored not an insert",
-            "INFO msg_1 test -",
-            "WARN msg_1 refused_stale Signature(TooOld { by: 360s })",
-            "WARN msg_1 refused_stale Signature(TooNew { by: 360s })",
-            "WARN msg_1 refused_signature Signature(WrongSignature)",
-            "WARN msg_1 malformed Malformed(NotAnEvent { column: 27 })",
-            "WARN - refused_signature Signature(WrongToken)",
-            "WARN - refused_signature Signature(Repeated { header: \"webhook-id\" })",
-            "WARN - unsupported_type UnsupportedType",
-            "WARN - too_large TooLarge { longest: 16384 }",
-            "ERROR msg_1 unavailable the inbox is closed",
+            "INFO msg_1 - accepted -",
+            "INFO msg_1 - duplicate -",
+            "INFO msg_1 - ignored not an insert",
+            "INFO msg_1 - test -",
+            "WARN - 192.0.2.1 refused_stale it was signed 360 s ago, which is too long",
+            "WARN - 192.0.2.1 refused_stale it was signed 360 s in the future, which is too far",
+            "WARN - 192.0.2.1 refused_signature no signature matches: another secret, or changed on the way",
+            "WARN - 192.0.2.1 malformed the body is not an event of Supabase (column 27)",
+            "WARN - 192.0.2.1 refused_signature its bearer token is another one",
+            "WARN - 192.0.2.1 refused_signature the header webhook-id is there more than once",
+            "WARN - 192.0.2.1 unsupported_type the content type is not application/json",
+            "WARN - 192.0.2.1 too_large the body is longer than 16384 bytes",
+            "ERROR - - unavailable the inbox is closed",
         ]
     );
 
@@ -283,7 +283,9 @@ async fn receive_one_of_each_kind() {
         },
         clock,
         sync_status: watch::channel(SyncState::Working).1,
+        refusals: RefusalLog::start(),
     });
+    let refusals = state.refusals.clone();
     let app = init_service(App::new().app_data(state).configure(routes)).await;
     let post = |body: &[u8]| {
         TestRequest::post()
@@ -318,8 +320,11 @@ async fn receive_one_of_each_kind() {
         post(&personal).insert_header(("content-type", "ann/example")),
         post(&vec![b' '; LONGEST_BODY + 1]),
     ] {
+        let delivery = delivery.peer_addr(([192, 0, 2, 1], 40_000).into());
         call_service(&app, delivery.to_request()).await;
+        refusals.flush();
     }
     inbox.close().await;
     call_service(&app, signed(now, &personal).to_request()).await;
+    refusals.flush();
 }
