@@ -59,7 +59,7 @@ pub struct HttpState {
     pub refusals: RefusalLog,
 }
 
-/// What `/metrics` needs. States are looked up when somebody asks; everything else has been counted by then.
+/// What the pages beside the public port need. States are looked up when somebody asks; everything else has been counted by then.
 #[derive(Debug, Clone)]
 pub struct MetricsPage {
     pub handle: PrometheusHandle,
@@ -96,7 +96,7 @@ pub fn serve(listener: TcpListener, state: HttpState, workers: usize) -> io::Res
     })
 }
 
-/// Serves `/metrics`, and nothing else, on a listener that need not be public.
+/// Serves `/metrics` and the whole of `/readyz` on a listener that need not be public.
 pub fn serve_metrics(listener: TcpListener, page_of: MetricsPage) -> io::Result<Server> {
     let page_of = web::Data::new(page_of);
     let size = server::Size {
@@ -107,6 +107,7 @@ pub fn serve_metrics(listener: TcpListener, page_of: MetricsPage) -> io::Result<
     server::start(listener, size, move |cfg| {
         cfg.app_data(page_of.clone())
             .service(page("/metrics").route(look().to(metrics)))
+            .service(page("/readyz").route(look().to(full_readyz)))
             .default_service(web::to(not_found));
     })
 }
@@ -137,13 +138,13 @@ async fn healthz() -> HttpResponse {
         .json(json!({ "status": "ok" }))
 }
 
-/// What `/readyz` says. A halt is no reason to take deliveries away from us: only the inbox decides the status code.
+/// What strangers may see of the engine.
 #[derive(Debug, Serialize)]
-struct Readiness {
-    inbox: &'static str,
-    sync: SyncReport,
+struct StateName {
+    state: &'static str,
 }
 
+/// The state with its reason and times, and what a person can do about it.
 #[derive(Debug, Serialize)]
 struct SyncReport {
     #[serde(flatten)]
@@ -153,19 +154,26 @@ struct SyncReport {
 }
 
 async fn readyz(state: web::Data<HttpState>) -> HttpResponse {
-    let (status, inbox) = if state.inbox.accepts() {
+    let name = state.sync_status.borrow().as_str();
+    readiness(&state.inbox, &StateName { state: name })
+}
+
+async fn full_readyz(page: web::Data<MetricsPage>) -> HttpResponse {
+    let state = *page.sync_status.borrow();
+    let hint = state.hint();
+    readiness(&page.inbox, &SyncReport { state, hint })
+}
+
+/// A halt is no reason to take deliveries away from us: only the inbox decides the status code.
+fn readiness(inbox: &Inbox, sync: &impl Serialize) -> HttpResponse {
+    let (status, inbox) = if inbox.accepts() {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
     };
-    let state = *state.sync_status.borrow();
-    let hint = state.hint();
     HttpResponse::build(status)
         .insert_header(CacheControl(vec![CacheDirective::NoStore]))
-        .json(Readiness {
-            inbox,
-            sync: SyncReport { state, hint },
-        })
+        .json(json!({ "inbox": inbox, "sync": sync }))
 }
 
 async fn metrics(page: web::Data<MetricsPage>) -> HttpResponse {

@@ -113,6 +113,24 @@ impl Service {
         head + &format!("content-length: {}\r\n\r\n", body.len())
     }
 
+    /// Serves the pages beside the public port, with one delivery counted.
+    fn metrics_page(&self) -> SocketAddr {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            metrics::counter!("tripwire_webhooks_total", "outcome" => "accepted").increment(1);
+        });
+        let listener = bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let page = MetricsPage {
+            handle: recorder.handle(),
+            inbox: self.inbox.clone(),
+            clock: TestClock::at(self.now),
+            sync_status: self.engine.subscribe(),
+        };
+        tokio::spawn(serve_metrics(listener, page).unwrap());
+        address
+    }
+
     async fn rows(&self) -> HashSet<RowId> {
         let entries = self.inbox.entries(None, 1_000).await.unwrap();
         entries.into_iter().map(|entry| entry.row).collect()
@@ -528,8 +546,12 @@ async fn without_an_inbox_the_sender_is_told_to_come_back() {
     assert_eq!(response.headers()["retry-after"], "30");
     assert_is_problem(response, 503, "webhook").await;
 
-    let (status, body) = answer(service.get("/readyz")).await;
-    assert_eq!((status, &body["inbox"]), (503, &json!("unavailable")));
+    let metrics = service.metrics_page();
+    let in_full = client().get(format!("http://{metrics}/readyz"));
+    for readyz in [service.get("/readyz"), in_full] {
+        let (status, body) = answer(readyz).await;
+        assert_eq!((status, &body["inbox"]), (503, &json!("unavailable")));
+    }
     let (status, body) = answer(service.get("/healthz")).await;
     assert_eq!((status, body), (200, json!({ "status": "ok" })));
 }
@@ -537,9 +559,11 @@ async fn without_an_inbox_the_sender_is_told_to_come_back() {
 #[tokio::test]
 async fn a_halted_engine_is_told_and_no_reason_to_refuse() {
     let service = Service::start().await;
-    let (status, body) = answer(service.get("/readyz")).await;
     let working = json!({ "inbox": "ok", "sync": { "state": "working" } });
-    assert_eq!((status, body), (200, working));
+    assert_eq!(answer(service.get("/readyz")).await, (200, working.clone()));
+    let metrics = service.metrics_page();
+    let in_full = || client().get(format!("http://{metrics}/readyz"));
+    assert_eq!(answer(in_full()).await, (200, working));
 
     service.engine.send_replace(SyncState::Halted {
         cause: HaltCause::AmocrmForbidden,
@@ -547,7 +571,7 @@ async fn a_halted_engine_is_told_and_no_reason_to_refuse() {
         next_probe: None,
     });
 
-    let (status, mut body) = answer(service.get("/readyz")).await;
+    let (status, mut body) = answer(in_full()).await;
     let hint = body["sync"]["hint"].take();
     assert!(hint.as_str().unwrap().contains("resume"), "{hint}");
     let halted = json!({
@@ -562,6 +586,29 @@ async fn a_halted_engine_is_told_and_no_reason_to_refuse() {
     });
     assert_eq!((status, body), (200, halted));
     assert_eq!(answer(service.signed(&inserted(row(1)))).await.0, 202);
+}
+
+#[tokio::test]
+async fn the_public_port_tells_a_state_by_its_name_and_nothing_else_of_it() {
+    let service = Service::start().await;
+    let since = service.now;
+    for state in [
+        SyncState::Starting,
+        SyncState::Holding,
+        SyncState::Paused { since },
+        SyncState::Halted {
+            cause: HaltCause::AmocrmToken,
+            since,
+            next_probe: Some(since),
+        },
+        SyncState::Standby {
+            held_by_another: true,
+        },
+    ] {
+        service.engine.send_replace(state);
+        let told = json!({ "inbox": "ok", "sync": { "state": state.as_str() } });
+        assert_eq!(answer(service.get("/readyz")).await, (200, told));
+    }
 }
 
 #[tokio::test]
@@ -596,19 +643,7 @@ async fn unknown_paths_and_methods_are_problems_and_nothing_redirects() {
 #[tokio::test]
 async fn metrics_have_a_listener_of_their_own() {
     let service = Service::start().await;
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    metrics::with_local_recorder(&recorder, || {
-        metrics::counter!("tripwire_webhooks_total", "outcome" => "accepted").increment(1);
-    });
-    let listener = bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let address = listener.local_addr().unwrap();
-    let page = MetricsPage {
-        handle: recorder.handle(),
-        inbox: service.inbox.clone(),
-        clock: TestClock::at(service.now),
-        sync_status: service.engine.subscribe(),
-    };
-    tokio::spawn(serve_metrics(listener, page).unwrap());
+    let address = service.metrics_page();
     let get = |path: &str| client().get(format!("http://{address}{path}")).send();
 
     let text = get("/metrics").await.unwrap().text().await.unwrap();

@@ -278,7 +278,7 @@ impl Service {
             |name: &str| -> SocketAddr { started[name].as_str().unwrap().parse().unwrap() };
         let service = Self {
             url: format!("http://{}", address("address")),
-            metrics_url: format!("http://{}/metrics", address("metrics_address")),
+            metrics_url: format!("http://{}", address("metrics_address")),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             program,
         };
@@ -292,9 +292,9 @@ impl Service {
         answer
     }
 
-    /// What `/readyz` says.
+    /// What `/readyz` says on the address of the metrics.
     pub(crate) async fn readiness(&self) -> Value {
-        let answer = self.get(&format!("{}/readyz", self.url)).await;
+        let answer = self.get(&format!("{}/readyz", self.metrics_url)).await;
         serde_json::from_str(&answer.text().await.unwrap()).unwrap()
     }
 
@@ -309,7 +309,8 @@ impl Service {
     }
 
     pub(crate) async fn metrics(&self) -> String {
-        self.get(&self.metrics_url).await.text().await.unwrap()
+        let url = format!("{}/metrics", self.metrics_url);
+        self.get(&url).await.text().await.unwrap()
     }
 
     /// As the trigger delivers. `None`: it ended before it had answered.

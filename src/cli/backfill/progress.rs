@@ -202,8 +202,8 @@ pub(super) fn service_is_gone(terminal: &Terminal) -> String {
 pub(super) fn nobody_knows(terminal: &Terminal) -> String {
     terminal
         .pick(
-            "nothing moves: `/readyz` of the service tells why",
-            "ничего не движется: причину скажет `/readyz` сервиса",
+            "nothing moves: `/readyz` on the METRICS_ADDR of the service tells why",
+            "ничего не движется: причину скажет `/readyz` на METRICS_ADDR сервиса",
         )
         .to_owned()
 }
