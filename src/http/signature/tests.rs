@@ -297,8 +297,11 @@ fn a_timestamp_is_one_to_twelve_digits() {
 }
 
 #[test]
-fn an_id_is_short_and_visible() {
-    for id in ["", " ", "a b", "a\tb", "ключ", &"x".repeat(LONGEST_ID + 1)] {
+fn an_id_is_short_and_visible_and_has_no_dot() {
+    let too_long = "x".repeat(LONGEST_ID + 1);
+    for id in [
+        "", " ", "a b", "a\tb", "ключ", "a\u{7f}", ".", "msg.1", "msg_1.", &too_long,
+    ] {
         let delivery = Delivery {
             id: id.to_owned(),
             ..Delivery::genuine()
@@ -306,6 +309,29 @@ fn an_id_is_short_and_visible() {
         assert_eq!(delivery.verify(), Err(SignatureError::BadId), "{id:?}");
     }
     assert!(SignedHeaders::new(&"x".repeat(LONGEST_ID), "1", "").is_ok());
+}
+
+/// A part of a genuine delivery's body, taken for its timestamp, or its timestamp for a part of its id.
+#[test]
+fn a_signature_fits_no_other_cut_of_what_was_signed() {
+    let genuine = Delivery {
+        body: b"1795330001.{}".to_vec(),
+        ..Delivery::genuine()
+    };
+    let signature = sign(&genuine.secrets[0], &genuine.id, genuine.now, &genuine.body);
+    let genuine = Delivery {
+        signatures: signature,
+        ..genuine
+    };
+    assert_eq!(genuine.verify(), Ok(()));
+
+    let cut_anew = Delivery {
+        id: format!("{}.{}", genuine.id, genuine.timestamp),
+        timestamp: "1795330001".to_owned(),
+        body: b"{}".to_vec(),
+        ..genuine
+    };
+    assert_eq!(cut_anew.verify(), Err(SignatureError::BadId));
 }
 
 #[test]

@@ -39,7 +39,7 @@ proptest! {
     #[test]
     fn what_we_sign_we_believe(
         key in prop::collection::vec(any::<u8>(), 24..=64),
-        id in "[!-~]{1,256}",
+        id in "[!-\\-/-~]{1,256}",
         second in 0..=253_402_207_200_i64,
         body in prop::collection::vec(any::<u8>(), 0..300),
     ) {
