@@ -281,7 +281,7 @@ fn webhook(reader: &mut Reader<'_>) -> Result<WebhookAuth, Absent> {
     use variable::{WEBHOOK_BEARER_TOKEN, WEBHOOK_SECRET, WEBHOOK_TOLERANCE};
 
     let secrets = reader.optional(WEBHOOK_SECRET, form::webhook_secrets);
-    let bearer = reader.optional(WEBHOOK_BEARER_TOKEN, form::secret);
+    let bearer = reader.optional(WEBHOOK_BEARER_TOKEN, form::bearer_token);
     let tolerance = reader.or(
         WEBHOOK_TOLERANCE,
         form::positive_duration,

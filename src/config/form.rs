@@ -130,6 +130,18 @@ pub(super) fn secret(text: &str) -> Form<SecretString> {
     Ok(text.into())
 }
 
+/// Anyone may send guesses, and nothing but its length stands against them: 24 random letters are out of reach.
+pub(super) fn bearer_token(text: &str) -> Form<SecretString> {
+    const SHORTEST: usize = 24;
+    let secret = secret(text)?;
+    if text.len() < SHORTEST {
+        return wrong(format!(
+            "is shorter than {SHORTEST} characters: it could be guessed"
+        ));
+    }
+    Ok(secret)
+}
+
 pub(super) fn jwt(text: &str) -> Form<SecretString> {
     let secret = secret(text)?;
     let has_parts = text.split('.').filter(|part| !part.is_empty()).count() == 3;

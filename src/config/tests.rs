@@ -12,7 +12,7 @@ const WEBHOOK_SECRET: &str = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0";
 const SUPABASE_KEY: &str = "sb_secret_do-not-tell-1";
 const SUPABASE_JWT: &str = "eyJkb25vdA.eyJ0ZWxs.Mg";
 const AMOCRM_TOKEN: &str = "eyJ-do-not-tell-3";
-const BEARER: &str = "do-not-tell-4";
+const BEARER: &str = "do-not-tell-4-not-at-all";
 const ADMIN_TOKEN: &str = "do-not-tell-5";
 const TELEGRAM_TOKEN: &str = "123456789:do-not-tell-6";
 

@@ -32,7 +32,7 @@ variables! {
     PORT = "8080",
     WEBHOOK_SECRET = "whsec_<base64>, made by `tripwire-sync secret`",
     WEBHOOK_TOLERANCE = "5m",
-    WEBHOOK_BEARER_TOKEN = "a long random text without spaces",
+    WEBHOOK_BEARER_TOKEN = "a random text of 24 characters or more, without spaces",
     SUPABASE_URL = "https://abcdefghijklmnopqrst.supabase.co",
     SUPABASE_KEY = "sb_publishable_… with SUPABASE_JWT, or sb_secret_…, from the dashboard: Project Settings, API Keys",
     SUPABASE_JWT = "eyJ….eyJ….…, made by `tripwire-sync jwt`",

@@ -206,7 +206,10 @@ fn bad_values_are_named_and_not_quoted() {
                 "Bearer abc",
                 "ключ",
                 "your_token_here",
+                "your_token_that_is_long_enough_here",
                 "changeme",
+                "a",
+                "twenty-three-characters",
             ],
         ),
         (
