@@ -432,6 +432,7 @@ fn telegram(reader: &mut Reader<'_>) -> Result<Option<TelegramConfig>, Absent> {
         Some(base_url) => base_url,
         None => form::base_url("https://api.telegram.org").map_err(|_| Absent)?,
     };
+    warn_of_clear_text(reader, TELEGRAM_BASE_URL, &base_url);
     let both = bot_token?.zip(chat_id?);
     Ok(both.map(|(bot_token, chat_id)| TelegramConfig {
         bot_token,
@@ -463,7 +464,7 @@ fn warn_of_clear_text(reader: &mut Reader<'_>, name: &str, url: &Url) {
     };
     if url.scheme() == "http" && !is_local {
         reader.warn(format!(
-            "{name} begins with http://: keys and students travel unencrypted"
+            "{name} begins with http://: keys and all that is sent travel unencrypted"
         ));
     }
 }
