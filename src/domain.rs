@@ -26,7 +26,7 @@ pub use note_template::{NoteTemplate, UnknownPlaceholder};
 pub use price::Price;
 pub use refusals::{Blame, Operation, Refusals, Refused};
 pub use sync_state::{SyncState, SyncStatus};
-pub(crate) use text::{is_kept, visible};
+pub(crate) use text::{harmless, is_kept, visible};
 pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
 

@@ -1,16 +1,28 @@
 //! Logs and metrics: how they are written, and what each metric means.
 
-use std::{io, panic, thread, time::Duration};
+use std::{
+    fmt::{self, Debug},
+    io, panic, thread,
+    time::Duration,
+};
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing::Subscriber;
+use tracing::{Subscriber, field::Field};
 use tracing_subscriber::{
-    EnvFilter, filter,
-    fmt::{self, MakeWriter},
+    EnvFilter,
+    field::MakeExt,
+    filter,
+    fmt::{
+        MakeWriter,
+        format::{Writer, debug_fn},
+        layer,
+    },
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
+
+use crate::domain::harmless;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +67,7 @@ where
         Some(more) => EnvFilter::try_new(format!("{QUIET},{more}"))?,
         None => EnvFilter::try_new(QUIET)?,
     };
-    let lines = fmt::layer().with_writer(writer);
+    let lines = layer().with_writer(writer);
     Ok(match format {
         LogFormat::Json => Box::new(
             tracing_subscriber::registry().with(filter).with(
@@ -67,11 +79,26 @@ where
             ),
         ),
         LogFormat::Pretty => Box::new(
-            tracing_subscriber::registry()
-                .with(filter)
-                .with(lines.with_ansi(colours)),
+            tracing_subscriber::registry().with(filter).with(
+                lines
+                    .with_ansi(colours)
+                    .fmt_fields(debug_fn(write_field).delimited(" ")),
+            ),
         ),
     })
+}
+
+/// As the library writes it, but that a value cannot move the cursor or begin a line: it may quote a neighbour.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    let value = harmless(&value, &[]);
+    match field.name() {
+        "message" => writer.write_str(&value),
+        name if writer.has_ansi_escapes() => {
+            write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}")
+        }
+        name => write!(writer, "{name}={value}"),
+    }
 }
 
 /// A panic becomes a log line with its place. Its text only when it is a literal: a formatted one may quote anything.

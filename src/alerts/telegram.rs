@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::Settings;
-use crate::tls;
+use crate::{domain::harmless, tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -133,6 +133,8 @@ impl Telegram {
     }
 
     async fn send_to(&self, chat_id: String, text: &str) -> Result<(), TelegramError> {
+        // Names and reasons come from the neighbours.
+        let text = harmless(text, &['\n']);
         let message = json!({ "chat_id": chat_id, "text": text, "disable_web_page_preview": true });
         self.call("sendMessage", &message).await.map(drop)
     }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use crate::domain::harmless;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lang {
     English,
@@ -25,7 +27,11 @@ impl Lang {
     }
 }
 
-/// Results go to standard output, complaints to standard error.
+/// What our own texts have of control characters.
+const OURS: [char; 2] = ['\n', '\t'];
+
+/// Results go to standard output, complaints to standard error. Names and texts of both neighbours come by here, so control
+/// characters are written out.
 #[derive(Debug)]
 pub(super) struct Terminal {
     lang: Lang,
@@ -52,12 +58,12 @@ impl Terminal {
     }
 
     pub(super) fn say(&mut self, line: &str) -> io::Result<()> {
-        writeln!(self.out, "{line}")
+        writeln!(self.out, "{}", harmless(line, &OURS))
     }
 
     pub(super) fn complain(&mut self, line: &str) {
         // Nobody is left to tell when standard error is gone.
-        let _ = writeln!(self.err, "{line}");
+        let _ = writeln!(self.err, "{}", harmless(line, &OURS));
     }
 
     /// Columns as wide as their widest cell.
@@ -70,6 +76,11 @@ impl Terminal {
 }
 
 fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    // A cell has no lines.
+    let rows: Vec<Vec<_>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| harmless(cell, &[])).collect())
+        .collect();
     let width = |column: usize| {
         let cells = rows
             .iter()
@@ -91,7 +102,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     };
     let body = rows
         .iter()
-        .map(|row| line(row.iter().map(String::as_str).collect()));
+        .map(|row| line(row.iter().map(AsRef::as_ref).collect()));
     std::iter::once(line(head.to_vec())).chain(body).collect()
 }
 
@@ -108,6 +119,22 @@ mod tests {
         assert_eq!(
             table(&["id", "name", "why"], &rows),
             ["id  name   why", "1   Новая  x", "22  A"]
+        );
+    }
+
+    #[test]
+    fn a_cell_stays_in_its_line_and_column() {
+        let rows = vec![
+            vec!["1".into(), "A\nB\u{1b}[2J".into(), "x".into()],
+            vec!["2".into(), "C".into(), "y".into()],
+        ];
+        assert_eq!(
+            table(&["id", "name", "why"], &rows),
+            [
+                "id  name               why",
+                "1   A\\u000aB\\u001b[2J  x",
+                "2   C                  y"
+            ]
         );
     }
 

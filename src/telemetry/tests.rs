@@ -53,6 +53,34 @@ fn what_any_client_makes_the_http_library_say_is_heard_only_on_request() {
 }
 
 #[test]
+fn no_value_moves_the_cursor_or_begins_a_line_in_either_format() {
+    let evil = "\u{1b}[2J\u{9b}1m\rA\u{202e}B\nERROR forged";
+    let act = || tracing::warn!(%evil, debugged = ?evil, evil, "said: {evil}");
+    for colours in [false, true] {
+        let text = logged(LogFormat::Pretty, None, colours, act);
+        let written_out = "\\u001b[2J\\u009b1m\\u000dA\\u202eB\\u000aERROR forged";
+        assert!(text.contains(&format!("said: {written_out}")), "{text:?}");
+        for c in ["\u{1b}[2J", "\u{9b}", "\r", "\u{202e}"] {
+            assert!(!text.contains(c), "{text:?}");
+        }
+        assert_eq!(text.lines().count(), 1, "{text:?}");
+        assert_eq!(text.contains("\u{1b}["), colours, "{text:?}");
+    }
+    let text = logged(LogFormat::Json, None, true, act);
+    assert_eq!(text.lines().count(), 1, "{text:?}");
+    assert!(!text.contains(['\u{1b}', '\r']), "{text:?}");
+}
+
+#[test]
+fn a_text_line_has_its_fields_after_the_message() {
+    let text = logged(LogFormat::Pretty, None, false, || {
+        tracing::info!(delivery = "msg_1", attempt = 2, "webhook.receive");
+    });
+    let end = "webhook.receive delivery=\"msg_1\" attempt=2\n";
+    assert!(text.ends_with(end), "{text:?}");
+}
+
+#[test]
 fn a_filter_adds_to_what_is_usual() {
     let text = logged(
         LogFormat::Pretty,

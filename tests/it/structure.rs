@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 const KNOWS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("tls", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["domain"]),
     ("config", &["domain", "telemetry"]),
     ("inbox", &["domain"]),
     ("http", &["domain", "inbox"]),
