@@ -132,7 +132,9 @@ pub struct LogConfig {
 impl Config {
     /// Everything that the service needs. `is_terminal`: whether a person is reading the log.
     pub fn load(is_terminal: bool) -> Result<Self, ConfigErrors> {
-        Self::from_vars(&environment::variables()?, is_terminal)
+        let mut config = Self::from_vars(&environment::variables()?, is_terminal)?;
+        config.warnings.extend(environment::exposed());
+        Ok(config)
     }
 
     /// Only where the inbox is: for commands that need nothing else.

@@ -1,14 +1,21 @@
 //! The variables of the process, over those of an `.env` file in the current folder.
 
-use std::{collections::BTreeMap, env, ffi::OsStr, fs, io, path::Path};
+use std::{
+    collections::BTreeMap, env, ffi::OsStr, fs, io, os::unix::fs::PermissionsExt, path::Path,
+};
 
 use super::reader::{ConfigErrors, Problem};
+
+const FILE: &str = ".env";
+
+/// The rights of a file's group and of everybody else.
+const OF_OTHERS: u32 = 0o077;
 
 pub(super) fn variables() -> Result<BTreeMap<String, String>, ConfigErrors> {
     // What is not Unicode fails the check of form that follows.
     let text = |os: &OsStr| os.to_string_lossy().into_owned();
     let process = env::vars_os().map(|(name, value)| (text(&name), text(&value)));
-    Ok(over(process, file(Path::new(".env"))?))
+    Ok(over(process, file(Path::new(FILE))?))
 }
 
 /// The process wins, except where it has an empty value: that is not set.
@@ -55,6 +62,22 @@ pub(super) fn file(path: &Path) -> Result<BTreeMap<String, String>, ConfigErrors
     Ok(vars)
 }
 
+/// What is wrong with the rights of the settings' file.
+pub(super) fn exposed() -> Option<String> {
+    let mode = fs::metadata(FILE).ok()?.permissions().mode();
+    exposed_by(mode)
+}
+
+/// By these rights of the file.
+pub(super) fn exposed_by(mode: u32) -> Option<String> {
+    let is_exposed = mode & OF_OTHERS != 0;
+    is_exposed.then(|| {
+        format!(
+            "{FILE} holds secrets and is open to other accounts of this machine: chmod 600 {FILE}"
+        )
+    })
+}
+
 /// Editors on Windows put a byte order mark first, or write UTF-16.
 fn text(bytes: Vec<u8>) -> Result<String, ConfigErrors> {
     let is_utf_16 = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]);
@@ -99,7 +122,7 @@ fn without_substitution(text: &str) -> String {
 fn unreadable(wrong: String) -> ConfigErrors {
     ConfigErrors {
         problems: vec![Problem {
-            variable: ".env".to_owned(),
+            variable: FILE.to_owned(),
             wrong,
             example: "SYNC_SINCE=2026-12-01",
             is_missing: false,

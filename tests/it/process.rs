@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     time::{Duration, Instant},
 };
@@ -526,13 +527,19 @@ async fn a_service_starts_from_exactly_what_the_sandbox_prints() {
     tripwire_sync::tls::install_crypto_provider();
     let mut sandbox = Launch::new(folder.path(), &["sandbox", "--rows", "4"]).spawn();
     sandbox.until_said("SYNC_SINCE=").await;
-    fs::write(folder.path().join(".env"), sandbox.said()).unwrap();
+    let settings = folder.path().join(".env");
+    fs::write(&settings, sandbox.said()).unwrap();
+    fs::set_permissions(&settings, fs::Permissions::from_mode(0o644)).unwrap();
 
     // Free ports: the default ones may be in use on this machine.
     let serve = Launch::new(folder.path(), &["serve"])
         .with("BIND_ADDR", "127.0.0.1:0")
         .with("METRICS_ADDR", "127.0.0.1:0");
     let mut service = Service::launch(serve).await;
+    let warned =
+        |line: &String| line.contains("settings.warning") && line.contains("chmod 600 .env");
+    let warned = service.program.log().iter().any(warned);
+    assert!(warned, "{:#?}", service.program.log());
     let is_synced = |line: &serde_json::Value| line["outcome"] == "synced";
     service
         .program

@@ -170,6 +170,23 @@ fn a_file_in_another_encoding_is_read_or_named() {
 }
 
 #[test]
+fn a_file_that_others_may_open_is_warned_of() {
+    for (mode, is_exposed) in [
+        (0o100_600, false),
+        (0o100_400, false),
+        (0o100_700, false),
+        (0o100_640, true),
+        (0o100_604, true),
+        (0o100_620, true),
+        (0o100_601, true),
+        (0o100_644, true),
+    ] {
+        let told = environment::exposed_by(mode);
+        assert_eq!(told.is_some(), is_exposed, "{mode:o}");
+    }
+}
+
+#[test]
 fn no_file_is_no_problem() {
     let folder = tempfile::tempdir().unwrap();
 
