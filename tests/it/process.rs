@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -455,6 +456,37 @@ async fn the_demo_sees_nothing_of_where_it_runs_and_leaves_nothing_behind() {
 
     assert_eq!(names_in(folder.path()), [".env"]);
     assert_eq!(names_in(temporary.path()), [""; 0]);
+}
+
+/// No Docker engine is needed: the check is a line for a shell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_check_of_the_image_tells_a_service_from_none() {
+    let image = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Dockerfile")).unwrap();
+    let image = image.replace("\\\n", "");
+    let check = image
+        .lines()
+        .find_map(|line| line.strip_prefix("HEALTHCHECK ")?.split_once(" CMD "))
+        .map(|(_, check)| check.to_owned());
+    let check = check.expect("there is a check");
+    let world = World::prepare(Wishes::default());
+    let service = Service::start(&world).await;
+    let address = service.url.strip_prefix("http://").unwrap().to_owned();
+    let port = address.rsplit(':').next().unwrap().to_owned();
+    let is_healthy = |settings: &[(&str, &str)]| {
+        let check = Command::new("/bin/sh")
+            .args(["-c", &check])
+            .env_remove("PORT")
+            .env_remove("BIND_ADDR")
+            .envs(settings.iter().copied())
+            .output();
+        check.unwrap().status.success()
+    };
+
+    assert!(is_healthy(&[("BIND_ADDR", &address)]));
+    assert!(is_healthy(&[("PORT", &port)]));
+    assert!(is_healthy(&[("BIND_ADDR", "[::]:1"), ("PORT", &port)]));
+    service.stop().await.assert_code(0);
+    assert!(!is_healthy(&[("BIND_ADDR", &address)]));
 }
 
 fn names_in(folder: &Path) -> Vec<String> {
