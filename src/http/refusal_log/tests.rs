@@ -8,8 +8,8 @@ use crate::{
     telemetry::captured::Captured,
 };
 
-fn client(last: u8) -> Option<IpAddr> {
-    Some(Ipv4Addr::new(192, 0, 2, last).into())
+fn client(last: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, last).into()
 }
 
 fn too_old(seconds: u64) -> WebhookError {
@@ -34,22 +34,30 @@ fn a_kind_is_one_line_with_its_count_and_the_details_of_the_first() {
     let mut tallies = Tallies::default();
 
     let firsts = [
-        tallies.note(too_old(301), client(1)),
-        tallies.note(unsigned(), client(2)),
-        tallies.note(too_old(999), client(3)),
-        tallies.note(not_json(7), client(4)),
+        tallies.note(too_old(301), Some(client(1))),
+        tallies.note(unsigned(), Some(client(2))),
+        tallies.note(too_old(999), Some(client(3))),
+        tallies.note(not_json(7), Some(client(4))),
         tallies.note(WebhookError::TooSlow, None),
-        tallies.note(not_json(8), client(5)),
-        tallies.note(unsigned(), client(6)),
-        tallies.note(too_old(302), client(7)),
+        tallies.note(not_json(8), Some(client(5))),
+        tallies.note(unsigned(), Some(client(6))),
+        tallies.note(too_old(302), Some(client(7))),
     ];
 
     assert_eq!(firsts.map(usize::from).iter().sum::<usize>(), 1);
     assert!(firsts[0]);
     let expected = [
-        ("it was signed 301 s ago, which is too long", 3, client(1)),
-        ("it carries neither a signature nor a token", 2, client(2)),
-        ("the body is not JSON (column 7)", 2, client(4)),
+        (
+            "it was signed 301 s ago, which is too long",
+            3,
+            Some(client(1)),
+        ),
+        (
+            "it carries neither a signature nor a token",
+            2,
+            Some(client(2)),
+        ),
+        ("the body is not JSON (column 7)", 2, Some(client(4))),
         ("the body did not arrive in time", 1, None),
     ];
     assert_eq!(
@@ -57,7 +65,7 @@ fn a_kind_is_one_line_with_its_count_and_the_details_of_the_first() {
         expected.map(|(reason, count, client)| (reason.to_owned(), count, client))
     );
     assert_eq!(lines_of(&mut tallies), []);
-    assert!(tallies.note(unsigned(), client(8)), "the first again");
+    assert!(tallies.note(unsigned(), Some(client(8))), "the first again");
 }
 
 /// Level, count and client of each line.
@@ -88,17 +96,17 @@ async fn a_flood_is_a_line_a_second_and_its_end_is_told() {
     let log = RefusalLog::start();
     let flood = |last: u8| {
         for _ in 0..1_000 {
-            log.note(SignatureError::Unsigned.into(), client(last));
+            log.note(SignatureError::Unsigned.into(), Some(client(last)));
         }
     };
 
-    log.note(SignatureError::Unsigned.into(), client(1));
+    log.note(SignatureError::Unsigned.into(), Some(client(1)));
     sleep(Duration::from_millis(1)).await;
     assert_eq!(told(&captured), ["WARN 1 192.0.2.1"], "the first at once");
 
     for tenth in 2..10 {
         flood(tenth);
-        log.note(WebhookError::NotAccepting, client(tenth));
+        log.note(WebhookError::NotAccepting, Some(client(tenth)));
         sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(told(&captured).len(), 1, "the second is not over");
