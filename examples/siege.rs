@@ -7,6 +7,9 @@
 
 #[path = "../tests/siege/driver.rs"]
 mod driver;
+#[expect(dead_code, reason = "chaos stops and continues it as well")]
+#[path = "../tests/chaos/service.rs"]
+mod service;
 
 use std::{
     io::{self, Write},

@@ -106,11 +106,14 @@ impl Service {
     /// The head of a signed delivery, as it goes over the wire.
     fn signed_head(&self, body: &str) -> String {
         let request = self.signed(body).build().unwrap();
-        let mut head = format!("POST {WEBHOOK} HTTP/1.1\r\nhost: x\r\n");
-        for (name, value) in request.headers() {
-            head += &format!("{name}: {}\r\n", value.to_str().unwrap());
-        }
-        head + &format!("content-length: {}\r\n\r\n", body.len())
+        let headers = request.headers().iter();
+        let headers =
+            headers.map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
+        format!(
+            "POST {WEBHOOK} HTTP/1.1\r\nhost: x\r\n{}content-length: {}\r\n\r\n",
+            headers.collect::<String>(),
+            body.len()
+        )
     }
 
     /// Serves the pages beside the public port, with one delivery counted.

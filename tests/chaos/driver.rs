@@ -7,7 +7,7 @@
 mod inspect;
 mod plan;
 mod report;
-mod service;
+pub(crate) mod service;
 
 pub(crate) use self::{
     plan::Plan,

@@ -1,7 +1,7 @@
 //! The real binary, killed, stopped and lied to. `scripts/chaos` does it with more rows, and for longer.
 
 #[path = "../chaos/driver.rs"]
-mod driver;
+pub(crate) mod driver;
 
 use std::path::Path;
 

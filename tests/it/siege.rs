@@ -5,6 +5,7 @@ mod driver;
 
 use std::path::Path;
 
+use crate::chaos::driver::service;
 use driver::{Attack, MOST_MEMORY, Siege};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tripwire-sync");

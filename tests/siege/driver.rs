@@ -3,10 +3,6 @@
 //! Everything stays on 127.0.0.1. An attack ends by itself: when the senders have sent what they are to send, or when
 //! its time is up.
 
-#[expect(dead_code, reason = "chaos stops and continues it as well")]
-#[path = "../chaos/service.rs"]
-mod service;
-
 use std::{
     fmt, fs,
     net::SocketAddr,
@@ -33,7 +29,7 @@ use tripwire_sync::{
 };
 use uuid::Uuid;
 
-use self::service::{INBOX, Service};
+use super::service::{INBOX, Service};
 
 const SECRET: &str = "whsec_c2llZ2UtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDEtMDAx";
 
@@ -323,14 +319,16 @@ fn wrap(
     descriptors: Option<usize>,
     group: Option<&Group>,
 ) -> Result<PathBuf, String> {
-    let mut script = "#!/bin/sh\nset -e\n".to_owned();
-    if let Some(group) = group {
-        script += &format!("echo $$ > {}\n", group.path.join("cgroup.procs").display());
-    }
-    if let Some(descriptors) = descriptors {
-        script += &format!("ulimit -n {descriptors}\n");
-    }
-    script += &format!("exec {} \"$@\"\n", binary.display());
+    let group = group.map(|group| group.path.join("cgroup.procs"));
+    let script = [
+        "#!/bin/sh\nset -e\n".to_owned(),
+        group.map_or_else(String::new, |file| {
+            format!("echo $$ > {}\n", file.display())
+        }),
+        descriptors.map_or_else(String::new, |files| format!("ulimit -n {files}\n")),
+        format!("exec {} \"$@\"\n", binary.display()),
+    ]
+    .concat();
     let path = folder.join("start");
     let written = fs::write(&path, script)
         .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)));
