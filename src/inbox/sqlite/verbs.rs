@@ -3,7 +3,10 @@
 //!
 //! Many entries travel as one JSON array, so that five hundred of them cost as many statements as one.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -279,11 +282,15 @@ pub(in crate::inbox) async fn checkpoint(
     Ok(())
 }
 
+/// No entry rests longer: a time that was reckoned before the clock was put back, or that a neighbour named, may be years
+/// away. A daily search fits in.
+pub(in crate::inbox) const LONGEST_REST: Duration = Duration::from_hours(25);
+
 /// Asked for by a backfill while it was found too old: that is no reason any more, so it is looked at again.
 pub(in crate::inbox) const SETTLE: &str = "
     UPDATE entry SET
         state = iif(settled.outcome = 'too_old' AND entry.backfill IS NOT NULL, 'pending', settled.state), claim = NULL,
-        due_at = coalesce(settled.due_at, entry.due_at),
+        due_at = min(coalesce(settled.due_at, entry.due_at), ?4),
         outcome = iif(settled.outcome = 'too_old' AND entry.backfill IS NOT NULL, NULL, settled.outcome),
         reason = settled.reason, attempts = attempts + settled.failed, progress = settled.progress,
         person = settled.person, phone = settled.phone, contact = settled.contact, crm_open = settled.crm_open,
@@ -361,10 +368,12 @@ pub(in crate::inbox) async fn settle(
         .iter()
         .map(SettledColumns::try_from)
         .collect::<Result<Vec<_>, _>>()?;
+    let latest = now.saturating_add(LONGEST_REST).unwrap_or(Timestamp::MAX);
     let hit: Vec<String> = sqlx::query_scalar(SETTLE)
         .bind(json("settled entries", &columns)?)
         .bind(token.0)
         .bind(now.as_millisecond())
+        .bind(latest.as_millisecond())
         .fetch_all(&mut *conn)
         .await
         .map_err(database("settle entries"))?;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::inbox::sqlite::verbs::LONGEST_REST;
 
 #[tokio::test]
 async fn live_entries_are_claimed_first_and_by_themselves_and_the_oldest_before_the_newest() {
@@ -45,6 +46,23 @@ async fn what_is_not_due_is_not_claimed_until_it_is() {
     t.clock.advance(MINUTE);
     assert_eq!(rows_of(&t.claim().await.entries), [row(1)]);
     assert_eq!(t.inbox.next_due().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_entry_settled_by_a_clock_that_was_put_back_meanwhile_rests_a_day_at_most() {
+    let t = Fixture::new().await;
+    t.store([delivered(1), delivered(2)]).await;
+    let claim = t.claim().await;
+    let years_away = t.now() + 400 * LONGEST_REST;
+    let again = Settlement::Again {
+        due_at: years_away,
+        failed: true,
+        reason: None,
+    };
+    let ends = vec![waiting(1, years_away), end(2, again)];
+    t.inbox.settle(claim.token, ends).await.unwrap();
+    t.clock.advance(LONGEST_REST);
+    assert_eq!(rows_of(&t.claim().await.entries), [row(1), row(2)]);
 }
 
 #[tokio::test]
