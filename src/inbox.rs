@@ -45,7 +45,7 @@ pub use self::{
         Wanted,
     },
     hasher::Hasher,
-    progress::{Choice, Intent, Placed, Progress},
+    progress::{Choice, DailySearches, Intent, Placed, Progress},
 };
 use self::{
     sqlite::views,

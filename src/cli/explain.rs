@@ -15,6 +15,7 @@ use crate::{
         Choice, Entry, Event, HALT, Inbox, InboxError, Intent, Known, Lane, Outcome, PAUSED,
         Placed, Progress, REFUSALS, State,
     },
+    sync::schedule::DAILY_SEARCHES,
 };
 
 mod russian;
@@ -143,6 +144,7 @@ fn as_value(story: &Story, stopped: Option<&Stopped>) -> Value {
         "failed_attempts": entry.attempts,
         "absent_since": progress.absent_since,
         "missed_since": progress.missed_since,
+        "daily_searches": progress.daily_searches.in_vain,
         "contact": choice.and_then(|choice| choice.contact),
         "deal": choice.and_then(|choice| choice.deal),
         "why": choice.map(|choice| &choice.why),
@@ -293,6 +295,14 @@ impl Lines<'_> {
     fn progress(&mut self, progress: &Progress) {
         self.add_time("row absent since", "строки нет с", progress.absent_since);
         self.add_time("no contact since", "контакта нет с", progress.missed_since);
+        let searches = progress.daily_searches.in_vain;
+        if searches > 0 {
+            let text = self.terminal.pick(
+                format!("{searches} of {DAILY_SEARCHES}, then it is parked"),
+                format!("{searches} из {DAILY_SEARCHES}, потом строка будет отложена"),
+            );
+            self.add("daily searches", "ежедневных поисков", text);
+        }
         if let Some(choice) = &progress.choice {
             self.choice(choice);
             self.add(

@@ -48,6 +48,16 @@ pub enum Intent {
     },
 }
 
+/// The searches of a waiting row, one for each day. What an earlier version stored has none, and begins to count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DailySearches {
+    /// How many found no contact.
+    pub in_vain: u32,
+    /// From when on the next search is the next day's (our clock).
+    pub next_from: Option<Timestamp>,
+}
+
 /// What is done and decided for one row. Stored as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -60,6 +70,7 @@ pub struct Progress {
     pub absent_since: Option<Timestamp>,
     /// When no contact was first found for the row.
     pub missed_since: Option<Timestamp>,
+    pub daily_searches: DailySearches,
     pub choice: Option<Choice>,
     pub placed: Option<Placed>,
     pub noted: bool,

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     amocrm::{AmoError, ById, Contact, Search},
     domain::{ContactId, Email, KeyedHash, Operation, Phone},
-    inbox::{InboxError, Known, Settlement},
+    inbox::{DailySearches, InboxError, Known, Settlement},
     supabase::Row,
 };
 
@@ -179,6 +179,7 @@ impl Slice {
             .all(|contact| work.hold(&ctx.holds, Taken::Contact(contact.id)))
         {
             work.progress.missed_since = None;
+            work.progress.daily_searches = DailySearches::default();
             work.contacts = contacts;
         } else {
             work.again_at(soon, "another row of this contact is at work");
@@ -508,7 +509,9 @@ impl Slice {
         let tempo = &self.ctx.tempo;
         let work = &mut self.works[i];
         let since = since(&mut work.progress.missed_since, now);
-        if now > later(since, tempo.wait_for_contact) {
+        if tempo.searched_in_vain(&mut work.progress.daily_searches, now) {
+            // A person who retries it has it wait anew.
+            work.progress.daily_searches = DailySearches::default();
             work.park("контакт так и не появился");
         } else {
             let is_listed = matches!(work.listed, Listed::Wholly(_));

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::lease::Terms;
+use super::{lease::Terms, triage::later};
+use crate::inbox::DailySearches;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
+
+/// So many daily searches in vain, and a row waits for its contact no longer. Searches, not days: a clock that is set
+/// wrong for a while adds one search at most.
+pub(crate) const DAILY_SEARCHES: u32 = 90;
 
 /// What the requests of one slice need at the full rate, with room.
 const THROTTLED: Duration = Duration::from_secs(3);
@@ -36,8 +41,6 @@ pub struct Tempo {
     pub retry_longest: Duration,
     /// Un-halted time after which a failing entry is parked.
     pub park_after: Duration,
-    /// How long a row waits for its contact.
-    pub wait_for_contact: Duration,
     /// Each waiting row is searched for by itself this often.
     pub search_waiting: Duration,
     /// How far looks at changed contacts overlap.
@@ -97,7 +100,6 @@ impl Tempo {
             retry_first: d(5 * SECOND),
             retry_longest: d(HOUR),
             park_after: d(7 * DAY),
-            wait_for_contact: d(90 * DAY),
             search_waiting: d(DAY),
             look_overlap: d(10 * MINUTE),
             amocrm_probe: Growing {
@@ -156,6 +158,24 @@ impl Tempo {
         } else {
             self.search_waiting
         }
+    }
+
+    /// Counts a search that found no contact, if it is the next day's. Others come between: the first ones of a row, those
+    /// that `retry` asks for, those after a clock was put back. Answers whether the row is given up.
+    #[must_use]
+    pub fn searched_in_vain(&self, searches: &mut DailySearches, now: Timestamp) -> bool {
+        let tomorrow = later(now, self.search_waiting);
+        let next_from = match searches.next_from {
+            Some(from) if from <= now => {
+                searches.in_vain = searches.in_vain.saturating_add(1);
+                tomorrow
+            }
+            // One that is further away was stored before the clock was put back.
+            Some(from) => from.min(tomorrow),
+            None => tomorrow,
+        };
+        searches.next_from = Some(next_from);
+        searches.in_vain >= DAILY_SEARCHES
     }
 
     /// How often the list of changed contacts is looked at for all waiting rows together, by the age of the youngest.
@@ -238,6 +258,43 @@ mod tests {
         for (is_listed, missed_for, pause) in table {
             let after = tempo.search_waiting_after(is_listed, missed_for);
             assert_eq!(after, pause, "{missed_for:?}");
+        }
+    }
+
+    /// Days since the first search, in its hours; then how many searches have counted by then.
+    #[test]
+    fn one_search_a_day_counts_whatever_the_clock_does() {
+        let tempo = Tempo::default();
+        let year = 365 * 24;
+        let table: [(&str, &[i64], u32); 9] = [
+            ("the first", &[0], 0),
+            ("an hour later, as after a list", &[0, 1], 0),
+            ("a day each", &[0, 24, 48], 2),
+            ("between two days, by hand", &[0, 12, 24, 36, 47], 1),
+            ("after a month without the service", &[0, 720, 744], 2),
+            ("a year ahead for a while", &[0, 24, year, year + 1, 25], 2),
+            ("and a day after that", &[0, 24, year, 25, 49], 3),
+            ("a year ahead at first", &[year, 0, 24], 1),
+            ("a year behind for a while", &[0, 24, 25 - year, 48], 2),
+        ];
+        for (what, hours, counted) in table {
+            let mut searches = DailySearches::default();
+            for hour in hours {
+                let now = Timestamp::from_second(1_800_000_000 + hour * 3_600).unwrap();
+                assert!(!tempo.searched_in_vain(&mut searches, now), "{what}");
+            }
+            assert_eq!(searches.in_vain, counted, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_given_up_at_the_ninetieth_daily_search_in_vain_and_not_before() {
+        let tempo = Tempo::default();
+        let mut searches = DailySearches::default();
+        for day in 0..=90 {
+            let now = Timestamp::from_second(day * 86_400).unwrap();
+            let is_given_up = tempo.searched_in_vain(&mut searches, now);
+            assert_eq!(is_given_up, day == 90, "{day}");
         }
     }
 

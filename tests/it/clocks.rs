@@ -9,11 +9,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tripwire_sync::{
     domain::{Clock, DealId, RowId, SystemClock},
-    inbox::{Arrival, Outcome, Source, State},
+    inbox::{Arrival, Entry, Outcome, Source, State},
     sandbox::{Fault, Kind, Point, When, school::Missing},
 };
 
-use crate::support::{EMAIL, NAME, NowForTests, Wishes, World, metrics};
+use crate::support::{EMAIL, NAME, NowForTests, Wishes, World, has_missed_twice, metrics};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -208,6 +208,57 @@ async fn a_row_that_is_gone_is_given_up_after_the_clock_was_put_back_a_day() {
         .await;
     clock.set(SignedDuration::ZERO);
     world.until_done(row, Outcome::Gone).await;
+}
+
+// ---- rows that wait for their contact ----
+
+/// Sets the clock, on which the row is searched for, and stored as still waiting.
+async fn until_searched_at(
+    world: &World,
+    row: RowId,
+    clock: &Wrong,
+    offset: SignedDuration,
+) -> Entry {
+    let searches = world.asked("contacts.search");
+    clock.set(offset);
+    world
+        .until_asked("contacts.search", searches + 1, |it| it.status.is_some())
+        .await;
+    world.until_state(row, State::Waiting).await
+}
+
+#[tokio::test]
+async fn a_clock_a_year_ahead_for_a_while_parks_no_waiting_row_and_delays_none() {
+    let (world, clock) = start(sweeping(), SignedDuration::ZERO).await;
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    let entry = world.until(row, "missed twice", has_missed_twice).await;
+    assert_eq!(entry.progress.daily_searches.in_vain, 0);
+
+    let entry = until_searched_at(&world, row, &clock, 365 * DAY).await;
+    assert_eq!(entry.progress.daily_searches.in_vain, 1);
+    let entry = until_searched_at(&world, row, &clock, SignedDuration::ZERO).await;
+    assert_eq!(entry.progress.daily_searches.in_vain, 1, "not another day");
+    let tomorrow = Timestamp::now_for_tests() + DAY;
+    assert!(entry.due_at < tomorrow);
+    assert!(entry.progress.daily_searches.next_from < Some(tomorrow));
+
+    world.student(EMAIL);
+    world.until_synced_once(row).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_decades_behind_parks_no_waiting_row() {
+    let (world, clock) = start(sweeping(), -20_000 * DAY).await;
+    let row = world.insert(&json!({}));
+    tell(&world, row).await;
+    world.until(row, "missed twice", has_missed_twice).await;
+
+    let entry = until_searched_at(&world, row, &clock, SignedDuration::ZERO).await;
+    assert_eq!(entry.progress.daily_searches.in_vain, 1);
+    world.student(EMAIL);
+    clock.set(DAY);
+    world.until_synced_once(row).await;
 }
 
 // ---- writes whose answer never came ----

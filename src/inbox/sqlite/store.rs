@@ -29,7 +29,7 @@ pub(in crate::inbox) const INSERT_NEW: &str = "
 pub(in crate::inbox) const REOPEN: &str = "
     UPDATE entry SET
         state = 'pending', due_at = ?2, lane = coalesce(arrival.lane, entry.lane), attempts = 0, outcome = NULL,
-        reason = NULL, progress = json_remove(progress, '$.absent_since', '$.missed_since'), updated_at = ?2,
+        reason = NULL, progress = json_remove(progress, '$.absent_since', '$.missed_since', '$.daily_searches'), updated_at = ?2,
         pending_since = ?2, opened_at_work = (SELECT n FROM counter WHERE name = 'work'), events = events + 1
     FROM (SELECT value ->> 'row' AS row_id, value ->> 'lane' AS lane FROM json_each(?1)) AS arrival
     WHERE entry.row_id = arrival.row_id AND +entry.state = 'done'

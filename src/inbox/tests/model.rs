@@ -122,6 +122,7 @@ impl Model {
                 entry.reason = None;
                 entry.progress.absent_since = None;
                 entry.progress.missed_since = None;
+                entry.progress.daily_searches = DailySearches::default();
                 entry.opened_at_work = work;
                 Stored::Reopened
             }
@@ -296,6 +297,10 @@ fn progress() -> impl Strategy<Value = Progress> {
                 intent: unsure.then_some(Intent::Note { decisive_from: at }),
                 absent_since: missed.then_some(at),
                 missed_since: missed.then_some(at),
+                daily_searches: DailySearches {
+                    in_vain: missed.into(),
+                    next_from: missed.then_some(at),
+                },
                 ..begun
             }
         })
