@@ -2,8 +2,12 @@
 //!
 //! Its server is written in PHP: an empty object may come as `[]`, a list as an object with numbers for keys, a number as text.
 
+mod php;
 mod told;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub(super) use write::{
     AddedNotes, CreatedDeals, CreatedWithContacts, MovedDeals, added_notes, created_deals,
@@ -13,9 +17,13 @@ pub(super) use write::{
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
 
+use self::php::{
+    Filled, answers, each, entries, flag, list, note_text, number, number_if_any, number_in,
+    php_object, text, time,
+};
 use super::{Account, AmoError, Contact, Deal, Note, Pipeline, Stage, Unreadable};
 use crate::domain::{ContactId, DealId, Email, NoteId, Phone, PipelineId, StageId};
 
@@ -50,21 +58,33 @@ pub(super) fn is_json_or_empty(body: &[u8]) -> bool {
 pub(super) struct Listing<E> {
     #[serde(rename = "_embedded")]
     pub(super) embedded: E,
-    #[serde(rename = "_links", default)]
-    links: Value,
+    #[serde(rename = "_links", default, deserialize_with = "names_next")]
+    names_next: bool,
 }
 
 impl<E> Listing<E> {
     /// Its absence proves nothing: it is sometimes missing although more pages exist.
     pub(super) fn names_next(&self) -> bool {
-        self.links.get("next").is_some_and(|next| !next.is_null())
+        self.names_next
     }
+}
+
+/// Whether `{"next":{"href":"…"}}` names a next page. What has another shape names none.
+fn names_next<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    #[derive(Deserialize)]
+    struct Links {
+        next: Option<serde::de::IgnoredAny>,
+    }
+    let links = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(links.get()).is_ok_and(|links: Links| links.next.is_some()))
 }
 
 /// One entry of a list.
 #[derive(Debug)]
 pub(super) enum Entry<T> {
     Read(T),
+    /// Read in part: what it may have beside that is unknown. With its id.
+    Cut(T, i64),
     /// With its id, if that can be read.
     Unreadable(Option<i64>),
     Deleted,
@@ -78,11 +98,24 @@ trait Known: DeserializeOwned {
     fn is_readable(&self) -> bool {
         true
     }
+
+    /// Its id, if it has more to be compared by than was read.
+    fn cut(&self) -> Option<i64> {
+        None
+    }
 }
 
 impl Known for RawContact {
     fn is_readable(&self) -> bool {
-        !self.is_unreadable("EMAIL")
+        let mut fields = self.custom_fields_values.iter();
+        !fields.any(|field| matches!(field, Field::Email(None)))
+    }
+
+    fn cut(&self) -> Option<i64> {
+        // A phone counts only where there is no e-mail.
+        let emails = self.emails();
+        let is_cut = emails.is_cut || (emails.texts.is_empty() && self.phones().is_cut);
+        (is_cut && !self.is_deleted).then_some(self.id)
     }
 }
 impl Known for RawDeal {}
@@ -99,6 +132,10 @@ pub(super) fn part<T>(entries: Vec<Entry<T>>) -> (Vec<T>, Unreadable) {
     for entry in entries {
         match entry {
             Entry::Read(item) => items.push(item),
+            Entry::Cut(item, id) => {
+                items.push(item);
+                unreadable.ids.insert(id);
+            }
             Entry::Unreadable(Some(id)) => {
                 unreadable.ids.insert(id);
             }
@@ -112,6 +149,8 @@ pub(super) fn part<T>(entries: Vec<Entry<T>>) -> (Vec<T>, Unreadable) {
 /// The one list that a page carries.
 pub(super) trait Items: Send + 'static {
     type Item;
+    /// The item's own id.
+    fn id(item: &Self::Item) -> i64;
     fn items(self) -> Vec<Entry<Self::Item>>;
 }
 
@@ -125,6 +164,9 @@ macro_rules! embedded {
 
         impl Items for $name {
             type Item = $item;
+            fn id(item: &$item) -> i64 {
+                item.id
+            }
             fn items(self) -> Vec<Entry<$item>> {
                 self.$field
             }
@@ -200,7 +242,7 @@ impl From<RawPipeline> for Pipeline {
         let statuses = raw.embedded.statuses;
         let is_whole = !statuses.iter().any(|it| matches!(it, Entry::Unreadable(_)));
         let stages = statuses.into_iter().filter_map(|status| match status {
-            Entry::Read(status) => Some(Stage {
+            Entry::Read(status) | Entry::Cut(status, _) => Some(Stage {
                 id: StageId::new(status.id),
                 name: status.name.unwrap_or_default(),
                 sort: status.sort,
@@ -254,53 +296,65 @@ struct Reference {
     is_main: bool,
 }
 
-#[derive(Debug, Deserialize)]
-struct Field {
-    #[serde(default, deserialize_with = "text")]
-    field_code: Option<String>,
-    /// Of many shapes; looked into only for the codes that we know.
-    #[serde(default)]
-    values: Value,
+/// A field, of which only the codes are looked into that we know.
+#[derive(Debug)]
+enum Field {
+    /// `None`: filled in, and cannot be read.
+    Email(Option<Filled>),
+    Phone(Filled),
+    Other,
 }
 
-impl RawContact {
-    /// What is filled in under a code, without blanks.
-    fn values(&self, code: &str) -> Vec<String> {
-        self.custom_fields_values
-            .iter()
-            .filter(|field| field.field_code.as_deref() == Some(code))
-            .flat_map(|field| entries(&field.values))
-            .filter_map(|value| match value.get("value")? {
-                Value::String(text) => Some(text.clone()),
-                Value::Number(number) => Some(number.to_string()),
-                _ => None,
-            })
-            .filter(|text| !text.trim().is_empty())
-            .collect()
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Shape<'a> {
+            #[serde(default, deserialize_with = "text")]
+            field_code: Option<String>,
+            /// Of many shapes.
+            #[serde(default, borrow)]
+            values: Option<&'a RawValue>,
+        }
+        let Shape { field_code, values } = Shape::deserialize(deserializer)?;
+        let filled = || values.map_or_else(|| Some(Filled::default()), Filled::read);
+        Ok(match field_code.as_deref() {
+            Some("EMAIL") => Self::Email(filled()),
+            Some("PHONE") => Self::Phone(filled().unwrap_or_default()),
+            _ => Self::Other,
+        })
     }
 }
 
 impl RawContact {
-    /// The field with this code is filled in, and its values cannot be read.
-    fn is_unreadable(&self, code: &str) -> bool {
-        let mut fields = self.custom_fields_values.iter();
-        fields.any(|field| {
-            let is_it = field.field_code.as_deref() == Some(code);
-            is_it && !field.values.is_null() && as_list(&field.values).is_none()
-        })
+    fn emails(&self) -> Filled {
+        Filled::all(self.custom_fields_values.iter().filter_map(|it| match it {
+            Field::Email(filled) => filled.as_ref(),
+            Field::Phone(_) | Field::Other => None,
+        }))
+    }
+
+    fn phones(&self) -> Filled {
+        Filled::all(self.custom_fields_values.iter().filter_map(|it| match it {
+            Field::Phone(filled) => Some(filled),
+            Field::Email(_) | Field::Other => None,
+        }))
     }
 }
 
 impl From<RawContact> for Contact {
     fn from(raw: RawContact) -> Self {
-        let emails = raw.values("EMAIL");
+        let (emails, phones) = (raw.emails(), raw.phones());
         let deals = raw.embedded.leads.iter();
         Self {
             id: ContactId::new(raw.id),
-            emails: emails.iter().flat_map(|text| Email::all(text)).collect(),
-            has_email: !emails.is_empty(),
-            phones: raw
-                .values("PHONE")
+            emails: emails
+                .texts
+                .iter()
+                .flat_map(|text| Email::all(text))
+                .collect(),
+            has_email: !emails.texts.is_empty() || emails.is_cut,
+            phones: phones
+                .texts
                 .iter()
                 .filter_map(|text| Phone::parse(text))
                 .collect(),
@@ -389,151 +443,6 @@ impl From<RawNote> for Note {
             deal: DealId::new(raw.entity_id),
             text: raw.params,
         }
-    }
-}
-
-// Lenient parts.
-
-/// Unix seconds, as a number or as digits. Anything else counts as not given.
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let seconds = match Value::deserialize(deserializer)? {
-        Value::Number(number) => number.as_i64(),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    };
-    Ok(seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()))
-}
-
-fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Ok(is_set(&Value::deserialize(deserializer)?))
-}
-
-fn is_set(value: &Value) -> bool {
-    match value {
-        Value::Bool(flag) => *flag,
-        Value::Number(number) => number.as_i64().is_some_and(|number| number != 0),
-        Value::String(text) => matches!(text.as_str(), "1" | "true"),
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
-    }
-}
-
-/// An id or a place in an order, as a number or as digits.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    number_in(&Value::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("no number"))
-}
-
-fn number_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    Ok(number_in(&Value::deserialize(deserializer)?))
-}
-
-fn number_in(value: &Value) -> Option<i64> {
-    match value {
-        Value::Number(number) => number.as_i64(),
-        Value::String(text) => text.trim().parse().ok(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// What is no text is not given.
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    })
-}
-
-/// `{"text":"…"}`; a note without parameters has no text. A text that cannot be read may be ours.
-fn note_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::Null => Ok(String::new()),
-        Value::Array(none) if none.is_empty() => Ok(String::new()),
-        Value::Object(none) if none.is_empty() => Ok(String::new()),
-        params => match params.get("text") {
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(Value::Number(number)) => Ok(number.to_string()),
-            _ => Err(D::Error::custom("no text")),
-        },
-    }
-}
-
-/// What was asked for: a list, or `{}` for an empty one, read item by item. Anything else must not pass for "there are
-/// none".
-fn each<'de, D, T>(deserializer: D) -> Result<Vec<Entry<T>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Known,
-{
-    let value = Value::deserialize(deserializer)?;
-    let items = as_list(&value).ok_or_else(|| D::Error::custom("no list"))?;
-    let entry = |item: &Value| match T::deserialize(item) {
-        Ok(read) if read.is_readable() => Entry::Read(read),
-        _ if item.get("is_deleted").is_some_and(is_set) => Entry::Deleted,
-        _ => Entry::Unreadable(item.get(T::ID).and_then(number_in)),
-    };
-    Ok(items.into_iter().map(entry).collect())
-}
-
-/// The answers to a write, item by item: what cannot be read is not answered.
-fn answers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: DeserializeOwned,
-{
-    let value = Value::deserialize(deserializer)?;
-    let items = as_list(&value).ok_or_else(|| D::Error::custom("no list"))?;
-    let items = items
-        .into_iter()
-        .filter_map(|item| T::deserialize(item).ok());
-    Ok(items.collect())
-}
-
-/// A part of an item, which may be absent: `null` stands for an empty list too.
-fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: DeserializeOwned,
-{
-    let value = Value::deserialize(deserializer)?;
-    if value.is_null() {
-        return Ok(Vec::new());
-    }
-    let items = as_list(&value).ok_or_else(|| D::Error::custom("no list"))?;
-    let items = items.into_iter().map(T::deserialize);
-    items.collect::<Result<_, _>>().map_err(D::Error::custom)
-}
-
-/// The entries of a list, if it is one.
-fn entries(value: &Value) -> impl Iterator<Item = &Value> {
-    as_list(value).into_iter().flatten()
-}
-
-/// `[a, b]`, or `{"0": a, "10": b}`.
-fn as_list(value: &Value) -> Option<Vec<&Value>> {
-    match value {
-        Value::Array(items) => Some(items.iter().collect()),
-        Value::Object(items) => {
-            let placed = items
-                .iter()
-                .map(|(key, item)| Some((key.parse::<u32>().ok()?, item)));
-            let mut placed: Vec<_> = placed.collect::<Option<_>>()?;
-            placed.sort_by_key(|(place, _)| *place);
-            Some(placed.into_iter().map(|(_, item)| item).collect())
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
-    }
-}
-
-/// An object; `null` and `[]` stand for one without fields.
-fn php_object<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + DeserializeOwned,
-{
-    match Value::deserialize(deserializer)? {
-        Value::Null => Ok(T::default()),
-        Value::Array(items) if items.is_empty() => Ok(T::default()),
-        value => serde_json::from_value(value).map_err(D::Error::custom),
     }
 }
 
