@@ -12,7 +12,7 @@ mod throttle;
 mod transport;
 mod wire;
 
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use reqwest::Method;
 use secrecy::SecretString;
@@ -455,8 +455,18 @@ impl AmoCrm {
         E: Items + DeserializeOwned,
     {
         let mut all = Found::nothing();
+        let mut known = HashSet::new();
         for page in 1..=MOST_PAGES {
             let found = self.page::<E>(route, path, query.clone(), page).await?;
+            let mut brings_more = !found.unreadable.is_none();
+            for item in &found.items {
+                brings_more |= known.insert(E::id(item));
+            }
+            if !brings_more && !found.is_last {
+                return Err(AmoError::Malformed {
+                    what: "a page that brings nothing new",
+                });
+            }
             let is_obeyed = found.items.iter().all(|item| ids.contains(&id(item)))
                 && found.unreadable.ids.iter().all(|id| ids.contains(id));
             let asked_for = found
@@ -469,11 +479,13 @@ impl AmoCrm {
                 return Ok(all);
             }
             if !is_obeyed {
-                break;
+                return Err(AmoError::Malformed {
+                    what: "a list that ignores its filter",
+                });
             }
         }
         Err(AmoError::Malformed {
-            what: "a list that ignores its filter",
+            what: "a list without an end",
         })
     }
 }

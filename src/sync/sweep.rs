@@ -22,7 +22,7 @@ pub struct Swept {
 pub struct Walk {
     supabase: Supabase,
     period: Period,
-    after: Option<RowId>,
+    place: Place,
     /// Those without a deal id are behind us, those with a blank one ahead.
     is_of_blank: bool,
 }
@@ -33,7 +33,7 @@ impl Walk {
         Self {
             supabase,
             period,
-            after: None,
+            place: Place::default(),
             is_of_blank: false,
         }
     }
@@ -42,25 +42,55 @@ impl Walk {
     pub async fn next_page(&mut self) -> Result<Vec<RowId>, SupabaseError> {
         let mut page = Vec::new();
         if !self.is_of_blank {
-            page = self.supabase.unsynced(self.period, self.after).await?;
+            page = self
+                .supabase
+                .unsynced(self.period, self.place.after)
+                .await?;
             if page.is_empty() {
                 self.is_of_blank = true;
-                self.after = None;
+                self.place.after = None;
             }
         }
         if self.is_of_blank {
-            let (period, after) = (self.period, self.after);
+            let (period, after) = (self.period, self.place.after);
             page = self.supabase.unsynced_blank(period, after).await?;
         }
-        let Some(last) = page.last() else {
-            return Ok(page);
+        self.place.come_to(&page)?;
+        Ok(page)
+    }
+}
+
+/// So many rows end a walk: a server that never comes to an end would fill the inbox with ids of its own making. The next
+/// walk passes over those that are synced by then.
+const MOST_ROWS: usize = 1_000_000;
+
+/// How far a walk has come.
+#[derive(Debug, Default)]
+struct Place {
+    after: Option<RowId>,
+    rows: usize,
+}
+
+impl Place {
+    /// Goes past a page. One that is not in the order that was asked for, or begins where the walk has been, is an error:
+    /// what lies behind it would be passed over without a word.
+    fn come_to(&mut self, page: &[RowId]) -> Result<(), SupabaseError> {
+        let what = |what| Err(SupabaseError::Malformed { what });
+        let (Some(first), Some(last)) = (page.first(), page.last()) else {
+            return Ok(());
         };
-        if self.after.is_some_and(|after| *last <= after) {
-            tracing::warn!("sweep.page_repeats");
-            return Ok(Vec::new());
+        if self.after.is_some_and(|after| *first <= after) {
+            return what("a page of rows that does not go on");
+        }
+        if !page.is_sorted() {
+            return what("rows without their order");
+        }
+        self.rows = self.rows.saturating_add(page.len());
+        if self.rows > MOST_ROWS {
+            return what("a million rows without an end");
         }
         self.after = Some(*last);
-        Ok(page)
+        Ok(())
     }
 }
 
@@ -107,5 +137,81 @@ impl Context {
             "sweep.done"
         );
         Ok(Ok(swept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: impl IntoIterator<Item = usize>) -> Vec<RowId> {
+        let id = |n| RowId::new(uuid::Uuid::from_u128(n as u128));
+        ids.into_iter().map(id).collect()
+    }
+
+    /// Walks until an error, or an empty page. Answers what ended it, and after how many rows.
+    fn walk(page: fn(usize) -> Vec<RowId>) -> (Option<&'static str>, usize) {
+        let mut place = Place::default();
+        for n in 0.. {
+            let rows = page(n);
+            match place.come_to(&rows) {
+                Ok(()) if rows.is_empty() => return (None, place.rows),
+                Ok(()) => {}
+                Err(SupabaseError::Malformed { what }) => return (Some(what), place.rows),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn a_walk_ends_whatever_the_pages_are() {
+        let stands = Some("a page of rows that does not go on");
+        let table: [(&str, fn(usize) -> Vec<RowId>, _, usize); 8] = [
+            ("nothing", |_| ids([]), None, 0),
+            (
+                "two pages",
+                |n| ids((n * 9..n * 9 + 9).filter(|id| *id < 18)),
+                None,
+                18,
+            ),
+            (
+                "one row a page",
+                |n| ids((n..=n).filter(|id| *id < 7)),
+                None,
+                7,
+            ),
+            ("the same page for ever", |_| ids(0..1000), stands, 1000),
+            ("the same row for ever", |_| ids([5]), stands, 1),
+            ("an overlap", |n| ids(n * 9..n * 9 + 10), stands, 10),
+            (
+                "no order",
+                |_| ids([3, 1, 2]),
+                Some("rows without their order"),
+                0,
+            ),
+            (
+                "new rows for ever",
+                |n| ids(n * 1000..n * 1000 + 1000),
+                Some("a million rows without an end"),
+                MOST_ROWS + 1000,
+            ),
+        ];
+        for (what, page, end, rows) in table {
+            assert_eq!(walk(page), (end, rows), "{what}");
+        }
+    }
+
+    /// The keys are compared as Postgres compares them: byte by byte.
+    #[test]
+    fn ids_are_in_the_order_of_their_bytes() {
+        let texts = [
+            "00000000-0000-0000-0000-0000000000ff",
+            "0f000000-0000-0000-0000-000000000000",
+            "80000000-0000-0000-0000-000000000000",
+            "ffffffff-0000-0000-0000-000000000000",
+        ];
+        let ids: Vec<RowId> = texts.map(|text| text.parse().unwrap()).into();
+        assert!(ids.is_sorted());
     }
 }

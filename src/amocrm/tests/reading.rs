@@ -1,10 +1,13 @@
+use std::num::NonZeroU32;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    super::{Account, AmoError, IDS_PER_READ, Note, Unreadable},
-    Reply, Server, client,
+    super::{Account, AmoCrm, AmoError, IDS_PER_READ, Note, Settings, Unreadable},
+    Reply, Server, client, client_with,
     server::Seen,
+    settings,
 };
 use crate::domain::{ContactId, DealId, Email, NoteId, Phone, PipelineId, StageId};
 
@@ -217,6 +220,92 @@ async fn a_filter_that_is_ignored_does_not_lead_through_the_whole_account() {
         "{found:?}"
     );
     assert_eq!(server.seen().len(), 1);
+}
+
+/// A short page that names a next one.
+fn more(name: &str, items: &[Value]) -> Reply {
+    let next = json!({"next": {"href": "https://x.org/next"}});
+    Reply::json(200, &json!({"_links": next, "_embedded": {name: items}}))
+}
+
+fn note(id: i64) -> Value {
+    json!({"id": id, "entity_id": 2, "params": {"text": "a"}})
+}
+
+/// Not held up by the throttle.
+fn quick_client(server: &Server) -> AmoCrm {
+    client_with(Settings {
+        requests_per_second: NonZeroU32::new(1_000).unwrap(),
+        ..settings(&server.url)
+    })
+}
+
+/// Whatever amoCRM answers, the pages of a list have an end, and what is not known to be whole is an error.
+#[tokio::test]
+async fn no_list_leads_through_pages_without_end() {
+    let pages = |n: usize, page: &dyn Fn(i64) -> Reply| (0..).take(n).map(page).collect();
+    let full_of_notes = |from: i64| (from..from + 250).map(note).collect::<Vec<_>>();
+    let table: [(&str, Vec<Reply>, Result<usize, &str>, usize); 6] = [
+        (
+            "the same page again and again",
+            pages(9, &|_| more("notes", &full_of_notes(0))),
+            Err("a page that brings nothing new"),
+            2,
+        ),
+        (
+            "empty pages that name a next one",
+            pages(9, &|_| more("notes", &[])),
+            Err("a page that brings nothing new"),
+            1,
+        ),
+        (
+            "one new note a page, for ever",
+            pages(120, &|n| more("notes", &[note(n)])),
+            Err("a list without an end"),
+            100,
+        ),
+        (
+            "pages that overlap by one, and end",
+            pages(3, &|n| {
+                let notes = [note(n), note(n + 1)];
+                if n < 2 {
+                    more("notes", &notes)
+                } else {
+                    Reply::json(200, &json!({"_embedded": {"notes": notes}}))
+                }
+            }),
+            Ok(6),
+            3,
+        ),
+        (
+            "full pages, then one with nothing",
+            vec![
+                more("notes", &full_of_notes(0)),
+                more("notes", &full_of_notes(250)),
+                Reply::empty(),
+            ],
+            Ok(500),
+            3,
+        ),
+        (
+            "pages of others' notes",
+            pages(9, &|n| more("notes", &[json!({"id": n, "entity_id": 3})])),
+            Err("a list that ignores its filter"),
+            1,
+        ),
+    ];
+    for (what, replies, expected, requests) in table {
+        let server = Server::start(replies).await;
+        let found = quick_client(&server).notes(&[DealId::new(2)]).await;
+        match (found, expected) {
+            (Ok(found), Ok(count)) => assert_eq!(found.items.len(), count, "{what}"),
+            (Err(AmoError::Malformed { what: why }), Err(wanted)) => {
+                assert_eq!(why, wanted, "{what}");
+            }
+            (found, _) => panic!("{what}: {found:?}"),
+        }
+        assert_eq!(server.seen().len(), requests, "{what}");
+    }
 }
 
 #[tokio::test]
