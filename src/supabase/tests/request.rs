@@ -1,3 +1,5 @@
+use tokio::io::AsyncReadExt as _;
+
 use super::*;
 use crate::tls;
 
@@ -188,4 +190,48 @@ impl std::io::Write for Shared {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// The crate `postgrest` brings an HTTP client with known faults. Were it ever to connect, it would be first in line.
+#[tokio::test]
+async fn the_older_client_opens_no_connection() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rest_url = format!("http://{}/rest/v1", listener.local_addr().unwrap());
+    let api = bridge::api(&rest_url);
+    let client = tls::client_builder(Duration::from_secs(1), &[])
+        .unwrap()
+        .build()
+        .unwrap();
+    let unsynced = Unsynced {
+        period: Period::since(time("2026-11-01T00:00:00Z")),
+        by_status: true,
+    };
+    let mut requests: Vec<_> = [
+        query::columns(&api, &["id"]),
+        query::no_row(&api, &["id"]),
+        query::rows(&api, &["id"], &[id(ANN)]),
+        query::rows_but(&api, &[id(ANN)]),
+        unsynced.page(&api, None),
+        unsynced.page_of_blank(&api, None),
+        unsynced.count(&api),
+        query::write_back(&api, id(ANN), None, DealId::new(42), None),
+    ]
+    .into_iter()
+    .map(|builder| bridge::request(&client, builder))
+    .collect();
+    // Whatever the older client has begun in the background has its turn.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+
+    let ours = tokio::spawn(client.execute(requests.remove(0)));
+    let (mut first, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert!(first.read_buf(&mut head).await.unwrap() > 0);
+    }
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.contains("user-agent: tripwire-sync/"), "{head}");
+    drop((first, listener));
+    ours.await.unwrap().unwrap_err();
 }
