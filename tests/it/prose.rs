@@ -10,8 +10,9 @@ use std::{
 use tripwire_sync::config::Config;
 
 /// Everything that is written for people.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
+    "SECURITY.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "docs/decisions.md",
