@@ -166,8 +166,9 @@ mod tests {
 
     #[test]
     fn a_walk_ends_whatever_the_pages_are() {
+        type Pages = fn(usize) -> Vec<RowId>;
         let stands = Some("a page of rows that does not go on");
-        let table: [(&str, fn(usize) -> Vec<RowId>, _, usize); 8] = [
+        let table: [(&str, Pages, _, usize); 8] = [
             ("nothing", |_| ids([]), None, 0),
             (
                 "two pages",

@@ -243,9 +243,10 @@ fn quick_client(server: &Server) -> AmoCrm {
 /// Whatever amoCRM answers, the pages of a list have an end, and what is not known to be whole is an error.
 #[tokio::test]
 async fn no_list_leads_through_pages_without_end() {
+    type Expected = Result<usize, &'static str>;
     let pages = |n: usize, page: &dyn Fn(i64) -> Reply| (0..).take(n).map(page).collect();
     let full_of_notes = |from: i64| (from..from + 250).map(note).collect::<Vec<_>>();
-    let table: [(&str, Vec<Reply>, Result<usize, &str>, usize); 6] = [
+    let table: [(&str, Vec<Reply>, Expected, usize); 6] = [
         (
             "the same page again and again",
             pages(9, &|_| more("notes", &full_of_notes(0))),
