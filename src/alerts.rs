@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::{
     domain::{Halt, HaltCause, Refusals, SyncState, TokenEnd},
-    inbox::Stuck,
+    inbox::{Replaced, Stuck},
 };
 
 mod telegram;
@@ -101,6 +101,8 @@ pub struct Seen {
     /// Pending for longer than [`Pace::late_after`], the oldest first.
     pub late: Vec<Stuck>,
     pub tokens: Vec<TokenEnd>,
+    /// The inbox took the place of a damaged one.
+    pub replaced: Option<Replaced>,
 }
 
 /// What was said. Stored in the inbox, so that a restart repeats nothing.
@@ -117,6 +119,8 @@ pub struct Said {
     parked_until: Option<Timestamp>,
     /// Which ends of tokens were announced.
     tokens: Vec<SaidEnd>,
+    /// Which replacement of a damaged inbox was told.
+    replaced_at: Option<Timestamp>,
     /// Those raised within the last day.
     alarms: Vec<Alarm>,
 }
@@ -165,6 +169,7 @@ pub enum Kind {
     Late,
     Moving,
     Expiring,
+    Replaced,
 }
 
 impl Kind {
@@ -179,13 +184,14 @@ impl Kind {
             Self::Late => "late",
             Self::Moving => "moving",
             Self::Expiring => "expiring",
+            Self::Replaced => "replaced",
         }
     }
 
     /// `None`: it ends what was announced.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
-            Self::Halted | Self::Expiring => false,
+            Self::Halted | Self::Expiring | Self::Replaced => false,
             Self::InDoubt | Self::Parked | Self::Late => true,
             Self::Recovered | Self::Moving => return None,
         };
@@ -232,7 +238,8 @@ impl Alerts {
     /// What is to be said now. It is not said before [`Alerts::told`].
     pub fn look(&mut self, seen: &Seen) -> Option<Message> {
         self.follow(seen);
-        let news: [fn(&Self, &Seen) -> Option<Message>; 7] = [
+        let news: [fn(&Self, &Seen) -> Option<Message>; 8] = [
+            Self::replaced,
             Self::halted,
             Self::recovered,
             Self::in_doubt,
@@ -274,6 +281,21 @@ impl Alerts {
                 self.free_since = None;
             }
         }
+    }
+
+    fn replaced(&self, seen: &Seen) -> Option<Message> {
+        let replaced = seen.replaced.as_ref()?;
+        if self.said.replaced_at == Some(replaced.at) {
+            return None;
+        }
+        Some(Message {
+            kind: Kind::Replaced,
+            text: words::replaced(replaced),
+            then: Said {
+                replaced_at: Some(replaced.at),
+                ..self.said.clone()
+            },
+        })
     }
 
     fn halted(&self, seen: &Seen) -> Option<Message> {

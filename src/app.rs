@@ -15,7 +15,7 @@ use crate::{
     config::{AmocrmConfig, AmocrmToken, Config},
     domain::{SharedClock, SyncState, SyncStatus, TokenEnd},
     http::{self, HttpState, MetricsPage, RefusalLog, Verifier},
-    inbox::{Inbox, InboxError, Role},
+    inbox::{Inbox, InboxError},
     supabase::{self, Supabase},
     sync::{
         self, Engine, MissingContact, Parts, decide::Rules, lease::Lease, schedule::Tempo,
@@ -374,7 +374,7 @@ impl App {
                 .map_err(|source| StartError::Listen { address, source })?;
             Ok::<_, StartError>((listener, bound))
         };
-        let inbox = Inbox::open(&settings.inbox_path, Role::Owner, clock.clone()).await?;
+        let inbox = Inbox::open_or_replace(&settings.inbox_path, clock.clone()).await?;
         #[cfg(feature = "sandbox")]
         if let Some(at) = settings.die_at {
             inbox.die_at(at);

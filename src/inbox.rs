@@ -30,7 +30,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::SqlitePool;
 use tokio::{
     runtime::Handle,
@@ -60,6 +60,9 @@ pub const HALT: &str = "halt";
 pub const REFUSALS: &str = "refusals";
 /// Rows that a person lets go on although they are held or in doubt; the engine takes them from there.
 pub const RELEASED: &str = "released";
+
+/// What became of a damaged file, as [`Replaced`].
+pub const REPLACED: &str = "inbox_replaced";
 
 /// Why the inbox could not do what was asked. The receiver answers 503, the engine tries again.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +101,20 @@ pub enum Role {
     Guest,
 }
 
+/// A damaged file was set aside at a start, and this inbox took its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    pub at: Timestamp,
+    /// Halt, pause, refusals and all unfinished entries could be read. If not, the new inbox began paused.
+    pub is_whole: bool,
+    /// How many parked entries were carried over.
+    pub parked: u64,
+    /// How many other unfinished ones.
+    pub others: u64,
+    /// The name of the damaged file, beside the inbox.
+    pub kept_as: String,
+}
+
 /// A handle on the inbox; clones share it.
 #[derive(Debug, Clone)]
 pub struct Inbox {
@@ -120,11 +137,21 @@ impl Inbox {
     /// Must be called inside a tokio runtime, which the inbox then lives on.
     pub async fn open(path: &Path, role: Role, clock: SharedClock) -> Result<Self, InboxError> {
         let opened = sqlite::open(path, role, &clock).await?;
+        Ok(Self::of(path, opened, clock))
+    }
+
+    /// As an owner, for the service: a damaged file must not keep it from taking deliveries. See [`Replaced`].
+    pub async fn open_or_replace(path: &Path, clock: SharedClock) -> Result<Self, InboxError> {
+        let opened = sqlite::open_or_replace(path, &clock).await?;
+        Ok(Self::of(path, opened, clock))
+    }
+
+    fn of(path: &Path, opened: sqlite::Opened, clock: SharedClock) -> Self {
         let signals = Arc::new(Signals::new(opened.work));
         let (commands, waiting) = mpsc::channel(writer::MAX_WAITING);
         let runtime = Handle::current();
         runtime.spawn(Writer::new(opened.link, waiting, clock, Arc::clone(&signals)).run());
-        Ok(Self {
+        Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
                 commands,
@@ -134,7 +161,7 @@ impl Inbox {
                 hasher: opened.hasher,
                 lock: Mutex::new(opened.lock),
             }),
-        })
+        }
     }
 
     /// Whether some process is the owner of this file.

@@ -19,6 +19,7 @@ struct Scene {
     tokens: Vec<TokenEnd>,
     halt: Option<Halt>,
     refusals: Refusals,
+    replaced: Option<Replaced>,
     rows: u128,
 }
 
@@ -33,6 +34,7 @@ impl Scene {
             tokens: Vec::new(),
             halt: None,
             refusals: Refusals::default(),
+            replaced: None,
             rows: 0,
         }
     }
@@ -72,6 +74,7 @@ impl Scene {
             parked: news.cloned().collect(),
             late: self.late.clone(),
             tokens: self.tokens.clone(),
+            replaced: self.replaced.clone(),
         }
     }
 
@@ -452,4 +455,29 @@ fn a_halt_names_its_rows_and_what_was_refused() {
         assert!(text.contains(told), "{text}");
     }
     assert!(!text.contains("000000000006"), "{text}");
+}
+
+#[test]
+fn a_replaced_inbox_is_told_once_and_says_whether_a_person_must_resume() {
+    for is_whole in [true, false] {
+        let mut scene = Scene::new();
+        scene.replaced = Some(Replaced {
+            at: scene.now,
+            is_whole,
+            parked: 3,
+            others: 5,
+            kept_as: "inbox.db.damaged-20261122T100000.000Z".to_owned(),
+        });
+        let message = only(scene.look());
+        assert_eq!(message.kind, Kind::Replaced);
+        assert_eq!(
+            message.text.contains("tripwire-sync resume"),
+            !is_whole,
+            "{}",
+            message.text
+        );
+        assert!(message.text.contains("inbox.db.damaged-2026"));
+        scene.restart();
+        assert_eq!(kinds(&scene.look_after(HOUR)), []);
+    }
 }

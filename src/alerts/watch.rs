@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
 use crate::{
     domain::{Chain, SharedClock, SyncStatus, TokenEnd},
-    inbox::{HALT, Inbox, InboxError, REFUSALS},
+    inbox::{HALT, Inbox, InboxError, REFUSALS, REPLACED},
 };
 
 /// Key of what was said in the inbox.
@@ -124,6 +124,7 @@ impl Watch {
             parked: self.inbox.parked_after(said.parked_until()).await?,
             late: self.inbox.pending_since(late_since, LATE_LISTED).await?,
             tokens: self.tokens.clone(),
+            replaced: self.inbox.state(REPLACED).await?,
         })
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     domain::{Halt, HaltCause, Refused, RowId, SyncState, TokenEnd},
-    inbox::Stuck,
+    inbox::{Replaced, Stuck},
 };
 
 /// With these a message stays below the 4,096 characters that Telegram takes.
@@ -117,6 +117,30 @@ pub(super) fn expiring(end: TokenEnd, now: Timestamp) -> String {
          Без этого отправка остановится; ученики будут приниматься и ждать.",
         end.name,
         time(end.expires_at),
+    )
+}
+
+pub(super) fn replaced(replaced: &Replaced) -> String {
+    let Replaced {
+        at,
+        is_whole,
+        parked,
+        others,
+        kept_as,
+    } = replaced;
+    let state = if *is_whole {
+        "Остановка и пауза, если они были, перенесены. Отправка начнётся не раньше чем через минуту после замены."
+    } else {
+        "Прочитать удалось не всё, поэтому отправка приостановлена. Если её остановил отказ amoCRM (403), сначала выясните \
+         причину в поддержке amoCRM. Продолжить: tripwire-sync resume. Отложенные записи, которые не перенеслись, сверка \
+         найдёт и обработает заново."
+    };
+    format!(
+        "🛠 tripwire-sync: файл очереди повреждён и заменён новым {}\n\n{state}\n\n\
+         Перенесено записей: отложенных {parked}, остальных незавершённых {others}. \
+         Старый файл сохранён рядом: {kept_as}\n\n\
+         Новые ученики принимаются. Проверьте диск.",
+        time(*at)
     )
 }
 

@@ -94,6 +94,22 @@ impl Progress {
         self.placed.is_some() || self.noted || self.intent.is_some()
     }
 
+    /// What stays true under another hash key. A choice of which nothing is done is made anew; a lost create is then found as
+    /// a deal of the contact.
+    #[must_use]
+    pub fn without_hashes(self) -> Self {
+        let is_begun = self.placed.is_some() || self.noted;
+        Self {
+            person: None,
+            phone: None,
+            choice: self.choice.filter(|_| is_begun),
+            intent: self
+                .intent
+                .filter(|intent| matches!(intent, Intent::Note { .. })),
+            ..self
+        }
+    }
+
     /// From now on, an empty look for the open write is decisive from then.
     pub fn is_decisive_from(&mut self, from: Timestamp) {
         match self.intent.as_mut() {

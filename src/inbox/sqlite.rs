@@ -2,6 +2,7 @@
 
 mod history;
 mod record;
+pub(super) mod replace;
 pub(super) mod store;
 pub(super) mod upkeep;
 pub(super) mod verbs;
@@ -52,21 +53,99 @@ pub(super) async fn open(
     role: Role,
     clock: &SharedClock,
 ) -> Result<Opened, InboxError> {
-    make_file(path).map_err(|source| cannot_open(path, source))?;
+    let is_emptied = is_emptied(path);
     let lock = match role {
-        Role::Owner => Some(lock(path)?),
+        Role::Owner => Some(own(path)?),
+        Role::Guest if replace::is_begun(path).is_ok_and(|is_begun| is_begun) => {
+            return Err(cannot_open(path, HALF_REPLACED));
+        }
         Role::Guest => None,
     };
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(false)
+    // Empty and owned: its owner is just making it.
+    if is_emptied && (role == Role::Owner || self::lock(path).is_ok()) {
+        return Err(cannot_open(path, Damaged::new(EMPTIED)));
+    }
+    match open_file(path, role, clock).await {
+        Ok(opened) => Ok(Opened { lock, ..opened }),
+        Err(cause) => Err(cannot_open(path, cause)),
+    }
+}
+
+/// As an owner. A damaged file is set aside, and a new one takes its place.
+pub(super) async fn open_or_replace(
+    path: &Path,
+    clock: &SharedClock,
+) -> Result<Opened, InboxError> {
+    let is_emptied = is_emptied(path);
+    let lock = Some(own(path)?);
+    let opened = if is_emptied {
+        Err(Damaged::new(EMPTIED).into())
+    } else {
+        open_file(path, Role::Owner, clock).await
+    };
+    let opened = match opened {
+        Err(cause) if cause.is::<Damaged>() => {
+            tracing::error!(error = %cause, "inbox.damaged");
+            open_new(path, clock).await
+        }
+        opened => opened,
+    };
+    match opened {
+        Ok(opened) => Ok(Opened { lock, ..opened }),
+        Err(cause) => Err(cannot_open(path, cause)),
+    }
+}
+
+async fn open_new(path: &Path, clock: &SharedClock) -> Result<Opened, Cause> {
+    let replaced = replace::begin(path, clock.now()).await?;
+    replace::complete(path)?;
+    tracing::error!(
+        is_whole = replaced.is_whole,
+        parked = replaced.parked,
+        others = replaced.others,
+        kept_as = replaced.kept_as,
+        "inbox.replaced"
+    );
+    open_file(path, Role::Owner, clock).await
+}
+
+const HALF_REPLACED: &str =
+    "a damaged file is being replaced: start the service, which completes that";
+
+const EMPTIED: &str = "it is empty";
+
+/// SQLite takes an empty file for a new one. Only an owner makes the lock, and no owner leaves an empty file.
+fn is_emptied(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.len() == 0) && sibling(path, LOCK).exists()
+}
+
+/// Takes the owner's lock, and completes what an earlier owner has begun.
+fn own(path: &Path) -> Result<File, InboxError> {
+    make_folder(path).map_err(|source| cannot_open(path, source))?;
+    let lock = lock(path)?;
+    replace::complete(path).map_err(|source| cannot_open(path, source))?;
+    Ok(lock)
+}
+
+async fn open_file(path: &Path, role: Role, clock: &SharedClock) -> Result<Opened, Cause> {
+    make_folder(path)?;
+    private_file(path)?;
+    if role == Role::Owner {
+        read_schema(path).await.map_err(Damaged::or)?;
+    }
+    let options = plain(path)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT);
+        .foreign_keys(true);
     let mut link = Link::new(options.clone());
     let prepared = prepare(&mut link, role, clock).await;
-    let (hasher, work) = prepared.map_err(|source| cannot_open(path, Damaged::or(source)))?;
+    let (hasher, work) = match prepared {
+        Ok(prepared) => prepared,
+        Err(cause) => {
+            link.let_go().await;
+            return Err(Damaged::or(cause));
+        }
+    };
 
     // Connections for looking keep no journal mode of their own: a read-only one could not set it.
     let readers = SqlitePoolOptions::new()
@@ -84,8 +163,28 @@ pub(super) async fn open(
         readers,
         hasher,
         work,
-        lock,
+        lock: None,
     })
+}
+
+/// A damaged header is met here, by a connection that is closed before anything is renamed: one that fails while it is
+/// configured closes later, and would take the log away from a new file.
+async fn read_schema(path: &Path) -> Result<(), Cause> {
+    let mut conn = plain(path).connect().await?;
+    let read = sqlx::query("SELECT count(*) FROM sqlite_schema")
+        .execute(&mut conn)
+        .await;
+    let closed = conn.close().await;
+    read?;
+    Ok(closed?)
+}
+
+/// For a connection that asks nothing of the file when it is made.
+fn plain(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .busy_timeout(BUSY_TIMEOUT)
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -97,8 +196,8 @@ fn cannot_open(path: &Path, source: impl Into<Cause>) -> InboxError {
     }
 }
 
-/// Readable by nobody else: the file names every student's row and its state. SQLite gives its side files the same mode.
-fn make_file(path: &Path) -> io::Result<()> {
+/// Readable by its owner alone, as the files are.
+fn make_folder(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true);
@@ -106,9 +205,10 @@ fn make_file(path: &Path) -> io::Result<()> {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(folder)?;
     }
-    private_file(path).map(drop)
+    Ok(())
 }
 
+/// Readable by its owner alone: the file names every student's row and its state. SQLite gives its side files the same mode.
 fn private_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -117,9 +217,17 @@ fn private_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+const LOCK: &str = ".lock";
+
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// The lock of the owner.
 pub(super) fn lock(path: &Path) -> Result<File, InboxError> {
-    let file = lock_file(path, ".lock")?;
+    let file = lock_file(path, LOCK)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(InboxError::AlreadyOwned {
@@ -141,9 +249,7 @@ pub(super) fn try_lock_for_command(path: &Path) -> Result<Option<File>, InboxErr
 
 /// A sibling of the inbox, since SQLite's own locks on the file would be lost when any handle on it is closed.
 fn lock_file(path: &Path, suffix: &str) -> Result<File, InboxError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    let file = private_file(&PathBuf::from(name)).map_err(|source| cannot_open(path, source))?;
+    let file = private_file(&sibling(path, suffix)).map_err(|source| cannot_open(path, source))?;
     // A command of root's must not leave a file that the service's account cannot open. To others this is denied.
     #[cfg(unix)]
     if let Ok(inbox) = path.metadata() {
@@ -171,10 +277,11 @@ impl Damaged {
     }
 
     fn or(cause: Cause) -> Cause {
-        let damage = cause
-            .downcast_ref()
+        let first: &(dyn std::error::Error + 'static) = cause.as_ref();
+        let damage = std::iter::successors(Some(first), |error| error.source())
+            .filter_map(<dyn std::error::Error>::downcast_ref)
             .filter(|error| plain_code(error).is_some_and(|code| DAMAGE.contains(&code)))
-            .and_then(sqlx::Error::as_database_error)
+            .find_map(sqlx::Error::as_database_error)
             .map(|error| Self::new(error.message()));
         damage.map_or(cause, Into::into)
     }
@@ -289,6 +396,13 @@ impl Link {
         sqlx::query_scalar("SELECT n FROM counter WHERE name = 'work'")
             .fetch_one(self.conn().await?)
             .await
+    }
+
+    /// Closes without a word: the file cannot be used, and may be about to be renamed.
+    async fn let_go(mut self) {
+        if let Some(conn) = self.conn.take() {
+            let _ = conn.close().await;
+        }
     }
 
     /// Best effort: whatever was acknowledged is on disk already.

@@ -2,6 +2,7 @@ mod command;
 mod durability;
 mod model;
 mod plans;
+mod replacing;
 mod storing;
 mod verbs;
 mod views;

@@ -33,7 +33,7 @@ use super::schedule::{Growing, Tempo};
 use crate::{
     amocrm::Permit,
     domain::{Chain, SharedClock},
-    inbox::{Inbox, InboxError},
+    inbox::{Inbox, InboxError, REPLACED, Replaced},
     supabase::LeaseAnswer,
 };
 
@@ -64,6 +64,9 @@ pub struct Terms {
     /// How long after that the database may still carry it out: as long as PostgREST waits for a connection, and a
     /// statement for its end.
     pub given_back_late: Duration,
+    /// From the replacement of a damaged inbox to the first request to amoCRM: writes of the former process have landed by
+    /// then, a person has had the time to pause, and another service may have taken the lease.
+    pub after_replacement: Duration,
     /// After no answer.
     pub retry: Growing,
     /// After a refusal that a person has to see to.
@@ -87,6 +90,7 @@ impl Terms {
             timeout: d(5).max(SECOND),
             give_back_within: d(2).max(SECOND),
             given_back_late: d(20),
+            after_replacement: d(60),
             retry: Growing {
                 first: d(1),
                 longest: renew_after,
@@ -286,8 +290,7 @@ impl Lease {
             match inbox.state(LAST_END).await? {
                 Some(End::Clean) => {}
                 Some(End::Unanswered { at }) => {
-                    let late = self.shared.terms.given_back_late;
-                    not_before = at.checked_add(late).ok();
+                    not_before = Some(self.soon_after(at, self.shared.terms.given_back_late));
                 }
                 Some(End::AtWork) | None => self.doubt_for(self.shared.terms.reserve),
             }
@@ -298,7 +301,17 @@ impl Lease {
             holder
         };
         inbox.set_state(LAST_END, &End::AtWork).await?;
+        let replaced: Option<Replaced> = inbox.state(REPLACED).await?;
+        let look_first = self.shared.terms.after_replacement;
+        let replaced = replaced.map(|replaced| self.soon_after(replaced.at, look_first));
+        let not_before = not_before.max(replaced);
         Ok(Recalled { holder, not_before })
+    }
+
+    /// Not later than it can have been meant, if the clock was put back since.
+    fn soon_after(&self, at: Timestamp, pause: Duration) -> Timestamp {
+        let at = at.min(self.shared.clock.now());
+        at.checked_add(pause).unwrap_or(at)
     }
 
     async fn ended(&self, inbox: &Inbox, end: End) {

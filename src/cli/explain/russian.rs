@@ -1,6 +1,10 @@
 //! What the engine noted in a row's history, in the operator's language. Reasons are stored in Russian already.
 
-const PHRASES: [(&str, &str); 38] = [
+const PHRASES: [(&str, &str); 39] = [
+    (
+        "carried over from a damaged inbox",
+        "перенесена из повреждённого файла очереди",
+    ),
     ("parked by hand", "отложена вручную"),
     ("works for another row", "у другой строки то же удалось"),
     (

@@ -55,11 +55,11 @@ impl TryFrom<EntryRecord> for Entry {
 /// Progress as it is written: the JSON, and the columns that others are compared by.
 #[derive(Debug, Serialize)]
 pub(super) struct ProgressColumns {
-    progress: String,
+    pub(super) progress: String,
     person: Option<KeyedHash>,
     phone: Option<KeyedHash>,
-    contact: Option<ContactId>,
-    crm_open: bool,
+    pub(super) contact: Option<ContactId>,
+    pub(super) crm_open: bool,
 }
 
 impl TryFrom<&Progress> for ProgressColumns {

@@ -60,10 +60,9 @@ impl Keeping {
 async fn keep(ctx: Arc<Context>, recalled: Recalled, ended: oneshot::Receiver<bool>) {
     let Recalled { holder, not_before } = recalled;
     if let Some(at) = not_before {
-        let longest = ctx.lease.terms().given_back_late;
         let pause = Duration::try_from(ctx.now().duration_until(at)).unwrap_or_default();
         tokio::select! {
-            () = tokio::time::sleep(pause.min(longest)) => {}
+            () = tokio::time::sleep(pause) => {}
             () = ctx.gate.stopping() => {}
         }
     }

@@ -226,6 +226,37 @@ async fn how_the_last_life_ended_decides_what_the_next_one_may_do() {
     }
 }
 
+#[tokio::test]
+async fn after_a_replaced_inbox_nothing_is_asked_for_a_minute_over_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = crate::domain::TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+    let path = folder.path().join("inbox.db");
+    let role = crate::inbox::Role::Owner;
+    let inbox = Inbox::open(&path, role, clock.clone()).await.unwrap();
+    let replaced = |at: &str| Replaced {
+        at: at.parse().unwrap(),
+        is_whole: true,
+        parked: 0,
+        others: 0,
+        kept_as: String::new(),
+    };
+    let table = [
+        ("2026-11-22T10:00:00Z", "2026-11-22T10:01:00Z"),
+        ("2026-11-22T09:59:30Z", "2026-11-22T10:00:30Z"),
+        ("2026-11-01T00:00:00Z", "2026-11-01T00:01:00Z"),
+        // The clock was put back since.
+        ("2027-01-01T00:00:00Z", "2026-11-22T10:01:00Z"),
+    ];
+    for (at, not_before) in table {
+        inbox.set_state(REPLACED, &replaced(at)).await.unwrap();
+        for _ in 0..2 {
+            let lease = Lease::new(&Tempo::default(), clock.clone());
+            let recalled = lease.recall(&inbox).await.unwrap();
+            assert_eq!(recalled.not_before, not_before.parse().ok(), "{at}");
+        }
+    }
+}
+
 // ---- whatever happens in whatever order ----
 
 #[derive(Debug, Clone, Copy)]
