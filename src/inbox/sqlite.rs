@@ -114,7 +114,7 @@ const HALF_REPLACED: &str =
 
 const EMPTIED: &str = "it is empty";
 
-/// SQLite takes an empty file for a new one. Only an owner makes the lock, and no owner leaves an empty file.
+/// SQLite takes an empty file for a new one. The lock is made when the file is first used, and then it does not stay empty.
 fn is_emptied(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.len() == 0) && sibling(path, LOCK).exists()
 }
@@ -262,7 +262,7 @@ fn lock_file(path: &Path, suffix: &str) -> Result<File, InboxError> {
 /// SQLite found the file damaged. Its words name pages and tables, no content.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the file is damaged ({0}): restore a copy, or move it away and let the sweep find the rows again"
+    "the file is damaged ({0}): put a copy back, or start the service, which sets the file aside and begins a new one"
 )]
 struct Damaged(String);
 

@@ -289,10 +289,19 @@ async fn scan(
             .await;
         match page {
             Ok(page) => {
-                let Some(last) = page.last() else {
+                let Some(last) = page.last().map(|last| last.seq) else {
                     return (records, true);
                 };
-                from = last.seq;
+                // A damaged table may lead back to where it was read already.
+                let is_ahead = if statement == FORWARD {
+                    last > from
+                } else {
+                    last < from
+                };
+                if !is_ahead {
+                    return (records, false);
+                }
+                from = last;
                 records.extend(page);
             }
             // What stands before the damage is read one by one.

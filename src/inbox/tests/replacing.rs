@@ -171,6 +171,61 @@ async fn whatever_the_damage_the_service_starts_and_forgets_no_halt_and_no_pause
     }
 }
 
+/// Numbers that look random and are the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+}
+
+#[tokio::test]
+async fn whichever_bytes_are_damaged_a_replaced_inbox_has_its_halt_or_is_paused() {
+    let mut numbers = Numbers(7);
+    let mut replaced = 0;
+    let t = closed_inbox().await;
+    let mut inbox = t.open(Role::Owner).await.unwrap();
+    inbox.clear_state(PAUSED).await.unwrap();
+    inbox.close().await;
+    let sound = fs::read(t.path()).unwrap();
+    for round in 0..40 {
+        let mut file = sound.clone();
+        for _ in 0..=numbers.below(4) {
+            let length = 1 << numbers.below(13);
+            let from = numbers.below(file.len() - length);
+            for byte in &mut file[from..from + length] {
+                *byte = u8::try_from(numbers.below(256)).unwrap();
+            }
+        }
+        fs::write(t.path(), file).unwrap();
+        t.clock.advance(MINUTE);
+        inbox = match Inbox::open_or_replace(&t.path(), t.clock.clone()).await {
+            Ok(inbox) => inbox,
+            // What SQLite does not call damage, such as a migration of another content, needs a person.
+            Err(error) => {
+                assert!(matches!(error, InboxError::Open { .. }), "{round}: {error}");
+                continue;
+            }
+        };
+        if inbox.state::<Replaced>(REPLACED).await.unwrap().is_some() {
+            replaced += 1;
+            let halted: Option<Halt> = inbox.state(HALT).await.unwrap();
+            let paused: Option<Timestamp> = inbox.state(PAUSED).await.unwrap();
+            assert!(
+                halted == Some(halt(Vec::new())) || paused.is_some(),
+                "{round}"
+            );
+        }
+        inbox.close().await;
+    }
+    assert!(replaced > 20, "{replaced}");
+}
+
 #[tokio::test]
 async fn of_entries_in_the_damaged_middle_those_at_both_ends_are_carried_over() {
     let t = closed_inbox().await;
