@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod backfill;
+mod backup;
 mod check;
 #[cfg(feature = "sandbox")]
 mod demo;
@@ -92,6 +93,8 @@ enum Command {
         #[arg(required = true)]
         rows: Vec<RowId>,
     },
+    /// Copy the inbox to a new file, while the service runs
+    Backup { file: std::path::PathBuf },
     /// Stop sending to amoCRM; webhooks are still accepted
     Pause,
     /// Send again; also ends a halt
@@ -218,6 +221,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Explain { whom, json } => explain::run(&whom, json, terminal).await,
         Command::Retry { rows, parked } => entries::retry(rows, parked, terminal).await,
         Command::Park { rows } => entries::park(rows, terminal).await,
+        Command::Backup { file } => backup::run(&file, terminal).await,
         Command::Pause => entries::pause(terminal).await,
         Command::Resume => entries::resume(terminal).await,
         Command::Secret => secret(terminal),

@@ -90,6 +90,11 @@ pub enum InboxError {
     Busy,
     #[error("the inbox is closed")]
     Closed,
+    #[error("the inbox could not be copied to {to}")]
+    Copy {
+        to: PathBuf,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// How a process uses the file.
@@ -162,6 +167,11 @@ impl Inbox {
                 lock: Mutex::new(opened.lock),
             }),
         }
+    }
+
+    /// Copies the inbox, beside its owner if it has one, to a file that does not exist. Answers the size of the copy.
+    pub async fn copy(from: &Path, to: &Path) -> Result<u64, InboxError> {
+        sqlite::copy::copy(from, to).await
     }
 
     /// Whether some process is the owner of this file.

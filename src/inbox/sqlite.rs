@@ -1,5 +1,6 @@
 //! The inbox in a SQLite file: how it is opened and held. What is done with it is in the modules below.
 
+pub(super) mod copy;
 mod history;
 mod record;
 pub(super) mod replace;

@@ -1,4 +1,5 @@
 mod command;
+mod copying;
 mod durability;
 mod model;
 mod plans;

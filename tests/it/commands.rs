@@ -31,6 +31,31 @@ pub(crate) fn waiting_row(world: &World) -> RowId {
     world.insert(&json!({ "email": "nobody@example.kz" }))
 }
 
+// ---- backup ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backup_copies_the_inbox_beside_the_service_and_overwrites_nothing() {
+    let world = World::prepare(Wishes::default());
+    let row = waiting_row(&world);
+    let none = command(&world, &["backup", "copy.db"]).await;
+    none.assert_code(1);
+    let mut service = Service::start(&world).await;
+    service.deliver(&world, row).await;
+    command(&world, &["backup", "copy.db"]).await.assert_code(0);
+    let again = command(&world, &["backup", "copy.db"]).await;
+    again.assert_code(1);
+    assert!(again.err.contains("exists already"), "{again:#?}");
+
+    let copy = world.folder().join("copy.db").display().to_string();
+    let entries = Launch::in_world(&world, &["entries", "--json"])
+        .with("DATABASE_URL", format!("sqlite://{copy}"))
+        .run()
+        .await;
+    assert_eq!(json_of(&entries)[0]["row"], json!(row));
+    service.program.signal("TERM");
+    service.program.until_ended().await;
+}
+
 // ---- pipelines, secret ----
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,13 @@
 //! A kill at every interesting moment: one deal, one note, the right stage, the row patched.
 
-use serde_json::json;
-use tripwire_sync::sandbox::{Fault, Kind, Point, When, school::Missing};
+use std::{fs, path::PathBuf, time::Duration};
+
+use serde_json::{Value, json};
+use tripwire_sync::{
+    domain::{Clock, RowId, SystemClock},
+    inbox::{Inbox, PAUSED, REPLACED, Replaced},
+    sandbox::{Fault, Kind, Point, When, school::Missing},
+};
 
 use crate::support::{EMAIL, Wishes, World};
 
@@ -152,4 +158,92 @@ async fn a_second_kill_while_recovering_changes_nothing() {
     assert_eq!(world.deals_of(EMAIL), [deal]);
     assert_eq!(world.asked("leads.create"), 1);
     assert_eq!(world.asked("notes.create"), 1);
+}
+
+// ---- the inbox file is another one ----
+
+/// The rows' deal ids are lost too, so that the service must find out what it has done for them.
+fn forget_deals(world: &World, rows: &[RowId]) {
+    for row in rows {
+        world.sandbox.postgrest.update_row(*row, |row| {
+            row.insert("amocrm_deal_id".into(), Value::Null);
+        });
+    }
+}
+
+fn sweeping() -> Wishes {
+    Wishes {
+        missing: Missing::Create,
+        sweep_every: Some(Duration::from_hours(1)),
+        ..Wishes::brisk()
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_inbox_is_replaced_and_after_a_minute_and_a_resume_nothing_is_doubled() {
+    for makes_deal in [false, true] {
+        let mut world = World::start(sweeping()).await;
+        if makes_deal {
+            world.contact(EMAIL);
+        } else {
+            world.student(EMAIL);
+        }
+        let row = world.insert(&json!({}));
+        world.deliver(row).await;
+        let deal = world.until_synced_once(row).await;
+        world.stop().await;
+
+        let mut file = fs::read(world.inbox_path()).unwrap();
+        file[..100].fill(0);
+        fs::write(world.inbox_path(), file).unwrap();
+        forget_deals(&world, &[row]);
+        let before = world.sandbox.amo.requests().len();
+        let damaged_at = SystemClock.now();
+        world.launch().await;
+        world.until_sync_is("paused").await;
+        let replaced: Replaced = world.inbox().state(REPLACED).await.unwrap().unwrap();
+        assert!(!replaced.is_whole);
+        assert!(world.folder().join(replaced.kept_as).exists());
+        world.guest().await.clear_state(PAUSED).await.unwrap();
+
+        assert_eq!(world.until_synced_once(row).await, deal);
+        assert_eq!(world.deals_of(EMAIL), [deal]);
+        let requests = world.sandbox.amo.requests();
+        let first = requests.get(before);
+        let minute = world.settings().tempo.lease.after_replacement;
+        let pause = first.unwrap().time.duration_since(damaged_at);
+        assert!(Duration::try_from(pause).unwrap() >= minute, "{pause:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_is_put_back_doubles_nothing_and_rows_that_came_after_it_are_found() {
+    let mut world = World::start(sweeping()).await;
+    let insert = |n| world.insert(&json!({ "email": format!("student{n}@example.kz") }));
+    let before = insert(0);
+    world.deliver(before).await;
+    let first = world.until_synced_once(before).await;
+    let copy = world.folder().join("copy.db");
+    Inbox::copy(&world.inbox_path(), &copy).await.unwrap();
+    let after = insert(1);
+    world.deliver(after).await;
+    let second = world.until_synced_once(after).await;
+    world.stop().await;
+
+    // As docs/operation.md tells.
+    for suffix in ["-wal", "-shm"] {
+        let mut name = world.inbox_path().into_os_string();
+        name.push(suffix);
+        let _ = fs::remove_file(PathBuf::from(name));
+    }
+    fs::rename(&copy, world.inbox_path()).unwrap();
+    forget_deals(&world, &[before, after]);
+    let unheard = world.insert(&json!({ "email": "student2@example.kz" }));
+    world.launch().await;
+
+    world.until_synced_once(unheard).await;
+    for (row, n, deal) in [(before, 0, first), (after, 1, second)] {
+        assert_eq!(world.until_synced_once(row).await, deal);
+        assert_eq!(world.deals_of(&format!("student{n}@example.kz")), [deal]);
+    }
 }
