@@ -11,6 +11,7 @@
 //! Every change to a claimed entry is guarded by its claim and must hit exactly one row.
 //! The inbox holds ids, progress and keyed hashes: no names, e-mails, phones or passwords.
 
+mod bounds;
 mod command;
 mod entry;
 mod hasher;
@@ -37,6 +38,11 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+use self::{
+    bounds::Bounds,
+    sqlite::views,
+    writer::{Command, Handover, Reply, Signals, Writer},
+};
 pub use self::{
     command::CommandTurn,
     entry::{
@@ -46,10 +52,6 @@ pub use self::{
     },
     hasher::Hasher,
     progress::{Choice, DailySearches, Intent, Placed, Progress},
-};
-use self::{
-    sqlite::views,
-    writer::{Command, Handover, Reply, Signals, Writer},
 };
 use crate::domain::{KeyedHash, RowId, SharedClock};
 
@@ -88,6 +90,9 @@ pub enum InboxError {
     /// So many writes wait that taking one more would promise what the disk cannot keep.
     #[error("the inbox has too much waiting to be written")]
     Busy,
+    /// The bounds are reached, and nothing finished is left that could be removed.
+    #[error("the inbox is full: what it holds is unfinished")]
+    Full,
     #[error("the inbox is closed")]
     Closed,
     #[error("the inbox could not be copied to {to}")]
@@ -142,20 +147,20 @@ impl Inbox {
     /// Must be called inside a tokio runtime, which the inbox then lives on.
     pub async fn open(path: &Path, role: Role, clock: SharedClock) -> Result<Self, InboxError> {
         let opened = sqlite::open(path, role, &clock).await?;
-        Ok(Self::of(path, opened, clock))
+        Ok(Self::of(path, opened, clock, Bounds::DEFAULT))
     }
 
     /// As an owner, for the service: a damaged file must not keep it from taking deliveries. See [`Replaced`].
     pub async fn open_or_replace(path: &Path, clock: SharedClock) -> Result<Self, InboxError> {
         let opened = sqlite::open_or_replace(path, &clock).await?;
-        Ok(Self::of(path, opened, clock))
+        Ok(Self::of(path, opened, clock, Bounds::DEFAULT))
     }
 
-    fn of(path: &Path, opened: sqlite::Opened, clock: SharedClock) -> Self {
+    fn of(path: &Path, opened: sqlite::Opened, clock: SharedClock, bounds: Bounds) -> Self {
         let signals = Arc::new(Signals::new(opened.work));
         let (commands, waiting) = mpsc::channel(writer::MAX_WAITING);
         let runtime = Handle::current();
-        runtime.spawn(Writer::new(opened.link, waiting, clock, Arc::clone(&signals)).run());
+        runtime.spawn(Writer::new(opened.link, waiting, clock, Arc::clone(&signals), bounds).run());
         Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
@@ -200,6 +205,9 @@ impl Inbox {
     pub async fn store(&self, arrivals: Vec<Arrival>) -> Result<Vec<Stored>, InboxError> {
         if arrivals.is_empty() {
             return Ok(Vec::new());
+        }
+        if self.is_full() {
+            return Err(InboxError::Full);
         }
         let (reply, answer) = oneshot::channel();
         self.shared
@@ -444,7 +452,15 @@ impl Inbox {
     /// Whether the last write reached the disk: what `/readyz` tells. Never touches the database.
     #[must_use]
     pub fn accepts(&self) -> bool {
-        !self.shared.commands.is_closed() && *self.shared.signals.accepts.borrow()
+        !self.shared.commands.is_closed()
+            && *self.shared.signals.accepts.borrow()
+            && !self.is_full()
+    }
+
+    /// Whether new rows are refused because nothing finished is left to make room for them.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        *self.shared.signals.full.borrow()
     }
 
     /// Writes what waits and closes the file.

@@ -1,3 +1,4 @@
+mod bounds;
 mod command;
 mod copying;
 mod durability;

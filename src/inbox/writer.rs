@@ -20,13 +20,14 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use self::command::{Answer, Effects, run};
 pub(super) use self::command::{Command, Reply};
 use super::{
     Claim, ClaimToken,
+    bounds::{self, Bounds, Space},
     sqlite::{Link, upkeep, verbs},
 };
 use crate::domain::{DieAt, SharedClock};
@@ -45,6 +46,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 pub(super) struct Signals {
     /// Whether the last group reached the disk.
     pub(super) accepts: watch::Sender<bool>,
+    /// New rows are refused: the bounds are reached, and nothing finished is left.
+    pub(super) full: watch::Sender<bool>,
     /// Something was stored, lifted, revived or given back, here or by another process.
     pub(super) changed: Notify,
     /// The working clock, in microseconds.
@@ -58,6 +61,7 @@ impl Signals {
     pub(super) fn new(work: i64) -> Self {
         Self {
             accepts: watch::Sender::new(true),
+            full: watch::Sender::new(false),
             changed: Notify::new(),
             work: AtomicI64::new(work),
             commits: AtomicU64::new(0),
@@ -110,6 +114,8 @@ pub(super) struct Writer {
     closers: Vec<Reply<()>>,
     /// The latest time seen.
     latest: Timestamp,
+    bounds: Bounds,
+    next_bounds: Instant,
 }
 
 impl Writer {
@@ -118,6 +124,7 @@ impl Writer {
         commands: mpsc::Receiver<Command>,
         clock: SharedClock,
         signals: Arc<Signals>,
+        bounds: Bounds,
     ) -> Self {
         Self {
             link,
@@ -127,6 +134,8 @@ impl Writer {
             signals,
             orphans: Orphans::default(),
             closers: Vec::new(),
+            bounds,
+            next_bounds: Instant::now(),
         }
     }
 
@@ -258,6 +267,10 @@ impl Writer {
             tracing::warn!(%error, "the inbox could not be scheduled anew");
             self.link.drop_connection();
         }
+        if let Err(error) = self.look_at_the_bounds().await {
+            tracing::warn!(%error, "the inbox could not be kept within its bounds");
+            self.link.drop_connection();
+        }
         if !*self.signals.accepts.borrow() || !lock(&self.orphans).is_empty() {
             self.write(Vec::new()).await;
         }
@@ -272,6 +285,23 @@ impl Writer {
                 self.link.drop_connection();
             }
         }
+    }
+
+    async fn look_at_the_bounds(&mut self) -> Result<(), sqlx::Error> {
+        if self.next_bounds > Instant::now() {
+            return Ok(());
+        }
+        let space = upkeep::make_room(self.link.conn().await?, self.bounds).await?;
+        if space != Space::Clearing {
+            self.next_bounds = Instant::now() + bounds::LOOK_EVERY;
+        }
+        let is_full = space == Space::Full;
+        match (self.signals.full.send_replace(is_full), is_full) {
+            (false, true) => tracing::error!("inbox.full"),
+            (true, false) => tracing::info!("inbox.has_room"),
+            (true, true) | (false, false) => {}
+        }
+        Ok(())
     }
 
     async fn look_at_the_clock(&mut self) -> Result<(), sqlx::Error> {

@@ -8,7 +8,10 @@ use sqlx::SqliteConnection;
 use super::record::{database, json};
 use crate::{
     domain::{KeyedHash, RowId},
-    inbox::{BackfillId, InboxError},
+    inbox::{
+        BackfillId, InboxError,
+        bounds::{Bounds, CHUNK, CHUNKS, Space},
+    },
 };
 
 pub(in crate::inbox) async fn set_state(
@@ -91,16 +94,38 @@ pub(in crate::inbox) async fn add_working_time(
         .map_err(database("add working time"))
 }
 
+pub(in crate::inbox) const PURGE_DONE: &str =
+    "DELETE FROM entry WHERE state = 'done' AND updated_at < ?";
+pub(in crate::inbox) const PURGE_GONE: &str =
+    "DELETE FROM entry WHERE outcome = 'gone' AND updated_at < ?";
+pub(in crate::inbox) const REMOVE_OLDEST: &str = "
+    DELETE FROM entry WHERE seq IN (
+        SELECT seq FROM entry WHERE state = 'done' ORDER BY updated_at LIMIT ?
+    )";
+
+const PAGES: &str = "
+    SELECT page_count, freelist_count, page_size
+    FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+/// Both ends of the table, without what lies between.
+const AT_MOST: &str =
+    "SELECT coalesce((SELECT max(seq) FROM entry) - (SELECT min(seq) FROM entry) + 1, 0)";
+const ENTRIES: &str = "SELECT count(*) FROM entry";
+
 /// History goes with its entry (a foreign key); a person of an entry that stays is still in use.
 pub(in crate::inbox) async fn purge_done(
     conn: &mut SqliteConnection,
     before: Timestamp,
+    gone_before: Timestamp,
 ) -> Result<u64, InboxError> {
-    let purged = sqlx::query("DELETE FROM entry WHERE state = 'done' AND updated_at < ?")
-        .bind(before.as_millisecond())
-        .execute(&mut *conn)
-        .await
-        .map_err(database("purge done entries"))?;
+    let mut purged = 0;
+    for (statement, before) in [(PURGE_DONE, before), (PURGE_GONE, gone_before)] {
+        purged += sqlx::query(statement)
+            .bind(before.as_millisecond())
+            .execute(&mut *conn)
+            .await
+            .map_err(database("purge done entries"))?
+            .rows_affected();
+    }
     sqlx::query(
         "DELETE FROM person
          WHERE used_at < ? AND hash NOT IN (SELECT person FROM entry WHERE person IS NOT NULL)",
@@ -109,7 +134,56 @@ pub(in crate::inbox) async fn purge_done(
     .execute(conn)
     .await
     .map_err(database("purge people"))?;
-    Ok(purged.rows_affected())
+    Ok(purged)
+}
+
+/// Removes the oldest finished entries while the inbox is over its bounds.
+pub(in crate::inbox) async fn make_room(
+    conn: &mut SqliteConnection,
+    bounds: Bounds,
+) -> Result<Space, sqlx::Error> {
+    if !is_over(conn, bounds).await? {
+        return Ok(Space::Enough);
+    }
+    let mut removed = 0;
+    let mut space = Space::Clearing;
+    for _ in 0..CHUNKS {
+        if !is_over(conn, bounds.with_room()).await? {
+            space = Space::Enough;
+            break;
+        }
+        let chunk = sqlx::query(REMOVE_OLDEST)
+            .bind(CHUNK)
+            .execute(&mut *conn)
+            .await?
+            .rows_affected();
+        removed += chunk;
+        if chunk == 0 {
+            let is_full = is_over(conn, bounds).await?;
+            space = if is_full { Space::Full } else { Space::Enough };
+            break;
+        }
+    }
+    if removed > 0 {
+        tracing::warn!(removed, "inbox.cleared");
+    }
+    Ok(space)
+}
+
+async fn is_over(conn: &mut SqliteConnection, bounds: Bounds) -> Result<bool, sqlx::Error> {
+    let (pages, free, size): (i64, i64, i64) = sqlx::query_as(PAGES).fetch_one(&mut *conn).await?;
+    let bytes = (pages - free).max(0).unsigned_abs() * size.unsigned_abs();
+    if bytes > bounds.bytes {
+        return Ok(true);
+    }
+    // Entries are counted only when there may be too many of them.
+    for statement in [AT_MOST, ENTRIES] {
+        let entries: i64 = sqlx::query_scalar(statement).fetch_one(&mut *conn).await?;
+        if entries.unsigned_abs() <= bounds.entries {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Removes every trace of these; claimed entries stay, since somebody is at work on them.

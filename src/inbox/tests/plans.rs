@@ -46,6 +46,9 @@ async fn frequent_questions_do_not_read_the_whole_table() {
         views::STATES_OF,
         views::TALLY,
         upkeep::RESCHEDULE,
+        upkeep::PURGE_DONE,
+        upkeep::PURGE_GONE,
+        upkeep::REMOVE_OLDEST,
     ] {
         for step in plan_of(&t, statement).await {
             let whole_table = step.starts_with("SCAN entry") && !step.contains("USING");

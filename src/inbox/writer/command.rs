@@ -11,6 +11,7 @@ use crate::{
     domain::{KeyedHash, RowId},
     inbox::{
         Arrival, BackfillId, ClaimToken, InboxError, Mark, Revival, Settled, Stored, Wanted,
+        bounds::GONE_KEPT,
         sqlite::{store::store, upkeep, verbs},
     },
 };
@@ -114,7 +115,8 @@ pub(super) async fn run(
             effects.answer(reply, outcome.map(drop))
         }
         Command::PurgeDone(before, reply) => {
-            let outcome = upkeep::purge_done(conn, before).await;
+            let gone_before = now.saturating_sub(GONE_KEPT).unwrap_or(Timestamp::MIN);
+            let outcome = upkeep::purge_done(conn, before, gone_before).await;
             effects.answer(reply, outcome)
         }
         Command::Forget(rows, people, reply) => {

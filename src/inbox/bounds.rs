@@ -1,0 +1,47 @@
+//! How much the inbox may hold. The volume that it lies on is small, and whoever can sign can send ids without end.
+
+use std::time::Duration;
+
+/// A row that was removed from the table is not asked for again: an entry of it need not be kept for long.
+pub(super) const GONE_KEPT: Duration = Duration::from_hours(24);
+
+/// How often the bounds are looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Finished entries removed in one transaction, during which a delivery waits.
+pub(super) const CHUNK: u32 = 1_000;
+/// Of these, how many in one look.
+pub(super) const CHUNKS: u32 = 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Of the file, without its free pages.
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+}
+
+impl Bounds {
+    pub(super) const DEFAULT: Self = Self {
+        bytes: 500_000_000,
+        entries: 1_000_000,
+    };
+
+    /// Down to this finished entries are removed, so that not every new row removes one.
+    pub(super) fn with_room(self) -> Self {
+        let part = |bound: u64| bound - bound / 20;
+        Self {
+            bytes: part(self.bytes),
+            entries: part(self.entries),
+        }
+    }
+}
+
+/// What a look has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    Enough,
+    /// Finished entries are still to be removed.
+    Clearing,
+    /// Nothing finished is left.
+    Full,
+}
