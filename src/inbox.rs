@@ -179,6 +179,12 @@ impl Inbox {
         sqlite::copy::copy(from, to).await
     }
 
+    /// The files of the inbox that others than their owner may open, with their modes.
+    #[must_use]
+    pub fn open_to_others(path: &Path) -> Vec<(PathBuf, u32)> {
+        sqlite::mode::open_to_others(path)
+    }
+
     /// Whether some process is the owner of this file.
     pub fn is_owned(path: &Path) -> Result<bool, InboxError> {
         match sqlite::lock(path) {

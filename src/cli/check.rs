@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use self::findings::Findings;
 use super::{CommandError, Outcome, terminal::Terminal};
-use crate::{app::Settings, config::Config};
+use crate::{app::Settings, config::Config, inbox::Inbox};
 
 mod amocrm;
 mod doctor;
@@ -35,6 +35,13 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     );
     for warning in &config.warnings {
         findings.warn("settings", warning.clone());
+    }
+    for (file, mode) in Inbox::open_to_others(&settings.inbox_path) {
+        let text = terminal.pick(
+            "others may read this file: chmod 600",
+            "этот файл могут читать другие: chmod 600",
+        );
+        findings.warn("inbox", format!("{text} {} ({mode:04o})", file.display()));
     }
     supabase::check(&config, &settings, !options.no_event, &mut findings).await?;
     if let Some(telegram) = &settings.telegram {

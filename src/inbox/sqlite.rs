@@ -2,6 +2,7 @@
 
 pub(super) mod copy;
 mod history;
+pub(super) mod mode;
 mod record;
 pub(super) mod replace;
 pub(super) mod store;
@@ -132,6 +133,7 @@ async fn open_file(path: &Path, role: Role, clock: &SharedClock) -> Result<Opene
     make_folder(path)?;
     private_file(path)?;
     if role == Role::Owner {
+        mode::close_to_others(path);
         read_schema(path).await.map_err(Damaged::or)?;
     }
     let options = plain(path)

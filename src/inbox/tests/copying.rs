@@ -1,4 +1,4 @@
-//! A copy beside the owner.
+//! A copy beside the owner, and who may read what.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -86,4 +86,34 @@ async fn a_copy_overwrites_nothing_and_leaves_nothing_half_after_an_error() {
     let mut left = files(folder.path());
     left.sort_unstable();
     assert_eq!(left, ["damaged.db", "link.db", "taken.db"]);
+}
+
+#[tokio::test]
+async fn an_owner_takes_the_rights_of_others_away_and_a_guest_does_not() {
+    let t = Fixture::new().await;
+    t.store([delivered(1)]).await;
+    t.inbox.close().await;
+    let table = [
+        (0o644, 0o600),
+        (0o666, 0o600),
+        (0o640, 0o600),
+        (0o600, 0o600),
+    ];
+    for (before, after) in table {
+        fs::set_permissions(t.path(), fs::Permissions::from_mode(before)).unwrap();
+        let guest = t.open(Role::Guest).await.unwrap();
+        guest.close().await;
+        assert_eq!(mode(&t.path()), before);
+        let open = Inbox::open_to_others(&t.path());
+        assert_eq!(
+            open.iter().any(|(file, _)| *file == t.path()),
+            before != after
+        );
+
+        let owner = t.open(Role::Owner).await.unwrap();
+        owner.store(vec![delivered(2)]).await.unwrap();
+        assert_eq!(mode(&t.path()), after);
+        assert_eq!(Inbox::open_to_others(&t.path()), []);
+        owner.close().await;
+    }
 }
