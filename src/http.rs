@@ -168,7 +168,7 @@ async fn full_readyz(page: web::Data<MetricsPage>) -> HttpResponse {
 fn readiness(inbox: &Inbox, sync: &impl Serialize) -> HttpResponse {
     let (status, inbox) = if inbox.accepts() {
         (StatusCode::OK, "ok")
-    } else if state.inbox.is_full() {
+    } else if inbox.is_full() {
         (StatusCode::SERVICE_UNAVAILABLE, "inbox_full")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
