@@ -6,15 +6,20 @@ use std::{
     fs,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What a connection may cost at the worst: both buffers of its socket, its head, its body, actix's own buffers.
-const MEMORY_OF_ONE: u64 = 384 * 1024;
+const MEMORY_OF_ONE: u64 = 512 * 1024;
 
 /// For the inbox, for outgoing requests and for connections that are being closed.
 const OTHER_DESCRIPTORS: u64 = 128;
+
+/// For what a client sends to arrive, from the other side of the world: a connection that waits is not told to go before.
+const ROUND_TRIP: Duration = Duration::from_millis(200);
 
 /// `pg_net` opens 200 at once.
 const FEWEST: usize = 256;
@@ -91,7 +96,14 @@ struct Open {
     places: usize,
     next: u64,
     /// The first is the next to go.
-    connections: BTreeMap<Rank, CancellationToken>,
+    connections: BTreeMap<Rank, Guest>,
+}
+
+#[derive(Debug)]
+struct Guest {
+    must_go: CancellationToken,
+    /// When it got its standing.
+    since: Instant,
 }
 
 /// Of the lowest standing, the one that has had it longest goes first.
@@ -108,10 +120,21 @@ enum Standing {
     Stranger,
     /// All that it sent was read, and is no whole request.
     Waiting,
-    /// It has not been read to its end. It is never told to go: under load it waits for us, not we for it.
+    /// It has not been read to its end.
     New,
     /// Counted from its last verified request.
     Verified,
+}
+
+impl Standing {
+    /// A new one does not: under load it waits for us, not we for it.
+    fn may_go(self, after: Duration) -> bool {
+        match self {
+            Self::Stranger | Self::Verified => true,
+            Self::Waiting => after >= ROUND_TRIP,
+            Self::New => false,
+        }
+    }
 }
 
 impl Places {
@@ -126,19 +149,24 @@ impl Places {
         }
     }
 
-    /// Takes a place. If none is free, one other connection is told to go, unless all that may go are new: they need no
-    /// more than their turn, and the server accepts no more than half as many again.
+    /// Takes a place. If none is free, one other connection is told to go. If none may go yet, there is one more than there are
+    /// places: the server accepts a quarter more.
     pub(super) fn enter(&self) -> Place {
+        let now = Instant::now();
         let mut open = self.lock();
         if open.connections.len() >= open.places
             && let Some(goes) = open.connections.first_entry()
-            && goes.key().standing != Standing::New
+            && goes.key().standing.may_go(now - goes.get().since)
         {
-            goes.remove().cancel();
+            goes.remove().must_go.cancel();
         }
         let must_go = CancellationToken::new();
         let rank = open.rank(Standing::New);
-        open.connections.insert(rank, must_go.clone());
+        let guest = Guest {
+            must_go: must_go.clone(),
+            since: now,
+        };
+        open.connections.insert(rank, guest);
         Place {
             places: self.clone(),
             rank: Cell::new(rank),
@@ -190,10 +218,11 @@ impl Place {
     fn stand(&self, standing: Standing) {
         let mut open = self.places.lock();
         // One that was told to go has no place any more.
-        if let Some(must_go) = open.connections.remove(&self.rank.get()) {
+        if let Some(guest) = open.connections.remove(&self.rank.get()) {
             let rank = open.rank(standing);
             self.rank.set(rank);
-            open.connections.insert(rank, must_go);
+            let since = Instant::now();
+            open.connections.insert(rank, Guest { since, ..guest });
         }
     }
 
@@ -213,6 +242,8 @@ impl Drop for Place {
 mod tests {
     use std::collections::HashMap;
 
+    use tokio::time::advance;
+
     use super::*;
 
     const MIB: u64 = 1024 * 1024;
@@ -220,9 +251,9 @@ mod tests {
     #[test]
     fn there_are_as_many_places_as_memory_and_descriptors_allow() {
         for (memory, descriptors, expected) in [
-            (Some(256 * MIB), Some(1 << 20), 682),
+            (Some(256 * MIB), Some(1 << 20), 512),
             // What Fly leaves of 256 MB.
-            (Some(213 * MIB), Some(1 << 20), 568),
+            (Some(213 * MIB), Some(1 << 20), 426),
             (Some(16 * MIB), None, FEWEST),
             (Some(64 << 30), Some(1 << 20), MOST),
             (Some(64 << 30), Some(1024), 672),
@@ -308,16 +339,18 @@ mod tests {
         places.map(|place| place.must_go.is_cancelled())
     }
 
-    #[test]
-    fn strangers_take_places_from_each_other_oldest_first() {
+    #[tokio::test(start_paused = true)]
+    async fn strangers_take_places_from_each_other_oldest_first() {
         let places = Places::new(3);
         let sender = places.enter();
         sender.verified();
         let [first, second] = [places.enter(), places.enter()];
         first.waits();
         second.waits();
+        advance(ROUND_TRIP).await;
         let third = places.enter();
         third.waits();
+        advance(ROUND_TRIP).await;
         assert_eq!(
             gone([&sender, &first, &second, &third]),
             [false, true, false, false]
@@ -331,8 +364,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_connection_that_was_only_answered_goes_before_one_that_waits() {
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_only_answered_goes_before_one_that_waits() {
         let places = Places::new(3);
         let [first, second, third] = [places.enter(), places.enter(), places.enter()];
         first.waits();
@@ -347,8 +380,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_connection_that_has_not_had_its_turn_does_not_go() {
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_not_had_its_turn_does_not_go() {
         let places = Places::new(2);
         let [first, second] = [places.enter(), places.enter()];
         first.verified();
@@ -356,6 +389,9 @@ mod tests {
         assert_eq!(gone([&first, &second, &third]), [false; 3]);
         second.waits();
         let fourth = places.enter();
+        assert_eq!(gone([&first, &second, &third, &fourth]), [false; 4]);
+        advance(ROUND_TRIP).await;
+        let _fifth = places.enter();
         assert_eq!(
             gone([&first, &second, &third, &fourth]),
             [false, true, false, false]

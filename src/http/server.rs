@@ -47,8 +47,8 @@ pub(super) fn start(
     let shutdown = builder.graceful_shutdown_signal();
     let server = builder
         .workers(size.workers)
-        // A bound for those that have not had their turn; further ones wait in the backlog.
-        .max_concurrent_connections(size.places.div_ceil(size.workers) * 3 / 2)
+        // With those that take the place of others that may not go yet; further ones wait in the backlog.
+        .max_concurrent_connections(size.places.div_ceil(size.workers) * 5 / 4)
         .shutdown_timeout(size.shutdown_timeout_seconds)
         .disable_signals()
         .listen("http", listener, move || {

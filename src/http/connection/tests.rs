@@ -218,6 +218,7 @@ async fn a_body_of_unknown_end_is_the_last_on_its_connection() {
 async fn a_connection_goes_when_its_place_is_taken() {
     let mut talk = Talk::new();
     assert_eq!(talk.passed().await, b"");
+    advance(SECOND).await;
     let _other = talk.places.enter();
     assert_eq!(talk.cut_off().await, (0, CutOff::PlaceTaken));
 }
