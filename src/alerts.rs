@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    domain::{Halt, HaltCause, Refusals, SyncState, TokenEnd},
+    domain::{Halt, HaltCause, InboxFault, Refusals, SyncState, TokenEnd},
     inbox::Stuck,
 };
 
@@ -109,6 +109,8 @@ pub struct Seen {
 pub struct Said {
     /// The halt that was announced, and whose end was not.
     halt: Option<SaidHalt>,
+    /// The fault of the inbox that was announced, and whose end was not. While it lasts this cannot be stored.
+    inbox: Option<SaidInbox>,
     /// When lateness was announced, if its end was not.
     late_at: Option<Timestamp>,
     /// Everything that came to be in doubt until then was told.
@@ -130,6 +132,13 @@ struct Alarm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct SaidHalt {
     cause: HaltCause,
+    since: Timestamp,
+    at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct SaidInbox {
+    fault: InboxFault,
     since: Timestamp,
     at: Timestamp,
 }
@@ -158,6 +167,8 @@ impl Said {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    Inbox,
+    Writable,
     Halted,
     Recovered,
     InDoubt,
@@ -172,6 +183,8 @@ impl Kind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Inbox => "inbox",
+            Self::Writable => "writable",
             Self::Halted => "halted",
             Self::Recovered => "recovered",
             Self::InDoubt => "in_doubt",
@@ -185,9 +198,9 @@ impl Kind {
     /// `None`: it ends what was announced.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
-            Self::Halted | Self::Expiring => false,
+            Self::Inbox | Self::Halted | Self::Expiring => false,
             Self::InDoubt | Self::Parked | Self::Late => true,
-            Self::Recovered | Self::Moving => return None,
+            Self::Writable | Self::Recovered | Self::Moving => return None,
         };
         Some(Alarm { at, about_entries })
     }
@@ -211,6 +224,8 @@ pub struct Alerts {
     working_since: Option<Timestamp>,
     /// Since when there has been no halt.
     free_since: Option<Timestamp>,
+    /// Since when the inbox has been without fault.
+    writable_since: Option<Timestamp>,
 }
 
 impl Alerts {
@@ -221,6 +236,7 @@ impl Alerts {
             said,
             working_since: None,
             free_since: None,
+            writable_since: None,
         }
     }
 
@@ -232,7 +248,9 @@ impl Alerts {
     /// What is to be said now. It is not said before [`Alerts::told`].
     pub fn look(&mut self, seen: &Seen) -> Option<Message> {
         self.follow(seen);
-        let news: [fn(&Self, &Seen) -> Option<Message>; 7] = [
+        let news: [fn(&Self, &Seen) -> Option<Message>; 9] = [
+            Self::inbox,
+            Self::writable,
             Self::halted,
             Self::recovered,
             Self::in_doubt,
@@ -251,6 +269,11 @@ impl Alerts {
     }
 
     fn follow(&mut self, seen: &Seen) {
+        if matches!(seen.state, SyncState::Inbox { .. }) {
+            self.writable_since = None;
+        } else {
+            self.writable_since.get_or_insert(seen.now);
+        }
         match seen.state {
             SyncState::Starting => {}
             // Nobody decided that it should rest: rows may be late, which is worth saying.
@@ -269,11 +292,52 @@ impl Alerts {
                 self.working_since = None;
                 self.free_since.get_or_insert(seen.now);
             }
-            SyncState::Halted { .. } => {
+            // An inbox that fails hides whether there is a halt.
+            SyncState::Halted { .. } | SyncState::Inbox { .. } => {
                 self.working_since = None;
                 self.free_since = None;
             }
         }
+    }
+
+    fn inbox(&self, seen: &Seen) -> Option<Message> {
+        let SyncState::Inbox { fault, since } = seen.state else {
+            return None;
+        };
+        // Of the same fault: one that comes and goes is one.
+        let before = self.said.inbox.filter(|said| said.fault == fault);
+        if before.is_some_and(|said| !has_passed(self.pace.day, said.at, seen.now)) {
+            return None;
+        }
+        let since = before.map_or(since, |said| said.since);
+        let inbox = SaidInbox {
+            fault,
+            since,
+            at: seen.now,
+        };
+        Some(Message {
+            kind: Kind::Inbox,
+            text: words::inbox(fault, since, before.is_some()),
+            then: Said {
+                inbox: Some(inbox),
+                ..self.said.clone()
+            },
+        })
+    }
+
+    fn writable(&self, seen: &Seen) -> Option<Message> {
+        let inbox = self.said.inbox?;
+        if !has_passed(self.pace.sure_after, self.writable_since?, seen.now) {
+            return None;
+        }
+        Some(Message {
+            kind: Kind::Writable,
+            text: words::writable(inbox.since),
+            then: Said {
+                inbox: None,
+                ..self.said.clone()
+            },
+        })
     }
 
     fn halted(&self, seen: &Seen) -> Option<Message> {

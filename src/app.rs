@@ -374,6 +374,7 @@ impl App {
             Ok::<_, StartError>((listener, bound))
         };
         let inbox = Inbox::open(&settings.inbox_path, Role::Owner, clock.clone()).await?;
+        inbox.call_it_lasting_after(settings.tempo.inbox_lasting);
         #[cfg(feature = "sandbox")]
         if let Some(at) = settings.die_at {
             inbox.die_at(at);

@@ -25,7 +25,7 @@ pub use nonce::{Nonce, NotANonce};
 pub use note_template::{NoteTemplate, UnknownPlaceholder};
 pub use price::Price;
 pub use refusals::{Blame, Operation, Refusals, Refused};
-pub use sync_state::{SyncState, SyncStatus};
+pub use sync_state::{InboxFault, SyncState, SyncStatus};
 pub(crate) use text::{is_kept, visible};
 pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};

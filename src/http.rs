@@ -155,7 +155,7 @@ async fn readyz(state: web::Data<HttpState>) -> HttpResponse {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
     };
-    let state = *state.sync_status.borrow();
+    let state = shown(&state.inbox, &state.sync_status);
     let hint = state.hint();
     HttpResponse::build(status)
         .insert_header(CacheControl(vec![CacheDirective::NoStore]))
@@ -163,6 +163,12 @@ async fn readyz(state: web::Data<HttpState>) -> HttpResponse {
             inbox,
             sync: SyncReport { state, hint },
         })
+}
+
+/// The state of the service: the engine's, or the inbox's where that has one.
+fn shown(inbox: &Inbox, engine: &SyncStatus) -> SyncState {
+    let writing = *inbox.writing().borrow();
+    writing.over(*engine.borrow())
 }
 
 async fn metrics(page: web::Data<MetricsPage>) -> HttpResponse {
@@ -177,11 +183,13 @@ async fn metrics(page: web::Data<MetricsPage>) -> HttpResponse {
     reason = "gauges are floating point; counts stay far below 2^52"
 )]
 async fn show_states(page: &MetricsPage) {
-    let now = page.sync_status.borrow().as_str();
+    let now = shown(&page.inbox, &page.sync_status).as_str();
     for state in SyncState::NAMES {
         let is_it = if state == now { 1.0 } else { 0.0 };
         metrics::gauge!("tripwire_sync_state", "state" => state).set(is_it);
     }
+    let accepts = if page.inbox.accepts() { 1.0 } else { 0.0 };
+    metrics::gauge!("tripwire_inbox_accepts").set(accepts);
     // An inbox that cannot be read must not take the other metrics away.
     match page.inbox.counts().await {
         Ok(counts) => {

@@ -17,6 +17,7 @@ mod hasher;
 mod progress;
 mod sqlite;
 mod writer;
+mod writing;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sqlx::SqlitePool;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
 };
 
 pub use self::{
@@ -46,6 +47,7 @@ pub use self::{
     },
     hasher::Hasher,
     progress::{Choice, Intent, Placed, Progress},
+    writing::Writing,
 };
 use self::{
     sqlite::views,
@@ -407,7 +409,19 @@ impl Inbox {
     /// Whether the last write reached the disk: what `/readyz` tells. Never touches the database.
     #[must_use]
     pub fn accepts(&self) -> bool {
-        !self.shared.commands.is_closed() && *self.shared.signals.accepts.borrow()
+        !self.shared.commands.is_closed() && *self.shared.signals.writing.borrow() == Writing::Works
+    }
+
+    /// Tells every change in whether writing works.
+    #[must_use]
+    pub fn writing(&self) -> watch::Receiver<Writing> {
+        self.shared.signals.writing.subscribe()
+    }
+
+    /// How long writes fail before that is the state of the service: a minute, unless a test wants less. Only the first call
+    /// counts.
+    pub fn call_it_lasting_after(&self, pause: Duration) {
+        let _ = self.shared.signals.lasting_after.set(pause);
     }
 
     /// Writes what waits and closes the file.

@@ -2,13 +2,13 @@
 
 use std::{pin::pin, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
 use crate::{
-    domain::{Chain, SharedClock, SyncStatus, TokenEnd},
-    inbox::{HALT, Inbox, InboxError, REFUSALS},
+    domain::{Chain, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
+    inbox::{HALT, Inbox, InboxError, REFUSALS, Writing},
 };
 
 /// Key of what was said in the inbox.
@@ -25,6 +25,7 @@ const LATE_LISTED: u32 = 1_000;
 pub struct Watch {
     inbox: Inbox,
     status: SyncStatus,
+    writing: watch::Receiver<Writing>,
     clock: SharedClock,
     telegram: Telegram,
     tokens: Vec<TokenEnd>,
@@ -52,6 +53,7 @@ impl Watch {
             telegram: Telegram::new(settings)?,
             tokens: settings.tokens.clone(),
             pace: settings.pace,
+            writing: inbox.writing(),
             inbox,
             status,
             clock,
@@ -97,6 +99,8 @@ impl Watch {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(self.pace.look_every) => {}
                 changed = self.status.changed(), if engine_lives => engine_lives = changed.is_ok(),
+                // The sender lives in the inbox, which is held here.
+                _ = self.writing.changed() => {}
             }
         }
     }
@@ -114,7 +118,20 @@ impl Watch {
 
     async fn see(&mut self, said: &Said) -> Result<Seen, InboxError> {
         let now = self.clock.now();
-        let state = *self.status.borrow_and_update();
+        let writing = *self.writing.borrow_and_update();
+        let state = writing.over(*self.status.borrow_and_update());
+        if matches!(state, SyncState::Inbox { .. }) {
+            // This must be said although the inbox may not even be readable.
+            return Ok(Seen {
+                now,
+                state,
+                halt: None,
+                refusals: Refusals::default(),
+                parked: Vec::new(),
+                late: Vec::new(),
+                tokens: self.tokens.clone(),
+            });
+        }
         let late_since = now.saturating_sub(self.pace.late_after).unwrap_or(now);
         Ok(Seen {
             now,

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::HaltCause;
@@ -30,14 +30,28 @@ pub enum SyncState {
         /// Another service syncs; else ours could not be renewed.
         held_by_another: bool,
     },
+    /// The inbox takes no writes: deliveries are refused and nothing is sent. Known to the inbox, not to the engine.
+    Inbox {
+        #[serde(rename = "reason")]
+        fault: InboxFault,
+        since: Timestamp,
+    },
+}
+
+/// What is wrong with the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InboxFault {
+    /// No write has worked for a minute: a full disk, a disk that is read-only, a right that is missing.
+    Unwritable,
 }
 
 pub type SyncStatus = watch::Receiver<SyncState>;
 
 impl SyncState {
     /// Every name there is.
-    pub const NAMES: [&str; 6] = [
-        "starting", "working", "holding", "paused", "halted", "standby",
+    pub const NAMES: [&str; 7] = [
+        "starting", "working", "holding", "paused", "halted", "standby", "inbox",
     ];
 
     /// The name used in logs, metrics and `/readyz`.
@@ -50,6 +64,7 @@ impl SyncState {
             Self::Paused { .. } => "paused",
             Self::Halted { .. } => "halted",
             Self::Standby { .. } => "standby",
+            Self::Inbox { .. } => "inbox",
         }
     }
 
@@ -75,6 +90,19 @@ impl SyncState {
                 "Отправка приостановлена вручную: продолжить можно командой tripwire-sync resume",
             ),
             Self::Halted { cause, .. } => Some(cause.hint()),
+            Self::Inbox { fault, .. } => Some(fault.hint()),
+        }
+    }
+}
+
+impl InboxFault {
+    /// What a person can do about it, in Russian.
+    #[must_use]
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Unwritable => {
+                "Файл очереди (inbox.db) не записывается: освободите место на диске, проверьте права и режим диска; приём возобновится сам"
+            }
         }
     }
 }
@@ -158,6 +186,10 @@ mod tests {
             },
             SyncState::Standby {
                 held_by_another: true,
+            },
+            SyncState::Inbox {
+                fault: InboxFault::Unwritable,
+                since,
             },
         ] {
             let json = serde_json::to_value(state).unwrap();

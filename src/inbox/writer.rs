@@ -20,13 +20,13 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use self::command::{Answer, Effects, run};
 pub(super) use self::command::{Command, Reply};
 use super::{
-    Claim, ClaimToken,
+    Claim, ClaimToken, Writing,
     sqlite::{Link, upkeep, verbs},
 };
 use crate::domain::{DieAt, SharedClock};
@@ -40,11 +40,15 @@ const MAX_GROUP: usize = 512;
 /// How often to look for changes by other processes, and whether writing works again.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
+/// Writes that fail for longer than this do not pass by themselves.
+const LASTING_AFTER: Duration = Duration::from_mins(1);
+
 /// What the writer tells everybody without being asked.
 #[derive(Debug)]
 pub(super) struct Signals {
-    /// Whether the last group reached the disk.
-    pub(super) accepts: watch::Sender<bool>,
+    pub(super) writing: watch::Sender<Writing>,
+    /// How long writes fail before that is called lasting.
+    pub(super) lasting_after: OnceLock<Duration>,
     /// Something was stored, lifted, revived or given back, here or by another process.
     pub(super) changed: Notify,
     /// The working clock, in microseconds.
@@ -57,7 +61,8 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn new(work: i64) -> Self {
         Self {
-            accepts: watch::Sender::new(true),
+            writing: watch::Sender::new(Writing::Works),
+            lasting_after: OnceLock::new(),
             changed: Notify::new(),
             work: AtomicI64::new(work),
             commits: AtomicU64::new(0),
@@ -108,6 +113,8 @@ pub(super) struct Writer {
     signals: Arc<Signals>,
     orphans: Orphans,
     closers: Vec<Reply<()>>,
+    /// Since when writes have failed, by the monotonic clock.
+    failing_from: Option<Instant>,
     /// The latest time seen.
     latest: Timestamp,
 }
@@ -127,6 +134,7 @@ impl Writer {
             signals,
             orphans: Orphans::default(),
             closers: Vec::new(),
+            failing_from: None,
         }
     }
 
@@ -153,7 +161,6 @@ impl Writer {
         if !lock(&self.orphans).is_empty() {
             self.write(Vec::new()).await;
         }
-        self.signals.accepts.send_replace(false);
         self.link.close().await;
         for closer in self.closers {
             // Whoever asked may have gone: the file is closed all the same.
@@ -200,12 +207,28 @@ impl Writer {
                 }
             }
         }
-        self.signals
-            .accepts
-            .send_replace(committed.is_ok() && !effects.ailing);
+        self.tell_whether_writing_works(committed.is_ok() && !effects.ailing);
         for answer in answers {
             answer(committed.clone());
         }
+    }
+
+    fn tell_whether_writing_works(&mut self, works: bool) {
+        let failing_for = if works {
+            self.failing_from = None;
+            None
+        } else {
+            let from = self.failing_from.get_or_insert_with(Instant::now);
+            Some(from.elapsed())
+        };
+        let lasting_after = self.signals.lasting_after.get().copied();
+        let lasting_after = lasting_after.unwrap_or(LASTING_AFTER);
+        let now = self.clock.now();
+        self.signals.writing.send_if_modified(|writing| {
+            let before = *writing;
+            *writing = before.next(failing_for, lasting_after, now);
+            *writing != before
+        });
     }
 
     /// One transaction. An `Err` is everybody's: nothing of the group is on disk, or nobody knows.
@@ -218,10 +241,12 @@ impl Writer {
         effects: &mut Effects,
     ) -> Result<(), sqlx::Error> {
         let now = self.clock.now();
+        let works = *self.signals.writing.borrow() == Writing::Works;
         let conn = self.link.conn().await?;
         execute(conn, "BEGIN IMMEDIATE").await?;
         verbs::release(conn, now, orphans).await?;
-        if commands.peek().is_none() {
+        // While writing fails, a command that has nothing to write would succeed and prove nothing.
+        if commands.peek().is_none() || !works {
             upkeep::probe(conn).await?;
         }
         while commands.peek().is_some() {
@@ -258,7 +283,8 @@ impl Writer {
             tracing::warn!(%error, "the inbox could not be scheduled anew");
             self.link.drop_connection();
         }
-        if !*self.signals.accepts.borrow() || !lock(&self.orphans).is_empty() {
+        let works = *self.signals.writing.borrow() == Writing::Works;
+        if !works || !lock(&self.orphans).is_empty() {
             self.write(Vec::new()).await;
         }
         match self.link.look_for_others().await {

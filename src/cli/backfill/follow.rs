@@ -152,7 +152,10 @@ impl<'t> Backfill<'t> {
             }
             let state = match &mut hands {
                 Hands::Ours(worker) if worker.is_dead() => break None,
-                Hands::Ours(worker) => *worker.status.borrow(),
+                Hands::Ours(worker) => {
+                    let writing = *inbox.writing().borrow();
+                    writing.over(*worker.status.borrow())
+                }
                 Hands::Others(_) => stored_state(inbox).await?,
             };
             let undecided = undecided(inbox, id).await?;

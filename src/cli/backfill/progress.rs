@@ -186,6 +186,9 @@ pub(super) fn why(state: SyncState, terminal: &Terminal) -> Option<String> {
                 "синхронизацией занята другая машина",
             )
             .to_owned(),
+        SyncState::Inbox { fault, .. } => terminal
+            .pick("the inbox file cannot be written", fault.hint())
+            .to_owned(),
     };
     Some(text)
 }

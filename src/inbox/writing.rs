@@ -1,0 +1,98 @@
+//! Whether what is written now reaches the disk.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::domain::{InboxFault, SyncState};
+
+/// What became of the latest writes. While they fail, the writer tries one each second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    Works,
+    Fails {
+        since: Timestamp,
+        /// For so long that only a person can help.
+        is_lasting: bool,
+    },
+}
+
+impl Writing {
+    /// After a write. `failing_for`: since the first of the writes that failed in a row, and `None` after one that worked.
+    pub(super) fn next(
+        self,
+        failing_for: Option<Duration>,
+        lasting_after: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let Some(failing_for) = failing_for else {
+            return Self::Works;
+        };
+        let since = match self {
+            Self::Works => now,
+            Self::Fails { since, .. } => since,
+        };
+        Self::Fails {
+            since,
+            is_lasting: failing_for >= lasting_after,
+        }
+    }
+
+    /// The state of the service. An inbox that takes no writes outranks whatever the engine is at: no delivery is accepted,
+    /// and nothing is sent that cannot be recorded.
+    #[must_use]
+    pub fn over(self, engine: SyncState) -> SyncState {
+        match self {
+            Self::Fails {
+                since,
+                is_lasting: true,
+            } => SyncState::Inbox {
+                fault: InboxFault::Unwritable,
+                since,
+            },
+            Self::Works | Self::Fails { .. } => engine,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    #[test]
+    fn writes_that_fail_for_a_minute_are_the_state_of_the_service() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let fails = |since, is_lasting| Writing::Fails {
+            since: at(since),
+            is_lasting,
+        };
+        let seconds = |n| Some(Duration::from_secs(n));
+        let table = [
+            (Writing::Works, None, 10, Writing::Works),
+            (Writing::Works, seconds(0), 10, fails(10, false)),
+            (fails(10, false), seconds(59), 69, fails(10, false)),
+            (fails(10, false), seconds(60), 70, fails(10, true)),
+            // The machine's clock was put back meanwhile.
+            (fails(10, false), seconds(60), 5, fails(10, true)),
+            (fails(10, true), seconds(3600), 3610, fails(10, true)),
+            (fails(10, false), None, 11, Writing::Works),
+            (fails(10, true), None, 80, Writing::Works),
+        ];
+        for (before, failing_for, now, expected) in table {
+            let next = before.next(failing_for, MINUTE, at(now));
+            assert_eq!(next, expected, "{before:?} {failing_for:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_lasts_outranks_the_engine() {
+        let since = Timestamp::UNIX_EPOCH;
+        let engine = SyncState::Paused { since };
+        let shown = |is_lasting| Writing::Fails { since, is_lasting }.over(engine);
+        assert_eq!(Writing::Works.over(engine), engine);
+        assert_eq!(shown(false), engine);
+        assert_eq!(shown(true).as_str(), "inbox");
+    }
+}
