@@ -5,7 +5,10 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,6 +54,8 @@ const SHUTDOWN_TIMEOUT_SECONDS: u64 = 8;
 
 #[derive(Debug, Clone)]
 pub struct HttpState {
+    /// Whether a loop of the service has not come round for too long.
+    pub hangs: Arc<AtomicBool>,
     pub inbox: Inbox,
     pub verifier: Verifier,
     pub clock: SharedClock,
@@ -128,7 +133,10 @@ fn look() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-async fn healthz() -> HttpResponse {
+async fn healthz(state: web::Data<HttpState>) -> HttpResponse {
+    if state.hangs.load(Ordering::Relaxed) {
+        return problem(StatusCode::SERVICE_UNAVAILABLE);
+    }
     HttpResponse::Ok()
         .insert_header(CacheControl(vec![CacheDirective::NoStore]))
         .json(json!({ "status": "ok" }))

@@ -53,7 +53,7 @@ use self::{
     sqlite::views,
     writer::{Command, Handover, Reply, Signals, Writer},
 };
-use crate::domain::{KeyedHash, RowId, SharedClock};
+use crate::domain::{Heartbeat, KeyedHash, RowId, SharedClock};
 
 /// Keys of the engine's own state. Commands read them, and write the first two and the last, from another process.
 pub const PAUSED: &str = "paused_since";
@@ -152,6 +152,18 @@ impl Inbox {
     #[cfg(feature = "sandbox")]
     pub fn die_at(&self, at: crate::domain::DieAt) {
         self.shared.signals.die_at(at);
+    }
+
+    /// Lets the writer hang.
+    #[cfg(feature = "sandbox")]
+    pub fn hang(&self) {
+        self.shared.signals.hangs.store(true, Ordering::Relaxed);
+    }
+
+    /// Beats each time that the writer comes round, which is once a second at least.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.shared.signals.heartbeat.clone()
     }
 
     #[must_use]

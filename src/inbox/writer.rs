@@ -29,7 +29,7 @@ use super::{
     Claim, ClaimToken, Writing,
     sqlite::{Link, upkeep, verbs},
 };
-use crate::domain::{DieAt, SharedClock};
+use crate::domain::{DieAt, Heartbeat, SharedClock};
 
 /// Commands that may wait: about a second's work of this writer on a slow disk.
 pub(super) const MAX_WAITING: usize = 10_000;
@@ -53,6 +53,10 @@ pub(super) struct Signals {
     pub(super) changed: Notify,
     /// The working clock, in microseconds.
     pub(super) work: AtomicI64,
+    pub(super) heartbeat: Heartbeat,
+    /// Where a test wants the writer to hang.
+    #[cfg(feature = "sandbox")]
+    pub(super) hangs: std::sync::atomic::AtomicBool,
     /// Transactions committed.
     pub(super) commits: AtomicU64,
     death: Death,
@@ -65,6 +69,9 @@ impl Signals {
             lasting_after: OnceLock::new(),
             changed: Notify::new(),
             work: AtomicI64::new(work),
+            heartbeat: Heartbeat::default(),
+            #[cfg(feature = "sandbox")]
+            hangs: std::sync::atomic::AtomicBool::new(false),
             commits: AtomicU64::new(0),
             death: Death::default(),
         }
@@ -144,6 +151,11 @@ impl Writer {
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut group = Vec::with_capacity(MAX_GROUP);
         loop {
+            self.signals.heartbeat.beat();
+            #[cfg(feature = "sandbox")]
+            if self.signals.hangs.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
             // Only waiting is raced here, never a database call.
             let taken = tokio::select! {
                 taken = self.commands.recv_many(&mut group, MAX_GROUP) => Some(taken),
