@@ -40,6 +40,8 @@ mod worker;
 
 /// Enough for a burst of `pg_net`, on the smallest machine.
 const HTTP_WORKERS: usize = 2;
+/// How long the alert about a lost inbox may take before the process ends.
+const LAST_ALERT: Duration = Duration::from_secs(20);
 /// How long the last requests have, once the engine has stopped.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
 
@@ -84,9 +86,11 @@ pub enum StartError {
 
 /// A part of the service ended although nobody told it to.
 #[derive(Debug, thiserror::Error)]
-#[error("{part} ended by itself")]
-pub struct Died {
-    part: &'static str,
+pub enum Died {
+    #[error("{part} ended by itself")]
+    Part { part: &'static str },
+    #[error("the inbox file was removed, replaced or moved while it was open")]
+    InboxLost,
 }
 
 impl Settings {
@@ -539,10 +543,18 @@ impl App {
     pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> Result<(), Died> {
         let died = tokio::select! {
             () = signal => None,
+            () = self.inbox.lost() => None,
             _ = &mut self.engine => Some("the engine"),
             _ = &mut self.http.task => Some("the receiver"),
             _ = &mut self.metrics.task => Some("the metrics page"),
         };
+        let is_lost = self.inbox.is_lost();
+        if is_lost && let Some(mut alerts) = self.alerts.take() {
+            // They end by themselves once that is said, or was tried. Deliveries are refused meanwhile.
+            if tokio::time::timeout(LAST_ALERT, &mut alerts).await.is_err() {
+                self.alerts = Some(alerts);
+            }
+        }
         tracing::info!("service.stopping");
         // Deliveries are taken to the last moment: the inbox outlives both the engine and the receiver.
         self.stop.cancel();
@@ -556,8 +568,9 @@ impl App {
         self.inbox.close().await;
         tracing::info!("service.stopped");
         match died {
-            Some(part) => Err(Died { part }),
-            None if !engine_ended_well => Err(Died { part: "the engine" }),
+            _ if is_lost => Err(Died::InboxLost),
+            Some(part) => Err(Died::Part { part }),
+            None if !engine_ended_well => Err(Died::Part { part: "the engine" }),
             None => Ok(()),
         }
     }

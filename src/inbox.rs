@@ -430,6 +430,20 @@ impl Inbox {
         self.shared.signals.writing.subscribe()
     }
 
+    /// Whether the file that was opened was removed, replaced or moved since.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(*self.writing().borrow(), Writing::Lost { .. })
+    }
+
+    /// Completes when the file that was opened was removed, replaced or moved.
+    pub async fn lost(&self) {
+        let mut writing = self.writing();
+        let lost = writing.wait_for(|writing| matches!(writing, Writing::Lost { .. }));
+        // The sender lives as long as this handle.
+        let _ = lost.await;
+    }
+
     /// How long writes fail before that is the state of the service: a minute, unless a test wants less. Only the first call
     /// counts.
     pub fn call_it_lasting_after(&self, pause: Duration) {

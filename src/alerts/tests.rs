@@ -491,6 +491,19 @@ fn an_inbox_that_cannot_be_written_is_told_once_and_each_day_until_it_can() {
 }
 
 #[test]
+fn a_lost_inbox_is_told_although_one_that_cannot_be_written_was() {
+    let mut scene = Scene::new();
+    for fault in [InboxFault::Unwritable, InboxFault::FileLost] {
+        scene.state = SyncState::Inbox {
+            fault,
+            since: scene.now,
+        };
+        let message = only(scene.look());
+        assert!(message.text.contains(fault.hint()), "{}", message.text);
+    }
+}
+
+#[test]
 fn a_halt_is_not_called_over_because_the_inbox_hides_it() {
     let mut scene = Scene::new();
     scene.halt(HaltCause::AmocrmToken);

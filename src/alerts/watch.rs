@@ -31,6 +31,8 @@ pub struct Watch {
     tokens: Vec<TokenEnd>,
     pace: Pace,
     stop: CancellationToken,
+    /// The inbox is lost: what is said now is the last.
+    is_last: bool,
 }
 
 /// What became of a message.
@@ -58,10 +60,11 @@ impl Watch {
             status,
             clock,
             stop,
+            is_last: false,
         })
     }
 
-    /// Works until stopped.
+    /// Works until stopped, or until it has told that the inbox is lost.
     pub async fn work(mut self) {
         let said = self.inbox.state(SAID).await.unwrap_or_else(|error| {
             tracing::warn!(error = %Chain(&error), "alerts.forgotten");
@@ -75,7 +78,7 @@ impl Watch {
             while !self.stop.is_cancelled()
                 && let Some(message) = self.look(&mut alerts).await
             {
-                if Instant::now() < quiet_until {
+                if Instant::now() < quiet_until && !self.is_last {
                     break;
                 }
                 match self.send(&message).await {
@@ -94,6 +97,9 @@ impl Watch {
                     }
                     Sent::Stopping => return,
                 }
+            }
+            if self.is_last {
+                return;
             }
             tokio::select! {
                 () = self.stop.cancelled() => {}
@@ -119,6 +125,7 @@ impl Watch {
     async fn see(&mut self, said: &Said) -> Result<Seen, InboxError> {
         let now = self.clock.now();
         let writing = *self.writing.borrow_and_update();
+        self.is_last = matches!(writing, Writing::Lost { .. });
         let state = writing.over(*self.status.borrow_and_update());
         if matches!(state, SyncState::Inbox { .. }) {
             // This must be said although the inbox may not even be readable.

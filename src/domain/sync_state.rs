@@ -44,6 +44,8 @@ pub enum SyncState {
 pub enum InboxFault {
     /// No write has worked for a minute: a full disk, a disk that is read-only, a right that is missing.
     Unwritable,
+    /// The file was removed, replaced or moved while it was open; the process ends.
+    FileLost,
 }
 
 pub type SyncStatus = watch::Receiver<SyncState>;
@@ -102,6 +104,9 @@ impl InboxFault {
         match self {
             Self::Unwritable => {
                 "Файл очереди (inbox.db) не записывается: освободите место на диске, проверьте права и режим диска; приём возобновится сам"
+            }
+            Self::FileLost => {
+                "Файл очереди (inbox.db) удалён, заменён или перемещён на ходу: сервис завершается и при запуске откроет то, что найдёт по прежнему пути. Если файл цел, верните его на место при остановленном сервисе"
             }
         }
     }

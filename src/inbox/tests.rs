@@ -1,5 +1,6 @@
 mod command;
 mod durability;
+mod files;
 mod model;
 mod plans;
 mod storing;

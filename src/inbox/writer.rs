@@ -226,6 +226,18 @@ impl Writer {
     }
 
     fn tell_whether_writing_works(&mut self, works: bool) {
+        let now = self.clock.now();
+        if self.link.are_files_lost() {
+            let is_news = self.signals.writing.send_if_modified(|writing| {
+                let before = *writing;
+                *writing = before.lost(now);
+                *writing != before
+            });
+            if is_news {
+                tracing::error!("inbox.lost");
+            }
+            return;
+        }
         let failing_for = if works {
             self.failing_from = None;
             None
@@ -235,7 +247,6 @@ impl Writer {
         };
         let lasting_after = self.signals.lasting_after.get().copied();
         let lasting_after = lasting_after.unwrap_or(LASTING_AFTER);
-        let now = self.clock.now();
         self.signals.writing.send_if_modified(|writing| {
             let before = *writing;
             *writing = before.next(failing_for, lasting_after, now);
@@ -285,7 +296,8 @@ impl Writer {
         if is_about_entries {
             self.signals.death.before_commit();
         }
-        execute(conn, "COMMIT").await
+        execute(conn, "COMMIT").await?;
+        self.link.look_at_files()
     }
 
     /// What nobody sends a command for: writing that works again, claims to give back, a clock that was put back,
@@ -309,6 +321,10 @@ impl Writer {
                 tracing::warn!(%error, "the inbox could not be looked at");
                 self.link.drop_connection();
             }
+        }
+        if self.link.look_at_files().is_err() {
+            // As any write that cannot be relied on.
+            self.write(Vec::new()).await;
         }
     }
 

@@ -15,6 +15,10 @@ pub enum Writing {
         /// For so long that only a person can help.
         is_lasting: bool,
     },
+    /// The file that was opened is not at its place any more: what is written now is gone with it.
+    Lost {
+        since: Timestamp,
+    },
 }
 
 impl Writing {
@@ -31,10 +35,19 @@ impl Writing {
         let since = match self {
             Self::Works => now,
             Self::Fails { since, .. } => since,
+            Self::Lost { .. } => return self,
         };
         Self::Fails {
             since,
             is_lasting: failing_for >= lasting_after,
+        }
+    }
+
+    /// For ever: the process is to end.
+    pub(super) fn lost(self, now: Timestamp) -> Self {
+        match self {
+            Self::Works | Self::Fails { .. } => Self::Lost { since: now },
+            Self::Lost { .. } => self,
         }
     }
 
@@ -48,6 +61,10 @@ impl Writing {
                 is_lasting: true,
             } => SyncState::Inbox {
                 fault: InboxFault::Unwritable,
+                since,
+            },
+            Self::Lost { since } => SyncState::Inbox {
+                fault: InboxFault::FileLost,
                 since,
             },
             Self::Works | Self::Fails { .. } => engine,
@@ -94,5 +111,6 @@ mod tests {
         assert_eq!(Writing::Works.over(engine), engine);
         assert_eq!(shown(false), engine);
         assert_eq!(shown(true).as_str(), "inbox");
+        assert_eq!(Writing::Works.lost(since).over(engine).as_str(), "inbox");
     }
 }

@@ -10,7 +10,7 @@ use super::{
     report::{self, End, Totals},
 };
 use crate::{
-    app::{Settings, Worker},
+    app::{Died, Settings, Worker},
     cli::{CommandError, Outcome, clock, terminal::Terminal},
     domain::{Halt, Refusals, SyncState},
     inbox::{Arrival, BackfillId, HALT, Inbox, InboxError, PAUSED, REFUSALS, Role, Source},
@@ -156,6 +156,7 @@ impl<'t> Backfill<'t> {
                     let writing = *inbox.writing().borrow();
                     writing.over(*worker.status.borrow())
                 }
+                Hands::Others(_) if inbox.is_lost() => return Err(Died::InboxLost.into()),
                 Hands::Others(_) => stored_state(inbox).await?,
             };
             let undecided = undecided(inbox, id).await?;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     cli::{clock, terminal::Terminal},
-    domain::SyncState,
+    domain::{InboxFault, SyncState},
     inbox::{Outcome, State, Tally},
 };
 
@@ -186,9 +186,13 @@ pub(super) fn why(state: SyncState, terminal: &Terminal) -> Option<String> {
                 "синхронизацией занята другая машина",
             )
             .to_owned(),
-        SyncState::Inbox { fault, .. } => terminal
-            .pick("the inbox file cannot be written", fault.hint())
-            .to_owned(),
+        SyncState::Inbox { fault, .. } => {
+            let english = match fault {
+                InboxFault::Unwritable => "the inbox file cannot be written",
+                InboxFault::FileLost => "the inbox file was removed, replaced or moved",
+            };
+            terminal.pick(english, fault.hint()).to_owned()
+        }
     };
     Some(text)
 }
