@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    domain::{Halt, HaltCause, Refusals, SyncState, TokenEnd},
+    domain::{Halt, HaltCause, InboxFault, Refusals, SyncState, TokenEnd},
     inbox::{Replaced, Stuck},
 };
 
@@ -111,6 +111,8 @@ pub struct Seen {
 pub struct Said {
     /// The halt that was announced, and whose end was not.
     halt: Option<SaidHalt>,
+    /// The fault of the inbox that was announced, and whose end was not. While it lasts this cannot be stored.
+    inbox: Option<SaidInbox>,
     /// When lateness was announced, if its end was not.
     late_at: Option<Timestamp>,
     /// Everything that came to be in doubt until then was told.
@@ -134,6 +136,13 @@ struct Alarm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct SaidHalt {
     cause: HaltCause,
+    since: Timestamp,
+    at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct SaidInbox {
+    fault: InboxFault,
     since: Timestamp,
     at: Timestamp,
 }
@@ -162,6 +171,8 @@ impl Said {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    Inbox,
+    Writable,
     Halted,
     Recovered,
     InDoubt,
@@ -177,6 +188,8 @@ impl Kind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Inbox => "inbox",
+            Self::Writable => "writable",
             Self::Halted => "halted",
             Self::Recovered => "recovered",
             Self::InDoubt => "in_doubt",
@@ -191,9 +204,9 @@ impl Kind {
     /// `None`: it ends what was announced.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
-            Self::Halted | Self::Expiring | Self::Replaced => false,
+            Self::Inbox | Self::Halted | Self::Expiring | Self::Replaced => false,
             Self::InDoubt | Self::Parked | Self::Late => true,
-            Self::Recovered | Self::Moving => return None,
+            Self::Writable | Self::Recovered | Self::Moving => return None,
         };
         Some(Alarm { at, about_entries })
     }
@@ -217,6 +230,8 @@ pub struct Alerts {
     working_since: Option<Timestamp>,
     /// Since when there has been no halt.
     free_since: Option<Timestamp>,
+    /// Since when the inbox has been without fault.
+    writable_since: Option<Timestamp>,
 }
 
 impl Alerts {
@@ -227,6 +242,7 @@ impl Alerts {
             said,
             working_since: None,
             free_since: None,
+            writable_since: None,
         }
     }
 
@@ -238,7 +254,9 @@ impl Alerts {
     /// What is to be said now. It is not said before [`Alerts::told`].
     pub fn look(&mut self, seen: &Seen) -> Option<Message> {
         self.follow(seen);
-        let news: [fn(&Self, &Seen) -> Option<Message>; 8] = [
+        let news: [fn(&Self, &Seen) -> Option<Message>; 10] = [
+            Self::inbox,
+            Self::writable,
             Self::replaced,
             Self::halted,
             Self::recovered,
@@ -258,6 +276,11 @@ impl Alerts {
     }
 
     fn follow(&mut self, seen: &Seen) {
+        if seen.state.inbox_fault().is_some() {
+            self.writable_since = None;
+        } else {
+            self.writable_since.get_or_insert(seen.now);
+        }
         match seen.state {
             SyncState::Starting => {}
             // Nobody decided that it should rest: rows may be late, which is worth saying.
@@ -276,7 +299,8 @@ impl Alerts {
                 self.working_since = None;
                 self.free_since.get_or_insert(seen.now);
             }
-            SyncState::Halted { .. } => {
+            // An inbox with a fault hides whether there is a halt.
+            SyncState::Halted { .. } | SyncState::Inbox { .. } | SyncState::InboxFull { .. } => {
                 self.working_since = None;
                 self.free_since = None;
             }
@@ -293,6 +317,44 @@ impl Alerts {
             text: words::replaced(replaced),
             then: Said {
                 replaced_at: Some(replaced.at),
+                ..self.said.clone()
+            },
+        })
+    }
+
+    fn inbox(&self, seen: &Seen) -> Option<Message> {
+        let (fault, since) = seen.state.inbox_fault()?;
+        // Of the same fault: one that comes and goes is one.
+        let before = self.said.inbox.filter(|said| said.fault == fault);
+        if before.is_some_and(|said| !has_passed(self.pace.day, said.at, seen.now)) {
+            return None;
+        }
+        let since = before.map_or(since, |said| said.since);
+        let inbox = SaidInbox {
+            fault,
+            since,
+            at: seen.now,
+        };
+        Some(Message {
+            kind: Kind::Inbox,
+            text: words::inbox(fault, since, before.is_some()),
+            then: Said {
+                inbox: Some(inbox),
+                ..self.said.clone()
+            },
+        })
+    }
+
+    fn writable(&self, seen: &Seen) -> Option<Message> {
+        let inbox = self.said.inbox?;
+        if !has_passed(self.pace.sure_after, self.writable_since?, seen.now) {
+            return None;
+        }
+        Some(Message {
+            kind: Kind::Writable,
+            text: words::writable(inbox.since),
+            then: Said {
+                inbox: None,
                 ..self.said.clone()
             },
         })

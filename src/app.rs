@@ -1,6 +1,13 @@
 //! The composition root: the only place that knows every part, and the one that starts and stops them.
 
-use std::{io, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use rand::RngExt as _;
@@ -9,11 +16,13 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+#[cfg(feature = "sandbox")]
+use crate::domain::HangAt;
 use crate::{
     alerts,
     amocrm::{self, AmoCrm, Target},
     config::{AmocrmConfig, AmocrmToken, Config},
-    domain::{SharedClock, SyncState, SyncStatus, TokenEnd},
+    domain::{Heartbeat, SharedClock, SyncState, SyncStatus, TokenEnd},
     http::{self, HttpState, MetricsPage, RefusalLog, Verifier},
     inbox::{Inbox, InboxError},
     supabase::{self, Supabase},
@@ -23,14 +32,21 @@ use crate::{
     },
 };
 
+use watchdog::{Loop, Watchdog};
 pub use worker::Worker;
 
+mod watchdog;
 mod worker;
 
 /// Enough for a burst of `pg_net`, on the smallest machine.
 const HTTP_WORKERS: usize = 2;
+/// How long the alert about a lost inbox may take before the process ends.
+const LAST_ALERT: Duration = Duration::from_secs(20);
 /// How long the last requests have, once the engine has stopped.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// How long the writer or the engine may take to come round. Their waits are shorter: a busy file 5 s, a rest 15 s.
+const HANG_AFTER: Duration = Duration::from_mins(2);
 
 /// What the service is told to be.
 #[derive(Debug, Clone)]
@@ -46,6 +62,9 @@ pub struct Settings {
     /// Where a test wants the process to die.
     #[cfg(feature = "sandbox")]
     pub die_at: Option<crate::domain::DieAt>,
+    /// Which loop a test wants to hang, and after how long that is a hang.
+    #[cfg(feature = "sandbox")]
+    pub hang: Option<(HangAt, Duration)>,
     /// `None`: nobody is alerted.
     pub telegram: Option<alerts::Settings>,
 }
@@ -59,15 +78,19 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("the watchdog cannot be started")]
+    Watchdog(#[source] io::Error),
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),
 }
 
 /// A part of the service ended although nobody told it to.
 #[derive(Debug, thiserror::Error)]
-#[error("{part} ended by itself")]
-pub struct Died {
-    part: &'static str,
+pub enum Died {
+    #[error("{part} ended by itself")]
+    Part { part: &'static str },
+    #[error("the inbox file was removed, replaced or moved while it was open")]
+    InboxLost,
 }
 
 impl Settings {
@@ -156,6 +179,10 @@ impl Settings {
             tempo,
             #[cfg(feature = "sandbox")]
             die_at: config.die_at,
+            #[cfg(feature = "sandbox")]
+            hang: config
+                .hang_at
+                .map(|at| (at, HANG_AFTER.mul_f64(config.time_scale))),
             telegram: config.telegram.as_ref().map(|telegram| alerts::Settings {
                 bot_token: telegram.bot_token.clone(),
                 chat_id: telegram.chat_id.clone(),
@@ -164,6 +191,40 @@ impl Settings {
                 pace: alerts::Pace::scaled(time_scale(config)),
             }),
         }
+    }
+}
+
+/// Takes its thread with it, as a deadlock does.
+#[cfg(feature = "sandbox")]
+fn block_for_ever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+impl Settings {
+    /// Lets go wrong what a test wants to go wrong. Answers whether the engine is to hang.
+    #[cfg(feature = "sandbox")]
+    fn spoil(&self, inbox: &Inbox) -> bool {
+        if let Some(at) = self.die_at {
+            inbox.die_at(at);
+        }
+        let hang_at = self.hang.map(|(at, _)| at);
+        if hang_at == Some(HangAt::Writer) {
+            inbox.hang();
+        }
+        hang_at == Some(HangAt::Engine)
+    }
+
+    #[cfg(feature = "sandbox")]
+    fn hang_after(&self) -> Duration {
+        self.hang.map_or(HANG_AFTER, |(_, hang_after)| hang_after)
+    }
+
+    #[cfg(not(feature = "sandbox"))]
+    #[expect(clippy::unused_self, reason = "a test may want less")]
+    fn hang_after(&self) -> Duration {
+        HANG_AFTER
     }
 }
 
@@ -275,6 +336,7 @@ struct Works {
     amocrm: AmoCrm,
     status: SyncStatus,
     settled: watch::Receiver<u64>,
+    heartbeat: Heartbeat,
     stop: CancellationToken,
 }
 
@@ -295,6 +357,7 @@ impl Works {
         let stop = CancellationToken::new();
         let (state, status) = watch::channel(SyncState::Starting);
         let (settled, count) = watch::channel(0);
+        let heartbeat = Heartbeat::default();
         let engine = Engine::new(Parts {
             inbox: inbox.clone(),
             amocrm: amocrm.clone(),
@@ -305,6 +368,7 @@ impl Works {
             jitter: Arc::new(|| rand::rng().random_range(0.0..1.0)),
             lease,
             stop: stop.clone(),
+            heartbeat: heartbeat.clone(),
             state,
             settled,
         });
@@ -313,6 +377,7 @@ impl Works {
             amocrm,
             status,
             settled: count,
+            heartbeat,
             stop,
         })
     }
@@ -334,6 +399,7 @@ pub struct App {
     refusals: RefusalLog,
     http: Served,
     metrics: Served,
+    _watchdog: Watchdog,
 }
 
 #[derive(Debug)]
@@ -374,11 +440,11 @@ impl App {
                 .map_err(|source| StartError::Listen { address, source })?;
             Ok::<_, StartError>((listener, bound))
         };
+        let hang_after = settings.hang_after();
         let inbox = Inbox::open_or_replace(&settings.inbox_path, clock.clone()).await?;
+        inbox.call_it_lasting_after(settings.tempo.inbox_lasting);
         #[cfg(feature = "sandbox")]
-        if let Some(at) = settings.die_at {
-            inbox.die_at(at);
-        }
+        let engine_hangs = settings.spoil(&inbox);
         let works = Works::new(
             settings.amocrm,
             settings.supabase,
@@ -395,6 +461,7 @@ impl App {
             amocrm,
             status,
             settled,
+            heartbeat,
             stop,
         } = works;
         let watch = settings
@@ -406,7 +473,16 @@ impl App {
             .transpose()
             .map_err(StartError::Client)?;
         let refusals = RefusalLog::start();
+        let hangs = Arc::new(AtomicBool::new(false));
+        // In the order in which they wait for each other.
+        let loops = vec![
+            Loop::new("the writer of the inbox", inbox.heartbeat()),
+            Loop::new("the engine", heartbeat),
+        ];
+        let watchdog =
+            Watchdog::start(loops, hang_after, Arc::clone(&hangs)).map_err(StartError::Watchdog)?;
         let http_state = HttpState {
+            hangs,
             inbox: inbox.clone(),
             verifier: settings.verifier,
             clock: clock.clone(),
@@ -422,6 +498,13 @@ impl App {
         let serve = |source| StartError::Listen { address, source };
         let http = Served::spawn(http::serve(listener, http_state, HTTP_WORKERS).map_err(serve)?);
         let metrics = Served::spawn(http::serve_metrics(metrics_listener, page).map_err(serve)?);
+        let work = async move {
+            #[cfg(feature = "sandbox")]
+            if engine_hangs {
+                block_for_ever();
+            }
+            engine.work().await;
+        };
         tracing::info!(%address, %metrics_address, "service.started");
         Ok(Self {
             address,
@@ -431,11 +514,12 @@ impl App {
             status,
             settled,
             stop,
-            engine: tokio::spawn(engine.work()),
+            engine: tokio::spawn(work),
             alerts: watch.map(|watch| tokio::spawn(watch.work())),
             refusals,
             http,
             metrics,
+            _watchdog: watchdog,
         })
     }
 
@@ -463,10 +547,18 @@ impl App {
     pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> Result<(), Died> {
         let died = tokio::select! {
             () = signal => None,
+            () = self.inbox.lost() => None,
             _ = &mut self.engine => Some("the engine"),
             _ = &mut self.http.task => Some("the receiver"),
             _ = &mut self.metrics.task => Some("the metrics page"),
         };
+        let is_lost = self.inbox.is_lost();
+        if is_lost && let Some(mut alerts) = self.alerts.take() {
+            // They end by themselves once that is said, or was tried. Deliveries are refused meanwhile.
+            if tokio::time::timeout(LAST_ALERT, &mut alerts).await.is_err() {
+                self.alerts = Some(alerts);
+            }
+        }
         tracing::info!("service.stopping");
         // Deliveries are taken to the last moment: the inbox outlives both the engine and the receiver.
         self.stop.cancel();
@@ -481,8 +573,9 @@ impl App {
         self.inbox.close().await;
         tracing::info!("service.stopped");
         match died {
-            Some(part) => Err(Died { part }),
-            None if !engine_ended_well => Err(Died { part: "the engine" }),
+            _ if is_lost => Err(Died::InboxLost),
+            Some(part) => Err(Died::Part { part }),
+            None if !engine_ended_well => Err(Died::Part { part: "the engine" }),
             None => Ok(()),
         }
     }

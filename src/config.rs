@@ -12,7 +12,7 @@ use url::Url;
 use self::reader::{Absent, Reader};
 pub use self::reader::{ConfigErrors, Problem};
 #[cfg(feature = "sandbox")]
-use crate::domain::DieAt;
+use crate::domain::{DieAt, HangAt};
 use crate::{
     domain::{NoteTemplate, PipelineId, StageId, WebhookSecret},
     telemetry::LogFormat,
@@ -53,6 +53,9 @@ pub struct Config {
     /// Ends the process at a commit of the inbox, as a crash would.
     #[cfg(feature = "sandbox")]
     pub die_at: Option<DieAt>,
+    /// Lets a loop hang.
+    #[cfg(feature = "sandbox")]
+    pub hang_at: Option<HangAt>,
     /// What looks wrong and stops nothing. Names only, no values.
     pub warnings: Vec<String>,
 }
@@ -232,6 +235,8 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     let time_scale = reader.or(variable::TRIPWIRE_TIME_SCALE, form::time_scale, 1.0);
     #[cfg(feature = "sandbox")]
     let die_at = reader.optional(variable::TRIPWIRE_DIE_AT, form::die_at);
+    #[cfg(feature = "sandbox")]
+    let hang_at = reader.optional(variable::TRIPWIRE_HANG_AT, form::hang_at);
     for name in variable::UNUSED {
         if reader.text(name).is_some() {
             reader.warn(format!("{name} is not used by this version"));
@@ -257,6 +262,8 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
         time_scale: time_scale?,
         #[cfg(feature = "sandbox")]
         die_at: die_at?,
+        #[cfg(feature = "sandbox")]
+        hang_at: hang_at?,
         warnings: Vec::new(),
     })
 }

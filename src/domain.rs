@@ -9,6 +9,7 @@ use uuid::Uuid;
 mod chain;
 mod email;
 mod halt;
+mod heartbeat;
 mod nonce;
 mod note_template;
 mod price;
@@ -21,11 +22,12 @@ mod webhook_secret;
 pub(crate) use chain::Chain;
 pub use email::{Email, NotOneEmail};
 pub use halt::Halt;
+pub use heartbeat::Heartbeat;
 pub use nonce::{Nonce, NotANonce};
 pub use note_template::{NoteTemplate, UnknownPlaceholder};
 pub use price::Price;
 pub use refusals::{Blame, Operation, Refusals, Refused};
-pub use sync_state::{SyncState, SyncStatus};
+pub use sync_state::{InboxFault, SyncState, SyncStatus};
 pub(crate) use text::{harmless, is_kept, visible};
 pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
@@ -307,6 +309,13 @@ pub struct DieAt {
     pub commit: u64,
     /// `false`: just before it. `true`: just after, with nobody told.
     pub committed: bool,
+}
+
+/// A loop that a test wants to hang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HangAt {
+    Writer,
+    Engine,
 }
 
 /// A clock that stands where a test puts it.

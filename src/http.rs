@@ -5,7 +5,10 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use actix_web::{
@@ -52,6 +55,8 @@ const SHUTDOWN_TIMEOUT_SECONDS: u64 = 8;
 
 #[derive(Debug, Clone)]
 pub struct HttpState {
+    /// Whether a loop of the service has not come round for too long.
+    pub hangs: Arc<AtomicBool>,
     pub inbox: Inbox,
     pub verifier: Verifier,
     pub clock: SharedClock,
@@ -132,7 +137,10 @@ fn look() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-async fn healthz() -> HttpResponse {
+async fn healthz(state: web::Data<HttpState>) -> HttpResponse {
+    if state.hangs.load(Ordering::Relaxed) {
+        return problem(StatusCode::SERVICE_UNAVAILABLE);
+    }
     HttpResponse::Ok()
         .insert_header(CacheControl(vec![CacheDirective::NoStore]))
         .json(json!({ "status": "ok" }))
@@ -178,6 +186,12 @@ fn readiness(inbox: &Inbox, sync: &impl Serialize) -> HttpResponse {
         .json(json!({ "inbox": inbox, "sync": sync }))
 }
 
+/// The state of the service: the engine's, or the inbox's where that has one.
+fn shown(inbox: &Inbox, engine: &SyncStatus) -> SyncState {
+    let writing = *inbox.writing().borrow();
+    writing.over(*engine.borrow())
+}
+
 async fn metrics(page: web::Data<MetricsPage>) -> HttpResponse {
     show_states(&page).await;
     HttpResponse::Ok()
@@ -190,11 +204,13 @@ async fn metrics(page: web::Data<MetricsPage>) -> HttpResponse {
     reason = "gauges are floating point; counts stay far below 2^52"
 )]
 async fn show_states(page: &MetricsPage) {
-    let now = page.sync_status.borrow().as_str();
+    let now = shown(&page.inbox, &page.sync_status).as_str();
     for state in SyncState::NAMES {
         let is_it = if state == now { 1.0 } else { 0.0 };
         metrics::gauge!("tripwire_sync_state", "state" => state).set(is_it);
     }
+    let accepts = if page.inbox.accepts() { 1.0 } else { 0.0 };
+    metrics::gauge!("tripwire_inbox_accepts").set(accepts);
     // An inbox that cannot be read must not take the other metrics away.
     match page.inbox.counts().await {
         Ok(counts) => {

@@ -18,6 +18,7 @@ mod hasher;
 mod progress;
 mod sqlite;
 mod writer;
+mod writing;
 
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::SqlitePool;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
 };
 
 use self::{
@@ -52,8 +53,9 @@ pub use self::{
     },
     hasher::Hasher,
     progress::{Choice, DailySearches, Intent, Placed, Progress},
+    writing::Writing,
 };
-use crate::domain::{KeyedHash, RowId, SharedClock};
+use crate::domain::{Heartbeat, KeyedHash, RowId, SharedClock};
 
 /// Keys of the engine's own state. Commands read them, and write the first two and the last, from another process.
 pub const PAUSED: &str = "paused_since";
@@ -198,6 +200,18 @@ impl Inbox {
     #[cfg(feature = "sandbox")]
     pub fn die_at(&self, at: crate::domain::DieAt) {
         self.shared.signals.die_at(at);
+    }
+
+    /// Lets the writer hang.
+    #[cfg(feature = "sandbox")]
+    pub fn hang(&self) {
+        self.shared.signals.hangs.store(true, Ordering::Relaxed);
+    }
+
+    /// Beats each time that the writer comes round, which is once a second at least.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.shared.signals.heartbeat.clone()
     }
 
     #[must_use]
@@ -458,15 +472,39 @@ impl Inbox {
     /// Whether the last write reached the disk: what `/readyz` tells. Never touches the database.
     #[must_use]
     pub fn accepts(&self) -> bool {
-        !self.shared.commands.is_closed()
-            && *self.shared.signals.accepts.borrow()
-            && !self.is_full()
+        !self.shared.commands.is_closed() && *self.shared.signals.writing.borrow() == Writing::Works
     }
 
     /// Whether new rows are refused because nothing finished is left to make room for them.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        *self.shared.signals.full.borrow()
+        matches!(*self.writing().borrow(), Writing::Full { .. })
+    }
+
+    /// Tells every change in whether writing works.
+    #[must_use]
+    pub fn writing(&self) -> watch::Receiver<Writing> {
+        self.shared.signals.writing.subscribe()
+    }
+
+    /// Whether the file that was opened was removed, replaced or moved since.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(*self.writing().borrow(), Writing::Lost { .. })
+    }
+
+    /// Completes when the file that was opened was removed, replaced or moved.
+    pub async fn lost(&self) {
+        let mut writing = self.writing();
+        let lost = writing.wait_for(|writing| matches!(writing, Writing::Lost { .. }));
+        // The sender lives as long as this handle.
+        let _ = lost.await;
+    }
+
+    /// How long writes fail before that is the state of the service: a minute, unless a test wants less. Only the first call
+    /// counts.
+    pub fn call_it_lasting_after(&self, pause: Duration) {
+        let _ = self.shared.signals.lasting_after.set(pause);
     }
 
     /// Writes what waits and closes the file.

@@ -66,7 +66,7 @@ pub use self::{
 };
 use crate::{
     amocrm::{AmoCrm, AmoError, Pipeline},
-    domain::{Disposition, HaltCause, KeyedHash, NoteTemplate, SharedClock, SyncState},
+    domain::{Disposition, HaltCause, Heartbeat, KeyedHash, NoteTemplate, SharedClock, SyncState},
     inbox::{Inbox, InboxError},
     supabase::Supabase,
 };
@@ -114,6 +114,7 @@ pub(crate) struct Context {
     settings: Settings,
     tempo: Tempo,
     jitter: Jitter,
+    heartbeat: Heartbeat,
     gate: Gate,
     doubts: Doubts,
     lease: Lease,
@@ -155,6 +156,8 @@ pub struct Parts {
     /// The permit of `amocrm`.
     pub lease: Lease,
     pub stop: CancellationToken,
+    /// Beats each time that the engine comes round, which is every quarter of a minute at least.
+    pub heartbeat: Heartbeat,
     pub state: watch::Sender<SyncState>,
     /// Counts settled attempts, for whoever watches.
     pub settled: watch::Sender<u64>,
@@ -180,6 +183,7 @@ impl Context {
             jitter,
             lease,
             stop,
+            heartbeat,
             state,
             settled,
         } = parts;
@@ -203,6 +207,7 @@ impl Context {
             settings,
             tempo,
             jitter,
+            heartbeat,
             gate,
             doubts,
             lease,

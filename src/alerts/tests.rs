@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::{Operation, RowId};
+use crate::domain::{InboxFault, Operation, RowId};
 
 mod properties;
 mod sending;
@@ -480,4 +480,78 @@ fn a_replaced_inbox_is_told_once_and_says_whether_a_person_must_resume() {
         scene.restart();
         assert_eq!(kinds(&scene.look_after(HOUR)), []);
     }
+}
+
+#[test]
+fn an_inbox_that_cannot_be_written_is_told_once_and_each_day_until_it_can() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.look(), []);
+    let since = scene.now;
+    let unwritable = SyncState::Inbox {
+        fault: InboxFault::Unwritable,
+        since,
+    };
+    scene.state = unwritable;
+
+    let first = only(scene.look());
+    assert_eq!(first.kind, Kind::Inbox);
+    assert!(first.text.contains(InboxFault::Unwritable.hint()));
+    assert!(first.text.contains("22.11 10:00 UTC"), "{}", first.text);
+    assert_eq!(scene.look_after(23 * HOUR), []);
+
+    // It worked for a moment: that is no end, and what follows no other beginning.
+    scene.state = SyncState::Working;
+    assert_eq!(scene.look_after(SECOND), []);
+    scene.state = SyncState::Inbox {
+        fault: InboxFault::Unwritable,
+        since: scene.now,
+    };
+    assert_eq!(scene.look_after(MINUTE), []);
+    let again = only(scene.look_after(HOUR));
+    assert!(again.text.contains("всё ещё"), "{}", again.text);
+    assert!(again.text.contains("22.11 10:00 UTC"), "{}", again.text);
+
+    scene.state = SyncState::Working;
+    assert_eq!(scene.look(), []);
+    let over = only(scene.look_after(MINUTE));
+    assert_eq!(over.kind, Kind::Writable);
+    assert_eq!(scene.look_after(HOUR), []);
+}
+
+#[test]
+fn every_fault_of_the_inbox_is_told_after_another() {
+    let mut scene = Scene::new();
+    let since = scene.now;
+    for fault in [
+        InboxFault::Full,
+        InboxFault::Unwritable,
+        InboxFault::FileLost,
+    ] {
+        scene.state = match fault {
+            InboxFault::Full => SyncState::InboxFull { since },
+            _ => SyncState::Inbox { fault, since },
+        };
+        let message = only(scene.look());
+        assert!(message.text.contains(fault.hint()), "{}", message.text);
+    }
+}
+
+#[test]
+fn a_halt_is_not_called_over_because_the_inbox_hides_it() {
+    let mut scene = Scene::new();
+    scene.halt(HaltCause::AmocrmToken);
+    let halted = scene.state;
+    assert_eq!(kinds(&scene.look()), [Kind::Halted]);
+    scene.state = SyncState::Inbox {
+        fault: InboxFault::Unwritable,
+        since: scene.now,
+    };
+    assert_eq!(kinds(&scene.look_after(MINUTE)), [Kind::Inbox]);
+    assert_eq!(scene.look_after(HOUR), []);
+    scene.state = halted;
+    scene.look();
+    assert_eq!(kinds(&scene.look_after(MINUTE)), [Kind::Writable]);
+    scene.state = SyncState::Working;
+    scene.look();
+    assert_eq!(kinds(&scene.look_after(MINUTE)), [Kind::Recovered]);
 }

@@ -2,13 +2,13 @@
 
 use std::{pin::pin, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
 use crate::{
-    domain::{Chain, SharedClock, SyncStatus, TokenEnd},
-    inbox::{HALT, Inbox, InboxError, REFUSALS, REPLACED},
+    domain::{Chain, Refusals, SharedClock, SyncStatus, TokenEnd},
+    inbox::{HALT, Inbox, InboxError, REFUSALS, REPLACED, Writing},
 };
 
 /// Key of what was said in the inbox.
@@ -25,11 +25,14 @@ const LATE_LISTED: u32 = 1_000;
 pub struct Watch {
     inbox: Inbox,
     status: SyncStatus,
+    writing: watch::Receiver<Writing>,
     clock: SharedClock,
     telegram: Telegram,
     tokens: Vec<TokenEnd>,
     pace: Pace,
     stop: CancellationToken,
+    /// The inbox is lost: what is said now is the last.
+    is_last: bool,
 }
 
 /// What became of a message.
@@ -52,14 +55,16 @@ impl Watch {
             telegram: Telegram::new(settings)?,
             tokens: settings.tokens.clone(),
             pace: settings.pace,
+            writing: inbox.writing(),
             inbox,
             status,
             clock,
             stop,
+            is_last: false,
         })
     }
 
-    /// Works until stopped.
+    /// Works until stopped, or until it has told that the inbox is lost.
     pub async fn work(mut self) {
         let said = self.inbox.state(SAID).await.unwrap_or_else(|error| {
             tracing::warn!(error = %Chain(&error), "alerts.forgotten");
@@ -73,7 +78,7 @@ impl Watch {
             while !self.stop.is_cancelled()
                 && let Some(message) = self.look(&mut alerts).await
             {
-                if Instant::now() < quiet_until {
+                if Instant::now() < quiet_until && !self.is_last {
                     break;
                 }
                 match self.send(&message).await {
@@ -93,10 +98,15 @@ impl Watch {
                     Sent::Stopping => return,
                 }
             }
+            if self.is_last {
+                return;
+            }
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(self.pace.look_every) => {}
                 changed = self.status.changed(), if engine_lives => engine_lives = changed.is_ok(),
+                // The sender lives in the inbox, which is held here.
+                _ = self.writing.changed() => {}
             }
         }
     }
@@ -114,7 +124,22 @@ impl Watch {
 
     async fn see(&mut self, said: &Said) -> Result<Seen, InboxError> {
         let now = self.clock.now();
-        let state = *self.status.borrow_and_update();
+        let writing = *self.writing.borrow_and_update();
+        self.is_last = matches!(writing, Writing::Lost { .. });
+        let state = writing.over(*self.status.borrow_and_update());
+        if state.inbox_fault().is_some() {
+            // This must be said although the inbox may not even be readable.
+            return Ok(Seen {
+                now,
+                state,
+                halt: None,
+                refusals: Refusals::default(),
+                parked: Vec::new(),
+                late: Vec::new(),
+                tokens: self.tokens.clone(),
+                replaced: None,
+            });
+        }
         let late_since = now.saturating_sub(self.pace.late_after).unwrap_or(now);
         Ok(Seen {
             now,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt::Write as _, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
-    domain::{Halt, HaltCause, Refused, RowId, SyncState, TokenEnd},
+    domain::{Halt, HaltCause, InboxFault, Refused, RowId, SyncState, TokenEnd},
     inbox::{Replaced, Stuck},
 };
 
@@ -35,6 +35,31 @@ pub(super) fn halted(
         list_rows(&mut text, &halt.rows);
     }
     text + "\n\nНовые ученики принимаются и ждут, никто не потерян."
+}
+
+pub(super) fn inbox(fault: InboxFault, since: Timestamp, again: bool) -> String {
+    let still = if again { "всё ещё " } else { "" };
+    let what = match fault {
+        InboxFault::Unwritable | InboxFault::FileLost => "приём и отправка",
+        InboxFault::Full => "приём новых записей",
+    };
+    let stopped = match fault {
+        InboxFault::Unwritable | InboxFault::FileLost => "остановлены",
+        InboxFault::Full => "остановлен",
+    };
+    format!(
+        "⛔ tripwire-sync: {what} {still}{stopped} с {}\n\n{}.\n\n\
+         События сейчас не принимаются. Их строки найдёт сверка, когда файл снова будет записываться.",
+        time(since),
+        fault.hint(),
+    )
+}
+
+pub(super) fn writable(since: Timestamp) -> String {
+    format!(
+        "✅ tripwire-sync: файл очереди снова записывается, события принимаются\n\nПерерыв был с {}.",
+        time(since)
+    )
 }
 
 pub(super) fn in_doubt(refused: &[&Refused]) -> String {

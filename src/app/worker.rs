@@ -15,6 +15,7 @@ pub struct Worker {
     pub status: SyncStatus,
     stop: CancellationToken,
     engine: JoinHandle<()>,
+    inbox: Inbox,
 }
 
 impl Worker {
@@ -35,13 +36,14 @@ impl Worker {
             status: works.status,
             stop: works.stop,
             engine: tokio::spawn(works.engine.work()),
+            inbox: inbox.clone(),
         })
     }
 
-    /// Whether it has ended although nobody told it to.
+    /// Whether it has ended although nobody told it to, or works on a file that is lost.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.engine.is_finished()
+        self.engine.is_finished() || self.inbox.is_lost()
     }
 
     /// Lets what is in flight end, as the stop of the service does.
@@ -49,8 +51,9 @@ impl Worker {
         let is_dead = self.is_dead();
         self.stop.cancel();
         match self.engine.await {
+            _ if self.inbox.is_lost() => Err(Died::InboxLost),
             Ok(()) if !is_dead => Ok(()),
-            Ok(()) | Err(_) => Err(Died { part: "the engine" }),
+            Ok(()) | Err(_) => Err(Died::Part { part: "the engine" }),
         }
     }
 }

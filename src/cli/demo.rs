@@ -198,6 +198,7 @@ fn settings(
         },
         tempo,
         die_at: None,
+        hang: None,
         telegram: None,
     })
 }

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{LogFormat, MissingContact};
 #[cfg(feature = "sandbox")]
-use crate::domain::DieAt;
+use crate::domain::{DieAt, HangAt};
 use crate::domain::{NoteTemplate, WebhookSecret};
 
 pub(super) const DAY: Duration = Duration::from_hours(24);
@@ -313,6 +313,15 @@ pub(super) fn die_at(text: &str) -> Form<DieAt> {
     match parsed {
         Some(die_at) => Ok(die_at),
         None => wrong("is not before:N or after:N"),
+    }
+}
+
+#[cfg(feature = "sandbox")]
+pub(super) fn hang_at(text: &str) -> Form<HangAt> {
+    match text {
+        "writer" => Ok(HangAt::Writer),
+        "engine" => Ok(HangAt::Engine),
+        _ => wrong("is not writer or engine"),
     }
 }
 

@@ -11,6 +11,8 @@ macro_rules! variables {
             TRIPWIRE_TIME_SCALE,
             #[cfg(feature = "sandbox")]
             TRIPWIRE_DIE_AT,
+            #[cfg(feature = "sandbox")]
+            TRIPWIRE_HANG_AT,
         ];
 
         pub(super) fn example(name: &str) -> &'static str {
@@ -20,6 +22,8 @@ macro_rules! variables {
                 TRIPWIRE_TIME_SCALE => "0.1",
                 #[cfg(feature = "sandbox")]
                 TRIPWIRE_DIE_AT => "before:3 or after:3",
+                #[cfg(feature = "sandbox")]
+                TRIPWIRE_HANG_AT => "writer or engine",
                 _ => "",
             }
         }
@@ -69,6 +73,8 @@ variables! {
 pub(super) const TRIPWIRE_TIME_SCALE: &str = "TRIPWIRE_TIME_SCALE";
 #[cfg(feature = "sandbox")]
 pub(super) const TRIPWIRE_DIE_AT: &str = "TRIPWIRE_DIE_AT";
+#[cfg(feature = "sandbox")]
+pub(super) const TRIPWIRE_HANG_AT: &str = "TRIPWIRE_HANG_AT";
 
 /// Checked for form, and read by nobody yet.
 pub(super) const UNUSED: [&str; 1] = [ADMIN_TOKEN];

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::HaltCause;
@@ -30,14 +30,43 @@ pub enum SyncState {
         /// Another service syncs; else ours could not be renewed.
         held_by_another: bool,
     },
+    /// The inbox takes no writes: deliveries are refused and nothing is sent. Known to the inbox, not to the engine.
+    Inbox {
+        #[serde(rename = "reason")]
+        fault: InboxFault,
+        since: Timestamp,
+    },
+    /// The inbox has reached its bounds: new rows are refused. What it holds is worked off.
+    InboxFull {
+        since: Timestamp,
+    },
+}
+
+/// What is wrong with the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InboxFault {
+    /// No write has worked for a minute: a full disk, a disk that is read-only, a right that is missing.
+    Unwritable,
+    /// The file was removed, replaced or moved while it was open; the process ends.
+    FileLost,
+    /// Its bounds are reached, and nothing finished is left to make room.
+    Full,
 }
 
 pub type SyncStatus = watch::Receiver<SyncState>;
 
 impl SyncState {
     /// Every name there is.
-    pub const NAMES: [&str; 6] = [
-        "starting", "working", "holding", "paused", "halted", "standby",
+    pub const NAMES: [&str; 8] = [
+        "starting",
+        "working",
+        "holding",
+        "paused",
+        "halted",
+        "standby",
+        "inbox",
+        "inbox_full",
     ];
 
     /// The name used in logs, metrics and `/readyz`.
@@ -50,6 +79,8 @@ impl SyncState {
             Self::Paused { .. } => "paused",
             Self::Halted { .. } => "halted",
             Self::Standby { .. } => "standby",
+            Self::Inbox { .. } => "inbox",
+            Self::InboxFull { .. } => "inbox_full",
         }
     }
 
@@ -75,6 +106,41 @@ impl SyncState {
                 "Отправка приостановлена вручную или после повреждения файла очереди: продолжить можно командой tripwire-sync resume",
             ),
             Self::Halted { cause, .. } => Some(cause.hint()),
+            Self::Inbox { fault, .. } => Some(fault.hint()),
+            Self::InboxFull { .. } => Some(InboxFault::Full.hint()),
+        }
+    }
+
+    /// What keeps deliveries from being stored, and since when.
+    #[must_use]
+    pub fn inbox_fault(self) -> Option<(InboxFault, Timestamp)> {
+        match self {
+            Self::Inbox { fault, since } => Some((fault, since)),
+            Self::InboxFull { since } => Some((InboxFault::Full, since)),
+            Self::Starting
+            | Self::Working
+            | Self::Holding
+            | Self::Paused { .. }
+            | Self::Halted { .. }
+            | Self::Standby { .. } => None,
+        }
+    }
+}
+
+impl InboxFault {
+    /// What a person can do about it, in Russian.
+    #[must_use]
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Unwritable => {
+                "Файл очереди (inbox.db) не записывается: освободите место на диске, проверьте права и режим диска; приём возобновится сам"
+            }
+            Self::Full => {
+                "Файл очереди (inbox.db) достиг предела, и готовых записей, которые можно убрать, в нём нет: разберите отложенные (tripwire-sync entries --state parked) и ожидающие записи; приём возобновится сам"
+            }
+            Self::FileLost => {
+                "Файл очереди (inbox.db) удалён, заменён или перемещён на ходу: сервис завершается и при запуске откроет то, что найдёт по прежнему пути. Если файл цел, верните его на место при остановленном сервисе"
+            }
         }
     }
 }
@@ -158,6 +224,10 @@ mod tests {
             },
             SyncState::Standby {
                 held_by_another: true,
+            },
+            SyncState::Inbox {
+                fault: InboxFault::Unwritable,
+                since,
             },
         ] {
             let json = serde_json::to_value(state).unwrap();

@@ -34,6 +34,7 @@ struct Service {
     inbox: Inbox,
     now: Timestamp,
     engine: watch::Sender<SyncState>,
+    hangs: Arc<AtomicBool>,
     server: ServerHandle,
     _folder: TempDir,
 }
@@ -48,7 +49,9 @@ impl Service {
             .await
             .unwrap();
         let (engine, sync_status) = watch::channel(SyncState::Working);
+        let hangs = Arc::new(AtomicBool::new(false));
         let state = HttpState {
+            hangs: Arc::clone(&hangs),
             inbox: inbox.clone(),
             verifier: Verifier {
                 secrets: vec![secret(SECRET)],
@@ -71,6 +74,7 @@ impl Service {
             inbox,
             now,
             engine,
+            hangs,
             server: handle,
             _folder: folder,
         }
@@ -557,6 +561,14 @@ async fn without_an_inbox_the_sender_is_told_to_come_back() {
     }
     let (status, body) = answer(service.get("/healthz")).await;
     assert_eq!((status, body), (200, json!({ "status": "ok" })));
+}
+
+#[tokio::test]
+async fn a_loop_that_hangs_is_no_health() {
+    let service = Service::start().await;
+    service.hangs.store(true, Ordering::Relaxed);
+    let response = service.get("/healthz").send().await.unwrap();
+    assert_is_problem(response, 503, "/healthz").await;
 }
 
 #[tokio::test]

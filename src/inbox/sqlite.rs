@@ -1,6 +1,7 @@
 //! The inbox in a SQLite file: how it is opened and held. What is done with it is in the modules below.
 
 pub(super) mod copy;
+mod files;
 mod history;
 pub(super) mod mode;
 mod record;
@@ -24,6 +25,7 @@ use sqlx::{
 };
 use tokio::time::Instant;
 
+use self::files::Files;
 use super::{Hasher, InboxError, Role};
 use crate::domain::SharedClock;
 
@@ -355,6 +357,7 @@ fn plain_code(error: &sqlx::Error) -> Option<i32> {
 #[derive(Debug)]
 pub(super) struct Link {
     options: SqliteConnectOptions,
+    files: Files,
     conn: Option<SqliteConnection>,
     /// `PRAGMA data_version` as last seen: it moves when another connection changes the file.
     version: Option<i64>,
@@ -363,6 +366,7 @@ pub(super) struct Link {
 impl Link {
     fn new(options: SqliteConnectOptions) -> Self {
         Self {
+            files: Files::new(options.get_filename().to_owned()),
             options,
             conn: None,
             version: None,
@@ -370,17 +374,33 @@ impl Link {
     }
 
     pub(super) async fn conn(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
-        let conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => connect(&self.options).await?,
+        let conn = if let Some(conn) = self.conn.take() {
+            conn
+        } else {
+            // Another file of this name is not the one whose entries were acknowledged.
+            self.files.look(false)?;
+            connect(&self.options).await?
         };
         Ok(self.conn.insert(conn))
     }
 
     /// After an error nobody knows in which transaction the connection stands; a new one stands in none.
     pub(super) fn drop_connection(&mut self) {
-        self.conn = None;
+        let conn = self.conn.take();
+        if self.files.are_lost() {
+            // SQLite would remove the log of this name when it closes: by now it may be another file's. The process ends soon.
+            std::mem::forget(conn);
+        }
         self.version = None;
+    }
+
+    /// Whether what was written is in the files of these names. For a connection that was used.
+    pub(super) fn look_at_files(&mut self) -> Result<(), sqlx::Error> {
+        Ok(self.files.look(self.conn.is_some())?)
+    }
+
+    pub(super) fn are_files_lost(&self) -> bool {
+        self.files.are_lost()
     }
 
     /// If another process has changed the file since the last call: the working clock, which it may have moved.

@@ -2,6 +2,7 @@ mod bounds;
 mod command;
 mod copying;
 mod durability;
+mod files;
 mod model;
 mod plans;
 mod replacing;

@@ -26,11 +26,11 @@ use tokio::{
 use self::command::{Answer, Effects, run};
 pub(super) use self::command::{Command, Reply};
 use super::{
-    Claim, ClaimToken,
+    Claim, ClaimToken, Writing,
     bounds::{self, Bounds, Space},
     sqlite::{Link, upkeep, verbs},
 };
-use crate::domain::{DieAt, SharedClock};
+use crate::domain::{DieAt, Heartbeat, SharedClock};
 
 /// Commands that may wait: about a second's work of this writer on a slow disk.
 pub(super) const MAX_WAITING: usize = 10_000;
@@ -41,17 +41,23 @@ const MAX_GROUP: usize = 512;
 /// How often to look for changes by other processes, and whether writing works again.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
+/// Writes that fail for longer than this do not pass by themselves.
+const LASTING_AFTER: Duration = Duration::from_mins(1);
+
 /// What the writer tells everybody without being asked.
 #[derive(Debug)]
 pub(super) struct Signals {
-    /// Whether the last group reached the disk.
-    pub(super) accepts: watch::Sender<bool>,
-    /// New rows are refused: the bounds are reached, and nothing finished is left.
-    pub(super) full: watch::Sender<bool>,
+    pub(super) writing: watch::Sender<Writing>,
+    /// How long writes fail before that is called lasting.
+    pub(super) lasting_after: OnceLock<Duration>,
     /// Something was stored, lifted, revived or given back, here or by another process.
     pub(super) changed: Notify,
     /// The working clock, in microseconds.
     pub(super) work: AtomicI64,
+    pub(super) heartbeat: Heartbeat,
+    /// Where a test wants the writer to hang.
+    #[cfg(feature = "sandbox")]
+    pub(super) hangs: std::sync::atomic::AtomicBool,
     /// Transactions committed.
     pub(super) commits: AtomicU64,
     death: Death,
@@ -60,10 +66,13 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn new(work: i64) -> Self {
         Self {
-            accepts: watch::Sender::new(true),
-            full: watch::Sender::new(false),
+            writing: watch::Sender::new(Writing::Works),
+            lasting_after: OnceLock::new(),
             changed: Notify::new(),
             work: AtomicI64::new(work),
+            heartbeat: Heartbeat::default(),
+            #[cfg(feature = "sandbox")]
+            hangs: std::sync::atomic::AtomicBool::new(false),
             commits: AtomicU64::new(0),
             death: Death::default(),
         }
@@ -112,6 +121,8 @@ pub(super) struct Writer {
     signals: Arc<Signals>,
     orphans: Orphans,
     closers: Vec<Reply<()>>,
+    /// Since when writes have failed, by the monotonic clock.
+    failing_from: Option<Instant>,
     /// The latest time seen.
     latest: Timestamp,
     bounds: Bounds,
@@ -136,6 +147,7 @@ impl Writer {
             closers: Vec::new(),
             bounds,
             next_bounds: Instant::now(),
+            failing_from: None,
         }
     }
 
@@ -145,6 +157,11 @@ impl Writer {
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut group = Vec::with_capacity(MAX_GROUP);
         loop {
+            self.signals.heartbeat.beat();
+            #[cfg(feature = "sandbox")]
+            if self.signals.hangs.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
             // Only waiting is raced here, never a database call.
             let taken = tokio::select! {
                 taken = self.commands.recv_many(&mut group, MAX_GROUP) => Some(taken),
@@ -162,7 +179,6 @@ impl Writer {
         if !lock(&self.orphans).is_empty() {
             self.write(Vec::new()).await;
         }
-        self.signals.accepts.send_replace(false);
         self.link.close().await;
         for closer in self.closers {
             // Whoever asked may have gone: the file is closed all the same.
@@ -209,12 +225,39 @@ impl Writer {
                 }
             }
         }
-        self.signals
-            .accepts
-            .send_replace(committed.is_ok() && !effects.ailing);
+        self.tell_whether_writing_works(committed.is_ok() && !effects.ailing);
         for answer in answers {
             answer(committed.clone());
         }
+    }
+
+    fn tell_whether_writing_works(&mut self, works: bool) {
+        let now = self.clock.now();
+        if self.link.are_files_lost() {
+            let is_news = self.signals.writing.send_if_modified(|writing| {
+                let before = *writing;
+                *writing = before.lost(now);
+                *writing != before
+            });
+            if is_news {
+                tracing::error!("inbox.lost");
+            }
+            return;
+        }
+        let failing_for = if works {
+            self.failing_from = None;
+            None
+        } else {
+            let from = self.failing_from.get_or_insert_with(Instant::now);
+            Some(from.elapsed())
+        };
+        let lasting_after = self.signals.lasting_after.get().copied();
+        let lasting_after = lasting_after.unwrap_or(LASTING_AFTER);
+        self.signals.writing.send_if_modified(|writing| {
+            let before = *writing;
+            *writing = before.next(failing_for, lasting_after, now);
+            *writing != before
+        });
     }
 
     /// One transaction. An `Err` is everybody's: nothing of the group is on disk, or nobody knows.
@@ -227,10 +270,12 @@ impl Writer {
         effects: &mut Effects,
     ) -> Result<(), sqlx::Error> {
         let now = self.clock.now();
+        let works = self.signals.writing.borrow().reaches_the_disk();
         let conn = self.link.conn().await?;
         execute(conn, "BEGIN IMMEDIATE").await?;
         verbs::release(conn, now, orphans).await?;
-        if commands.peek().is_none() {
+        // While writing fails, a command that has nothing to write would succeed and prove nothing.
+        if commands.peek().is_none() || !works {
             upkeep::probe(conn).await?;
         }
         while commands.peek().is_some() {
@@ -257,7 +302,8 @@ impl Writer {
         if is_about_entries {
             self.signals.death.before_commit();
         }
-        execute(conn, "COMMIT").await
+        execute(conn, "COMMIT").await?;
+        self.link.look_at_files()
     }
 
     /// What nobody sends a command for: writing that works again, claims to give back, a clock that was put back,
@@ -271,7 +317,8 @@ impl Writer {
             tracing::warn!(%error, "the inbox could not be kept within its bounds");
             self.link.drop_connection();
         }
-        if !*self.signals.accepts.borrow() || !lock(&self.orphans).is_empty() {
+        let works = self.signals.writing.borrow().reaches_the_disk();
+        if !works || !lock(&self.orphans).is_empty() {
             self.write(Vec::new()).await;
         }
         match self.link.look_for_others().await {
@@ -285,6 +332,10 @@ impl Writer {
                 self.link.drop_connection();
             }
         }
+        if self.link.look_at_files().is_err() {
+            // As any write that cannot be relied on.
+            self.write(Vec::new()).await;
+        }
     }
 
     async fn look_at_the_bounds(&mut self) -> Result<(), sqlx::Error> {
@@ -295,12 +346,16 @@ impl Writer {
         if space != Space::Clearing {
             self.next_bounds = Instant::now() + bounds::LOOK_EVERY;
         }
-        let is_full = space == Space::Full;
-        match (self.signals.full.send_replace(is_full), is_full) {
-            (false, true) => tracing::error!("inbox.full"),
-            (true, false) => tracing::info!("inbox.has_room"),
-            (true, true) | (false, false) => {}
-        }
+        let now = self.clock.now();
+        self.signals.writing.send_if_modified(|writing| {
+            let before = mem::replace(writing, writing.bounded(space == Space::Full, now));
+            match (before, *writing) {
+                (Writing::Works, Writing::Full { .. }) => tracing::error!("inbox.full"),
+                (Writing::Full { .. }, Writing::Works) => tracing::info!("inbox.has_room"),
+                _ => {}
+            }
+            before != *writing
+        });
         Ok(())
     }
 

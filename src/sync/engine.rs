@@ -1,6 +1,6 @@
 //! The loop around the runs: when to claim and when to rest.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -18,7 +18,7 @@ use super::{
     triage::later,
 };
 use crate::{
-    domain::{Halt, RowId, Side},
+    domain::{Halt, Heartbeat, RowId, Side},
     inbox::{Claim, InboxError, Lane},
 };
 
@@ -103,6 +103,7 @@ impl Engine {
     /// When a run, or who keeps the lease, panicked: the process must not live on with entries that nobody holds.
     pub async fn work(mut self) {
         while let Err(error) = self.begin().await {
+            self.ctx.heartbeat.beat();
             if self.trouble(&error).await {
                 return;
             }
@@ -115,8 +116,10 @@ impl Engine {
                 turn = self.turn() => turn,
                 () = ctx.gate.stopping() => break,
             };
+            ctx.heartbeat.beat();
             match turn {
-                Ok(rest) => self.rest(rest).await,
+                // The end of a duty may have a neighbour asked, who may be slow: that is no hang.
+                Ok(rest) => beating(&ctx.heartbeat, self.rest(rest)).await,
                 Err(error) => {
                     if self.trouble(&error).await {
                         break;
@@ -419,6 +422,18 @@ impl Engine {
     }
 }
 
+/// Beats as long as this is waited for.
+async fn beating<T>(heartbeat: &Heartbeat, waiting: impl Future<Output = T>) -> T {
+    let mut waiting = pin!(waiting);
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
+            done = &mut waiting => return done,
+            _ = tick.tick() => heartbeat.beat(),
+        }
+    }
+}
+
 async fn died(lease: &mut Option<Keeping>) -> JoinError {
     match lease {
         Some(lease) => lease.died().await,
@@ -467,5 +482,19 @@ async fn run_to_the_end(ctx: &Context, mut run: Run) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_a_slow_neighbour_is_no_hang() {
+        let heartbeat = Heartbeat::default();
+        let five_minutes = Duration::from_mins(5);
+        beating(&heartbeat, tokio::time::sleep(five_minutes)).await;
+        // One for each quarter of a minute.
+        assert!(heartbeat.count() >= 20, "{heartbeat:?}");
     }
 }

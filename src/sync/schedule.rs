@@ -53,6 +53,8 @@ pub struct Tempo {
     pub list_for: Duration,
     /// How long `check` waits for the answer to a test event.
     pub test_event: Duration,
+    /// How long the inbox takes no writes before that is the state of the service.
+    pub inbox_lasting: Duration,
     /// How long a stopping service waits for what is in flight.
     pub grace: Duration,
     pub lease: Terms,
@@ -113,6 +115,7 @@ impl Tempo {
             pipelines_for: d(HOUR),
             list_for: d(HOUR),
             test_event: d(10 * SECOND),
+            inbox_lasting: d(MINUTE),
             grace: 6 * SECOND,
             lease: Terms::scaled(scale),
             scale,

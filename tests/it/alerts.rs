@@ -21,13 +21,13 @@ use crate::{
 };
 
 /// A bot that keeps what it is told to say.
-struct Bot {
-    url: String,
+pub(crate) struct Bot {
+    pub(crate) url: String,
     said: watch::Receiver<Vec<String>>,
 }
 
 impl Bot {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (say, said) = watch::channel(Vec::new());
         let say = web::Data::from(Arc::new(say));
         let server = HttpServer::new(move || {
@@ -43,6 +43,13 @@ impl Bot {
         let url = format!("http://{}", server.addrs()[0]);
         tokio::spawn(server.run());
         Self { url, said }
+    }
+
+    /// Waits for a message with these words.
+    pub(crate) async fn until_said(&mut self, words: &str) {
+        let is_said = |said: &Vec<String>| said.iter().any(|text| text.contains(words));
+        let wait = tokio::time::timeout(PATIENCE, self.said.wait_for(is_said)).await;
+        assert!(wait.is_ok(), "it does not say {words}");
     }
 
     /// Waits for the n-th message, which must be the last one so far.

@@ -23,6 +23,7 @@ mod deaths;
 mod end_to_end;
 mod explain;
 mod faults;
+mod inbox_faults;
 mod lease;
 mod mixed;
 mod moods_amocrm;

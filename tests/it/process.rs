@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 use tripwire_sync::{
     domain::RowId,
     inbox::State,
@@ -230,6 +230,30 @@ async fn an_idle_service_stops_at_once_on_either_signal_also_with_connections_op
         let took = began.elapsed();
         assert!(took < Duration::from_secs(2), "{signal}: {took:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_that_hangs_ends_the_process_with_an_error_that_names_it() {
+    for (hang_at, enabled, part) in [
+        ("writer", true, "the writer of the inbox"),
+        ("engine", true, "the engine"),
+        ("engine", false, "the engine"),
+    ] {
+        let world = World::prepare(Wishes::default());
+        let ended = Launch::in_world(&world, &["serve"])
+            .with("TRIPWIRE_HANG_AT", hang_at)
+            .with("AMOCRM_ENABLED", enabled)
+            .run()
+            .await;
+        ended.assert_code(1);
+        let lines: Vec<Value> = ended.err.lines().filter_map(parse).collect();
+        let last = lines.iter().find(|line| line["message"] == "service.hangs");
+        assert_eq!(last.map(|line| &line["part"]), Some(&json!(part)));
+    }
+}
+
+fn parse(line: &str) -> Option<Value> {
+    serde_json::from_str(line).ok()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

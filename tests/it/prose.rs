@@ -27,7 +27,7 @@ const DOCUMENTS: [&str; 10] = [
 const LINES_AT_MOST: [(&str, usize); 2] = [("README.md", 120), ("ARCHITECTURE.md", 150)];
 
 /// Settings meant for tests, and not there in the image that is deployed.
-const FOR_TESTS: [&str; 2] = ["TRIPWIRE_TIME_SCALE", "TRIPWIRE_DIE_AT"];
+const FOR_TESTS: [&str; 3] = ["TRIPWIRE_TIME_SCALE", "TRIPWIRE_DIE_AT", "TRIPWIRE_HANG_AT"];
 
 /// What fingerprints are made of, agreed with the database; nothing that a person types.
 const FINGERPRINTED: &str = "tripwire-sync doctor";

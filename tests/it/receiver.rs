@@ -15,12 +15,13 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tripwire_sync::{
-    domain::{DealId, RowId, SystemClock},
+    domain::{DealId, InboxFault, RowId, SystemClock},
     http::signature,
     inbox::{Inbox, Role},
 };
 
 use crate::{
+    alerts::Bot,
     program::{BINARY, Ended, Launch, Service, until_drained},
     support::{EMAIL, NowForTests, PATIENCE, Wishes, World, body_of, secret},
 };
@@ -61,6 +62,17 @@ async fn deliver(service: &Service, row: RowId) -> Answer {
 
 async fn ready(service: &Service) -> Answer {
     answer(client().get(format!("{}/readyz", service.url))).await
+}
+
+async fn until_ready_says(service: &Service, wished: impl Fn(&Answer) -> bool) {
+    let look = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        while !wished(&ready(service).await) {
+            tick.tick().await;
+        }
+    };
+    let patience = tokio::time::timeout(PATIENCE, look).await;
+    patience.expect("it says so in time");
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> Answer {
@@ -147,6 +159,7 @@ fn limit_files(service: &Service, size: &str) {
 
 async fn survives_a_full_disk(world: World, disk: Disk) {
     world.student(EMAIL);
+    let mut bot = Bot::start();
     // A write beyond the limit is also signalled, which ends whoever does not ignore it; a real disk does not.
     let script = "trap '' XFSZ; exec \"$0\" serve";
     let launch = Launch::of(
@@ -158,7 +171,10 @@ async fn survives_a_full_disk(world: World, disk: Disk) {
     .with(
         "DATABASE_URL",
         format!("sqlite://{}", disk.inbox().display()),
-    );
+    )
+    .with("TELEGRAM_BOT_TOKEN", "123456:token")
+    .with("TELEGRAM_CHAT_ID", "-100500")
+    .with("TELEGRAM_BASE_URL", &bot.url);
     let mut service = Service::launch(launch).await;
     let first = world.insert(&json!({}));
     assert_eq!(deliver(&service, first).await.status, 202);
@@ -185,17 +201,20 @@ async fn survives_a_full_disk(world: World, disk: Disk) {
     let answer = ready(&service).await;
     assert_eq!(answer.status, 503);
     assert_eq!(answer.body["inbox"], "unavailable");
+    until_ready_says(&service, |it| it.body["sync"]["state"] == "inbox").await;
+    let metrics = service.metrics().await;
+    for line in [
+        "tripwire_inbox_accepts 0",
+        "tripwire_sync_state{state=\"inbox\"} 1",
+        "tripwire_sync_state{state=\"working\"} 0",
+    ] {
+        assert!(metrics.lines().any(|have| have == line), "{metrics}");
+    }
+    bot.until_said(InboxFault::Unwritable.hint()).await;
 
     disk.free(&service);
-    let recovers = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(20));
-        while ready(&service).await.status != 200 {
-            tick.tick().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, recovers)
-        .await
-        .expect("it recovers");
+    until_ready_says(&service, |it| it.status == 200).await;
+    bot.until_said("файл очереди снова записывается").await;
 
     let inbox = Inbox::open(&disk.inbox(), Role::Guest, Arc::new(SystemClock))
         .await

@@ -243,6 +243,7 @@ impl World {
             },
             tempo,
             die_at: None,
+            hang: None,
             telegram: None,
         }
     }

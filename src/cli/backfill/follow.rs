@@ -10,7 +10,7 @@ use super::{
     report::{self, End, Totals},
 };
 use crate::{
-    app::{Settings, Worker},
+    app::{Died, Settings, Worker},
     cli::{CommandError, Outcome, clock, terminal::Terminal},
     domain::{Halt, Refusals, SyncState},
     inbox::{Arrival, BackfillId, HALT, Inbox, InboxError, PAUSED, REFUSALS, Role, Source},
@@ -152,7 +152,11 @@ impl<'t> Backfill<'t> {
             }
             let state = match &mut hands {
                 Hands::Ours(worker) if worker.is_dead() => break None,
-                Hands::Ours(worker) => *worker.status.borrow(),
+                Hands::Ours(worker) => {
+                    let writing = *inbox.writing().borrow();
+                    writing.over(*worker.status.borrow())
+                }
+                Hands::Others(_) if inbox.is_lost() => return Err(Died::InboxLost.into()),
                 Hands::Others(_) => stored_state(inbox).await?,
             };
             let undecided = undecided(inbox, id).await?;

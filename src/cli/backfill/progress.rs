@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     cli::{clock, terminal::Terminal},
-    domain::SyncState,
+    domain::{InboxFault, SyncState},
     inbox::{Outcome, State, Tally},
 };
 
@@ -185,6 +185,17 @@ pub(super) fn why(state: SyncState, terminal: &Terminal) -> Option<String> {
                 "another machine does the syncing",
                 "синхронизацией занята другая машина",
             )
+            .to_owned(),
+        SyncState::Inbox { fault, .. } => {
+            let english = match fault {
+                InboxFault::Unwritable => "the inbox file cannot be written",
+                InboxFault::Full => "the inbox file is full",
+                InboxFault::FileLost => "the inbox file was removed, replaced or moved",
+            };
+            terminal.pick(english, fault.hint()).to_owned()
+        }
+        SyncState::InboxFull { .. } => terminal
+            .pick("the inbox file is full", InboxFault::Full.hint())
             .to_owned(),
     };
     Some(text)

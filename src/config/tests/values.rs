@@ -120,6 +120,10 @@ fn good_values_are_taken() {
         ("TRIPWIRE_DIE_AT", "after:3", |c| {
             c.die_at.is_some_and(|at| at.commit == 3 && at.committed)
         }),
+        #[cfg(feature = "sandbox")]
+        ("TRIPWIRE_HANG_AT", "writer", |c| {
+            c.hang_at == Some(crate::domain::HangAt::Writer)
+        }),
     ];
     for (name, value, is_right) in rows {
         let config = read(&[(name, value)]).unwrap_or_else(|errors| panic!("{name}: {errors}"));
@@ -325,6 +329,8 @@ fn bad_values_are_named_and_not_quoted() {
             "TRIPWIRE_DIE_AT",
             &["3", "before", "after:0", "after:x", "during:1"],
         ),
+        #[cfg(feature = "sandbox")]
+        ("TRIPWIRE_HANG_AT", &["Writer", "sweep", "engine,writer"]),
     ];
     for (name, values) in rows {
         for value in *values {

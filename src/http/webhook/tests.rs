@@ -275,6 +275,7 @@ async fn receive_one_of_each_kind() {
         .await
         .unwrap();
     let state = web::Data::new(HttpState {
+        hangs: std::sync::Arc::default(),
         inbox: inbox.clone(),
         verifier: Verifier {
             secrets: vec![secret.clone()],

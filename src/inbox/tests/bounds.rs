@@ -62,8 +62,9 @@ impl Fixture {
     }
 
     async fn until_full(&self, is_full: bool) {
-        let mut full = self.inbox.shared.signals.full.subscribe();
-        full.wait_for(|full| *full == is_full).await.unwrap();
+        let mut writing = self.inbox.writing();
+        let told = writing.wait_for(|writing| matches!(writing, Writing::Full { .. }) == is_full);
+        told.await.unwrap();
     }
 }
 

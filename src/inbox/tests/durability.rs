@@ -210,8 +210,9 @@ async fn a_failed_group_fails_everybody_and_the_writer_recovers_by_itself() {
 
     t.tamper("DROP TRIGGER full_entry; DROP TRIGGER full_state; DROP TRIGGER full_counter")
         .await;
-    let mut accepts = t.inbox.shared.signals.accepts.subscribe();
-    accepts.wait_for(|accepts| *accepts).await.unwrap();
+    let mut writing = t.inbox.writing();
+    let works = writing.wait_for(|writing| *writing == Writing::Works);
+    works.await.unwrap();
     assert!(t.inbox.accepts());
     assert_eq!(t.store([delivered(2)]).await, [Stored::New]);
     let claim = t.claim().await;
@@ -233,10 +234,32 @@ async fn the_inbox_stays_unready_while_writing_fails() {
     let t = Fixture::new().await;
     t.tamper(DISK_FULL).await;
     assert!(t.inbox.store(vec![delivered(1)]).await.is_err());
-    let mut accepts = t.inbox.shared.signals.accepts.subscribe();
-    // Only a probe sends without being asked.
-    accepts.changed().await.unwrap();
-    assert!(!*accepts.borrow());
+
+    // It removes nothing, so it writes nothing: that proves nothing.
+    assert!(t.inbox.clear_state("nothing").await.is_err());
+    assert!(!t.inbox.accepts());
+}
+
+#[tokio::test]
+async fn writes_that_fail_for_long_are_told_until_one_works() {
+    let t = Fixture::new().await;
+    t.inbox.call_it_lasting_after(Duration::from_millis(1));
+    t.tamper(DISK_FULL).await;
+    assert!(t.inbox.store(vec![delivered(1)]).await.is_err());
+    let since = t.now();
+    let mut writing = t.inbox.writing();
+    let lasting = Writing::Fails {
+        since,
+        is_lasting: true,
+    };
+    // The probe of each second is a try.
+    writing.wait_for(|it| *it == lasting).await.unwrap();
+
+    t.tamper("DROP TRIGGER full_entry; DROP TRIGGER full_state; DROP TRIGGER full_counter")
+        .await;
+    let works = writing.wait_for(|it| *it == Writing::Works);
+    works.await.unwrap();
+    t.store([delivered(1)]).await;
 }
 
 #[tokio::test]

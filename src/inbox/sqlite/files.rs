@@ -1,0 +1,79 @@
+//! Whether the files of the inbox are still the ones that were opened.
+//!
+//! A file that was removed, replaced or moved takes writes and keeps none of them, and a second owner may have begun on another
+//! one. SQLite does not notice.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+const LOG: &str = "-wal";
+/// The database, the lock of its owner, the write-ahead log.
+const SUFFIXES: [&str; 3] = ["", ".lock", LOG];
+
+/// Device and inode: a name may have been given to another file.
+type FileId = (u64, u64);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{path} was removed, replaced or moved while it was open")]
+struct FileLost {
+    path: PathBuf,
+}
+
+#[derive(Debug)]
+pub(super) struct Files {
+    /// Of the database.
+    path: PathBuf,
+    /// In the order of [`SUFFIXES`], as soon as each was seen.
+    opened: [Option<FileId>; 3],
+    is_lost: bool,
+}
+
+impl Files {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            opened: [None; 3],
+            is_lost: false,
+        }
+    }
+
+    /// Once lost, for ever: what became of the files meanwhile is unknown.
+    pub(super) fn are_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// `is_connected`: a connection is open and was used, so that the log is the one that it writes to.
+    pub(super) fn look(&mut self, is_connected: bool) -> io::Result<()> {
+        for (suffix, opened) in SUFFIXES.into_iter().zip(&mut self.opened) {
+            if suffix == LOG && !is_connected {
+                // The last connection to be closed removes it.
+                *opened = None;
+                continue;
+            }
+            let mut path = self.path.as_os_str().to_owned();
+            path.push(suffix);
+            let path = PathBuf::from(path);
+            let found = id(&path)?;
+            self.is_lost |= opened.is_some() && *opened != found;
+            if self.is_lost {
+                return Err(io::Error::other(FileLost { path }));
+            }
+            *opened = found;
+        }
+        Ok(())
+    }
+}
+
+fn id(path: &Path) -> io::Result<Option<FileId>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
