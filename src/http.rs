@@ -162,12 +162,14 @@ struct SyncReport {
 }
 
 async fn readyz(state: web::Data<HttpState>) -> HttpResponse {
-    let name = state.sync_status.borrow().as_str();
-    readiness(&state.inbox, &StateName { state: name })
+    let state_name = StateName {
+        state: shown(&state.inbox, &state.sync_status).as_str(),
+    };
+    readiness(&state.inbox, &state_name)
 }
 
 async fn full_readyz(page: web::Data<MetricsPage>) -> HttpResponse {
-    let state = *page.sync_status.borrow();
+    let state = shown(&page.inbox, &page.sync_status);
     let hint = state.hint();
     readiness(&page.inbox, &SyncReport { state, hint })
 }
@@ -176,8 +178,6 @@ async fn full_readyz(page: web::Data<MetricsPage>) -> HttpResponse {
 fn readiness(inbox: &Inbox, sync: &impl Serialize) -> HttpResponse {
     let (status, inbox) = if inbox.accepts() {
         (StatusCode::OK, "ok")
-    } else if inbox.is_full() {
-        (StatusCode::SERVICE_UNAVAILABLE, "inbox_full")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
     };

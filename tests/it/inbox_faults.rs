@@ -60,7 +60,7 @@ async fn a_lost_inbox_is_told_and_ends_the_process_and_the_next_one_finds_every_
     let losses: [fn(&Path); 3] = [
         |folder| fs::remove_file(folder.join("inbox.db")).unwrap(),
         |folder| {
-            fs::write(folder.join("other"), "").unwrap();
+            fs::copy(folder.join("inbox.db"), folder.join("other")).unwrap();
             fs::rename(folder.join("other"), folder.join("inbox.db")).unwrap();
         },
         |folder| fs::rename(folder, folder.with_extension("old")).unwrap(),
