@@ -43,8 +43,11 @@ const LONGEST_HEAD: usize = 16 * 1024;
 /// Read from the socket at a time.
 const PIECE: usize = 4 * 1024;
 
-/// Passed on at once: actix never holds more than this and a piece.
+/// Passed on at once, so that actix uses what it has before it gets more.
 const AT_ONCE: usize = 16 * 1024;
+
+/// The same of a body whose end only actix knows: further requests may follow that end, and actix would take them all.
+const AT_ONCE_UNKNOWN: usize = 256;
 
 /// A connection that has so many answers and no verified request ends.
 const MOST_UNVERIFIED: u32 = 100;
@@ -113,6 +116,8 @@ struct State {
     opened: Instant,
     phase: Phase,
     is_answered: bool,
+    /// The answer to this request is the last one.
+    closes: bool,
     /// Answers since the last verified request.
     unverified: u32,
     /// When the phase began that has a limit; `None`: the service is at work.
@@ -127,6 +132,7 @@ impl State {
             opened: now,
             phase: Phase::Idle,
             is_answered: false,
+            closes: false,
             unverified: 0,
             limited_since: Some(now),
             reader: None,
@@ -141,7 +147,11 @@ impl State {
         self.limited_since = Some(now);
     }
 
+    /// A request that was passed on together with the last one changes nothing.
     fn announce(&mut self, body: Body) {
+        if self.closes {
+            return;
+        }
         self.phase = Phase::Body(body);
         if body == Body::Bytes(0) {
             self.complete();
@@ -157,17 +167,27 @@ impl State {
         }
     }
 
-    fn answer(&mut self, now: Instant) {
+    /// Answers whether this answer is the last one: the connection is old, its client a stranger that asks a lot, or what
+    /// follows is unknown.
+    fn answer(&mut self, announced: Body, now: Instant) -> bool {
+        if self.closes {
+            return true;
+        }
         self.is_answered = true;
         self.unverified += 1;
         if self.phase == Phase::Complete {
             self.limited_since = Some(now);
         }
+        self.closes = self.phase != Phase::Complete
+            || announced == Body::Unknown
+            || self.unverified >= MOST_UNVERIFIED
+            || now.duration_since(self.opened) >= LIFE;
+        self.closes
     }
 
     /// Everything that was to be sent has left.
     fn flushed(&mut self, now: Instant) {
-        if self.is_answered && self.phase == Phase::Complete {
+        if self.is_answered && self.phase == Phase::Complete && !self.closes {
             self.phase = Phase::Idle;
             self.is_answered = false;
             self.limited_since = Some(now);
@@ -233,17 +253,13 @@ impl Connection {
         self.shared.state.borrow_mut().unverified = 0;
     }
 
-    /// Answers whether the connection must end with this answer: it is old, its client a stranger that asks a lot, or what
-    /// follows is unknown.
+    /// Answers whether the connection ends with this answer.
     pub(super) fn answer(&self, announced: Body) -> bool {
         self.shared.place.answered();
-        let now = Instant::now();
-        let mut state = self.shared.state.borrow_mut();
-        state.answer(now);
-        state.phase != Phase::Complete
-            || announced == Body::Unknown
-            || state.unverified >= MOST_UNVERIFIED
-            || now.duration_since(state.opened) >= LIFE
+        self.shared
+            .state
+            .borrow_mut()
+            .answer(announced, Instant::now())
     }
 
     pub(super) async fn cut_off(&self) -> CutOff {
@@ -252,6 +268,7 @@ impl Connection {
                 if let Some(why) = self.shared.state.borrow().overdue(Instant::now()) {
                     return why;
                 }
+                self.shared.place.make_room();
                 sleep(LOOK).await;
             }
         };
@@ -357,6 +374,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for OneAtATime<S> {
         let mut state = shared.state.borrow_mut();
         if state.phase == Phase::Idle {
             state.begin(Instant::now());
+            shared.place.begins();
         }
         match state.phase {
             Phase::Head { mut end, length } => {
@@ -384,7 +402,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for OneAtATime<S> {
                 }
                 self.pass(taken, buffer);
             }
-            Phase::Body(Body::Unknown) => self.pass(room, buffer),
+            // What was answered is not read on. It is taken from the client all the same, which may only then read.
+            Phase::Body(Body::Unknown) if state.is_answered => {
+                self.piece.from = self.piece.to;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Phase::Body(Body::Unknown) => {
+                self.pass(room.min(AT_ONCE_UNKNOWN), buffer);
+                self.passed = AT_ONCE;
+            }
             Phase::Idle | Phase::HeadPassed | Phase::Complete => {}
         }
         Poll::Ready(Ok(()))

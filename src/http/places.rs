@@ -154,12 +154,7 @@ impl Places {
     pub(super) fn enter(&self) -> Place {
         let now = Instant::now();
         let mut open = self.lock();
-        if open.connections.len() >= open.places
-            && let Some(goes) = open.connections.first_entry()
-            && goes.key().standing.may_go(now - goes.get().since)
-        {
-            goes.remove().must_go.cancel();
-        }
+        open.make_room(1, now);
         let must_go = CancellationToken::new();
         let rank = open.rank(Standing::New);
         let guest = Guest {
@@ -180,6 +175,15 @@ impl Places {
 }
 
 impl Open {
+    fn make_room(&mut self, newcomers: usize, now: Instant) {
+        while self.connections.len() + newcomers > self.places
+            && let Some(goes) = self.connections.first_entry()
+            && goes.key().standing.may_go(now - goes.get().since)
+        {
+            goes.remove().must_go.cancel();
+        }
+    }
+
     fn rank(&mut self, standing: Standing) -> Rank {
         let turn = self.next;
         self.next += 1;
@@ -206,6 +210,19 @@ impl Place {
         if matches!(self.rank.get().standing, Standing::New | Standing::Waiting) {
             self.stand(Standing::Stranger);
         }
+    }
+
+    /// A request begins on this connection. What came before it says nothing of its sender: a proxy carries many.
+    pub(super) fn begins(&self) {
+        if self.rank.get().standing == Standing::Stranger {
+            self.stand(Standing::Waiting);
+        }
+    }
+
+    /// Tells those to go that are too many and could not be told when they came. Without it a server that is full of
+    /// such connections would accept no other.
+    pub(super) fn make_room(&self) {
+        self.places.lock().make_room(0, Instant::now());
     }
 
     /// It is the client's turn to send.
@@ -378,6 +395,31 @@ mod tests {
             gone([&first, &second, &third, &fourth]),
             [false, true, false, false]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_came_too_many_go_although_no_other_comes() {
+        let places = Places::new(4);
+        let all: [Place; 5] = std::array::from_fn(|_| places.enter());
+        for place in &all {
+            place.waits();
+        }
+        all[4].make_room();
+        assert_eq!(places.lock().connections.len(), 5);
+        advance(ROUND_TRIP).await;
+        all[4].make_room();
+        assert_eq!(places.lock().connections.len(), 4);
+        assert!(all[0].must_go.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_on_a_connection_of_strangers_has_a_round_trip() {
+        let places = Places::new(1);
+        let proxy = places.enter();
+        proxy.answered();
+        proxy.begins();
+        let _other = places.enter();
+        assert!(!proxy.must_go.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

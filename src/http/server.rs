@@ -96,6 +96,8 @@ async fn serve(
     let client = stream.peer_addr().ok();
     let requests = http.call((OneAtATime::new(stream, connection.clone()), client));
     tokio::select! {
+        // What has come is read before it can be cut off.
+        biased;
         ended = requests => ended.map(drop),
         why = connection.cut_off() => {
             metrics::counter!(CUT_OFF, "reason" => why.as_str()).increment(1);

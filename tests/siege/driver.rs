@@ -36,8 +36,8 @@ const SECRET: &str = "whsec_c2llZ2UtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDEtMDAx";
 /// What the process may hold at its peak.
 pub(crate) const MOST_MEMORY: u64 = 100 << 20;
 
-/// Longer than any sender waits: then its event is lost.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// As pg_net: then an event is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A sender that has lost so many events need not lose more.
 const ENOUGH_FAILURES: usize = 3;
@@ -54,6 +54,8 @@ pub(crate) enum Attack {
     HalfBodies,
     /// The head of a chunked request, and nothing more.
     ChunkedHeads,
+    /// A whole chunked request, and hundreds more in the same breath, whose answers are not read.
+    ChunkedCrowds,
     /// One whole request, then a second head, a byte a second.
     SecondHeads,
     /// Requests without end, whose answers are not read.
@@ -67,10 +69,11 @@ pub(crate) enum Attack {
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Bodies,
         Self::HalfBodies,
         Self::ChunkedHeads,
+        Self::ChunkedCrowds,
         Self::SecondHeads,
         Self::NeverRead,
         Self::Silent,
@@ -102,6 +105,15 @@ impl Attack {
                 let head = "POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
                 stream.write_all(head.as_bytes()).await?;
                 until_closed(&mut stream).await
+            }
+            Self::ChunkedCrowds => {
+                let first =
+                    "POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+                let crowd = [first, &get.repeat(500)].concat();
+                stream.write_all(crowd.as_bytes()).await?;
+                // Long enough to be cut off; the answers stay where they are.
+                sleep(Duration::from_secs(12)).await;
+                Ok(())
             }
             Self::SecondHeads => {
                 stream.write_all(get.as_bytes()).await?;
