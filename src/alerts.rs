@@ -101,6 +101,8 @@ pub struct Seen {
     /// Pending for longer than [`Pace::late_after`], the oldest first.
     pub late: Vec<Stuck>,
     pub tokens: Vec<TokenEnd>,
+    /// What keeps deliveries from being stored, and since when.
+    pub inbox: Option<(InboxFault, Timestamp)>,
     /// The inbox took the place of a damaged one.
     pub replaced: Option<Replaced>,
 }
@@ -276,7 +278,7 @@ impl Alerts {
     }
 
     fn follow(&mut self, seen: &Seen) {
-        if seen.state.inbox_fault().is_some() {
+        if seen.inbox.is_some() {
             self.writable_since = None;
         } else {
             self.writable_since.get_or_insert(seen.now);
@@ -285,6 +287,7 @@ impl Alerts {
             SyncState::Starting => {}
             // Nobody decided that it should rest: rows may be late, which is worth saying.
             SyncState::Working
+            | SyncState::InboxFull { .. }
             | SyncState::Standby {
                 held_by_another: false,
             } => {
@@ -300,7 +303,7 @@ impl Alerts {
                 self.free_since.get_or_insert(seen.now);
             }
             // An inbox with a fault hides whether there is a halt.
-            SyncState::Halted { .. } | SyncState::Inbox { .. } | SyncState::InboxFull { .. } => {
+            SyncState::Halted { .. } | SyncState::Inbox { .. } => {
                 self.working_since = None;
                 self.free_since = None;
             }
@@ -323,7 +326,7 @@ impl Alerts {
     }
 
     fn inbox(&self, seen: &Seen) -> Option<Message> {
-        let (fault, since) = seen.state.inbox_fault()?;
+        let (fault, since) = seen.inbox?;
         // Of the same fault: one that comes and goes is one.
         let before = self.said.inbox.filter(|said| said.fault == fault);
         if before.is_some_and(|said| !has_passed(self.pace.day, said.at, seen.now)) {

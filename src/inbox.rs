@@ -450,7 +450,16 @@ impl Inbox {
 
     /// Deletes `done` entries, their history, and people not used since. Answers how many entries.
     pub async fn purge_done(&self, before: Timestamp) -> Result<u64, InboxError> {
-        self.write(|reply| Command::PurgeDone(before, reply)).await
+        let mut purged = 0;
+        loop {
+            let removed = self
+                .write(|reply| Command::PurgeDone(before, reply))
+                .await?;
+            purged += removed;
+            if removed < u64::from(bounds::CHUNK) {
+                return Ok(purged);
+            }
+        }
     }
 
     /// Removes every trace of these rows and of these people (e-mail hashes). Entries that are claimed stay: try again.

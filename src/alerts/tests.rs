@@ -74,6 +74,11 @@ impl Scene {
             parked: news.cloned().collect(),
             late: self.late.clone(),
             tokens: self.tokens.clone(),
+            inbox: match self.state {
+                SyncState::Inbox { fault, since } => Some((fault, since)),
+                SyncState::InboxFull { since } => Some((InboxFault::Full, since)),
+                _ => None,
+            },
             replaced: self.replaced.clone(),
         }
     }

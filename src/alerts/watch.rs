@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
 use crate::{
-    domain::{Chain, Refusals, SharedClock, SyncStatus, TokenEnd},
+    domain::{Chain, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
     inbox::{HALT, Inbox, InboxError, REFUSALS, REPLACED, Writing},
 };
 
@@ -127,7 +127,7 @@ impl Watch {
         let writing = *self.writing.borrow_and_update();
         self.is_last = matches!(writing, Writing::Lost { .. });
         let state = writing.over(*self.status.borrow_and_update());
-        if state.inbox_fault().is_some() {
+        if matches!(state, SyncState::Inbox { .. }) {
             // This must be said although the inbox may not even be readable.
             return Ok(Seen {
                 now,
@@ -137,6 +137,7 @@ impl Watch {
                 parked: Vec::new(),
                 late: Vec::new(),
                 tokens: self.tokens.clone(),
+                inbox: writing.fault(),
                 replaced: None,
             });
         }
@@ -149,6 +150,7 @@ impl Watch {
             parked: self.inbox.parked_after(said.parked_until()).await?,
             late: self.inbox.pending_since(late_since, LATE_LISTED).await?,
             tokens: self.tokens.clone(),
+            inbox: writing.fault(),
             replaced: self.inbox.state(REPLACED).await?,
         })
     }

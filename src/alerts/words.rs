@@ -47,9 +47,13 @@ pub(super) fn inbox(fault: InboxFault, since: Timestamp, again: bool) -> String 
         InboxFault::Unwritable | InboxFault::FileLost => "остановлены",
         InboxFault::Full => "остановлен",
     };
+    let end = match fault {
+        InboxFault::Unwritable | InboxFault::FileLost => "файл снова будет записываться",
+        InboxFault::Full => "в файле появится место",
+    };
     format!(
         "⛔ tripwire-sync: {what} {still}{stopped} с {}\n\n{}.\n\n\
-         События сейчас не принимаются. Их строки найдёт сверка, когда файл снова будет записываться.",
+         События сейчас не принимаются. Их строки найдёт сверка, когда {end}.",
         time(since),
         fault.hint(),
     )

@@ -110,21 +110,6 @@ impl SyncState {
             Self::InboxFull { .. } => Some(InboxFault::Full.hint()),
         }
     }
-
-    /// What keeps deliveries from being stored, and since when.
-    #[must_use]
-    pub fn inbox_fault(self) -> Option<(InboxFault, Timestamp)> {
-        match self {
-            Self::Inbox { fault, since } => Some((fault, since)),
-            Self::InboxFull { since } => Some((InboxFault::Full, since)),
-            Self::Starting
-            | Self::Working
-            | Self::Holding
-            | Self::Paused { .. }
-            | Self::Halted { .. }
-            | Self::Standby { .. } => None,
-        }
-    }
 }
 
 impl InboxFault {

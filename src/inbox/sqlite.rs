@@ -13,7 +13,7 @@ pub(super) mod views;
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -57,7 +57,6 @@ pub(super) async fn open(
     role: Role,
     clock: &SharedClock,
 ) -> Result<Opened, InboxError> {
-    let is_emptied = is_emptied(path);
     let lock = match role {
         Role::Owner => Some(own(path)?),
         Role::Guest if replace::is_begun(path).is_ok_and(|is_begun| is_begun) => {
@@ -66,12 +65,13 @@ pub(super) async fn open(
         Role::Guest => None,
     };
     // Empty and owned: its owner is just making it.
-    if is_emptied && (role == Role::Owner || self::lock(path).is_ok()) {
+    if is_emptied(path) && (role == Role::Owner || self::lock(path).is_ok()) {
         return Err(cannot_open(path, Damaged::new(EMPTIED)));
     }
-    match open_file(path, role, clock).await {
-        Ok(opened) => Ok(Opened { lock, ..opened }),
-        Err(cause) => Err(cannot_open(path, cause)),
+    let opened = open_file(path, role, clock).await;
+    match lock {
+        Some(lock) => owned(path, lock, opened),
+        None => opened.map_err(|cause| cannot_open(path, cause)),
     }
 }
 
@@ -80,9 +80,8 @@ pub(super) async fn open_or_replace(
     path: &Path,
     clock: &SharedClock,
 ) -> Result<Opened, InboxError> {
-    let is_emptied = is_emptied(path);
-    let lock = Some(own(path)?);
-    let opened = if is_emptied {
+    let lock = own(path)?;
+    let opened = if is_emptied(path) {
         Err(Damaged::new(EMPTIED).into())
     } else {
         open_file(path, Role::Owner, clock).await
@@ -94,10 +93,16 @@ pub(super) async fn open_or_replace(
         }
         opened => opened,
     };
-    match opened {
-        Ok(opened) => Ok(Opened { lock, ..opened }),
-        Err(cause) => Err(cannot_open(path, cause)),
-    }
+    owned(path, lock, opened)
+}
+
+fn owned(path: &Path, lock: File, opened: Result<Opened, Cause>) -> Result<Opened, InboxError> {
+    let opened = opened.map_err(|cause| cannot_open(path, cause))?;
+    mark_used(&lock).map_err(|source| cannot_open(path, source))?;
+    Ok(Opened {
+        lock: Some(lock),
+        ..opened
+    })
 }
 
 async fn open_new(path: &Path, clock: &SharedClock) -> Result<Opened, Cause> {
@@ -118,9 +123,19 @@ const HALF_REPLACED: &str =
 
 const EMPTIED: &str = "it is empty";
 
-/// SQLite takes an empty file for a new one. The lock is made when the file is first used, and then it does not stay empty.
+/// SQLite takes an empty file for a new one. An owner that has opened the file once marks the lock.
 fn is_emptied(path: &Path) -> bool {
-    path.metadata().is_ok_and(|file| file.len() == 0) && sibling(path, LOCK).exists()
+    let length = |path: &Path| path.metadata().map(|file| file.len()).ok();
+    length(path) == Some(0) && length(&sibling(path, LOCK)).is_some_and(|length| length > 0)
+}
+
+/// The file is in use: from now on an empty one is a damaged one.
+fn mark_used(mut lock: &File) -> io::Result<()> {
+    if lock.metadata()?.len() == 0 {
+        lock.write_all(b"used\n")?;
+        lock.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Takes the owner's lock, and completes what an earlier owner has begun.

@@ -59,6 +59,20 @@ impl Writing {
         }
     }
 
+    /// What keeps deliveries from being stored, and since when; a write that fails is no fault before it lasts.
+    #[must_use]
+    pub fn fault(self) -> Option<(InboxFault, Timestamp)> {
+        match self {
+            Self::Full { since } => Some((InboxFault::Full, since)),
+            Self::Fails { .. } | Self::Lost { .. } | Self::Works => {
+                match self.over(SyncState::Starting) {
+                    SyncState::Inbox { fault, since } => Some((fault, since)),
+                    _ => None,
+                }
+            }
+        }
+    }
+
     /// Whether the latest write reached the disk.
     pub(super) fn reaches_the_disk(self) -> bool {
         matches!(self, Self::Works | Self::Full { .. })
@@ -88,8 +102,11 @@ impl Writing {
                 fault: InboxFault::FileLost,
                 since,
             },
-            Self::Full { since } => SyncState::InboxFull { since },
-            Self::Works | Self::Fails { .. } => engine,
+            // The engine works off what there is: where it cannot, that is the cause.
+            Self::Full { since } if matches!(engine, SyncState::Starting | SyncState::Working) => {
+                SyncState::InboxFull { since }
+            }
+            Self::Works | Self::Full { .. } | Self::Fails { .. } => engine,
         }
     }
 }
@@ -151,6 +168,7 @@ mod tests {
             );
         }
         assert_eq!(full.over(SyncState::Working).as_str(), "inbox_full");
+        assert_eq!(full.over(SyncState::Holding), SyncState::Holding);
         assert!(full.reaches_the_disk() && !fails.reaches_the_disk());
     }
 

@@ -403,7 +403,8 @@ impl Engine {
                 .now()
                 .checked_sub(self.ctx.settings.retention)
                 .unwrap_or(Timestamp::MIN);
-            let purged = self.ctx.inbox.purge_done(before).await?;
+            let purging = self.ctx.inbox.purge_done(before);
+            let purged = beating(&self.ctx.heartbeat, purging).await?;
             if purged > 0 {
                 tracing::info!(purged, "inbox.purged");
             }

@@ -36,7 +36,7 @@ const SECRET: &str = "whsec_c2llZ2UtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDEtMDAx";
 /// What the process may hold at its peak.
 pub(crate) const MOST_MEMORY: u64 = 100 << 20;
 
-/// As pg_net: then an event is lost.
+/// As `pg_net`: then an event is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A sender that has lost so many events need not lose more.

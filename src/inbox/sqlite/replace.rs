@@ -126,10 +126,25 @@ fn stamps(path: &Path, kind: &str) -> io::Result<BTreeSet<String>> {
         let stamp = name.to_string_lossy();
         if let Some(stamp) = stamp.strip_prefix(&prefix) {
             let stamp = stamp.trim_end_matches("-wal").trim_end_matches("-shm");
-            stamps.insert(stamp.to_owned());
+            if is_stamp(stamp) {
+                stamps.insert(stamp.to_owned());
+            }
         }
     }
     Ok(stamps)
+}
+
+/// `20261122T100000.000Z`: a file that a person named is none of ours.
+fn is_stamp(text: &str) -> bool {
+    const FORM: &str = "00000000T000000.000Z";
+    text.len() == FORM.len()
+        && text
+            .bytes()
+            .zip(FORM.bytes())
+            .all(|(byte, form)| match form {
+                b'0' => byte.is_ascii_digit(),
+                _ => byte == form,
+            })
 }
 
 fn remove_old(path: &Path) -> io::Result<()> {

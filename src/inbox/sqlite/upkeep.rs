@@ -94,10 +94,8 @@ pub(in crate::inbox) async fn add_working_time(
         .map_err(database("add working time"))
 }
 
-pub(in crate::inbox) const PURGE_DONE: &str =
-    "DELETE FROM entry WHERE state = 'done' AND updated_at < ?";
-pub(in crate::inbox) const PURGE_GONE: &str =
-    "DELETE FROM entry WHERE outcome = 'gone' AND updated_at < ?";
+pub(in crate::inbox) const PURGE_DONE: &str = "DELETE FROM entry WHERE seq IN (SELECT seq FROM entry WHERE state = 'done' AND updated_at < ? LIMIT ?)";
+pub(in crate::inbox) const PURGE_GONE: &str = "DELETE FROM entry WHERE seq IN (SELECT seq FROM entry WHERE outcome = 'gone' AND updated_at < ? LIMIT ?)";
 pub(in crate::inbox) const REMOVE_OLDEST: &str = "
     DELETE FROM entry WHERE seq IN (
         SELECT seq FROM entry WHERE state = 'done' ORDER BY updated_at LIMIT ?
@@ -111,20 +109,25 @@ const AT_MOST: &str =
     "SELECT coalesce((SELECT max(seq) FROM entry) - (SELECT min(seq) FROM entry) + 1, 0)";
 const ENTRIES: &str = "SELECT count(*) FROM entry";
 
+/// Answers how many it removed: [`CHUNK`] at most, so that no delivery waits long for the writer. Fewer are the last.
 /// History goes with its entry (a foreign key); a person of an entry that stays is still in use.
 pub(in crate::inbox) async fn purge_done(
     conn: &mut SqliteConnection,
     before: Timestamp,
     gone_before: Timestamp,
 ) -> Result<u64, InboxError> {
-    let mut purged = 0;
+    let mut purged: u64 = 0;
     for (statement, before) in [(PURGE_DONE, before), (PURGE_GONE, gone_before)] {
         purged += sqlx::query(statement)
             .bind(before.as_millisecond())
+            .bind(i64::try_from(u64::from(CHUNK).saturating_sub(purged)).unwrap_or(0))
             .execute(&mut *conn)
             .await
             .map_err(database("purge done entries"))?
             .rows_affected();
+    }
+    if purged >= u64::from(CHUNK) {
+        return Ok(purged);
     }
     sqlx::query(
         "DELETE FROM person
