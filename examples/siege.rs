@@ -24,6 +24,9 @@ use driver::{Attack, MOST_MEMORY, Report, Siege};
 /// What a machine of the smallest size has.
 const MEMORY: u64 = 256 << 20;
 
+/// As `pg_net`.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What signed deliveries may take meanwhile, 99 of 100 of them.
 const SLOWEST: Duration = Duration::from_secs(1);
 
@@ -84,6 +87,7 @@ async fn attacks(options: &Options) -> Result<bool, String> {
             senders: options.senders,
             deliveries: options.seconds,
             pace: Some(Duration::from_secs(1)),
+            patience: PATIENCE,
             descriptors: None,
             memory: (!options.unlimited).then_some(MEMORY),
         };

@@ -34,8 +34,8 @@ const IDLE: Duration = Duration::from_secs(75);
 /// After it the answer to a request closes the connection, so that places change hands.
 const LIFE: Duration = Duration::from_mins(1);
 
-/// How often a connection is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a connection is looked at, and whether there are too many.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Senders use some 500 bytes.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -374,7 +374,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for OneAtATime<S> {
         let mut state = shared.state.borrow_mut();
         if state.phase == Phase::Idle {
             state.begin(Instant::now());
-            shared.place.begins();
         }
         match state.phase {
             Phase::Head { mut end, length } => {

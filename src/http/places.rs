@@ -212,13 +212,6 @@ impl Place {
         }
     }
 
-    /// A request begins on this connection. What came before it says nothing of its sender: a proxy carries many.
-    pub(super) fn begins(&self) {
-        if self.rank.get().standing == Standing::Stranger {
-            self.stand(Standing::Waiting);
-        }
-    }
-
     /// Tells those to go that are too many and could not be told when they came. Without it a server that is full of
     /// such connections would accept no other.
     pub(super) fn make_room(&self) {
@@ -410,16 +403,6 @@ mod tests {
         all[4].make_room();
         assert_eq!(places.lock().connections.len(), 4);
         assert!(all[0].must_go.is_cancelled());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_on_a_connection_of_strangers_has_a_round_trip() {
-        let places = Places::new(1);
-        let proxy = places.enter();
-        proxy.answered();
-        proxy.begins();
-        let _other = places.enter();
-        assert!(!proxy.must_go.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

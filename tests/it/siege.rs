@@ -5,7 +5,7 @@ mod driver;
 
 use std::path::Path;
 
-use crate::chaos::driver::service;
+use crate::{chaos::driver::service, support::PATIENCE};
 use driver::{Attack, MOST_MEMORY, Siege};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tripwire-sync");
@@ -22,6 +22,7 @@ async fn strangers_cost_little_memory_and_no_sender_an_event() {
             senders: 100,
             deliveries: 5,
             pace: None,
+            patience: PATIENCE,
             descriptors: Some(DESCRIPTORS),
             memory: None,
         };

@@ -36,8 +36,8 @@ const SECRET: &str = "whsec_c2llZ2UtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDEtMDAx";
 /// What the process may hold at its peak.
 pub(crate) const MOST_MEMORY: u64 = 100 << 20;
 
-/// As `pg_net`: then an event is lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For the attackers to have come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A sender that has lost so many events need not lose more.
 const ENOUGH_FAILURES: usize = 3;
@@ -162,6 +162,8 @@ pub(crate) struct Siege {
     pub(crate) deliveries: usize,
     /// Between two deliveries; `None`: one follows the other.
     pub(crate) pace: Option<Duration>,
+    /// How long a sender waits for its answer: then the event is lost.
+    pub(crate) patience: Duration,
     /// The service's limit of open files, from which it takes the number of its places.
     pub(crate) descriptors: Option<usize>,
     /// The service runs in a control group of so many bytes.
@@ -253,8 +255,7 @@ pub(crate) async fn lay(binary: &Path, siege: &Siege) -> Result<Report, String> 
         .map_err(|error| error.to_string())?;
 
     let begun = Instant::now();
-    let senders =
-        (0..siege.senders).map(|_| tokio::spawn(sender(address, siege.deliveries, siege.pace)));
+    let senders = (0..siege.senders).map(|_| tokio::spawn(sender(address, siege.clone())));
     let sent: Vec<Sent> = join_all(senders)
         .await
         .into_iter()
@@ -416,7 +417,13 @@ struct Delivery {
 type Sent = Vec<Delivery>;
 
 /// Keeps its connection as long as the service does, and sends nothing twice.
-async fn sender(address: SocketAddr, deliveries: usize, pace: Option<Duration>) -> Sent {
+async fn sender(address: SocketAddr, siege: Siege) -> Sent {
+    let Siege {
+        deliveries,
+        pace,
+        patience,
+        ..
+    } = siege;
     let secret = WebhookSecret::parse(SECRET).expect("a sound secret");
     let mut ticks = pace.map(interval);
     let mut connection = None;
@@ -443,7 +450,7 @@ async fn sender(address: SocketAddr, deliveries: usize, pace: Option<Duration>) 
             body.len()
         );
         let began = Instant::now();
-        let status = match timeout(PATIENCE, deliver(address, &mut connection, &request)).await {
+        let status = match timeout(patience, deliver(address, &mut connection, &request)).await {
             Ok(status) => status.map_err(|error| error.to_string()),
             Err(_) => Err("no answer".to_owned()),
         };
