@@ -167,9 +167,9 @@ impl State {
         }
     }
 
-    /// Answers whether this answer is the last one: the connection is old, its client a stranger that asks a lot, or what
-    /// follows is unknown.
-    fn answer(&mut self, announced: Body, now: Instant) -> bool {
+    /// Answers whether this answer is the last one: the connection is old, its client a stranger that asks a lot or takes
+    /// the place of others, or what follows is unknown.
+    fn answer(&mut self, announced: Body, is_place_needed: bool, now: Instant) -> bool {
         if self.closes {
             return true;
         }
@@ -180,6 +180,7 @@ impl State {
         }
         self.closes = self.phase != Phase::Complete
             || announced == Body::Unknown
+            || is_place_needed
             || self.unverified >= MOST_UNVERIFIED
             || now.duration_since(self.opened) >= LIFE;
         self.closes
@@ -255,11 +256,9 @@ impl Connection {
 
     /// Answers whether the connection ends with this answer.
     pub(super) fn answer(&self, announced: Body) -> bool {
-        self.shared.place.answered();
-        self.shared
-            .state
-            .borrow_mut()
-            .answer(announced, Instant::now())
+        let is_place_needed = self.shared.place.answered();
+        let mut state = self.shared.state.borrow_mut();
+        state.answer(announced, is_place_needed, Instant::now())
     }
 
     pub(super) async fn cut_off(&self) -> CutOff {

@@ -205,11 +205,16 @@ impl Place {
         self.stand(Standing::Verified);
     }
 
-    /// A request on this connection was answered.
-    pub(super) fn answered(&self) {
-        if matches!(self.rank.get().standing, Standing::New | Standing::Waiting) {
-            self.stand(Standing::Stranger);
+    /// A request on this connection was answered. Answers whether its place is needed: all are taken, and the client has
+    /// verified nothing.
+    pub(super) fn answered(&self) -> bool {
+        match self.rank.get().standing {
+            Standing::Verified => return false,
+            Standing::New | Standing::Waiting => self.stand(Standing::Stranger),
+            Standing::Stranger => {}
         }
+        let open = self.places.lock();
+        open.connections.len() >= open.places
     }
 
     /// Tells those to go that are too many and could not be told when they came. Without it a server that is full of
@@ -379,9 +384,9 @@ mod tests {
         let places = Places::new(3);
         let [first, second, third] = [places.enter(), places.enter(), places.enter()];
         first.waits();
-        second.answered();
+        assert!(second.answered());
         third.verified();
-        third.answered();
+        assert!(!third.answered());
         third.waits();
         let fourth = places.enter();
         assert_eq!(
@@ -403,6 +408,15 @@ mod tests {
         all[4].make_room();
         assert_eq!(places.lock().connections.len(), 4);
         assert!(all[0].must_go.is_cancelled());
+    }
+
+    #[test]
+    fn a_stranger_keeps_its_place_after_an_answer_only_while_there_are_others() {
+        let places = Places::new(2);
+        let one = places.enter();
+        assert!(!one.answered());
+        let _other = places.enter();
+        assert!(one.answered());
     }
 
     #[tokio::test(start_paused = true)]

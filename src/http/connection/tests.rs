@@ -21,7 +21,7 @@ struct Talk {
 impl Talk {
     fn new() -> Self {
         let (client, server) = duplex(1 << 20);
-        let places = Places::new(1);
+        let places = Places::new(2);
         let connection = Connection::new(places.enter());
         Self {
             client,
@@ -82,7 +82,7 @@ async fn one_request_is_passed_on_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_not_taken_stops_the_next_request() {
     let (client, server) = duplex(GET.len());
-    let connection = Connection::new(Places::new(1).enter());
+    let connection = Connection::new(Places::new(2).enter());
     let stream = OneAtATime::new(server, connection.clone());
     let places = Places::new(1);
     let mut talk = Talk {
@@ -219,7 +219,7 @@ async fn a_connection_goes_when_its_place_is_taken() {
     let mut talk = Talk::new();
     assert_eq!(talk.passed().await, b"");
     advance(SECOND).await;
-    let _other = talk.places.enter();
+    let _others = [talk.places.enter(), talk.places.enter()];
     assert_eq!(talk.cut_off().await, (0, CutOff::PlaceTaken));
 }
 
