@@ -1,4 +1,4 @@
-//! How much the inbox may hold. The volume that it lies on is small, and whoever can sign can send ids without end.
+//! How much the inbox may hold. The volume that it lies on is small, and a holder of the secret can send ids without end.
 
 use std::time::Duration;
 

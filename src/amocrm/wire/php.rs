@@ -14,7 +14,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{Entry, Known};
 
-/// So many values of one kind are read of a contact. A person has a few; who has more is known in part.
+/// So many values of one kind are read of a contact. A person has a few; a contact with more is known in part.
 pub(super) const MOST_VALUES: usize = 100;
 /// Bytes of one value. An address has 254 at most, and stands among names and separators.
 pub(super) const LONGEST_VALUE: usize = 1_000;

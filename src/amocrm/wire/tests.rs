@@ -22,7 +22,7 @@ fn read(body: &str) -> (Vec<Contact>, Unreadable) {
     (items.into_iter().map(Contact::from).collect(), unreadable)
 }
 
-/// Whose addresses are read in part may have any other: for the rule that an e-mail is nobody's it is unreadable.
+/// A contact whose addresses are read in part may have any other: it is unreadable for the rule that no contact has an e-mail.
 #[test]
 fn a_contact_with_more_than_can_be_read_is_known_in_part() {
     let many = |n: usize| (0..n).map(|n| format!("a{n}@x.org"));

@@ -1,4 +1,4 @@
-//! Who may read the file.
+//! The rights on the files.
 
 use std::{
     fs::{self, Permissions},

@@ -92,7 +92,7 @@ impl Step {
     }
 }
 
-/// To be called by whoever holds the owner's lock, and followed by [`complete`].
+/// The caller holds the owner's lock. To be followed by [`complete`].
 pub(in crate::inbox) async fn begin(path: &Path, now: Timestamp) -> Result<Replaced, Cause> {
     let carried = Carried::read(path, now).await;
     let stamp = now.strftime("%Y%m%dT%H%M%S%.3fZ").to_string();

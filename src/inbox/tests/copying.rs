@@ -1,4 +1,4 @@
-//! A copy beside the owner, and who may read what.
+//! A copy beside the owner, and the rights on the files.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
