@@ -18,8 +18,9 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    runtime,
     sync::watch,
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, interval, sleep, timeout},
 };
 use tripwire_sync::{
@@ -255,12 +256,10 @@ pub(crate) async fn lay(binary: &Path, siege: &Siege) -> Result<Report, String> 
         .map_err(|error| error.to_string())?;
 
     let begun = Instant::now();
-    let senders = (0..siege.senders).map(|_| tokio::spawn(sender(address, siege.clone())));
-    let sent: Vec<Sent> = join_all(senders)
+    let sending = siege.clone();
+    let sent = spawn_blocking(move || senders(address, &sending))
         .await
-        .into_iter()
-        .map(|sender| sender.map_err(|error| error.to_string()))
-        .collect::<Result<_, _>>()?;
+        .map_err(|error| error.to_string())??;
     let lasted = begun.elapsed();
     let died = service.lives().err();
     let memory = service.pid().map_or(0, peak_memory);
@@ -415,6 +414,16 @@ struct Delivery {
 }
 
 type Sent = Vec<Delivery>;
+
+/// They are another machine: what the attackers do to the runtime of their own does not hold them up.
+fn senders(address: SocketAddr, siege: &Siege) -> Result<Vec<Sent>, String> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let all = (0..siege.senders).map(|_| sender(address, siege.clone()));
+    Ok(runtime.block_on(join_all(all)))
+}
 
 /// Keeps its connection as long as the service does, and sends nothing twice.
 async fn sender(address: SocketAddr, siege: Siege) -> Sent {
