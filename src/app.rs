@@ -21,13 +21,13 @@ use crate::domain::HangAt;
 use crate::{
     alerts,
     amocrm::{self, AmoCrm, Target},
-    config::{AmocrmConfig, AmocrmToken, Config},
+    config::Config,
     domain::{Heartbeat, SharedClock, SyncState, SyncStatus, TokenEnd},
     http::{self, HttpState, MetricsPage, RefusalLog, Verifier},
     inbox::{Inbox, InboxError},
     supabase::{self, Supabase},
     sync::{
-        self, Engine, MissingContact, Parts, decide::Rules, lease::Lease, schedule::Tempo,
+        self, Engine, Hold, Jitter, Parts, Upkeep, decide::Rules, lease::Lease, schedule::Tempo,
         triage::RowRules,
     },
 };
@@ -55,9 +55,10 @@ pub struct Settings {
     pub metrics_addr: SocketAddr,
     pub verifier: Verifier,
     pub inbox_path: PathBuf,
-    pub amocrm: amocrm::Settings,
     pub supabase: supabase::Settings,
-    pub sync: sync::Settings,
+    pub upkeep: Upkeep,
+    /// `None`: deliveries are stored, and nothing is sent.
+    pub sending: Option<Sending>,
     pub tempo: Tempo,
     /// Where a test wants the process to die.
     #[cfg(feature = "sandbox")]
@@ -67,6 +68,13 @@ pub struct Settings {
     pub hang: Option<(HangAt, Duration)>,
     /// `None`: nobody is alerted.
     pub telegram: Option<alerts::Settings>,
+}
+
+/// What is needed to send.
+#[derive(Debug, Clone)]
+pub struct Sending {
+    pub amocrm: amocrm::Settings,
+    pub sync: sync::Settings,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -108,62 +116,35 @@ impl Settings {
             timeout: tempo.read_timeout,
             extra_roots: Vec::new(),
         };
-        let (amocrm, engine) = match &config.amocrm {
-            AmocrmConfig::Send(send) => {
-                let AmocrmToken::LongLived(token) = &send.token;
-                let target = Target {
-                    pipeline: send.pipeline,
-                    stage: send.stage,
-                };
-                let missing_contact = match send.missing_contact {
-                    crate::config::MissingContact::Wait => MissingContact::Wait,
-                    crate::config::MissingContact::Create => MissingContact::Create,
-                };
-                let engine = EngineChoices {
+        let sending = config.amocrm.as_ref().map(|amocrm| {
+            let target = Target {
+                pipeline: amocrm.pipeline,
+                stage: amocrm.stage,
+            };
+            let client = amocrm_settings(
+                amocrm.base_url.clone(),
+                amocrm.token.clone(),
+                amocrm.requests_per_second,
+                &tempo,
+            );
+            let sync = sync::Settings {
+                rules: Rules {
                     target,
-                    reuse_closed: send.reuse_closed,
-                    missing_contact,
-                    batch_size: send.batch_size,
-                    contact_scan: send.contact_scan,
-                    hold: false,
-                };
-                (
-                    amocrm_settings(
-                        send.base_url.clone(),
-                        token.clone(),
-                        send.requests_per_second,
-                        &tempo,
-                    ),
-                    engine,
-                )
+                    reuse_closed: amocrm.reuse_closed,
+                },
+                missing_contact: amocrm.missing_contact,
+                note,
+                batch_size: amocrm.batch_size,
+                contact_scan: amocrm.contact_scan,
+                inspect_every: Some(tempo.pipelines_for),
+                amocrm_fingerprint: amocrm_fingerprint(&client, target),
+                supabase_fingerprint: supabase_fingerprint(&supabase),
+            };
+            Sending {
+                amocrm: client,
+                sync,
             }
-            // Nothing is ever sent to it.
-            AmocrmConfig::Hold => (
-                amocrm_settings(nowhere(), SecretString::default(), 1, &tempo),
-                EngineChoices::hold(),
-            ),
-        };
-        let sync = sync::Settings {
-            rules: Rules {
-                target: engine.target,
-                reuse_closed: engine.reuse_closed,
-            },
-            rows: RowRules {
-                since: config.sync_since,
-                settle_delay: config.settle_delay,
-            },
-            missing_contact: engine.missing_contact,
-            note,
-            batch_size: engine.batch_size,
-            contact_scan: engine.contact_scan,
-            inspect_every: Some(tempo.pipelines_for),
-            sweep_every: config.reconcile_interval,
-            sweep_after_another: true,
-            hold: engine.hold,
-            amocrm_fingerprint: (!engine.hold).then(|| amocrm_fingerprint(&amocrm, engine.target)),
-            supabase_fingerprint: supabase_fingerprint(&supabase),
-            retention: config.retention,
-        };
+        });
         Self {
             bind_addr: config.bind_addr,
             metrics_addr: config.metrics_addr,
@@ -173,9 +154,17 @@ impl Settings {
                 tolerance: config.webhook.tolerance,
             },
             inbox_path: config.inbox_path.clone(),
-            amocrm,
             supabase,
-            sync,
+            upkeep: Upkeep {
+                rows: RowRules {
+                    since: config.sync_since,
+                    settle_delay: config.settle_delay,
+                },
+                sweep_every: config.reconcile_interval,
+                sweep_after_another: true,
+                retention: config.retention,
+            },
+            sending,
             tempo,
             #[cfg(feature = "sandbox")]
             die_at: config.die_at,
@@ -236,40 +225,13 @@ pub fn token_ends(config: &Config) -> Vec<TokenEnd> {
         Some(jwt) => ("SUPABASE_JWT", jwt),
         None => ("SUPABASE_KEY", &supabase.key),
     }];
-    if let AmocrmConfig::Send(send) = &config.amocrm {
-        let AmocrmToken::LongLived(token) = &send.token;
-        tokens.push(("AMOCRM_ACCESS_TOKEN", token));
+    if let Some(amocrm) = &config.amocrm {
+        tokens.push(("AMOCRM_ACCESS_TOKEN", &amocrm.token));
     }
     tokens
         .into_iter()
         .filter_map(|(name, token)| TokenEnd::read(name, token.expose_secret()))
         .collect()
-}
-
-struct EngineChoices {
-    target: Target,
-    reuse_closed: Duration,
-    missing_contact: MissingContact,
-    batch_size: usize,
-    contact_scan: bool,
-    hold: bool,
-}
-
-impl EngineChoices {
-    fn hold() -> Self {
-        let target = Target {
-            pipeline: crate::domain::PipelineId::new(0),
-            stage: crate::domain::StageId::new(0),
-        };
-        Self {
-            target,
-            reuse_closed: Duration::ZERO,
-            missing_contact: MissingContact::Wait,
-            batch_size: 1,
-            contact_scan: false,
-            hold: true,
-        }
-    }
 }
 
 #[cfg(feature = "sandbox")]
@@ -302,11 +264,6 @@ pub(crate) fn amocrm_settings(
     }
 }
 
-#[expect(clippy::expect_used, reason = "a constant")]
-fn nowhere() -> Url {
-    Url::parse("https://amocrm.invalid").expect("a sound address")
-}
-
 fn amocrm_fingerprint(amocrm: &amocrm::Settings, target: Target) -> String {
     format!(
         "{}\n{}\n{}\n{}",
@@ -329,11 +286,28 @@ fn supabase_fingerprint(supabase: &supabase::Settings) -> String {
     )
 }
 
-/// The engine with what belongs to it, before it works.
+/// What works on the inbox beside the receiver.
+#[derive(Debug)]
+enum Work {
+    Engine(Box<Engine>),
+    Hold(Box<Hold>),
+}
+
+impl Work {
+    async fn go(self) {
+        match self {
+            Self::Engine(engine) => engine.work().await,
+            Self::Hold(hold) => hold.work().await,
+        }
+    }
+}
+
+/// The same before it works, with what others see of it.
 #[derive(Debug)]
 struct Works {
-    engine: Engine,
-    amocrm: AmoCrm,
+    work: Work,
+    /// `None`: nothing is sent.
+    amocrm: Option<AmoCrm>,
     status: SyncStatus,
     settled: watch::Receiver<u64>,
     heartbeat: Heartbeat,
@@ -342,38 +316,56 @@ struct Works {
 
 impl Works {
     fn new(
-        amocrm: amocrm::Settings,
         supabase: supabase::Settings,
-        settings: sync::Settings,
+        upkeep: Upkeep,
+        sending: Option<Sending>,
         tempo: &Tempo,
         inbox: &Inbox,
         clock: &SharedClock,
     ) -> Result<Self, StartError> {
-        let lease = Lease::new(tempo, clock.clone());
-        let permit = Arc::new(lease.clone());
-        let amocrm =
-            AmoCrm::permitted(amocrm, clock.clone(), permit).map_err(StartError::Client)?;
         let supabase = Supabase::new(supabase, clock.clone()).map_err(StartError::Client)?;
         let stop = CancellationToken::new();
         let (state, status) = watch::channel(SyncState::Starting);
         let (settled, count) = watch::channel(0);
         let heartbeat = Heartbeat::default();
-        let engine = Engine::new(Parts {
-            inbox: inbox.clone(),
-            amocrm: amocrm.clone(),
-            supabase,
-            clock: clock.clone(),
-            settings,
-            tempo: *tempo,
-            jitter: Arc::new(|| rand::rng().random_range(0.0..1.0)),
-            lease,
-            stop: stop.clone(),
-            heartbeat: heartbeat.clone(),
-            state,
-            settled,
-        });
+        let jitter: Jitter = Arc::new(|| rand::rng().random_range(0.0..1.0));
+        let mut amocrm = None;
+        let work = if let Some(sending) = sending {
+            let lease = Lease::new(tempo, clock.clone());
+            let permit = Arc::new(lease.clone());
+            let client = AmoCrm::permitted(sending.amocrm, clock.clone(), permit)
+                .map_err(StartError::Client)?;
+            amocrm = Some(client.clone());
+            Work::Engine(Box::new(Engine::new(Parts {
+                inbox: inbox.clone(),
+                amocrm: client,
+                supabase,
+                clock: clock.clone(),
+                upkeep,
+                settings: sending.sync,
+                tempo: *tempo,
+                jitter,
+                lease,
+                stop: stop.clone(),
+                heartbeat: heartbeat.clone(),
+                state,
+                settled,
+            })))
+        } else {
+            Work::Hold(Box::new(Hold {
+                inbox: inbox.clone(),
+                supabase,
+                clock: clock.clone(),
+                upkeep,
+                tempo: *tempo,
+                jitter,
+                stop: stop.clone(),
+                heartbeat: heartbeat.clone(),
+                state,
+            }))
+        };
         Ok(Self {
-            engine,
+            work,
             amocrm,
             status,
             settled: count,
@@ -389,7 +381,8 @@ pub struct App {
     pub address: SocketAddr,
     pub metrics_address: SocketAddr,
     pub inbox: Inbox,
-    pub amocrm: AmoCrm,
+    /// `None`: nothing is sent.
+    pub amocrm: Option<AmoCrm>,
     pub status: SyncStatus,
     /// Counts settled attempts.
     pub settled: watch::Receiver<u64>,
@@ -446,9 +439,9 @@ impl App {
         #[cfg(feature = "sandbox")]
         let engine_hangs = settings.spoil(&inbox);
         let works = Works::new(
-            settings.amocrm,
             settings.supabase,
-            settings.sync,
+            settings.upkeep,
+            settings.sending,
             &settings.tempo,
             &inbox,
             &clock,
@@ -457,7 +450,7 @@ impl App {
         let (metrics_listener, metrics_address) = listen(settings.metrics_addr)?;
 
         let Works {
-            engine,
+            work,
             amocrm,
             status,
             settled,
@@ -503,7 +496,7 @@ impl App {
             if engine_hangs {
                 block_for_ever();
             }
-            engine.work().await;
+            work.go().await;
         };
         tracing::info!(%address, %metrics_address, "service.started");
         Ok(Self {

@@ -44,6 +44,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service
+    #[command(after_long_help = config::help())]
     Serve,
     /// Show the whole main job on this machine: nothing to install, nothing to set
     #[cfg(feature = "sandbox")]

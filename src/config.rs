@@ -10,11 +10,14 @@ use secrecy::SecretString;
 use url::Url;
 
 use self::reader::{Absent, Reader};
-pub use self::reader::{ConfigErrors, Problem};
+pub use self::{
+    reader::{ConfigErrors, Problem},
+    variable::{GROUPS, Group, Setting, Unset, help},
+};
 #[cfg(feature = "sandbox")]
 use crate::domain::{DieAt, HangAt};
 use crate::{
-    domain::{NoteTemplate, PipelineId, StageId, WebhookSecret},
+    domain::{MissingContact, NoteTemplate, PipelineId, StageId, WebhookSecret},
     telemetry::LogFormat,
 };
 
@@ -38,12 +41,11 @@ pub struct Config {
     pub settle_delay: Duration,
     /// `None`: no sweeps.
     pub reconcile_interval: Option<Duration>,
-    pub amocrm: AmocrmConfig,
+    /// `None`: events are stored, and nothing is sent.
+    pub amocrm: Option<AmocrmConfig>,
     pub note_template: NoteTemplate,
     pub inbox_path: PathBuf,
     pub retention: Duration,
-    /// `None`: no operator page.
-    pub admin_token: Option<SecretString>,
     /// `None`: no alerts.
     pub telegram: Option<TelegramConfig>,
     pub log: LogConfig,
@@ -77,16 +79,9 @@ pub struct SupabaseConfig {
 }
 
 #[derive(Debug, Clone)]
-pub enum AmocrmConfig {
-    /// Deliveries are accepted and stored; nothing is sent.
-    Hold,
-    Send(AmocrmSettings),
-}
-
-#[derive(Debug, Clone)]
-pub struct AmocrmSettings {
+pub struct AmocrmConfig {
     pub base_url: Url,
-    pub token: AmocrmToken,
+    pub token: SecretString,
     pub pipeline: PipelineId,
     pub stage: StageId,
     pub missing_contact: MissingContact,
@@ -104,19 +99,7 @@ pub struct AmocrmSettings {
 #[derive(Debug, Clone)]
 pub struct AmocrmAccess {
     pub base_url: Url,
-    pub token: AmocrmToken,
-}
-
-#[derive(Debug, Clone)]
-pub enum AmocrmToken {
-    LongLived(SecretString),
-}
-
-/// What happens to a row whose contact is not in amoCRM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingContact {
-    Wait,
-    Create,
+    pub token: SecretString,
 }
 
 #[derive(Debug, Clone)]
@@ -213,8 +196,7 @@ pub fn locale() -> Option<String> {
 /// Every part is read before the first `?`, so that nothing stops at the first problem.
 fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     use variable::{
-        ADMIN_TOKEN, METRICS_ADDR, NOTE_TEMPLATE, RECONCILE_INTERVAL, RETENTION_DAYS, SETTLE_DELAY,
-        SYNC_SINCE,
+        METRICS_ADDR, NOTE_TEMPLATE, RECONCILE_INTERVAL, RETENTION_DAYS, SETTLE_DELAY, SYNC_SINCE,
     };
 
     let bind_addr = bind_addr(reader);
@@ -228,7 +210,6 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     let note_template = reader.or(NOTE_TEMPLATE, form::note_template, NoteTemplate::default());
     let inbox_path = inbox_path(reader);
     let retention = reader.or(RETENTION_DAYS, form::days(1), form::DAY * 90);
-    let admin_token = reader.optional(ADMIN_TOKEN, form::secret);
     let telegram = telegram(reader);
     let log = log(reader, is_terminal);
     #[cfg(feature = "sandbox")]
@@ -255,7 +236,6 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
         note_template: note_template?,
         inbox_path: inbox_path?,
         retention: retention?,
-        admin_token: admin_token?,
         telegram: telegram?,
         log: log?,
         #[cfg(feature = "sandbox")]
@@ -334,7 +314,7 @@ fn supabase(reader: &mut Reader<'_>) -> Result<SupabaseConfig, Absent> {
     })
 }
 
-fn amocrm(reader: &mut Reader<'_>) -> Result<AmocrmConfig, Absent> {
+fn amocrm(reader: &mut Reader<'_>) -> Result<Option<AmocrmConfig>, Absent> {
     use variable::{
         AMOCRM_BATCH_SIZE, AMOCRM_CONTACT_SCAN, AMOCRM_ENABLED, AMOCRM_MISSING_CONTACT,
         AMOCRM_REQUESTS_PER_SECOND, AMOCRM_REUSE_CLOSED_DAYS, AMOCRM_TRIPWIRE_PIPELINE_ID,
@@ -359,9 +339,9 @@ fn amocrm(reader: &mut Reader<'_>) -> Result<AmocrmConfig, Absent> {
     let contact_scan = reader.or(AMOCRM_CONTACT_SCAN, form::truth, true);
 
     if !is_enabled? {
-        return Ok(AmocrmConfig::Hold);
+        return Ok(None);
     }
-    Ok(AmocrmConfig::Send(AmocrmSettings {
+    Ok(Some(AmocrmConfig {
         base_url: base_url?,
         token: token?,
         pipeline: PipelineId::new(pipeline?),
@@ -387,7 +367,7 @@ fn amocrm_base_url(reader: &mut Reader<'_>, is_needed: bool) -> Result<Url, Abse
     Ok(base_url)
 }
 
-fn amocrm_token(reader: &mut Reader<'_>, is_needed: bool) -> Result<AmocrmToken, Absent> {
+fn amocrm_token(reader: &mut Reader<'_>, is_needed: bool) -> Result<SecretString, Absent> {
     use variable::{AMOCRM_ACCESS_TOKEN, OAUTH};
 
     let has_oauth = OAUTH.iter().any(|name| reader.text(name).is_some());
@@ -404,9 +384,7 @@ fn amocrm_token(reader: &mut Reader<'_>, is_needed: bool) -> Result<AmocrmToken,
             "OAuth is not supported by this version: AMOCRM_CLIENT_ID and the like are not used",
         );
     }
-    reader
-        .needed(AMOCRM_ACCESS_TOKEN, form::secret, is_needed)
-        .map(AmocrmToken::LongLived)
+    reader.needed(AMOCRM_ACCESS_TOKEN, form::secret, is_needed)
 }
 
 fn inbox_path(reader: &mut Reader<'_>) -> Result<PathBuf, Absent> {

@@ -32,6 +32,13 @@ pub(crate) use text::{harmless, is_kept, visible};
 pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
 
+/// What happens to a row whose e-mail no contact has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingContact {
+    Wait,
+    Create,
+}
+
 /// Primary key of a row in `public.tripwire_users`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -27,6 +27,7 @@ mod engine;
 mod failure;
 mod fate;
 pub mod gate;
+mod hold;
 mod intents;
 pub mod lease;
 mod list;
@@ -60,28 +61,32 @@ use self::{
     schedule::Tempo,
     triage::RowRules,
 };
-pub use self::{
-    engine::Engine,
-    sweep::{Swept, Walk},
-};
+pub use self::{engine::Engine, hold::Hold, sweep::Walk};
 use crate::{
     amocrm::{AmoCrm, AmoError, Pipeline},
-    domain::{Disposition, HaltCause, Heartbeat, KeyedHash, NoteTemplate, SharedClock, SyncState},
+    domain::{
+        Disposition, HaltCause, Heartbeat, KeyedHash, MissingContact, NoteTemplate, SharedClock,
+        SyncState,
+    },
     inbox::{Inbox, InboxError},
     supabase::Supabase,
 };
 
-/// What to do with a row whose e-mail no contact has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingContact {
-    Wait,
-    Create,
+/// What concerns rows and inbox, whether or not anything is sent.
+#[derive(Debug, Clone)]
+pub struct Upkeep {
+    pub rows: RowRules,
+    /// `None` = no sweeps.
+    pub sweep_every: Option<Duration>,
+    /// Sweep once another service has had the lease: also where sweeps are off.
+    pub sweep_after_another: bool,
+    /// Done entries older than this are removed.
+    pub retention: Duration,
 }
 
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub rules: Rules,
-    pub rows: RowRules,
     pub missing_contact: MissingContact,
     pub note: NoteTemplate,
     /// Items in one bulk write.
@@ -90,16 +95,9 @@ pub struct Settings {
     pub contact_scan: bool,
     /// How often to look whether token, pipeline and stage are good, students or not; `None` = with a student only.
     pub inspect_every: Option<Duration>,
-    /// `None` = no sweeps.
-    pub sweep_every: Option<Duration>,
-    /// Look for rows once another service has had the lease: also where sweeps are off.
-    pub sweep_after_another: bool,
-    /// Accept and store, send nothing.
-    pub hold: bool,
     /// Each changes with any setting that a halt over this neighbour may be about. Only ever hashed.
-    pub amocrm_fingerprint: Option<String>,
+    pub amocrm_fingerprint: String,
     pub supabase_fingerprint: String,
-    pub retention: Duration,
 }
 
 /// A number from 0 to 1, so that retries do not march in step.
@@ -111,6 +109,7 @@ pub(crate) struct Context {
     amocrm: AmoCrm,
     supabase: Supabase,
     clock: SharedClock,
+    upkeep: Upkeep,
     settings: Settings,
     tempo: Tempo,
     jitter: Jitter,
@@ -150,6 +149,7 @@ pub struct Parts {
     pub amocrm: AmoCrm,
     pub supabase: Supabase,
     pub clock: SharedClock,
+    pub upkeep: Upkeep,
     pub settings: Settings,
     pub tempo: Tempo,
     pub jitter: Jitter,
@@ -178,6 +178,7 @@ impl Context {
             amocrm,
             supabase,
             clock,
+            upkeep,
             settings,
             tempo,
             jitter,
@@ -191,7 +192,6 @@ impl Context {
             inbox.clone(),
             clock.clone(),
             tempo,
-            settings.hold,
             lease.clone(),
             stop,
             state,
@@ -204,6 +204,7 @@ impl Context {
             amocrm,
             supabase,
             clock,
+            upkeep,
             settings,
             tempo,
             jitter,

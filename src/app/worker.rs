@@ -25,9 +25,9 @@ impl Worker {
         clock: &SharedClock,
     ) -> Result<Self, StartError> {
         let works = Works::new(
-            settings.amocrm,
             settings.supabase,
-            settings.sync,
+            settings.upkeep,
+            settings.sending,
             &settings.tempo,
             inbox,
             clock,
@@ -35,7 +35,7 @@ impl Worker {
         Ok(Self {
             status: works.status,
             stop: works.stop,
-            engine: tokio::spawn(works.engine.work()),
+            engine: tokio::spawn(works.work.go()),
             inbox: inbox.clone(),
         })
     }

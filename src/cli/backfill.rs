@@ -17,7 +17,7 @@ use self::follow::Backfill;
 use super::{CommandError, Outcome, clock, terminal::Terminal, told_to_stop};
 use crate::{
     app::Settings,
-    config::{AmocrmConfig, AmocrmSettings, Config},
+    config::{AmocrmConfig, Config},
     domain::{Disposition, RowId},
     inbox::{Inbox, InboxError, Role, State},
     supabase::{Period, Supabase, SupabaseError},
@@ -74,7 +74,8 @@ impl Options {
 
 pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let config = Config::load(io::stderr().is_terminal())?;
-    let AmocrmConfig::Send(amocrm) = &config.amocrm else {
+    let settings = Settings::from_config(&config);
+    let (Some(amocrm), Some(sending)) = (&config.amocrm, &settings.sending) else {
         terminal.complain(terminal.pick(
             "AMOCRM_ENABLED=false: nothing would be sent",
             "AMOCRM_ENABLED=false: ничего не будет отправлено",
@@ -99,7 +100,6 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     };
     telemetry::init_logging(config.log.format, Some(filter))?;
 
-    let settings = Settings::from_config(&config);
     let supabase = Supabase::new(settings.supabase.clone(), clock())?;
     let count = patiently(SupabaseError::disposition, async || {
         supabase.count_unsynced(period).await
@@ -110,7 +110,8 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     }
     let walk = Walk::new(supabase.clone(), period);
     if options.dry_run {
-        return rehearsal::run(options, count, settings, supabase, walk, terminal).await;
+        let sending = sending.clone();
+        return rehearsal::run(options, count, settings, sending, supabase, walk, terminal).await;
     }
     tell_what_it_means(options, count, amocrm, &settings, terminal).await?;
     if !options.yes {
@@ -127,7 +128,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
 async fn tell_what_it_means(
     options: &Options,
     count: u64,
-    amocrm: &AmocrmSettings,
+    amocrm: &AmocrmConfig,
     settings: &Settings,
     terminal: &mut Terminal,
 ) -> Outcome {

@@ -19,8 +19,8 @@ use self::telling::{tell_deal, tell_requests};
 use super::{CommandError, Outcome, clock, new_secret, terminal::Terminal, told_to_stop};
 use crate::{
     amocrm::Target,
-    app::{self, App, amocrm_settings},
-    domain::{DealId, NoteTemplate, PipelineId, RowId, StageId, WebhookSecret},
+    app::{self, App, Sending, amocrm_settings},
+    domain::{DealId, MissingContact, NoteTemplate, PipelineId, RowId, StageId, WebhookSecret},
     http::Verifier,
     inbox::State,
     sandbox::{
@@ -28,7 +28,7 @@ use crate::{
         school::{School, Setting},
     },
     supabase,
-    sync::{self, MissingContact, decide::Rules, schedule::Tempo, triage::RowRules},
+    sync::{self, Upkeep, decide::Rules, schedule::Tempo, triage::RowRules},
     telemetry,
 };
 
@@ -164,7 +164,6 @@ fn settings(
             tolerance: Duration::from_mins(5),
         },
         inbox_path: inbox,
-        amocrm,
         supabase: supabase::Settings {
             project_url: url(sandbox.postgrest.url())?,
             key: SecretString::from(sandbox.postgrest.key()),
@@ -175,27 +174,31 @@ fn settings(
             timeout: tempo.read_timeout,
             extra_roots: Vec::new(),
         },
-        sync: sync::Settings {
-            rules: Rules {
-                target,
-                reuse_closed: Duration::from_hours(2160),
-            },
+        upkeep: Upkeep {
             rows: RowRules {
                 since: Timestamp::UNIX_EPOCH,
                 settle_delay: SETTLE_DELAY,
             },
-            missing_contact: MissingContact::Wait,
-            note,
-            batch_size: 50,
-            contact_scan: true,
-            inspect_every: None,
             sweep_every: Some(Duration::from_mins(5)),
             sweep_after_another: true,
-            hold: false,
-            amocrm_fingerprint: None,
-            supabase_fingerprint: String::new(),
             retention: Duration::from_hours(2160),
         },
+        sending: Some(Sending {
+            amocrm,
+            sync: sync::Settings {
+                rules: Rules {
+                    target,
+                    reuse_closed: Duration::from_hours(2160),
+                },
+                missing_contact: MissingContact::Wait,
+                note,
+                batch_size: 50,
+                contact_scan: true,
+                inspect_every: None,
+                amocrm_fingerprint: String::new(),
+                supabase_fingerprint: String::new(),
+            },
+        }),
         tempo,
         die_at: None,
         hang: None,

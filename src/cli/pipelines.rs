@@ -8,11 +8,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    amocrm::AmoCrm,
-    app::amocrm_settings,
-    config::{AmocrmToken, Config},
-    domain::HaltCause,
-    sync::schedule::Tempo,
+    amocrm::AmoCrm, app::amocrm_settings, config::Config, domain::HaltCause, sync::schedule::Tempo,
 };
 
 /// While amoCRM has forbidden us to ask.
@@ -34,10 +30,9 @@ pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
     {
         return refuse(terminal);
     }
-    let AmocrmToken::LongLived(token) = access.token;
     let settings = amocrm_settings(
         access.base_url,
-        token,
+        access.token,
         REQUESTS_PER_SECOND,
         &Tempo::default(),
     );

@@ -7,10 +7,10 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::{LogFormat, MissingContact};
+use super::LogFormat;
 #[cfg(feature = "sandbox")]
 use crate::domain::{DieAt, HangAt};
-use crate::domain::{NoteTemplate, WebhookSecret};
+use crate::domain::{MissingContact, NoteTemplate, WebhookSecret};
 
 pub(super) const DAY: Duration = Duration::from_hours(24);
 

@@ -40,16 +40,16 @@ enum Duty {
 
 /// When a duty comes again.
 #[derive(Debug, Default)]
-struct Plan {
+pub(super) struct Plan {
     // By the monotonic clock: were the machine's own put back, it would not come for as long.
-    next: Option<Instant>,
+    pub(super) next: Option<Instant>,
     /// In a row.
-    failed: u32,
+    pub(super) failed: u32,
 }
 
 impl Plan {
     /// At once, and then after each `every`; `None`: never.
-    fn each(every: Option<Duration>) -> Self {
+    pub(super) fn each(every: Option<Duration>) -> Self {
         Self {
             next: every.map(|_| Instant::now()),
             failed: 0,
@@ -57,7 +57,7 @@ impl Plan {
     }
 
     /// `pause`: after a failure.
-    fn ended(&mut self, pause: Option<Duration>, every: Option<Duration>) {
+    pub(super) fn ended(&mut self, pause: Option<Duration>, every: Option<Duration>) {
         self.failed = pause.map_or(0, |_| self.failed.saturating_add(1));
         let next = match (pause, every) {
             (Some(pause), Some(every)) => Some(pause.min(every)),
@@ -90,7 +90,7 @@ impl Duties {
     pub(super) fn new(ctx: Arc<Context>) -> Self {
         Self {
             inspection: Plan::each(ctx.settings.inspect_every),
-            sweep: Plan::each(ctx.settings.sweep_every),
+            sweep: Plan::each(ctx.upkeep.sweep_every),
             look: Plan::default(),
             ctx,
             tasks: JoinSet::new(),
@@ -123,7 +123,7 @@ impl Duties {
 
     /// Another has worked, and may have known of rows that we do not.
     pub(super) fn take_over(&mut self) {
-        if self.ctx.settings.sweep_after_another {
+        if self.ctx.upkeep.sweep_after_another {
             self.sweep.next = Some(Instant::now());
         }
     }
@@ -145,7 +145,7 @@ impl Duties {
             Some(Closed::Halted(halt)) => halt.cause.side() == Side::Supabase,
             // Who has the lease sweeps; whoever takes it over does so at once.
             Some(Closed::Standby) => true,
-            Some(Closed::Stopping | Closed::Holding | Closed::Paused) | None => false,
+            Some(Closed::Stopping | Closed::Paused) | None => false,
         };
         self.sweep
             .next
@@ -206,7 +206,7 @@ impl Duties {
         self.tasks.spawn(async move {
             let result = match duty {
                 Duty::Inspect => ctx.inspect().await,
-                Duty::Sweep => ctx.sweep().await.map(|swept| swept.map(|_| ())),
+                Duty::Sweep => ctx.sweep().await,
                 Duty::Look => ctx.look().await.map(|found| found.map(|_| ())),
                 Duty::Probe => match halt {
                     Some(halt) => ctx.probe(&halt).await.map(Ok),
@@ -248,7 +248,7 @@ impl Duties {
                 }
             }
             Duty::Sweep => {
-                let every = self.ctx.settings.sweep_every;
+                let every = self.ctx.upkeep.sweep_every;
                 let pause = self.pause_after(result, self.sweep.failed).await;
                 self.sweep.ended(pause, every);
             }
@@ -348,10 +348,9 @@ impl Context {
     /// Lets a halt be probed when the settings that it may be about have changed.
     pub(super) async fn compare_settings(&self) -> Result<(), InboxError> {
         let hasher = self.inbox.hasher();
-        if let Some(amocrm) = &self.settings.amocrm_fingerprint {
-            let fingerprint = hasher.text("amocrm settings", amocrm);
-            self.gate.settings_are(Side::Amocrm, fingerprint).await?;
-        }
+        let amocrm = &self.settings.amocrm_fingerprint;
+        let fingerprint = hasher.text("amocrm settings", amocrm);
+        self.gate.settings_are(Side::Amocrm, fingerprint).await?;
         let supabase = &self.settings.supabase_fingerprint;
         let fingerprint = hasher.text("supabase settings", supabase);
         self.gate.settings_are(Side::Supabase, fingerprint).await

@@ -18,8 +18,8 @@ use super::{
     triage::later,
 };
 use crate::{
-    domain::{Halt, Heartbeat, RowId, Side},
-    inbox::{Claim, InboxError, Lane},
+    domain::{Halt, Heartbeat, RowId, SharedClock, Side},
+    inbox::{Claim, Inbox, InboxError, Lane},
 };
 
 /// The most entries of one run.
@@ -33,9 +33,9 @@ const PASSES_OF_A_PROBE: u32 = 3;
 /// How often the engine looks around while all runs are at work.
 const BUSY_GLANCE: Duration = Duration::from_millis(500);
 /// How often working time is stored.
-const HOUSEKEEPING: Duration = Duration::from_secs(15);
+pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often done entries past their retention are removed.
-const PURGE_EVERY: Duration = Duration::from_hours(1);
+pub(super) const PURGE_EVERY: Duration = Duration::from_hours(1);
 /// For so long after the end of a command its last requests count: amoCRM's second, and what an engine may be late.
 const AFTER_A_COMMAND: Duration = Duration::from_secs(2);
 /// The pause after the inbox itself failed.
@@ -50,7 +50,6 @@ pub struct Engine {
     backfill_at_work: bool,
     exclusive_at_work: bool,
     duties: Duties,
-    /// Not while holding.
     lease: Option<Keeping>,
     /// When room was left last for a command beside this service.
     command_until: Option<Instant>,
@@ -158,7 +157,7 @@ impl Engine {
         let ctx = &self.ctx;
         ctx.compare_settings().await?;
         ctx.doubts.recall().await?;
-        if !ctx.settings.hold && self.lease.is_none() {
+        if self.lease.is_none() {
             let recalled = ctx.lease.recall(&ctx.inbox).await?;
             self.lease = Some(Keeping::begin(Arc::clone(ctx), recalled));
         }
@@ -398,16 +397,9 @@ impl Engine {
         self.add_working_time().await?;
         if self.next_purge <= Instant::now() {
             self.next_purge = Instant::now() + PURGE_EVERY;
-            let before = self
-                .ctx
-                .now()
-                .checked_sub(self.ctx.settings.retention)
-                .unwrap_or(Timestamp::MIN);
-            let purging = self.ctx.inbox.purge_done(before);
-            let purged = beating(&self.ctx.heartbeat, purging).await?;
-            if purged > 0 {
-                tracing::info!(purged, "inbox.purged");
-            }
+            let ctx = &self.ctx;
+            let purging = purge(&ctx.inbox, &ctx.clock, ctx.upkeep.retention);
+            beating(&ctx.heartbeat, purging).await?;
         }
         Ok(())
     }
@@ -418,13 +410,27 @@ impl Engine {
         self.worked_until = Instant::now();
         match self.ctx.gate.closed() {
             None | Some(Closed::Stopping) => self.ctx.inbox.add_working_time(worked).await,
-            Some(Closed::Holding | Closed::Paused | Closed::Halted(_) | Closed::Standby) => Ok(()),
+            Some(Closed::Paused | Closed::Halted(_) | Closed::Standby) => Ok(()),
         }
     }
 }
 
+/// Removes done entries after their time.
+pub(super) async fn purge(
+    inbox: &Inbox,
+    clock: &SharedClock,
+    retention: Duration,
+) -> Result<(), InboxError> {
+    let before = clock.now().checked_sub(retention);
+    let purged = inbox.purge_done(before.unwrap_or(Timestamp::MIN)).await?;
+    if purged > 0 {
+        tracing::info!(purged, "inbox.purged");
+    }
+    Ok(())
+}
+
 /// Beats as long as this is waited for.
-async fn beating<T>(heartbeat: &Heartbeat, waiting: impl Future<Output = T>) -> T {
+pub(super) async fn beating<T>(heartbeat: &Heartbeat, waiting: impl Future<Output = T>) -> T {
     let mut waiting = pin!(waiting);
     let mut tick = tokio::time::interval(HOUSEKEEPING);
     loop {

@@ -1,4 +1,4 @@
-//! Whether anything may be sent: pause, hold, halts and the stop of the process, in one place.
+//! Whether anything may be sent: pause, halts and the stop of the process, in one place.
 
 use std::{
     collections::HashMap,
@@ -56,7 +56,6 @@ pub(super) fn probe_due(halt: &Halt, tempo: &Tempo, now: Timestamp) -> Option<Ti
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Closed {
     Stopping,
-    Holding,
     Paused,
     Halted(Halt),
     /// The lease is not ours, or its term has not begun.
@@ -68,7 +67,6 @@ pub struct Gate {
     inbox: Inbox,
     clock: SharedClock,
     tempo: Tempo,
-    holding: bool,
     lease: Lease,
     stop: CancellationToken,
     known: Mutex<Known>,
@@ -101,7 +99,6 @@ impl Gate {
         inbox: Inbox,
         clock: SharedClock,
         tempo: Tempo,
-        holding: bool,
         lease: Lease,
         stop: CancellationToken,
         state: watch::Sender<SyncState>,
@@ -110,7 +107,6 @@ impl Gate {
             inbox,
             clock,
             tempo,
-            holding,
             lease,
             stop,
             known: Mutex::default(),
@@ -123,9 +119,6 @@ impl Gate {
     pub fn closed(&self) -> Option<Closed> {
         if self.stop.is_cancelled() {
             return Some(Closed::Stopping);
-        }
-        if self.holding {
-            return Some(Closed::Holding);
         }
         let known = self.known();
         if known.paused.is_some() {
@@ -272,8 +265,10 @@ impl Gate {
             rows = named.join(" "),
             "sync.halted"
         );
+        // Told once it is stored, so that a `resume` that follows the news ends it.
+        let stored = self.store(&halt).await;
         self.publish();
-        self.store(&halt).await
+        stored
     }
 
     /// A ban in force names these rows too: their requests were on their way when it was pronounced.
@@ -345,7 +340,6 @@ impl Gate {
         let state = {
             let known = self.known();
             match (&known.halt, known.paused) {
-                _ if self.holding => SyncState::Holding,
                 (Some(halt), _) => SyncState::Halted {
                     cause: halt.cause,
                     since: halt.since,

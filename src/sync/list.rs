@@ -292,7 +292,7 @@ impl Context {
     /// Entries that will be looked up soon. Whoever is live counts on the live ones only, so as not to wait for a list
     /// that is worth its pages to a backfill alone.
     async fn coming(&self, lane: Lane) -> Result<usize, InboxError> {
-        let soon = later(self.now(), self.settings.rows.settle_delay + COMING_SOON);
+        let soon = later(self.now(), self.upkeep.rows.settle_delay + COMING_SOON);
         let mut coming = self.inbox.unmatched(soon, Lane::Live).await?;
         if lane == Lane::Backfill {
             coming += self.inbox.unmatched(soon, Lane::Backfill).await?;

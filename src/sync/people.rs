@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Context, MissingContact,
+    Context,
     deals::Plan,
     failure::Failure,
     list::Listed,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     amocrm::{AmoError, ById, Contact, Search},
-    domain::{ContactId, Email, KeyedHash, Operation, Phone},
+    domain::{ContactId, Email, KeyedHash, MissingContact, Operation, Phone},
     inbox::{DailySearches, InboxError, Known, Settlement},
     supabase::Row,
 };

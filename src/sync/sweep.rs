@@ -1,19 +1,21 @@
 //! The sweep: rows without a deal id, whoever forgot to tell us about them.
 
+use jiff::Timestamp;
+
 use super::{Context, failure::Failure};
 use crate::{
     domain::RowId,
-    inbox::{Arrival, InboxError, Source, Stored},
+    inbox::{Arrival, Inbox, InboxError, Source, Stored},
     supabase::{Period, Supabase, SupabaseError},
 };
 
 /// What a sweep saw.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Swept {
-    pub seen: u64,
+pub(super) struct Swept {
+    seen: u64,
     /// Rows that no webhook had told us about.
-    pub new: u64,
-    pub reopened: u64,
+    new: u64,
+    reopened: u64,
 }
 
 /// A walk over all unsynced rows of a period, afresh each time, until an empty page: PostgREST cuts pages silently. First
@@ -95,49 +97,55 @@ impl Place {
 }
 
 impl Context {
-    pub(super) async fn sweep(&self) -> Result<Result<Swept, Failure>, InboxError> {
-        let mut swept = Swept::default();
-        let period = Period::since(self.settings.rows.since);
-        let mut walk = Walk::new(self.supabase.clone(), period);
-        loop {
-            let page = match walk.next_page().await {
-                Ok(page) => page,
-                Err(error) => return Ok(Err(Failure::from(error))),
-            };
-            if page.is_empty() {
-                break;
-            }
-            swept.seen += page.len() as u64;
-            let arrivals = page
-                .into_iter()
-                .map(|row| Arrival {
-                    row,
-                    source: Source::Sweep,
-                })
-                .collect();
-            for stored in self.inbox.store(arrivals).await? {
-                match stored {
-                    Stored::New => swept.new += 1,
-                    Stored::Reopened => swept.reopened += 1,
-                    Stored::Duplicate => {}
-                }
-            }
-            if self.gate.is_stopping() {
-                break;
-            }
-        }
+    pub(super) async fn sweep(&self) -> Result<Result<(), Failure>, InboxError> {
+        let swept = match sweep(&self.inbox, &self.supabase, self.upkeep.rows.since).await? {
+            Ok(swept) => swept,
+            Err(failure) => return Ok(Err(failure)),
+        };
         // Nothing to do, or nothing to see: a policy that hides all rows answers the same.
         if swept.seen == 0 && matches!(self.supabase.can_see_any_row().await, Ok(false)) {
             self.see_why_no_row().await?;
         }
-        tracing::info!(
-            seen = swept.seen,
-            new = swept.new,
-            reopened = swept.reopened,
-            "sweep.done"
-        );
-        Ok(Ok(swept))
+        Ok(Ok(()))
     }
+}
+
+/// Stores all rows since then that have no deal id.
+pub(super) async fn sweep(
+    inbox: &Inbox,
+    supabase: &Supabase,
+    since: Timestamp,
+) -> Result<Result<Swept, Failure>, InboxError> {
+    let mut swept = Swept::default();
+    let mut walk = Walk::new(supabase.clone(), Period::since(since));
+    loop {
+        let page = match walk.next_page().await {
+            Ok(page) => page,
+            Err(error) => return Ok(Err(Failure::from(error))),
+        };
+        if page.is_empty() {
+            break;
+        }
+        swept.seen += page.len() as u64;
+        let arrivals = page.into_iter().map(|row| Arrival {
+            row,
+            source: Source::Sweep,
+        });
+        for stored in inbox.store(arrivals.collect()).await? {
+            match stored {
+                Stored::New => swept.new += 1,
+                Stored::Reopened => swept.reopened += 1,
+                Stored::Duplicate => {}
+            }
+        }
+    }
+    tracing::info!(
+        seen = swept.seen,
+        new = swept.new,
+        reopened = swept.reopened,
+        "sweep.done"
+    );
+    Ok(Ok(swept))
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Work {
             is_asked_for: self.entry.backfill.is_some(),
             stored_at: self.entry.stored_at,
         };
-        let (rules, tempo) = (&ctx.settings.rows, &ctx.tempo);
+        let (rules, tempo) = (&ctx.upkeep.rows, &ctx.tempo);
         triage::triage(rules, tempo, known, &mut self.progress, sight, now)
     }
 

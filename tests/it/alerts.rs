@@ -17,7 +17,7 @@ use tripwire_sync::{
 use crate::{
     check::{about, set_up},
     program::{Ended, Launch},
-    support::{NowForTests, PATIENCE, SECRET, Wishes, World},
+    support::{NowForTests, PATIENCE, SECRET, Wishes, World, sending},
 };
 
 /// A bot that keeps what it is told to say.
@@ -96,8 +96,8 @@ fn telling(world: &World, url: &str) -> app::Settings {
 
 fn with_wrong_token(settings: app::Settings) -> app::Settings {
     let mut settings = settings;
-    settings.amocrm.token = "wrong".into();
-    settings.sync.amocrm_fingerprint = Some("wrong".to_owned());
+    sending(&mut settings).amocrm.token = "wrong".into();
+    sending(&mut settings).sync.amocrm_fingerprint = "wrong".into();
     settings
 }
 

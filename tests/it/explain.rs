@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     program::Launch,
-    support::{PATIENCE, Wishes, World},
+    support::{PATIENCE, Wishes, World, sending},
 };
 
 const EMAIL: &str = "aigerim@example.kz";
@@ -180,7 +180,7 @@ async fn the_story_of_a_parked_row_says_why_and_what_to_do() {
 async fn the_story_of_an_open_row_says_that_sending_is_halted() {
     let mut world = World::prepare(Wishes::default());
     let mut settings = world.settings();
-    settings.amocrm.token = "wrong".into();
+    sending(&mut settings).amocrm.token = "wrong".into();
     world.launch_with(settings).await;
     let row = world.insert(&json!({ "email": EMAIL }));
     assert_eq!(world.deliver(row).await, 202);

@@ -17,7 +17,7 @@ use tripwire_sync::{
     sync::schedule::Tempo,
 };
 
-use crate::support::{PATIENCE, Wishes, World};
+use crate::support::{PATIENCE, Wishes, World, sending};
 
 /// Worlds at once: each mostly waits.
 const PARALLEL: usize = 12;
@@ -233,8 +233,8 @@ pub(crate) fn prepare(cases: &[Case]) -> (World, School) {
 pub(crate) fn settings(world: &World) -> Settings {
     let mut settings = world.settings();
     settings.tempo = tempo();
-    settings.amocrm.timeouts.read = settings.tempo.read_timeout;
-    settings.amocrm.timeouts.write = settings.tempo.write_timeout;
+    sending(&mut settings).amocrm.timeouts.read = settings.tempo.read_timeout;
+    sending(&mut settings).amocrm.timeouts.write = settings.tempo.write_timeout;
     settings.supabase.timeout = settings.tempo.read_timeout;
     settings
 }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     program::{Launch, Service, until},
-    support::{EMAIL, NowForTests, PATIENCE, Wishes, World, metrics},
+    support::{EMAIL, NowForTests, PATIENCE, Wishes, World, metrics, sending},
 };
 
 const FIRST: &str = "token-of-the-first";
@@ -117,14 +117,14 @@ fn prepare(wishes: Wishes) -> World {
 fn first(world: &World) -> Settings {
     let mut settings = world.settings();
     settings.inbox_path = world.folder().join("first.db");
-    settings.amocrm.token = SecretString::from(FIRST);
+    sending(&mut settings).amocrm.token = SecretString::from(FIRST);
     settings
 }
 
 fn second(world: &World) -> Settings {
     let mut settings = world.settings();
     settings.inbox_path = world.folder().join("second.db");
-    settings.amocrm.token = SecretString::from(SECOND);
+    sending(&mut settings).amocrm.token = SecretString::from(SECOND);
     settings.supabase.jwt = Some(SecretString::from(SECOND));
     settings
 }
@@ -385,7 +385,7 @@ async fn who_is_paused_or_forbidden_keeps_the_lease() {
 async fn who_holds_asks_for_no_lease() {
     let world = world(0.01);
     let mut holding = first(&world);
-    holding.sync.hold = true;
+    holding.sending = None;
     let holding = Node::launch(holding).await;
     holding
         .until_it_is(|state| state == SyncState::Holding)

@@ -69,7 +69,7 @@ async fn two_hundred_mixed_rows_come_right_once_within_the_limit() {
         .filter(|request| request.status == Some(429))
         .count();
     assert_eq!(refused, 0, "answered with 429");
-    let stamps = world.app().amocrm.send_stamps();
+    let stamps = world.app().amocrm.as_ref().unwrap().send_stamps();
     assert_eq!(
         stamps.len(),
         world.sandbox.amo.requests().len(),

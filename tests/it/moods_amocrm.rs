@@ -13,7 +13,7 @@ use tripwire_sync::{
     },
 };
 
-use crate::support::{EMAIL, Wishes, World};
+use crate::support::{EMAIL, Wishes, World, sending};
 
 fn students(world: &World, count: usize, has_deal: bool) -> Vec<RowId> {
     (0..count)
@@ -99,6 +99,8 @@ async fn a_429_pauses_everything_and_then_takes_one_from_the_rate() {
     let stamps: Vec<_> = world
         .app()
         .amocrm
+        .as_ref()
+        .unwrap()
         .send_stamps()
         .into_iter()
         .map(tokio::time::Instant::into_std)
@@ -127,7 +129,7 @@ async fn a_429_pauses_everything_and_then_takes_one_from_the_rate() {
 /// Nobody has bought anything yet, or will for days.
 async fn launch_inspecting(world: &mut World, every: Duration) {
     let mut settings = world.settings();
-    settings.sync.inspect_every = Some(every);
+    sending(&mut settings).sync.inspect_every = Some(every);
     settings.tempo.amocrm_probe.first = HOUR;
     world.launch_with(settings).await;
 }
@@ -139,7 +141,7 @@ async fn a_mistake_is_told_at_the_start_without_a_student() {
     let mut world = World::prepare(Wishes::brisk());
     let token = world.sandbox.amo.token();
     let mut settings = world.settings();
-    settings.sync.inspect_every = Some(HOUR);
+    sending(&mut settings).sync.inspect_every = Some(HOUR);
     world.sandbox.amo.set_token("another");
     world.launch_with(settings).await;
     world.until_sync_is("halted").await;

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use tripwire_sync::config::Config;
+use tripwire_sync::config::{Config, GROUPS, Setting, Unset};
 
 /// Everything that is written for people.
 const DOCUMENTS: [&str; 10] = [
@@ -25,6 +25,15 @@ const DOCUMENTS: [&str; 10] = [
 
 /// Nobody reads what is longer.
 const LINES_AT_MOST: [(&str, usize); 2] = [("README.md", 120), ("ARCHITECTURE.md", 150)];
+
+/// Settings of features that this version does not have.
+const WITHOUT_EFFECT: [&str; 5] = [
+    "ADMIN_TOKEN",
+    "AMOCRM_CLIENT_ID",
+    "AMOCRM_CLIENT_SECRET",
+    "AMOCRM_REDIRECT_URI",
+    "AMOCRM_REFRESH_TOKEN",
+];
 
 /// Settings meant for tests, and not there in the image that is deployed.
 const FOR_TESTS: [&str; 3] = ["TRIPWIRE_TIME_SCALE", "TRIPWIRE_DIE_AT", "TRIPWIRE_HANG_AT"];
@@ -222,22 +231,53 @@ fn the_readme_lists_the_commands_that_there_are() {
 }
 
 #[test]
-fn every_setting_is_documented_and_every_documented_setting_is_known() {
+fn readme_example_file_and_help_tell_the_same_settings() {
+    let readme = read("README.md");
+    let (_, table) = readme
+        .split_once("\n| name | default | meaning |\n")
+        .unwrap();
+    let table: Vec<&str> = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    let settings: Vec<&Setting> = GROUPS.iter().flat_map(|group| group.settings).collect();
+    let expected: Vec<String> = settings.iter().map(|setting| row_of(setting)).collect();
+    assert_eq!(table.join("\n"), expected.join("\n"), "README.md");
+
+    assert_eq!(read(".env.example"), example_file(), ".env.example");
+
+    let help = help(&["serve", "--help"]);
+    for Setting {
+        name,
+        unset,
+        meaning,
+        ..
+    } in settings
+    {
+        assert!(
+            help.contains(&format!("\n  {name}")) && help.contains(meaning),
+            "{name}: {help}"
+        );
+        if let Unset::Is(value) = unset {
+            assert!(
+                help.contains(&format!("  {name} [{value}]\n")),
+                "{name}: {help}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_setting_that_a_document_names_is_known() {
     let known = known_settings();
     assert!(known.contains("WEBHOOK_SECRET") && known.len() > 30);
-
-    let example: BTreeSet<String> = example_lines().map(|(name, _)| name).collect();
-    assert_eq!(example, known, ".env.example");
-
-    let readme = read("README.md");
-    let mentioned: BTreeSet<String> = quoted(&readme).filter(|text| is_setting(text)).collect();
-    assert_eq!(mentioned, known, "README.md");
-
     for document in DOCUMENTS {
         let text = read(document);
         let unknown: Vec<String> = quoted(&text)
             .map(|text| text.split('=').next().unwrap_or_default().to_owned())
             .filter(|text| is_setting(text) && !known.contains(text))
+            .filter(|text| !WITHOUT_EFFECT.contains(&text.as_str()))
             .collect();
         assert_eq!(unknown, Vec::<String>::new(), "{document}");
     }
@@ -573,16 +613,39 @@ fn minimum() -> BTreeMap<String, String> {
     .into()
 }
 
-/// Names that the program understands.
 fn known_settings() -> BTreeSet<String> {
-    let source = read("src/config/variable.rs");
-    let (_, table) = source.split_once("\nvariables! {").unwrap();
-    let (table, _) = table.split_once("\n}").unwrap();
-    table
-        .lines()
-        .filter_map(|line| line.trim().split_once(" = "))
-        .map(|(name, _)| name.to_owned())
-        .collect()
+    let settings = GROUPS.iter().flat_map(|group| group.settings);
+    settings.map(|setting| setting.name.to_owned()).collect()
+}
+
+/// One line of the README's table.
+fn row_of(setting: &Setting) -> String {
+    let default = match setting.unset {
+        Unset::Needed => "**needed**".to_owned(),
+        Unset::Off => "none".to_owned(),
+        Unset::Is(value) => format!("`{value}`"),
+        Unset::Long(_) => "see `.env.example`".to_owned(),
+    };
+    format!("| `{}` | {default} | {} |", setting.name, setting.meaning)
+}
+
+fn example_file() -> String {
+    let head = "# Copy to `.env` and fill in what is needed. A line `#NAME=value` shows the default.\n\
+        # `tripwire-sync check` tells what is missing or wrong. The file holds secrets: chmod 600 .env\n";
+    let groups = GROUPS.iter().flat_map(|group| {
+        let title = format!("\n# --- {} ---\n\n", group.title);
+        std::iter::once(title).chain(group.settings.iter().map(example_of))
+    });
+    std::iter::once(head.to_owned()).chain(groups).collect()
+}
+
+fn example_of(setting: &Setting) -> String {
+    let Setting { name, meaning, .. } = setting;
+    match setting.unset {
+        Unset::Needed => format!("# {meaning}\n{name}=\n"),
+        Unset::Off => format!("# {meaning}\n#{name}=\n"),
+        Unset::Is(value) | Unset::Long(value) => format!("# {meaning}\n#{name}={value}\n"),
+    }
 }
 
 /// `NAME=value` and `#NAME=value`, the value without its quotes.

@@ -19,7 +19,7 @@ use tripwire_sync::{
 use crate::{
     faults::{points, prepare, settings, until_all_done},
     program::until,
-    support::{World, any_port, metrics},
+    support::{World, any_port, metrics, sending},
 };
 
 /// Stands before a neighbour. While it is shut, connections are refused.
@@ -117,7 +117,10 @@ async fn refuse_at(cases: &[Case], point: Point) {
     let (mut world, school) = prepare(cases);
     let mut settings = settings(&world);
     let (neighbour, url) = match point.server {
-        Server::Amo => (world.sandbox.amo.address(), &mut settings.amocrm.base_url),
+        Server::Amo => (
+            world.sandbox.amo.address(),
+            &mut sending(&mut settings).amocrm.base_url,
+        ),
         Server::Postgrest => (
             world.sandbox.postgrest.address(),
             &mut settings.supabase.project_url,

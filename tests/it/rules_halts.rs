@@ -9,7 +9,7 @@ use tripwire_sync::{
     sandbox::{Fault, Kind, Point, Server, When},
 };
 
-use crate::support::{EMAIL, NowForTests, Wishes, World};
+use crate::support::{EMAIL, NowForTests, Wishes, World, sending};
 
 /// So many searches are under way at once; whoever is refused last was sent before the first refusal was read.
 const IN_FLIGHT: usize = 8;
@@ -311,7 +311,7 @@ async fn a_refused_supabase_key_stops_the_crm_too_and_recovers() {
 async fn a_stop_does_not_wait_for_a_probe_that_hangs() {
     let mut world = World::prepare(Wishes::brisk());
     let mut settings = world.settings();
-    settings.amocrm.timeouts.read = Duration::from_mins(1);
+    sending(&mut settings).amocrm.timeouts.read = Duration::from_mins(1);
     let clock = std::sync::Arc::new(tripwire_sync::domain::SystemClock);
     world.launch_at(settings, clock).await;
     world.sandbox.amo.set_token("revoked");

@@ -9,7 +9,7 @@ use tripwire_sync::{
     sandbox::{Fault, Kind, Point, When},
 };
 
-use crate::support::{EMAIL, Wishes, World};
+use crate::support::{EMAIL, Wishes, World, sending};
 
 async fn backfill(world: &World, row: RowId) {
     let source = Source::Backfill(world.inbox().begin_backfill().await.unwrap());
@@ -25,7 +25,7 @@ async fn a_live_row_is_come_back_to_in_time_while_a_backfill_is_at_work() {
         ..Wishes::brisk()
     });
     let mut settings = world.settings();
-    settings.amocrm.timeouts.read = Duration::from_mins(1);
+    sending(&mut settings).amocrm.timeouts.read = Duration::from_mins(1);
     world
         .launch_at(settings, std::sync::Arc::new(SystemClock))
         .await;
@@ -60,7 +60,7 @@ async fn a_live_row_is_come_back_to_in_time_while_a_backfill_is_at_work() {
 async fn many_rows_go_together_beside_small_runs_that_are_at_work() {
     let mut world = World::prepare(Wishes::brisk());
     let mut settings = world.settings();
-    settings.amocrm.timeouts.read = Duration::from_mins(1);
+    sending(&mut settings).amocrm.timeouts.read = Duration::from_mins(1);
     let clock = std::sync::Arc::new(SystemClock);
     world.launch_at(settings, clock).await;
     for at_work in 1..=3 {
@@ -99,7 +99,7 @@ async fn many_rows_go_together_beside_small_runs_that_are_at_work() {
 async fn more_than_a_few_wait_until_there_is_a_place_for_all_of_them() {
     let mut world = World::prepare(Wishes::brisk());
     let mut settings = world.settings();
-    settings.amocrm.timeouts.read = Duration::from_secs(3);
+    sending(&mut settings).amocrm.timeouts.read = Duration::from_secs(3);
     let clock = std::sync::Arc::new(SystemClock);
     world.launch_at(settings, clock).await;
     let list = Fault::once(Point::amo("contacts.list"), Kind::Hang(When::Before));

@@ -9,7 +9,7 @@ use tripwire_sync::{
     sandbox::{Fault, Kind, Page, Point, When, school::Missing},
 };
 
-use crate::support::{EMAIL, NAME, Wishes, World};
+use crate::support::{EMAIL, NAME, Wishes, World, sending};
 
 /// Every request is on its way long enough for somebody to come in between.
 const IN_BETWEEN: Duration = Duration::from_millis(150);
@@ -258,7 +258,7 @@ async fn an_amocrm_that_cannot_be_reached_is_tried_again() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap();
     drop(port);
-    settings.amocrm.base_url = format!("http://{address}").parse().unwrap();
+    sending(&mut settings).amocrm.base_url = format!("http://{address}").parse().unwrap();
     let clock = std::sync::Arc::new(tripwire_sync::domain::SystemClock);
     world.launch_at(settings, clock).await;
     let row = world.insert(&json!({}));

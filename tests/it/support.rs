@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tripwire_sync::{
     amocrm::{self, Target},
-    app::{App, Settings},
+    app::{App, Sending, Settings},
     domain::{
-        ContactId, DealId, NoteTemplate, RowId, SharedClock, StageId, SystemClock, WebhookSecret,
+        ContactId, DealId, MissingContact, NoteTemplate, RowId, SharedClock, StageId, SystemClock,
+        WebhookSecret,
     },
     http::{Verifier, signature},
     inbox::{Entry, Inbox, Outcome, Role, State},
@@ -26,7 +27,7 @@ use tripwire_sync::{
     },
     supabase,
     sync::{
-        self, MissingContact,
+        self, Upkeep,
         decide::Rules,
         schedule::{Growing, Tempo},
         triage::RowRules,
@@ -121,6 +122,11 @@ impl Wishes {
 /// Requests a second, far more than any test sends.
 const BRISK: u32 = 1_000;
 
+/// Of a service that sends.
+pub(crate) fn sending(settings: &mut Settings) -> &mut Sending {
+    settings.sending.as_mut().unwrap()
+}
+
 /// The service with its neighbours.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -193,6 +199,36 @@ impl World {
                 tolerance: Duration::from_mins(5),
             },
             inbox_path: self.inbox_path(),
+            supabase: supabase::Settings {
+                project_url: self.sandbox.postgrest.url().parse().unwrap(),
+                key: SecretString::from(self.sandbox.postgrest.key()),
+                jwt: None,
+                note_columns: note.columns(),
+                largest_answer: supabase::LARGEST_ANSWER,
+                connect_timeout: Duration::from_secs(5),
+                timeout: tempo.read_timeout.max(Duration::from_secs(2)),
+                extra_roots: Vec::new(),
+            },
+            upkeep: Upkeep {
+                rows: RowRules {
+                    since: wishes.since,
+                    settle_delay: wishes.settle_delay,
+                },
+                sweep_every: wishes.sweep_every,
+                sweep_after_another: true,
+                retention: Duration::from_hours(2160),
+            },
+            sending: (!wishes.hold).then(|| self.sending(&tempo, note)),
+            tempo,
+            die_at: None,
+            hang: None,
+            telegram: None,
+        }
+    }
+
+    fn sending(&self, tempo: &Tempo, note: NoteTemplate) -> Sending {
+        let wishes = &self.wishes;
+        Sending {
             amocrm: amocrm::Settings {
                 base_url: self.sandbox.amo.url().parse().unwrap(),
                 token: SecretString::from(self.sandbox.amo.token()),
@@ -206,24 +242,10 @@ impl World {
                 assume_full_window: false,
                 extra_roots: Vec::new(),
             },
-            supabase: supabase::Settings {
-                project_url: self.sandbox.postgrest.url().parse().unwrap(),
-                key: SecretString::from(self.sandbox.postgrest.key()),
-                jwt: None,
-                note_columns: note.columns(),
-                largest_answer: supabase::LARGEST_ANSWER,
-                connect_timeout: Duration::from_secs(5),
-                timeout: tempo.read_timeout.max(Duration::from_secs(2)),
-                extra_roots: Vec::new(),
-            },
             sync: sync::Settings {
                 rules: Rules {
                     target: self.target(),
                     reuse_closed: Duration::from_hours(2160),
-                },
-                rows: RowRules {
-                    since: wishes.since,
-                    settle_delay: wishes.settle_delay,
                 },
                 missing_contact: match wishes.missing {
                     Missing::Wait => MissingContact::Wait,
@@ -234,17 +256,9 @@ impl World {
                 contact_scan: wishes.contact_scan,
                 // So that every request is about a student.
                 inspect_every: None,
-                sweep_every: wishes.sweep_every,
-                sweep_after_another: true,
-                hold: wishes.hold,
-                amocrm_fingerprint: Some(self.sandbox.amo.token()),
+                amocrm_fingerprint: self.sandbox.amo.token(),
                 supabase_fingerprint: self.sandbox.postgrest.key(),
-                retention: Duration::from_hours(2160),
             },
-            tempo,
-            die_at: None,
-            hang: None,
-            telegram: None,
         }
     }
 

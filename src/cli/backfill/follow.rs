@@ -128,9 +128,11 @@ impl<'t> Backfill<'t> {
         ));
         let mut settings = self.settings.clone();
         // Nobody asked for the rows since `SYNC_SINCE` here: one row at most is to mean one row.
-        settings.sync.inspect_every = None;
-        settings.sync.sweep_every = None;
-        settings.sync.sweep_after_another = false;
+        settings.upkeep.sweep_every = None;
+        settings.upkeep.sweep_after_another = false;
+        if let Some(sending) = &mut settings.sending {
+            sending.sync.inspect_every = None;
+        }
         Ok(Hands::Ours(Worker::start(settings, inbox, &clock())?))
     }
 

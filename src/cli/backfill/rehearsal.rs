@@ -10,7 +10,7 @@ use self::foresight::{Foresight, Would};
 use super::{Options, Picker, ask, dates, patiently, progress::span_text, told_to_stop};
 use crate::{
     amocrm::{AmoCrm, AmoError, Pipeline},
-    app::Settings,
+    app::{Sending, Settings},
     cli::{
         CommandError, Outcome, clock,
         entries::stored_halt,
@@ -21,7 +21,7 @@ use crate::{
     domain::{HaltCause, RowId, StageId},
     inbox::{Inbox, Role},
     supabase::{Supabase, SupabaseError},
-    sync::{Walk, decide::target_problem},
+    sync::{self, Walk, decide::target_problem},
 };
 
 mod foresight;
@@ -35,6 +35,7 @@ pub(super) async fn run(
     options: &Options,
     count: u64,
     settings: Settings,
+    sending: Sending,
     supabase: Supabase,
     walk: Walk,
     terminal: &mut Terminal,
@@ -46,17 +47,15 @@ pub(super) async fn run(
         return pipelines::refuse(terminal);
     }
     tell_cost(options, count, terminal)?;
-    let told_to_stop = told_to_stop()?;
-
     let room = Room::take(&settings.inbox_path, terminal).await?;
-    let amocrm = AmoCrm::new(room.within(settings.amocrm.clone()), clock())?;
+    let amocrm = AmoCrm::new(room.within(sending.amocrm), clock())?;
     let ended = rehearse(
         options,
         amocrm,
         settings,
+        sending.sync,
         supabase,
         walk,
-        told_to_stop,
         terminal,
     )
     .await;
@@ -68,14 +67,15 @@ async fn rehearse(
     options: &Options,
     amocrm: AmoCrm,
     settings: Settings,
+    rules: sync::Settings,
     supabase: Supabase,
     walk: Walk,
-    told_to_stop: impl Future<Output = ()>,
     terminal: &mut Terminal,
 ) -> Outcome {
+    let told_to_stop = told_to_stop()?;
     let pipelines = patiently(AmoError::disposition, async || amocrm.pipelines().await).await?;
     let pipelines = pipelines.items;
-    let target = settings.sync.rules.target;
+    let target = rules.rules.target;
     if let Some(problem) = target_problem(&pipelines, target) {
         let todo = terminal.pick(
             "see `tripwire-sync check`",
@@ -96,7 +96,14 @@ async fn rehearse(
     };
     let mut rehearsal = Rehearsal {
         inbox: inbox.clone(),
-        foresight: Foresight::new(amocrm, supabase, inbox.clone(), pipeline, settings.sync),
+        foresight: Foresight::new(
+            amocrm,
+            supabase,
+            inbox.clone(),
+            pipeline,
+            settings.upkeep.rows,
+            rules,
+        ),
         seen: Seen::default(),
         as_json: options.json,
     };

@@ -12,7 +12,7 @@ use crate::{
         room::Room,
         terminal::{Lang, Terminal},
     },
-    config::{AmocrmConfig, AmocrmToken, Config},
+    config::Config,
     domain::{HaltCause, StageId, TokenEnd},
     sync::{Chain, decide::target_problem},
 };
@@ -25,7 +25,7 @@ pub(super) async fn check(
 ) -> Outcome {
     const WHAT: &str = "amocrm";
     let lang = findings.lang;
-    if matches!(config.amocrm, AmocrmConfig::Hold) {
+    let (Some(amocrm), Some(sending)) = (&config.amocrm, settings.sending) else {
         findings.warn(
             WHAT,
             lang.pick(
@@ -34,12 +34,9 @@ pub(super) async fn check(
             ),
         );
         return Ok(());
-    }
-    if let AmocrmConfig::Send(send) = &config.amocrm {
-        let AmocrmToken::LongLived(token) = &send.token;
-        let end = TokenEnd::read("AMOCRM_ACCESS_TOKEN", token.expose_secret());
-        keys::judge_end(end, clock().now(), findings);
-    }
+    };
+    let end = TokenEnd::read("AMOCRM_ACCESS_TOKEN", amocrm.token.expose_secret());
+    keys::judge_end(end, clock().now(), findings);
     if let Some(halt) = stored_halt(&settings.inbox_path).await? {
         let text = lang.pick("sending has been stopped since", "отправка остановлена с");
         let rows: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
@@ -75,8 +72,8 @@ pub(super) async fn check(
             return Ok(());
         }
     };
-    let amocrm = AmoCrm::new(room.within(settings.amocrm), clock())?;
-    ask(&amocrm, settings.sync.rules.target, findings).await;
+    let amocrm = AmoCrm::new(room.within(sending.amocrm), clock())?;
+    ask(&amocrm, sending.sync.rules.target, findings).await;
     room.give_back().await;
     Ok(())
 }

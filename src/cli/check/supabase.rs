@@ -139,7 +139,7 @@ async fn check_rows(
     findings: &mut Findings,
 ) {
     let lang = findings.lang;
-    let ours = Period::since(settings.sync.rows.since);
+    let ours = Period::since(settings.upkeep.rows.since);
     match supabase.count_unsynced(ours).await {
         Ok(count) => {
             let text = lang.pick(

@@ -15,7 +15,7 @@ async fn gate() -> (Gate, tempfile::TempDir) {
     let stop = CancellationToken::new();
     let tempo = Tempo::default();
     let lease = Lease::alone(&tempo, clock.clone());
-    let gate = Gate::new(inbox, clock, tempo, false, lease, stop, state);
+    let gate = Gate::new(inbox, clock, tempo, lease, stop, state);
     (gate, folder)
 }
 

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use crate::{
     amocrm::{AmoCrm, AmoError, Contact, Deal, Pipeline, Target},
     cli::{CommandError, backfill::patiently, clock},
-    domain::{ContactId, DealId, Email, Phone, RowId, StageId},
+    domain::{ContactId, DealId, Email, MissingContact, Phone, RowId, StageId},
     inbox::{Inbox, Known, Outcome, Progress, Settlement},
     supabase::{Row, Supabase, SupabaseError},
     sync::{
-        MissingContact, Settings,
+        Settings,
         decide::{Decision, Placement, Situation, Why, decide, placement},
         schedule::Tempo,
         triage::{self, RowRules, Sight, Triage, triage},
@@ -116,6 +116,7 @@ pub(super) struct Foresight {
     supabase: Supabase,
     inbox: Option<Inbox>,
     pipeline: Pipeline,
+    rows: RowRules,
     settings: Settings,
     earlier: Earlier,
 }
@@ -126,6 +127,7 @@ impl Foresight {
         supabase: Supabase,
         inbox: Option<Inbox>,
         pipeline: Pipeline,
+        rows: RowRules,
         settings: Settings,
     ) -> Self {
         Self {
@@ -133,6 +135,7 @@ impl Foresight {
             supabase,
             inbox,
             pipeline,
+            rows,
             earlier: Earlier::new(settings.rules.target),
             settings,
         }
@@ -229,7 +232,7 @@ impl Foresight {
         // It will have settled by the time it is synced.
         let rules = RowRules {
             settle_delay: std::time::Duration::ZERO,
-            ..self.settings.rows
+            ..self.rows
         };
         let sight = Sight::Present { row, read_at: now };
         let triage = triage(&rules, &Tempo::default(), known, &mut progress, sight, now);

@@ -1,0 +1,111 @@
+//! The service while nothing is sent (`AMOCRM_ENABLED=false`): it has no client for amoCRM.
+
+use std::{fmt, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Jitter, Upkeep,
+    duties::Plan,
+    engine::{HOUSEKEEPING, INBOX_TROUBLE, PURGE_EVERY, beating, purge},
+    failure::Chain,
+    schedule::Tempo,
+    sweep::sweep,
+};
+use crate::{
+    domain::{Disposition, Heartbeat, SharedClock, SyncState},
+    inbox::Inbox,
+    supabase::Supabase,
+};
+
+/// Looks for rows that no event told about, and removes done entries after their time.
+pub struct Hold {
+    pub inbox: Inbox,
+    pub supabase: Supabase,
+    pub clock: SharedClock,
+    pub upkeep: Upkeep,
+    pub tempo: Tempo,
+    pub jitter: Jitter,
+    pub stop: CancellationToken,
+    /// Beats every quarter of a minute at least.
+    pub heartbeat: Heartbeat,
+    pub state: watch::Sender<SyncState>,
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold")
+            .field("upkeep", &self.upkeep)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hold {
+    /// Works until it is told to stop.
+    pub async fn work(self) {
+        self.state.send_replace(SyncState::Holding);
+        let mut sweeps = Plan::each(self.upkeep.sweep_every);
+        let mut next_purge = Instant::now();
+        while !self.stop.is_cancelled() {
+            self.heartbeat.beat();
+            // What was asked of the inbox is carried out although its answer is dropped.
+            tokio::select! {
+                () = beating(&self.heartbeat, self.turn(&mut sweeps, &mut next_purge)) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    async fn turn(&self, sweeps: &mut Plan, next_purge: &mut Instant) {
+        self.notice_command().await;
+        if *next_purge <= Instant::now() {
+            *next_purge = Instant::now() + PURGE_EVERY;
+            if let Err(error) = purge(&self.inbox, &self.clock, self.upkeep.retention).await {
+                tracing::error!(error = %Chain(&error), "sync.inbox");
+            }
+        }
+        if sweeps.next.is_some_and(|next| next <= Instant::now()) {
+            let pause = self.sweep(sweeps.failed).await;
+            sweeps.ended(pause, self.upkeep.sweep_every);
+        }
+        let rest = Instant::now() + HOUSEKEEPING;
+        let until = sweeps.next.map_or(rest, |next| next.min(rest));
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = self.inbox.changed() => {}
+        }
+    }
+
+    /// A command asks amoCRM with settings of its own, and waits for this answer.
+    async fn notice_command(&self) {
+        let noticed = async {
+            if self.inbox.is_command_at_work().await? {
+                self.inbox.notice_command().await?;
+            }
+            Ok::<_, crate::inbox::InboxError>(())
+        };
+        if let Err(error) = noticed.await {
+            tracing::warn!(error = %Chain(&error), "sync.command");
+        }
+    }
+
+    /// Answers the pause after a failure; `None`: it went well.
+    async fn sweep(&self, failed: u32) -> Option<Duration> {
+        let asked = match sweep(&self.inbox, &self.supabase, self.upkeep.rows.since).await {
+            Ok(Ok(_)) => return None,
+            Ok(Err(failure)) => {
+                tracing::warn!(error = %Chain(&failure), "sync.request_failed");
+                match failure.disposition() {
+                    Disposition::Retry { after } => after,
+                    Disposition::Halt { .. } | Disposition::Refused => None,
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "sync.inbox");
+                Some(INBOX_TROUBLE)
+            }
+        };
+        Some(self.tempo.backoff(failed, asked, (self.jitter)()))
+    }
+}
