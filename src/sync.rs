@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-mod batches;
+mod bulk;
 mod closing;
 mod deals;
 pub mod decide;
@@ -47,7 +47,7 @@ mod writes;
 
 pub(crate) use self::failure::Chain;
 use self::{
-    batches::BatchSize,
+    bulk::BatchSize,
     closing::PARALLEL_WRITE_BACKS,
     decide::{Rules, target_problem},
     doubts::Doubts,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, future::join_all, stream};
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{
+    bulk::{self, Kind, Sent},
     failure::{Failure, Verdict},
     intents::{has_our_note, hidden_notes},
     note::note,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     amocrm::NewNote,
-    domain::{DealId, Operation},
+    domain::{DealId, NoteId, Operation},
     inbox::{InboxError, Intent, Outcome, Placed, Settlement},
     supabase::WriteBack,
 };
@@ -47,44 +48,23 @@ impl Slice {
         self.checkpoint(&mine).await?;
 
         let begun = Instant::now().into_std();
-        let mut requests = Vec::new();
-        for batch in self.batches(&mine, self.ctx.batch_size.now()) {
-            let amocrm = self.amocrm.clone();
-            let notes: Vec<NewNote> = batch
-                .iter()
-                .filter_map(|&i| {
-                    let work = &self.works[i];
-                    Some(NewNote {
-                        deal: work.chosen()?,
-                        text: note(&self.ctx.settings.note, work.row.as_ref()?),
-                    })
-                })
-                .collect();
-            let begin_by = begin_by.min(self.begin_by(&batch));
-            requests.push(async move { (batch, amocrm.add_notes(&notes, begin_by).await) });
-        }
-        for (batch, answer) in join_all(requests).await {
-            self.weigh(batch.len(), &answer);
+        let template = &self.ctx.settings.note;
+        let items = self.items(&mine, |work| {
+            Some(NewNote {
+                deal: work.chosen()?,
+                text: note(template, work.row.as_ref()?),
+            })
+        });
+        let amocrm = self.amocrm.clone();
+        let request = |notes: Vec<NewNote>, latest| {
+            let (amocrm, begin_by) = (amocrm.clone(), begin_by.min(latest));
+            async move { amocrm.add_notes(&notes, begin_by).await }
+        };
+        let sent = bulk::write(&self.ctx.batch_size, Kind::NOTE, items, request).await;
+        for Sent { keys, answer } in sent {
             match answer {
-                Ok(made) => {
-                    for (&i, made) in batch.iter().zip(made) {
-                        if made.is_some() {
-                            let work = &mut self.works[i];
-                            work.progress.noted = true;
-                            work.progress.intent = None;
-                            work.tell("noted");
-                            let row = work.id();
-                            self.ctx.worked(Operation::Note, row, begun).await?;
-                        } else {
-                            self.apply(
-                                i,
-                                &Verdict::Retry { after: None },
-                                "amoCRM не подтвердила примечание",
-                            );
-                        }
-                    }
-                }
-                Err(error) => self.write_failed(Operation::Note, &batch, error).await?,
+                Ok(made) => self.note_added(made, begun).await?,
+                Err(error) => self.write_failed(Operation::Note, &keys, error).await?,
             }
         }
         let noted: Members = mine
@@ -92,6 +72,27 @@ impl Slice {
             .filter(|&i| self.works[i].in_run())
             .collect();
         self.checkpoint(&noted).await
+    }
+
+    async fn note_added(
+        &mut self,
+        answers: Vec<(usize, Option<NoteId>)>,
+        begun: std::time::Instant,
+    ) -> Result<(), InboxError> {
+        for (i, made) in answers {
+            if made.is_some() {
+                let work = &mut self.works[i];
+                work.progress.noted = true;
+                work.progress.intent = None;
+                work.tell("noted");
+                let row = work.id();
+                self.ctx.worked(Operation::Note, row, begun).await?;
+            } else {
+                let reason = "amoCRM не подтвердила примечание";
+                self.apply(i, &Verdict::Retry { after: None }, reason);
+            }
+        }
+        Ok(())
     }
 
     /// A deal that needed no move may have been noted in an earlier life of ours, whose inbox is lost; one that an earlier

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
+    bulk::{self, Item, Kind, Sent},
     deals::Plan,
     decide::{Placement, placement, stage_is_unknown},
     failure::{Failure, Verdict},
@@ -16,7 +16,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    amocrm::{self, AmoError, Deal, NewDeal, NewDealAndContact, Pipeline},
+    amocrm::{AmoError, Deal, NewDeal, NewDealAndContact, Pipeline},
     domain::{ContactId, DealId, Operation, Price},
     inbox::{Choice, InboxError, Intent, Placed},
 };
@@ -29,21 +29,23 @@ impl Work {
 }
 
 impl Slice {
-    /// Bulk writes of at most `size`; whoever spoilt one before goes alone.
-    pub(super) fn batches(&self, members: &[usize], size: usize) -> Vec<Members> {
-        let (alone, together): (Members, Members) =
-            members.iter().partition(|&&i| self.works[i].progress.alone);
-        let together = together.chunks(size.max(1)).map(<[usize]>::to_vec);
-        together.chain(alone.into_iter().map(|i| vec![i])).collect()
-    }
-
-    pub(super) fn begin_by(&self, batch: &[usize]) -> Instant {
+    /// What goes into a bulk write for these entries.
+    pub(super) fn items<T>(
+        &self,
+        members: &[usize],
+        body: impl Fn(&Work) -> Option<T>,
+    ) -> Vec<Item<usize, T>> {
         let fresh_for = self.ctx.tempo.fresh_for;
-        let earliest = batch
-            .iter()
-            .map(|&i| self.works[i].fresh_until(fresh_for))
-            .min();
-        earliest.unwrap_or_else(Instant::now)
+        let item = |&i: &usize| {
+            let work = &self.works[i];
+            Some(Item {
+                key: i,
+                body: body(work)?,
+                begin_by: work.fresh_until(fresh_for),
+                goes_alone: work.progress.alone,
+            })
+        };
+        members.iter().filter_map(item).collect()
     }
 
     /// Answers from when on an empty look will prove that a write never happened.
@@ -87,20 +89,20 @@ impl Slice {
         }
 
         let begun = Instant::now().into_std();
-        let mut requests = Vec::new();
-        for batch in self.batches(&to_move, self.ctx.batch_size.now()) {
-            let amocrm = self.amocrm.clone();
-            let ids: Vec<DealId> = batch
-                .iter()
-                .filter_map(|&i| self.works[i].chosen())
-                .collect();
-            let begin_by = self.begin_by(&batch);
-            requests.push(async move { (batch, amocrm.move_deals(&ids, target, begin_by).await) });
-        }
-        for (batch, answer) in join_all(requests).await {
-            self.weigh(batch.len(), &answer);
+        let deals = self.items(&to_move, Work::chosen);
+        let amocrm = self.amocrm.clone();
+        let request = |deals: Vec<DealId>, begin_by| {
+            let amocrm = amocrm.clone();
+            async move { amocrm.move_deals(&deals, target, begin_by).await }
+        };
+        let sent = bulk::write(&self.ctx.batch_size, Kind::MOVE, deals, request).await;
+        for Sent {
+            keys: batch,
+            answer,
+        } in sent
+        {
             match answer {
-                Ok(moved) => self.moved(&batch, &moved, begun).await?,
+                Ok(moved) => self.moved(&moved, begun).await?,
                 Err(error @ AmoError::Rejected { .. }) if batch.len() > 1 => {
                     if error.is_about_stage() && self.target_is_gone(&batch).await? {
                         continue;
@@ -134,11 +136,10 @@ impl Slice {
 
     async fn moved(
         &mut self,
-        batch: &[usize],
-        answers: &[Option<DealId>],
+        answers: &[(usize, Option<DealId>)],
         begun: std::time::Instant,
     ) -> Result<(), InboxError> {
-        for (&i, answer) in batch.iter().zip(answers) {
+        for &(i, answer) in answers {
             if answer.is_some() {
                 let work = &mut self.works[i];
                 work.progress.placed = Some(Placed::Moved);
@@ -203,10 +204,13 @@ impl Slice {
                 continue;
             }
             self.works[i].read_at = looked_at;
-            let begin_by = self.begin_by(&[i]);
+            let begin_by = self.works[i].fresh_until(self.ctx.tempo.fresh_for);
             let begun = Instant::now().into_std();
             match self.amocrm.move_deals(&[id], target, begin_by).await {
-                Ok(answer) => self.moved(&[i], &answer, begun).await?,
+                Ok(answer) => {
+                    let moved = answer.first().copied().flatten();
+                    self.moved(&[(i, moved)], begun).await?;
+                }
                 Err(error) => {
                     let failure = Failure::from(error);
                     self.fail(Some(Operation::Move), &[i], &failure).await?;
@@ -292,26 +296,23 @@ impl Slice {
     ) -> Result<(), InboxError> {
         let target = self.ctx.settings.rules.target;
         let begun = Instant::now().into_std();
-        let mut requests = Vec::new();
-        for batch in self.batches(members, self.ctx.batch_size.now()) {
-            let amocrm = self.amocrm.clone();
-            let deals: Vec<NewDeal> = batch
-                .iter()
-                .filter_map(|&i| self.works[i].new_deal())
-                .collect();
-            let begin_by = begin_by.min(self.begin_by(&batch));
-            requests
-                .push(async move { (batch, amocrm.create_deals(&deals, target, begin_by).await) });
-        }
-        for (batch, answer) in join_all(requests).await {
-            self.weigh(batch.len(), &answer);
+        let deals = self.items(members, Work::new_deal);
+        let amocrm = self.amocrm.clone();
+        let request = |deals: Vec<NewDeal>, latest| {
+            let (amocrm, begin_by) = (amocrm.clone(), begin_by.min(latest));
+            async move { amocrm.create_deals(&deals, target, begin_by).await }
+        };
+        let sent = bulk::write(&self.ctx.batch_size, Kind::CREATE, deals, request).await;
+        for Sent { keys, answer } in sent {
             match answer {
                 Ok(made) => {
-                    let made: Vec<_> = made.into_iter().map(|deal| Some((deal?, None))).collect();
-                    self.created(Operation::Create, &batch, &made, begun)
+                    let made = made
+                        .into_iter()
+                        .map(|(i, deal)| (i, deal.map(|it| (it, None))));
+                    self.created(Operation::Create, made.collect(), begun)
                         .await?;
                 }
-                Err(error) => self.write_failed(Operation::Create, &batch, error).await?,
+                Err(error) => self.write_failed(Operation::Create, &keys, error).await?,
             }
         }
         Ok(())
@@ -323,40 +324,33 @@ impl Slice {
         begin_by: Instant,
     ) -> Result<(), InboxError> {
         let target = self.ctx.settings.rules.target;
-        let size = self.ctx.batch_size.now().min(amocrm::COMPLEX_PER_WRITE);
         let begun = Instant::now().into_std();
-        let mut requests = Vec::new();
-        for batch in self.batches(members, size) {
-            let amocrm = self.amocrm.clone();
-            let deals: Vec<NewDealAndContact> = batch
-                .iter()
-                .filter_map(|&i| self.works[i].new_deal_and_contact())
-                .collect();
-            let begin_by = begin_by.min(self.begin_by(&batch));
-            requests.push(async move {
-                (
-                    batch,
-                    amocrm
-                        .create_deals_and_contacts(&deals, target, begin_by)
-                        .await,
-                )
-            });
-        }
-        for (batch, answer) in join_all(requests).await {
-            self.weigh(batch.len(), &answer);
+        let deals = self.items(members, Work::new_deal_and_contact);
+        let amocrm = self.amocrm.clone();
+        let request = |deals: Vec<NewDealAndContact>, latest| {
+            let (amocrm, begin_by) = (amocrm.clone(), begin_by.min(latest));
+            async move {
+                amocrm
+                    .create_deals_and_contacts(&deals, target, begin_by)
+                    .await
+            }
+        };
+        let sent = bulk::write(
+            &self.ctx.batch_size,
+            Kind::CREATE_WITH_CONTACT,
+            deals,
+            request,
+        )
+        .await;
+        let operation = Operation::CreateWithContact;
+        for Sent { keys, answer } in sent {
             match answer {
                 Ok(made) => {
-                    let made: Vec<_> = made
-                        .into_iter()
-                        .map(|made| made.map(|(deal, contact)| (deal, Some(contact))))
-                        .collect();
-                    self.created(Operation::CreateWithContact, &batch, &made, begun)
-                        .await?;
+                    let pair = |(deal, contact)| (deal, Some(contact));
+                    let made = made.into_iter().map(|(i, made)| (i, made.map(pair)));
+                    self.created(operation, made.collect(), begun).await?;
                 }
-                Err(error) => {
-                    self.write_failed(Operation::CreateWithContact, &batch, error)
-                        .await?;
-                }
+                Err(error) => self.write_failed(operation, &keys, error).await?,
             }
         }
         Ok(())
@@ -365,11 +359,10 @@ impl Slice {
     async fn created(
         &mut self,
         operation: Operation,
-        batch: &[usize],
-        answers: &[Option<(DealId, Option<ContactId>)>],
+        answers: Vec<Created>,
         begun: std::time::Instant,
     ) -> Result<(), InboxError> {
-        for (&i, answer) in batch.iter().zip(answers) {
+        for (i, answer) in answers {
             let Some((deal, contact)) = answer else {
                 self.apply(
                     i,
@@ -380,7 +373,7 @@ impl Slice {
             };
             let work = &mut self.works[i];
             if let Some(choice) = work.progress.choice.as_mut() {
-                choice.deal = Some(*deal);
+                choice.deal = Some(deal);
                 choice.contact = contact.or(choice.contact);
             }
             work.progress.placed = Some(Placed::Created);
@@ -419,6 +412,9 @@ impl Slice {
         self.fail(Some(operation), batch, &failure).await
     }
 }
+
+/// A row, with the deal and the contact that were made for it; `None`: not in the answer.
+type Created = (usize, Option<(DealId, Option<ContactId>)>);
 
 /// Its place in the pipeline is unknown because the answer about the pipeline could not be read in whole.
 fn stage_cannot_be_read(pipeline: &Pipeline, deal: &Deal) -> bool {

@@ -75,7 +75,7 @@ async fn further_rows_of_a_person_come_right_in_the_same_run() {
 }
 
 #[tokio::test]
-async fn batches_halve_when_a_gateway_gives_up_on_one() {
+async fn a_batch_of_moves_that_a_gateway_gives_up_on_is_split_and_sent_again() {
     let mut world = World::prepare(together());
     let (amo, postgrest) = (&world.sandbox.amo, &world.sandbox.postgrest);
     let cases = vec![Case::OpenBeforeTarget; 40];
@@ -91,10 +91,35 @@ async fn batches_halve_when_a_gateway_gives_up_on_one() {
         let sent = world.requests_to(route);
         sent.iter().map(|it| it.items().len()).collect()
     };
-    let moves = sizes("leads.update");
-    assert_eq!(moves[0], 40);
-    assert!(moves[1..].iter().all(|size| *size <= 20), "{moves:?}");
+    // At once: the values are absolute.
+    assert_eq!(sizes("leads.update"), [40, 20, 20]);
     assert!(sizes("notes.create").iter().all(|size| *size <= 20));
+    for pupil in school.of(Case::OpenBeforeTarget) {
+        let entry = world.entry(pupil.row).await.unwrap();
+        assert_eq!(entry.attempts, 0, "{entry:?}");
+    }
+}
+
+/// Nobody can tell by a 504 whether deals or notes were made.
+#[tokio::test]
+async fn creates_and_notes_that_a_gateway_gave_up_on_are_looked_for_before_any_goes_again() {
+    for (route, operation) in [("leads.create", "deals"), ("notes.create", "notes")] {
+        for (when, again) in [(When::Before, vec![20, 20]), (When::After, vec![])] {
+            let mut world = World::prepare(together());
+            let (amo, postgrest) = (&world.sandbox.amo, &world.sandbox.postgrest);
+            let cases = vec![Case::NoDeal; 40];
+            let school = School::of_cases(3, cases, amo, postgrest, &world.setting);
+            let gives_up = Fault::once(Point::amo(route), Kind::status(when, 504));
+            world.sandbox.faults().add(gives_up);
+            launch(&mut world, 0.02).await;
+            world.until_settled(40).await;
+
+            assert_right(&school);
+            let sent = world.requests_to(route);
+            let sizes: Vec<usize> = sent.iter().map(|it| it.items().len()).collect();
+            assert_eq!(sizes, [vec![40], again].concat(), "{operation} {when:?}");
+        }
+    }
 }
 
 // ---- somebody of this minute ----

@@ -1,0 +1,321 @@
+//! Bulk writes to amoCRM: one way for moves, creates and notes.
+//!
+//! Each item has a key, and each answer comes back with the key of its item. The client pairs answers with items by
+//! `request_id` (moves by the deal's id), whatever their order.
+
+use std::{
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::time::Instant;
+
+use crate::amocrm::{AmoError, COMPLEX_PER_WRITE};
+
+/// So many full batches in a row come through before they grow again.
+const GROWS_AFTER: u32 = 8;
+
+/// How many items go into one bulk write: halved when a gateway gives up on a batch (504), and doubled again as batches
+/// come through.
+#[derive(Debug)]
+pub(super) struct BatchSize {
+    full: usize,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    size: usize,
+    in_a_row: u32,
+}
+
+impl BatchSize {
+    pub(super) fn new(full: usize) -> Self {
+        let full = full.max(1);
+        Self {
+            full,
+            now: Mutex::new(Now {
+                size: full,
+                in_a_row: 0,
+            }),
+        }
+    }
+
+    fn now(&self) -> usize {
+        self.lock().size
+    }
+
+    /// Learns from what became of a bulk write.
+    fn learn<T>(&self, items: usize, answer: &Result<T, AmoError>) {
+        match answer {
+            Ok(_) => self.came_through(items),
+            Err(error) if error.is_too_big() => {
+                self.was_too_big(items);
+                tracing::warn!(size = self.now(), "sync.batches_halved");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn was_too_big(&self, items: usize) {
+        let mut now = self.lock();
+        now.size = now.size.min((items / 2).max(1));
+        now.in_a_row = 0;
+    }
+
+    fn came_through(&self, items: usize) {
+        let mut now = self.lock();
+        if items < now.size {
+            return;
+        }
+        now.in_a_row += 1;
+        if now.in_a_row >= GROWS_AFTER {
+            now.size = (now.size * 2).min(self.full);
+            now.in_a_row = 0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a kind of write allows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kind {
+    /// A cap of its own, beside the batch size.
+    most: usize,
+    /// The values are absolute, so a batch whose fate is unknown may be sent again without a look.
+    may_repeat: bool,
+}
+
+impl Kind {
+    pub(super) const MOVE: Self = Self {
+        most: usize::MAX,
+        may_repeat: true,
+    };
+    pub(super) const CREATE: Self = Self {
+        most: usize::MAX,
+        may_repeat: false,
+    };
+    pub(super) const CREATE_WITH_CONTACT: Self = Self {
+        most: COMPLEX_PER_WRITE,
+        may_repeat: false,
+    };
+    pub(super) const NOTE: Self = Self::CREATE;
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Item<K, T> {
+    pub(super) key: K,
+    pub(super) body: T,
+    /// Its batch is not begun later.
+    pub(super) begin_by: Instant,
+    /// It spoilt a batch before.
+    pub(super) goes_alone: bool,
+}
+
+/// One request that was answered or has failed.
+#[derive(Debug)]
+pub(super) struct Sent<K, M> {
+    pub(super) keys: Vec<K>,
+    /// `None`: the item is not in the answer.
+    pub(super) answer: Result<Vec<(K, Option<M>)>, AmoError>,
+}
+
+/// Sends all items in batches, side by side. `request` answers for each of its items, in their order.
+///
+/// A batch that a gateway gives up on (504) is split and sent again if the write may be repeated.
+pub(super) async fn write<K, T, M, F>(
+    sizes: &BatchSize,
+    kind: Kind,
+    items: Vec<Item<K, T>>,
+    request: impl Fn(Vec<T>, Instant) -> F,
+) -> Vec<Sent<K, M>>
+where
+    K: Copy,
+    T: Clone,
+    F: Future<Output = Result<Vec<Option<M>>, AmoError>>,
+{
+    let begin = |batch: Vec<Item<K, T>>| {
+        let begin_by = batch.iter().map(|item| item.begin_by).min();
+        let bodies = batch.iter().map(|item| item.body.clone()).collect();
+        let answer = request(bodies, begin_by.unwrap_or_else(Instant::now));
+        async move { (batch, answer.await) }
+    };
+    let size = sizes.now().min(kind.most);
+    let mut at_work: FuturesUnordered<_> = batches(items, size).into_iter().map(begin).collect();
+    let mut sent = Vec::new();
+    while let Some((mut batch, answer)) = at_work.next().await {
+        sizes.learn(batch.len(), &answer);
+        match answer {
+            Err(error) if error.is_too_big() && kind.may_repeat && batch.len() > 1 => {
+                let rest = batch.split_off(batch.len() / 2);
+                at_work.push(begin(batch));
+                at_work.push(begin(rest));
+            }
+            answer => {
+                let keys: Vec<K> = batch.iter().map(|item| item.key).collect();
+                let answer = answer.map(|made| keys.iter().copied().zip(made).collect());
+                sent.push(Sent { keys, answer });
+            }
+        }
+    }
+    sent
+}
+
+/// Batches of at most `size` items; an item that goes alone is one by itself.
+fn batches<K, T>(items: Vec<Item<K, T>>, size: usize) -> Vec<Vec<Item<K, T>>> {
+    let mut batches = Vec::new();
+    let mut together = Vec::new();
+    for item in items {
+        if item.goes_alone {
+            batches.push(vec![item]);
+            continue;
+        }
+        together.push(item);
+        if together.len() >= size.max(1) {
+            batches.push(mem::take(&mut together));
+        }
+    }
+    if !together.is_empty() {
+        batches.push(together);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn items(count: u32) -> Vec<Item<u32, u32>> {
+        let item = |n| Item {
+            key: n,
+            body: 100 + n,
+            begin_by: Instant::now(),
+            goes_alone: false,
+        };
+        (0..count).map(item).collect()
+    }
+
+    fn too_big() -> AmoError {
+        AmoError::Server { status: 504 }
+    }
+
+    #[tokio::test]
+    async fn each_answer_comes_with_the_key_of_its_item() {
+        let mut items = items(7);
+        items[1].goes_alone = true;
+        let answer = |bodies: Vec<u32>, _| async move {
+            Ok(bodies
+                .into_iter()
+                .map(|it| (it != 105).then_some(it))
+                .collect())
+        };
+        let sent = write(&BatchSize::new(3), Kind::MOVE, items, answer).await;
+        let keys: Vec<_> = sent.iter().map(|sent| sent.keys.clone()).collect();
+        assert_eq!(keys.len(), 3, "{keys:?}");
+        assert!(keys.contains(&vec![1]), "{keys:?}");
+        let mut answers: Vec<_> = sent
+            .into_iter()
+            .flat_map(|sent| sent.answer.unwrap())
+            .collect();
+        answers.sort_unstable();
+        let expected = (0..7).map(|n| (n, (n != 5).then_some(100 + n)));
+        assert_eq!(answers, expected.collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_too_big_is_split_until_it_comes_through() {
+        let sizes = BatchSize::new(50);
+        let requests = RefCell::new(Vec::new());
+        let answer = |bodies: Vec<u32>, _| {
+            requests.borrow_mut().push(bodies.len());
+            async move {
+                if bodies.len() > 13 {
+                    return Err(too_big());
+                }
+                Ok(bodies.into_iter().map(Some).collect())
+            }
+        };
+        let sent = write(&sizes, Kind::MOVE, items(50), answer).await;
+        assert!(sent.iter().all(|sent| sent.answer.is_ok()));
+        let mut keys: Vec<_> = sent.into_iter().flat_map(|sent| sent.keys).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, (0..50).collect::<Vec<_>>());
+        assert_eq!(requests.into_inner(), [50, 25, 25, 12, 13, 12, 13]);
+        assert_eq!(sizes.now(), 12);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_may_not_be_repeated_is_sent_once() {
+        let sizes = BatchSize::new(50);
+        let requests = RefCell::new(0);
+        let answer = |_: Vec<u32>, _| {
+            *requests.borrow_mut() += 1;
+            async { Err::<Vec<Option<u32>>, _>(too_big()) }
+        };
+        let sent = write(&sizes, Kind::NOTE, items(10), answer).await;
+        assert_eq!((sent.len(), *requests.borrow()), (1, 1));
+        assert!(sent[0].answer.is_err() && sent[0].keys.len() == 10);
+        // The items that prove to be absent go again in half batches.
+        assert_eq!(sizes.now(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_single_item_is_not_split() {
+        let answer = |_: Vec<u32>, _| async { Err::<Vec<Option<u32>>, _>(too_big()) };
+        let sent = write(&BatchSize::new(50), Kind::MOVE, items(1), answer).await;
+        assert!(sent.len() == 1 && sent[0].answer.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_begins_as_early_as_its_most_urgent_item_must() {
+        let mut items = items(3);
+        let urgent = Instant::now() - std::time::Duration::from_secs(1);
+        items[2].begin_by = urgent;
+        let begun = RefCell::new(Vec::new());
+        let answer = |bodies: Vec<u32>, begin_by| {
+            begun.borrow_mut().push(begin_by);
+            async move { Ok(bodies.into_iter().map(Some).collect::<Vec<_>>()) }
+        };
+        write(&BatchSize::new(50), Kind::MOVE, items, answer).await;
+        assert_eq!(begun.into_inner(), [urgent]);
+    }
+
+    #[test]
+    fn batches_halve_with_each_that_was_too_big_and_grow_back_as_they_come_through() {
+        let size = BatchSize::new(50);
+        size.was_too_big(50);
+        size.was_too_big(25);
+        assert_eq!(size.now(), 12);
+        // Small ones prove nothing.
+        for _ in 0..100 {
+            size.came_through(11);
+        }
+        assert_eq!(size.now(), 12);
+        let mut seen = Vec::new();
+        for _ in 0..4 * GROWS_AFTER {
+            size.came_through(size.now());
+            seen.push(size.now());
+        }
+        seen.dedup();
+        assert_eq!(seen, [12, 24, 48, 50]);
+    }
+
+    #[test]
+    fn one_item_is_never_halved_and_those_sent_before_the_halving_halve_once() {
+        let size = BatchSize::new(50);
+        for _ in 0..3 {
+            size.was_too_big(50);
+        }
+        assert_eq!(size.now(), 25);
+        for _ in 0..9 {
+            size.was_too_big(size.now());
+        }
+        assert_eq!(size.now(), 1);
+    }
+}
