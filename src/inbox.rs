@@ -281,6 +281,12 @@ impl Inbox {
             .await
     }
 
+    /// Gives back the entries that are still claimed. What was stored of them stays.
+    pub async fn release(&self, token: ClaimToken, due_at: Timestamp) -> Result<(), InboxError> {
+        self.write(|reply| Command::Release(token, due_at, reply))
+            .await
+    }
+
     /// Answers how many are pending now that were not, or not yet due.
     pub async fn revive(&self, whom: Revival) -> Result<u64, InboxError> {
         self.write(|reply| Command::Revive(whom, reply)).await
@@ -382,9 +388,9 @@ impl Inbox {
             .await
     }
 
-    /// Unfinished entries with open CRM work, except those of this claim.
-    pub async fn open_work(&self, except: ClaimToken) -> Result<Vec<OpenWork>, InboxError> {
-        self.read(move |file| async move { views::open_work(&file, except).await })
+    /// Unfinished entries with open CRM work.
+    pub async fn open_work(&self) -> Result<Vec<OpenWork>, InboxError> {
+        self.read(|file| async move { views::open_work(&file).await })
             .await
     }
 

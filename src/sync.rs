@@ -11,14 +11,13 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
+mod batch;
 mod bulk;
-mod closing;
-mod deals;
 pub mod decide;
 mod directory;
 mod doubts;
@@ -28,27 +27,24 @@ mod failure;
 mod fate;
 pub mod gate;
 mod hold;
-mod intents;
 pub mod lease;
 mod list;
+mod locks;
 pub mod note;
-mod people;
 mod report;
-mod rows;
+mod row;
 mod run;
 pub mod scan;
 pub mod schedule;
-mod slice;
+mod steps;
 mod sweep;
 pub mod triage;
 mod waiting;
-mod work;
-mod writes;
 
 pub(crate) use self::failure::Chain;
 use self::{
+    batch::Batch,
     bulk::BatchSize,
-    closing::PARALLEL_WRITE_BACKS,
     decide::{Rules, target_problem},
     doubts::Doubts,
     failure::Failure,
@@ -56,9 +52,11 @@ use self::{
     gate::Gate,
     lease::Lease,
     list::List,
-    people::Holds,
-    run::ASKING_SLICES,
+    locks::PersonLocks,
+    row::Loaded,
+    run::{ASKING_BATCHES, Turn},
     schedule::Tempo,
+    steps::{contacts, deals, note as notes, people, place, recover, write_back},
     triage::RowRules,
 };
 pub use self::{engine::Engine, hold::Hold, sweep::Walk};
@@ -117,7 +115,7 @@ pub(crate) struct Context {
     gate: Gate,
     doubts: Doubts,
     lease: Lease,
-    holds: Holds,
+    locks: PersonLocks,
     in_flight: InFlight,
     list: tokio::sync::Mutex<List>,
     /// Entries of live runs that have yet to come to the list.
@@ -126,7 +124,7 @@ pub(crate) struct Context {
     backfill_looks_up: tokio::sync::Mutex<()>,
     /// Rows were put off because they are too young to be written about.
     some_are_young: AtomicBool,
-    /// Of slices of many rows, to ask amoCRM.
+    /// Of batches of long runs, to ask amoCRM.
     turns: Arc<Semaphore>,
     write_backs: Arc<Semaphore>,
     batch_size: BatchSize,
@@ -212,14 +210,14 @@ impl Context {
             gate,
             doubts,
             lease,
-            holds: Holds::default(),
+            locks: PersonLocks::default(),
             in_flight: InFlight::default(),
             list: tokio::sync::Mutex::new(list),
             expected: AtomicUsize::new(0),
             backfill_looks_up: tokio::sync::Mutex::default(),
             some_are_young: AtomicBool::new(false),
-            turns: Arc::new(Semaphore::new(ASKING_SLICES)),
-            write_backs: Arc::new(Semaphore::new(PARALLEL_WRITE_BACKS)),
+            turns: Arc::new(Semaphore::new(ASKING_BATCHES)),
+            write_backs: Arc::new(Semaphore::new(write_back::PARALLEL_WRITE_BACKS)),
             batch_size,
             settled,
             pipeline: Mutex::default(),
@@ -307,4 +305,47 @@ impl Context {
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
+}
+
+// ---- the story of a batch ----
+
+/// Takes rows that were read to the deal ids that are written back to them.
+///
+/// Each step ends the attempts of some rows: done, waiting for a contact, parked, or to be tried again. `settle` stores
+/// these ends and passes the other rows on. After an error some rows are still claimed.
+async fn sync_batch(batch: &Batch, turn: Turn, rows: Vec<Loaded>) -> Result<(), InboxError> {
+    let asking = turn_to_ask(batch).await;
+    let rows = batch.settle(people::lock(batch, rows).await?).await?;
+    let (begun, fresh) = rows
+        .into_iter()
+        .partition(|row: &Loaded| row.attempt.progress.choice.is_some());
+
+    let sought = batch.settle(contacts::find(batch, fresh).await?).await?;
+    // An earlier attempt may have left rows in the middle: they join the others where they stopped.
+    let resumed = recover::resume(batch, begun).await?;
+    batch.end(resumed.ended).await?;
+    let mut chosen = batch.settle(deals::choose(batch, sought).await?).await?;
+    chosen.extend(resumed.chosen);
+
+    if let Turn::Behind(canary) = &turn {
+        canary.cancelled().await;
+    }
+    let chosen = batch.settle(batch.stay_back(chosen)).await?;
+    let mut placed = batch
+        .settle(place::move_or_create(batch, chosen).await?)
+        .await?;
+    placed.extend(batch.settle(batch.stay_back(resumed.placed)).await?);
+    let mut noted = batch.settle(notes::add(batch, placed).await?).await?;
+    noted.extend(batch.settle(batch.stay_back(resumed.noted)).await?);
+    // The next batch may ask amoCRM while this one writes to its rows.
+    drop(asking);
+    batch.end(write_back::fill(batch, noted).await?).await?;
+    drop(turn);
+    Ok(())
+}
+
+/// Waits until a batch of a long run may ask amoCRM.
+async fn turn_to_ask(batch: &Batch) -> Option<OwnedSemaphorePermit> {
+    let turns = batch.is_long.then(|| Arc::clone(&batch.ctx.turns))?;
+    turns.acquire_owned().await.ok()
 }

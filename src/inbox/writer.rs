@@ -273,7 +273,7 @@ impl Writer {
         let works = self.signals.writing.borrow().reaches_the_disk();
         let conn = self.link.conn().await?;
         execute(conn, "BEGIN IMMEDIATE").await?;
-        verbs::release(conn, now, orphans).await?;
+        verbs::release(conn, now, now, orphans).await?;
         // While writing fails, a command that has nothing to write would succeed and prove nothing.
         if commands.peek().is_none() || !works {
             upkeep::probe(conn).await?;

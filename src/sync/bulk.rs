@@ -157,7 +157,13 @@ where
             }
             answer => {
                 let keys: Vec<K> = batch.iter().map(|item| item.key).collect();
-                let answer = answer.map(|made| keys.iter().copied().zip(made).collect());
+                let answer = answer.map(|made| {
+                    let mut made = made.into_iter();
+                    // An answer that is too short has left items out.
+                    keys.iter()
+                        .map(|key| (*key, made.next().flatten()))
+                        .collect()
+                });
                 sent.push(Sent { keys, answer });
             }
         }

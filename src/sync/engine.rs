@@ -14,7 +14,7 @@ use super::{
     failure::Chain,
     gate::{Closed, probe_due},
     lease::{Keeping, Opening},
-    run::Run,
+    run::{Treatment, sync_claim},
     triage::later,
 };
 use crate::{
@@ -318,8 +318,11 @@ impl Engine {
         self.large_at_work += usize::from(run.is_large);
         let ctx = Arc::clone(&self.ctx);
         self.runs.spawn(async move {
-            let entries = Run::new(Arc::clone(&ctx), claim, apart != Apart::No, false);
-            run_to_the_end(&ctx, entries).await;
+            let treatment = match apart {
+                Apart::No => Treatment::Usual,
+                Apart::OneRow | Apart::Exclusive => Treatment::Alone,
+            };
+            run_to_the_end(&ctx, claim, treatment).await;
             run
         });
     }
@@ -457,8 +460,7 @@ async fn probe(ctx: &Arc<Context>, halt: &Halt, mut rows: Vec<RowId>) -> Result<
         let claim = ctx.inbox.claim_one_of(rows, pass > 0).await?;
         let Some(claim) = claim else { break };
         rows = claim.entries.iter().map(|entry| entry.row).collect();
-        let run = Run::new(Arc::clone(ctx), claim, true, true);
-        run_to_the_end(ctx, run).await;
+        run_to_the_end(ctx, claim, Treatment::Probe).await;
     }
     ctx.review_doubts().await?;
     let is_over = ctx.is_decided_halt(halt);
@@ -469,25 +471,20 @@ async fn probe(ctx: &Arc<Context>, halt: &Halt, mut rows: Vec<RowId>) -> Result<
     Ok(())
 }
 
-/// Takes a run through its steps, and gives back what is left of it however long the inbox takes to accept that.
-async fn run_to_the_end(ctx: &Context, mut run: Run) {
-    if let Err(error) = run.go().await {
-        tracing::error!(error = %Chain(&error), "sync.run_broken_off");
-    }
-    loop {
-        match run.give_back().await {
-            Ok(()) => return,
-            Err(error @ InboxError::ClaimLost { row }) => {
-                tracing::error!(row.id = %row, error = %Chain(&error), "sync.claim_lost");
-                run.let_go(row);
-            }
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "sync.inbox");
-                tokio::select! {
-                    () = tokio::time::sleep(INBOX_TROUBLE) => {}
-                    () = ctx.gate.stopping() => return,
-                }
-            }
+/// Takes the entries of a claim through their steps, and releases what an error has left, however long the inbox takes to
+/// accept that.
+async fn run_to_the_end(ctx: &Arc<Context>, claim: Claim, treatment: Treatment) {
+    let token = claim.token;
+    let Err(error) = sync_claim(ctx, claim, treatment).await else {
+        return;
+    };
+    tracing::error!(error = %Chain(&error), "sync.run_broken_off");
+    let due_at = later(ctx.now(), ctx.tempo.retry_first);
+    while let Err(error) = ctx.inbox.release(token, due_at).await {
+        tracing::error!(error = %Chain(&error), "sync.inbox");
+        tokio::select! {
+            () = tokio::time::sleep(INBOX_TROUBLE) => {}
+            () = ctx.gate.stopping() => return,
         }
     }
 }

@@ -22,9 +22,9 @@ use super::{
     Context,
     directory::Directory,
     failure::{Asked, Failure, Verdict},
-    people::phone_of,
+    row::Loaded,
     scan::{Extent, FEW, Scan, Seen},
-    slice::Slice,
+    steps::rows::phone_of,
     triage::later,
 };
 use crate::{
@@ -176,47 +176,36 @@ impl Drop for Expected {
     }
 }
 
-impl Slice {
-    /// Looks everybody up who has yet to be matched with a contact, if they are so many that it pays, or the list is
-    /// remembered.
+impl Context {
+    /// Looks these rows up, if they are so many that it pays, or the list is remembered.
     pub(super) async fn look_up_in_the_list(
-        &mut self,
+        &self,
+        rows: Vec<&mut Loaded>,
         lane: Lane,
         expected: Expected,
     ) -> Result<(), InboxError> {
-        let mine: Vec<usize> = (0..self.works.len())
-            .filter(|&i| self.works[i].in_run() && self.works[i].progress.choice.is_none())
-            .collect();
-        let emails: HashSet<&Email> = mine
-            .iter()
-            .filter_map(|&i| self.works[i].email.as_ref())
-            .collect();
-        if !self.ctx.may_read_the_list() {
+        if !self.may_read_the_list() {
             return Ok(());
         }
-        let ctx = Arc::clone(&self.ctx);
+        let emails: Vec<Email> = rows.iter().map(|row| row.email.clone()).collect();
+        let emails: HashSet<&Email> = emails.iter().collect();
         let list = if emails.len() > FEW {
-            ctx.list_for_many(&emails, lane, expected).await?
+            self.list_for_many(&emails, lane, expected).await?
         } else {
             drop(expected);
-            ctx.list_for_few(&emails, lane).await?
+            self.list_for_few(&emails, lane).await?
         };
         let Some(list) = list else {
             return Ok(());
         };
-        for i in mine {
-            let work = &mut self.works[i];
-            if let Some(email) = &work.email {
-                work.listed = list.listed(email);
-            }
-            let phone = work.row.as_ref().and_then(phone_of);
-            work.phone_is_nobodys = phone.is_some_and(|it| list.knows_nobody_with(&it));
+        for row in rows {
+            row.listed = list.listed(&row.email);
+            let phone = phone_of(&row.row);
+            row.phone_is_nobodys = phone.is_some_and(|it| list.knows_nobody_with(&it));
         }
         Ok(())
     }
-}
 
-impl Context {
     fn may_read_the_list(&self) -> bool {
         self.settings.contact_scan && self.gate.closed().is_none()
     }

@@ -2,48 +2,44 @@
 
 use std::time::Duration;
 
-use super::slice::Slice;
+use jiff::Timestamp;
+
+use super::row::Ended;
 use crate::{
-    domain::RowId,
+    domain::{DealId, RowId},
     inbox::{Outcome, Settlement},
 };
 
-impl Slice {
-    /// The one line of an attempt.
-    pub(super) fn report(&self, i: usize) {
-        let work = &self.works[i];
-        let Some(end) = work.ending() else { return };
-        let outcome = outcome_name(end);
-        metrics::counter!("tripwire_attempts_total", "outcome" => outcome).increment(1);
-        if let (Settlement::Done(Outcome::Synced), Some(created_at)) =
-            (end, work.row.as_ref().and_then(|row| row.created_at))
-        {
-            let took = self.now().duration_since(created_at).as_secs_f64();
-            metrics::histogram!("tripwire_insert_to_write_back_seconds").record(took.max(0.0));
-        }
-        let (next_attempt, reason) = match end {
-            Settlement::Again { due_at, reason, .. } => (Some(*due_at), reason.as_deref()),
-            Settlement::Waiting { due_at, reason } => (Some(*due_at), Some(reason.as_str())),
-            Settlement::Parked { reason } => (None, Some(reason.as_str())),
-            Settlement::Done(_) => (None, None),
-        };
-        let line = AttemptLine {
-            row: work.id(),
-            deal: work
-                .progress
-                .choice
-                .as_ref()
-                .and_then(|choice| choice.deal)
-                .map(super::super::domain::DealId::get),
-            attempt: work.entry.attempts.saturating_add(1),
-            duration: self.started.elapsed(),
-            delivery: work.entry.delivery.as_deref(),
-            next_attempt: next_attempt.map(|at| at.to_string()),
-            reason,
-            outcome,
-        };
-        line.write(end);
+/// The one line of an attempt.
+pub(super) fn attempt(ended: &Ended, duration: Duration, now: Timestamp) {
+    let Ended {
+        attempt,
+        settlement: end,
+        created_at,
+    } = ended;
+    let outcome = outcome_name(end);
+    metrics::counter!("tripwire_attempts_total", "outcome" => outcome).increment(1);
+    if let (Settlement::Done(Outcome::Synced), Some(created_at)) = (end, created_at) {
+        let took = now.duration_since(*created_at).as_secs_f64();
+        metrics::histogram!("tripwire_insert_to_write_back_seconds").record(took.max(0.0));
     }
+    let (next_attempt, reason) = match end {
+        Settlement::Again { due_at, reason, .. } => (Some(*due_at), reason.as_deref()),
+        Settlement::Waiting { due_at, reason } => (Some(*due_at), Some(reason.as_str())),
+        Settlement::Parked { reason } => (None, Some(reason.as_str())),
+        Settlement::Done(_) => (None, None),
+    };
+    let line = AttemptLine {
+        row: attempt.row(),
+        deal: attempt.deal().map(DealId::get),
+        attempt: attempt.entry.attempts.saturating_add(1),
+        duration,
+        delivery: attempt.entry.delivery.as_deref(),
+        next_attempt: next_attempt.map(|at| at.to_string()),
+        reason,
+        outcome,
+    };
+    line.write(end);
 }
 
 /// Everything that one attempt has to say. Documented in `docs/operation.md`.

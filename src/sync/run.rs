@@ -1,202 +1,203 @@
-//! One run: entries that were claimed together.
+//! One run: entries that were claimed together, cut into batches.
 //!
-//! read rows ─▶ look up in the list of contacts ─▶ vanguard ─▶ slices, side by side ─▶ further rows of the same people
-//!
-//! A run holds one entry when little happens and thousands on an import day; the steps are the same. Slices overlap, so
+//! A run holds one entry when little happens and thousands on an import day; the steps are the same. Batches overlap, so
 //! that amoCRM is asked as often as it allows: while one writes back to its rows, the next writes to amoCRM, and a third
 //! reads.
 
 use std::{
     collections::HashSet,
+    mem,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Context,
+    batch::{Batch, at_once},
     failure::Asked,
     list::{Expected, Listed},
+    row::{Attempt, Ended, InHand, Loaded},
     scan::FEW,
-    slice::{Members, Slice, at_once},
-    work::Work,
+    steps::rows,
+    sync_batch,
 };
-use crate::{
-    domain::RowId,
-    inbox::{Claim, ClaimToken, InboxError, Lane},
-};
+use crate::inbox::{Claim, InboxError, Lane};
 
-/// Slices of a run under way at once, from their first read to their last row.
-const PARALLEL_SLICES: usize = 4;
-/// Slices of all runs that may ask amoCRM, so that none of them gets a turn too late for what it has read.
-pub(super) const ASKING_SLICES: usize = 2;
+/// Batches of a run under way at once, from their first read to their last row.
+const PARALLEL_BATCHES: usize = 4;
+/// Batches of all runs that may ask amoCRM, so that none of them gets a turn too late for what it has read.
+pub(super) const ASKING_BATCHES: usize = 2;
 /// The first rows of a run of many go ahead alone: what is wrong with everything shows on these.
-const VANGUARD: usize = 50;
-const SMALLEST_SLICE: usize = 50;
-/// What a slice holds is read at once and written in parts: more would mostly wait.
-const LARGEST_SLICE: usize = 500;
-/// A slice reads contacts and deals, twice if they do not fit into one request.
+const CANARY: usize = 50;
+const SMALLEST_BATCH: usize = 50;
+/// What a batch holds is read at once and written in parts: more would mostly wait.
+const LARGEST_BATCH: usize = 500;
+/// A batch reads contacts and deals, twice if they do not fit into one request.
 const READS: usize = 4;
 
-pub(super) struct Run {
-    ctx: Arc<Context>,
-    token: ClaimToken,
-    lane: Lane,
-    started: Instant,
-    is_alone: bool,
-    is_probe: bool,
-    /// At first all entries; then one after the other, each with rows of different people.
-    rounds: Vec<Vec<Slice>>,
+/// How the entries of a claim are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Treatment {
+    Usual,
+    /// One row, which may write although an operation is in doubt.
+    Alone,
+    /// One row, which tries in a halt whether it is over.
+    Probe,
 }
 
-impl Run {
-    /// `is_alone`: one row, which may write although an operation is in doubt. `is_probe`: this one tries whether a halt is over.
-    pub(super) fn new(ctx: Arc<Context>, claim: Claim, is_alone: bool, is_probe: bool) -> Self {
-        let mut run = Self {
-            ctx,
-            token: claim.token,
-            lane: claim.lane,
-            started: Instant::now(),
-            is_alone,
-            is_probe,
-            rounds: Vec::new(),
-        };
-        // Boxed: a thousand bytes each, which go from list to list.
-        let entries = claim.entries.into_iter();
-        let works: Vec<_> = entries.map(|entry| Box::new(Work::new(entry))).collect();
-        let is_long = works.len() > FEW;
-        run.rounds = vec![vec![run.slice(works, is_long)]];
-        run
+/// Whether a batch waits for the first one of its run before it writes.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// Dropped when the canary batch has finished, or has failed to; the other batches wait for it.
+    Canary {
+        _finished: DropGuard,
+    },
+    Behind(CancellationToken),
+    Free,
+}
+
+/// Takes every entry of a claim to its end. After an error some are still claimed.
+pub(super) async fn sync_claim(
+    ctx: &Arc<Context>,
+    claim: Claim,
+    treatment: Treatment,
+) -> Result<(), InboxError> {
+    let Claim {
+        token,
+        lane,
+        entries,
+    } = claim;
+    let is_long = entries.len() > FEW;
+    let amocrm = &ctx.amocrm;
+    let whole = Batch {
+        ctx: Arc::clone(ctx),
+        amocrm: if is_long {
+            amocrm.patient()
+        } else {
+            amocrm.clone()
+        },
+        token,
+        started: Instant::now(),
+        rows: Arc::new(entries.iter().map(|entry| entry.row).collect()),
+        is_long,
+        is_alone: treatment != Treatment::Usual,
+        is_probe: treatment == Treatment::Probe,
+    };
+    let claimed: Vec<Box<Attempt>> = entries.into_iter().map(Attempt::new).collect();
+    let expected = Expected::of(ctx, lane, claimed.len());
+    let loaded = rows::load(&whole, claimed).await?;
+    if loaded.ended.iter().any(Ended::is_put_off) {
+        ctx.some_are_young.store(true, Ordering::Relaxed);
     }
-
-    /// Takes every entry to its end. An error leaves entries unsettled: [`Run::give_back`] returns them.
-    pub(super) async fn go(&mut self) -> Result<(), InboxError> {
-        let mut left = Vec::new();
-        let (ctx, lane) = (Arc::clone(&self.ctx), self.lane);
-        for whole in self.slices() {
-            let all: Members = (0..whole.works.len()).collect();
-            let expected = Expected::of(&ctx, lane, all.len());
-            whole.read_rows(&all).await?;
-            whole.settle().await?;
-            if whole.works.iter().any(|work| work.is_put_off()) {
-                ctx.some_are_young.store(true, Ordering::Relaxed);
-            }
-            whole.look_up_in_the_list(lane, expected).await?;
-            left.extend(whole.works.extract_if(.., |work| work.in_run()));
-        }
-        // One asks for all slices. What is wrong with it and passes, each of them will be told.
-        if left.len() > FEW
-            && self.ctx.gate.closed().is_none()
-            && let Err(Some(failure)) = self.ctx.pipeline(ctx.tempo.pipelines_for).await?
-        {
-            ctx.judge(&failure, Asked::NOTHING).await?;
-        }
-        self.rounds = self.cut(left);
-
-        let mut outcome = Ok(());
-        for round in &mut self.rounds {
-            let mut slices = Vec::new();
-            for slice in round {
-                slices.push(slice.go());
-            }
-            for ended in at_once(PARALLEL_SLICES, slices).await {
-                outcome = outcome.and(ended);
-            }
-        }
-        outcome
+    let mut loaded = whole.settle(loaded).await?;
+    look_up(ctx, &mut loaded, lane, expected).await?;
+    // One asks for all batches. What is wrong with it and passes, each of them will be told.
+    if loaded.len() > FEW
+        && ctx.gate.closed().is_none()
+        && let Err(Some(failure)) = ctx.pipeline(ctx.tempo.pipelines_for).await?
+    {
+        ctx.judge(&failure, Asked::NOTHING).await?;
     }
-
-    /// Returns whatever is still claimed, with what is known of it by now.
-    pub(super) async fn give_back(&mut self) -> Result<(), InboxError> {
-        for slice in self.slices() {
-            slice.give_back().await?;
-        }
-        Ok(())
-    }
-
-    /// Another process holds this row now: whatever we know of it is void.
-    pub(super) fn let_go(&mut self, row: RowId) {
-        for slice in self.slices() {
-            slice.let_go(row);
-        }
-    }
-
-    fn slices(&mut self) -> impl Iterator<Item = &mut Slice> {
-        self.rounds.iter_mut().flatten()
-    }
-
-    fn slice(&self, works: Vec<Box<Work>>, is_long: bool) -> Slice {
-        let amocrm = &self.ctx.amocrm;
-        Slice {
-            ctx: Arc::clone(&self.ctx),
-            amocrm: if is_long {
-                amocrm.patient()
-            } else {
-                amocrm.clone()
-            },
-            is_long,
-            is_alone: self.is_alone,
-            is_probe: self.is_probe,
-            token: self.token,
-            works,
-            started: self.started,
-            leads: None,
-            follows: None,
-        }
-    }
-
-    /// Further rows of a person go in a round of their own, which finds what the first has made. Whoever has begun goes
-    /// before anybody else of the same person.
-    fn cut(&self, mut works: Vec<Box<Work>>) -> Vec<Vec<Slice>> {
-        let is_long = works.len() > FEW;
-        works.sort_by_key(|work| !work.progress.crm_work_is_open());
-        let mut people = HashSet::new();
-        let (first, further): (Vec<_>, Vec<_>) = works
+    let mut outcome = Ok(());
+    for pass in cut(&whole, loaded) {
+        let batches = pass
             .into_iter()
-            .partition(|work| work.progress.person.is_none_or(|who| people.insert(who)));
-
-        let mut round = self.slices_of(first, is_long);
-        if let [vanguard, rest @ ..] = round.as_mut_slice() {
-            let has_come_through = CancellationToken::new();
-            for slice in rest {
-                slice.follows = Some(has_come_through.clone());
-            }
-            vanguard.leads = Some(has_come_through.drop_guard());
+            .map(|(batch, turn, rows)| async move { sync_batch(&batch, turn, rows).await });
+        for ended in at_once(PARALLEL_BATCHES, batches.collect()).await {
+            outcome = outcome.and(ended);
         }
-        vec![round, self.slices_of(further, is_long)]
     }
-
-    fn slices_of(&self, works: Vec<Box<Work>>, is_long: bool) -> Vec<Slice> {
-        // Whoever is searched for takes a request: a slice of many would be old before it writes.
-        let (known, sought): (Vec<_>, Vec<_>) = works.into_iter().partition(|work| {
-            work.progress.choice.is_some() || matches!(work.listed, Listed::Wholly(_))
-        });
-        let large = slice_size(
-            self.ctx.amocrm.requests_per_second(),
-            self.ctx.settings.batch_size,
-            self.ctx.tempo.fresh_for,
-        );
-        let mut slices = Vec::new();
-        for (works, size) in [(known, large), (sought, SMALLEST_SLICE)] {
-            let mut works = works.into_iter().peekable();
-            while works.peek().is_some() {
-                let size = if slices.is_empty() { VANGUARD } else { size };
-                let slice = works.by_ref().take(size).collect();
-                slices.push(self.slice(slice, is_long));
-            }
-        }
-        slices
-    }
+    outcome
 }
 
-/// Two slices take turns at amoCRM; what each reads is to be written within half the time that it stays fresh.
-fn slice_size(requests_per_second: usize, batch_size: usize, fresh_for: Duration) -> usize {
+/// Looks rows up that have yet to be matched with a contact in the account's list of contacts.
+async fn look_up(
+    ctx: &Arc<Context>,
+    rows: &mut [Loaded],
+    lane: Lane,
+    expected: Expected,
+) -> Result<(), InboxError> {
+    let unmatched = rows.iter_mut();
+    let unmatched = unmatched.filter(|row| row.attempt.progress.choice.is_none());
+    ctx.look_up_in_the_list(unmatched.collect(), lane, expected)
+        .await
+}
+
+type Pass = Vec<(Batch, Turn, Vec<Loaded>)>;
+
+/// Further rows of a person go in a pass of their own, which finds what the first has made. A row that has begun goes
+/// before others of the same person.
+fn cut(whole: &Batch, mut rows: Vec<Loaded>) -> Vec<Pass> {
+    rows.sort_by_key(|row| !row.attempt.progress.crm_work_is_open());
+    let is_long = rows.len() > FEW;
+    let mut people = HashSet::new();
+    let (first, further): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| {
+        let person = row.attempt.progress.person;
+        person.is_none_or(|person| people.insert(person))
+    });
+    let free = |(batch, rows)| (batch, Turn::Free, rows);
+    let mut first: Pass = batches_of(whole, first, is_long)
+        .into_iter()
+        .map(free)
+        .collect();
+    if let [(_, canary, _), rest @ ..] = first.as_mut_slice()
+        && !rest.is_empty()
+    {
+        let has_finished = CancellationToken::new();
+        for (_, turn, _) in rest {
+            *turn = Turn::Behind(has_finished.clone());
+        }
+        *canary = Turn::Canary {
+            _finished: has_finished.drop_guard(),
+        };
+    }
+    let further = batches_of(whole, further, is_long).into_iter().map(free);
+    vec![first, further.collect()]
+}
+
+fn batches_of(whole: &Batch, rows: Vec<Loaded>, is_long: bool) -> Vec<(Batch, Vec<Loaded>)> {
+    // Each row that is searched for takes a request: a batch of many would be old before it writes.
+    let (known, sought): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| {
+        row.attempt.progress.choice.is_some() || matches!(row.listed, Listed::Wholly(_))
+    });
+    let ctx = &whole.ctx;
+    let large = batch_size(
+        ctx.amocrm.requests_per_second(),
+        ctx.settings.batch_size,
+        ctx.tempo.fresh_for,
+    );
+    let amocrm = if is_long {
+        ctx.amocrm.patient()
+    } else {
+        ctx.amocrm.clone()
+    };
+    let mut batches = Vec::new();
+    for (mut rows, size) in [(known, large), (sought, SMALLEST_BATCH)] {
+        while !rows.is_empty() {
+            let size = if batches.is_empty() { CANARY } else { size };
+            let rest = rows.split_off(rows.len().min(size));
+            let rows = mem::replace(&mut rows, rest);
+            let batch = Batch {
+                amocrm: amocrm.clone(),
+                rows: Arc::new(rows.iter().map(InHand::id).collect()),
+                is_long,
+                ..whole.clone()
+            };
+            batches.push((batch, rows));
+        }
+    }
+    batches
+}
+
+/// Two batches take turns at amoCRM; what each reads is to be written within half the time that it stays fresh.
+fn batch_size(requests_per_second: usize, items: usize, fresh_for: Duration) -> usize {
     let millis = usize::try_from(fresh_for.as_millis()).unwrap_or(usize::MAX);
-    let requests = requests_per_second.saturating_mul(millis) / (2 * ASKING_SLICES * 1_000);
-    let rows = batch_size.saturating_mul(requests.saturating_sub(READS));
-    rows.clamp(SMALLEST_SLICE, LARGEST_SLICE)
+    let requests = requests_per_second.saturating_mul(millis) / (2 * ASKING_BATCHES * 1_000);
+    let rows = items.saturating_mul(requests.saturating_sub(READS));
+    rows.clamp(SMALLEST_BATCH, LARGEST_BATCH)
 }
 
 #[cfg(test)]
@@ -204,8 +205,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slice_is_as_large_as_its_reads_stay_fresh() {
-        let size = |rate, batch| slice_size(rate, batch, Duration::from_secs(10));
+    fn a_batch_is_as_large_as_its_reads_stay_fresh() {
+        let size = |rate, items| batch_size(rate, items, Duration::from_secs(10));
         let table = [
             (7, 50, 500),
             (6, 50, 500),
@@ -215,8 +216,8 @@ mod tests {
             (7, 10, 130),
             (7, 1, 50),
         ];
-        for (rate, batch, rows) in table {
-            assert_eq!(size(rate, batch), rows, "{rate} a second, {batch} a batch");
+        for (rate, items, rows) in table {
+            assert_eq!(size(rate, items), rows, "{rate} a second, {items} a write");
         }
     }
 }

@@ -65,7 +65,7 @@ const BULK: Scenario = Scenario {
     ],
 };
 
-/// Enough for the list of contacts to be read, a vanguard, a slice behind it and a further row of a person, with
+/// Enough for the list of contacts to be read, a canary batch, a batch behind it and a further row of a person, with
 /// several batches of each write.
 const IMPORT: Scenario = Scenario {
     name: "import",
@@ -298,7 +298,7 @@ async fn meet(scenario: Scenario, faults: &[(Place, Kind)]) -> Vec<String> {
     }
     let mut wrong = school.verify();
     wrong.extend(world.sandbox.amo.protocol_errors());
-    // Where slices overlap, a batch more or less depends on who comes first: a later request may not come at all.
+    // Where batches overlap, a bulk write more or less depends on which of them comes first: a later request may not come at all.
     let always_comes = |(place, _): &(Place, Kind)| school.pupils.len() < 20 || place.nth == 1;
     if let [only] = faults
         && always_comes(only)

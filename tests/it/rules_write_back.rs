@@ -143,7 +143,7 @@ async fn a_missing_update_policy_stops_crm_writes_until_it_is_mended() {
 }
 
 #[tokio::test]
-async fn many_rows_under_a_missing_update_policy_are_moved_no_further_than_one_slice() {
+async fn many_rows_under_a_missing_update_policy_are_moved_no_further_than_one_batch() {
     let mut wishes = Wishes {
         sweep_every: Some(Duration::from_hours(9)),
         ..Wishes::brisk()

@@ -172,14 +172,16 @@ async fn park_unreadable(
 pub(in crate::inbox) async fn release(
     conn: &mut SqliteConnection,
     now: Timestamp,
+    due_at: Timestamp,
     tokens: &[ClaimToken],
 ) -> Result<(), sqlx::Error> {
     for token in tokens {
         sqlx::query(
-            "UPDATE entry SET state = 'pending', claim = NULL, due_at = ?2, updated_at = ?2
+            "UPDATE entry SET state = 'pending', claim = NULL, due_at = ?2, updated_at = ?3
              WHERE state = 'claimed' AND claim = ?1",
         )
         .bind(token.0)
+        .bind(due_at.as_millisecond())
         .bind(now.as_millisecond())
         .execute(&mut *conn)
         .await?;

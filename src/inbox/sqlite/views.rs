@@ -9,8 +9,8 @@ use super::record::{EntryRecord, database, json, keyed_hash, row_id, timestamp};
 use crate::{
     domain::{ContactId, DealId, KeyedHash, RowId},
     inbox::{
-        BackfillId, ClaimToken, Counts, Entry, Event, Heard, InboxError, Known, Lane, OpenWork,
-        Outcome, State, Stuck, Tally,
+        BackfillId, Counts, Entry, Event, Heard, InboxError, Known, Lane, OpenWork, Outcome, State,
+        Stuck, Tally,
     },
 };
 
@@ -303,15 +303,11 @@ pub(in crate::inbox) async fn unmatched(
 /// Parked entries hold nobody up: whatever they wrote has landed long ago, and is found by looking.
 pub(in crate::inbox) const OPEN_WORK: &str = "
     SELECT row_id, person, contact FROM entry INDEXED BY entry_crm_open
-    WHERE crm_open = 1 AND state <> 'done' AND state <> 'parked' AND claim IS NOT ?1
+    WHERE crm_open = 1 AND state <> 'done' AND state <> 'parked'
     ORDER BY seq";
 
-pub(in crate::inbox) async fn open_work(
-    pool: &SqlitePool,
-    except: ClaimToken,
-) -> Result<Vec<OpenWork>, InboxError> {
+pub(in crate::inbox) async fn open_work(pool: &SqlitePool) -> Result<Vec<OpenWork>, InboxError> {
     let rows: Vec<(String, Option<String>, Option<i64>)> = sqlx::query_as(OPEN_WORK)
-        .bind(except.0)
         .fetch_all(pool)
         .await
         .map_err(database("list open work"))?;

@@ -1,7 +1,7 @@
 use super::*;
 
 #[tokio::test]
-async fn open_work_is_what_others_may_still_write() {
+async fn open_work_is_what_may_still_be_written() {
     let t = Fixture::new().await;
     t.store((1..=7).map(delivered).collect::<Vec<_>>()).await;
     let theirs = t.claim().await;
@@ -38,14 +38,18 @@ async fn open_work_is_what_others_may_still_write() {
     let marks = vec![mark(8, chosen(18))];
     t.inbox.checkpoint(ours.token, marks).await.unwrap();
 
-    let open = t.inbox.open_work(ours.token).await.unwrap();
+    let open = t.inbox.open_work().await.unwrap();
 
     let work = |n, person, contact| OpenWork {
         row: row(n),
         person,
         contact: Some(ContactId::new(contact)),
     };
-    let expected = [work(1, Some(hash(1)), 11), work(6, None, 16)];
+    let expected = [
+        work(1, Some(hash(1)), 11),
+        work(6, None, 16),
+        work(8, None, 18),
+    ];
     assert_eq!(open, expected);
 }
 

@@ -26,6 +26,7 @@ pub(in crate::inbox) enum Command {
     Checkpoint(ClaimToken, Vec<Mark>, Reply<()>),
     Settle(ClaimToken, Vec<Settled>, Reply<()>),
     Revive(Revival, Reply<u64>),
+    Release(ClaimToken, Timestamp, Reply<()>),
     Park(Vec<RowId>, Reply<u64>),
     BeginBackfill(Reply<BackfillId>),
     SetState(&'static str, String, Reply<()>),
@@ -91,6 +92,17 @@ pub(super) async fn run(
             let outcome = verbs::revive(conn, now, &whom).await;
             effects.wakes |= outcome.as_ref().is_ok_and(|revived| *revived > 0);
             effects.answer(reply, outcome)
+        }
+        Command::Release(token, due_at, reply) => {
+            let outcome = verbs::release(conn, now, due_at, &[token]).await;
+            effects.wakes |= outcome.is_ok();
+            effects.answer(
+                reply,
+                outcome.map_err(|source| InboxError::Database {
+                    what: "give entries back",
+                    source,
+                }),
+            )
         }
         Command::Park(rows, reply) => {
             let outcome = verbs::park(conn, now, &rows).await;
@@ -194,7 +206,11 @@ impl Command {
     pub(super) fn is_about_entries(&self) -> bool {
         matches!(
             self,
-            Self::Store(..) | Self::Claim(..) | Self::Checkpoint(..) | Self::Settle(..)
+            Self::Store(..)
+                | Self::Claim(..)
+                | Self::Checkpoint(..)
+                | Self::Settle(..)
+                | Self::Release(..)
         )
     }
 
@@ -217,6 +233,7 @@ impl Command {
             | Self::Settle(_, _, reply)
             | Self::SetState(_, _, reply)
             | Self::ClearState(_, reply)
+            | Self::Release(_, _, reply)
             | Self::AddWorkingTime(_, reply) => send(reply, error),
             Self::Close(reply) => return Some(reply),
         }

@@ -1,0 +1,315 @@
+//! Rows that go through the steps together: what they share, how their failures are told apart, how their ends are stored.
+
+use std::{collections::HashSet, hash::Hash, sync::Arc};
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    Context,
+    engine::INBOX_TROUBLE,
+    failure::{Asked, Chain, Failure, Verdict},
+    gate::Closed,
+    report,
+    row::{Ended, InHand, StepResult},
+    triage::later,
+};
+use crate::{
+    amocrm::AmoCrm,
+    domain::{Operation, RowId},
+    inbox::{ClaimToken, InboxError, Mark, Settled, Settlement},
+};
+
+/// So often a row is tried whose answers cannot be read, over some minutes.
+const UNREADABLE_TRIES: u32 = 5;
+
+/// Of a batch of many: the throttle paces them, more in flight would only hold memory.
+const PARALLEL_SEARCHES: usize = 8;
+/// Of a batch of few, whose requests stand in the common queue: none of them may come between another batch's reads and
+/// the writes that have to begin soon after.
+const PARALLEL_SEARCHES_OF_FEW: usize = 4;
+
+/// What the rows of a batch share.
+#[derive(Debug, Clone)]
+pub(super) struct Batch {
+    pub(super) ctx: Arc<Context>,
+    /// With background priority when the run is a long one.
+    pub(super) amocrm: AmoCrm,
+    pub(super) token: ClaimToken,
+    pub(super) started: Instant,
+    /// The rows that it began with.
+    pub(super) rows: Arc<HashSet<RowId>>,
+    /// Of a run of many.
+    pub(super) is_long: bool,
+    /// One row, which may write although an operation is in doubt.
+    pub(super) is_alone: bool,
+    /// Tries in a halt whether it is over.
+    pub(super) is_probe: bool,
+}
+
+impl Batch {
+    pub(super) fn now(&self) -> Timestamp {
+        self.ctx.clock.now()
+    }
+
+    pub(super) fn parallel_searches(&self) -> usize {
+        if self.is_long {
+            PARALLEL_SEARCHES
+        } else {
+            PARALLEL_SEARCHES_OF_FEW
+        }
+    }
+
+    /// Why no step may begin.
+    fn closed(&self) -> Option<Closed> {
+        let closed = self.ctx.gate.closed()?;
+        let is_probed = self.is_probe && matches!(closed, Closed::Halted(_));
+        (!is_probed).then_some(closed)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed().is_some()
+    }
+
+    /// The rows of a step that is about to begin: none once sending has been stopped.
+    pub(super) fn begin<T: InHand>(&self, rows: Vec<T>) -> StepResult<T> {
+        if !self.is_closed() {
+            return StepResult {
+                next: rows,
+                ended: Vec::new(),
+            };
+        }
+        self.all_again(rows, "sending stopped")
+    }
+
+    /// While an operation is in doubt, no batch begins its writes to amoCRM: rows go one at a time.
+    pub(super) fn stay_back<T: InHand>(&self, rows: Vec<T>) -> StepResult<T> {
+        if self.is_alone || !self.ctx.doubts.is_in_doubt() {
+            return StepResult {
+                next: rows,
+                ended: Vec::new(),
+            };
+        }
+        self.all_again(rows, "an operation is in doubt: rows go one at a time")
+    }
+
+    fn all_again<T: InHand>(&self, rows: Vec<T>, why: &str) -> StepResult<T> {
+        let now = self.now();
+        StepResult {
+            next: Vec::new(),
+            ended: rows.into_iter().map(|row| row.again_at(now, why)).collect(),
+        }
+    }
+
+    /// A question about these rows was answered.
+    pub(super) async fn answered<'a, T: InHand + 'a>(
+        &self,
+        operation: Operation,
+        rows: impl IntoIterator<Item = &'a T>,
+    ) -> Result<(), InboxError> {
+        if self.ctx.doubts.are_none() {
+            return Ok(());
+        }
+        let begun = self.started.into_std();
+        let ids: Vec<RowId> = rows.into_iter().map(InHand::id).collect();
+        for row in ids {
+            self.ctx.worked(operation, row, begun).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends rows for which the operation failed, as the client that saw the error says. `None`: the question was about no
+    /// row.
+    ///
+    /// When it was refused for several at once, the first one stands for them, and the others go alone after it.
+    pub(super) async fn fail<T: InHand>(
+        &self,
+        operation: impl Into<Option<Operation>>,
+        rows: Vec<T>,
+        failure: impl Into<Failure>,
+    ) -> Result<Vec<Ended>, InboxError> {
+        let (operation, failure) = (operation.into(), failure.into());
+        let ids: Vec<RowId> = rows.iter().map(InHand::id).collect();
+        let asked = Asked {
+            operation,
+            // A 403 to a question about no row is no row's.
+            rows: if operation.is_some() { &ids } else { &[] },
+            is_alone: self.goes_alone(operation, rows.len()),
+        };
+        let verdict = self.ctx.judge(&failure, asked).await?;
+        let reason = failure.reason();
+        let verdict = match verdict {
+            Verdict::Park if operation.is_none() => Verdict::Retry { after: None },
+            // A look that is refused for this row will not tell what became of a write: a person must.
+            Verdict::Park if operation.is_some_and(|it| !it.is_write()) => Verdict::SetAside,
+            // Together with others it may have been refused for their sake.
+            Verdict::Park | Verdict::SetAside if rows.len() > 1 => Verdict::NotItsFault,
+            verdict => verdict,
+        };
+        let of_others = match verdict {
+            Verdict::InDoubt => Verdict::NotItsFault,
+            verdict => verdict,
+        };
+        let ended = rows.into_iter().enumerate().map(|(place, row)| {
+            let verdict = if place == 0 { &verdict } else { &of_others };
+            self.end_by(row, verdict, &reason)
+        });
+        Ok(ended.collect())
+    }
+
+    /// Whether the request, and the attempt, were about one row: successes of others in the same batch are answered
+    /// before they can speak for it.
+    fn goes_alone(&self, operation: Option<Operation>, rows: usize) -> bool {
+        let is_only_row = self.is_alone || self.is_probe || self.rows.len() == 1;
+        rows == 1 && (is_only_row || operation == Some(Operation::WriteBack))
+    }
+
+    pub(super) fn end_by<T: InHand>(&self, mut row: T, verdict: &Verdict, reason: &str) -> Ended {
+        let now = self.now();
+        let tempo = &self.ctx.tempo;
+        let attempts = row.attempt().entry.attempts;
+        let has_open_write = row.attempt().progress.intent.is_some();
+        let after = match verdict {
+            Verdict::NotItsFault => return row.again_at(later(now, tempo.person_busy), reason),
+            Verdict::SetAside => return row.park(reason),
+            // A write whose fate is open is looked for first.
+            Verdict::Park if !has_open_write => return row.park(reason),
+            Verdict::Park | Verdict::InDoubt => {
+                row.attempt_mut().progress.alone = true;
+                None
+            }
+            Verdict::Retry { after } => {
+                let opened_at = row.attempt().entry.opened_at_work;
+                let age = self.ctx.inbox.working_clock().saturating_sub(opened_at);
+                if age > tempo.park_after && !has_open_write {
+                    return row.park(format!("не удаётся слишком долго: {reason}"));
+                }
+                *after
+            }
+        };
+        let pause = tempo.backoff(attempts, after, (self.ctx.jitter)());
+        row.end(Settlement::Again {
+            due_at: later(now, pause),
+            failed: true,
+            reason: Some(reason.to_owned()),
+        })
+    }
+
+    /// To be tried again like after an error.
+    pub(super) fn retry<T: InHand>(&self, row: T, reason: &str) -> Ended {
+        self.end_by(row, &Verdict::Retry { after: None }, reason)
+    }
+
+    /// What the row needs was answered, and cannot be read: it is unknown, never missing. Tried some times, then parked.
+    pub(super) fn unreadable<T: InHand>(&self, mut row: T, what: &str) -> Ended {
+        let reason = format!("ответ amoCRM не читается: {what}");
+        let progress = &mut row.attempt_mut().progress;
+        progress.unreadable = progress.unreadable.saturating_add(1);
+        if progress.unreadable < UNREADABLE_TRIES {
+            return self.retry(row, &reason);
+        }
+        progress.unreadable = 0;
+        // An open write stays on record, and is looked for when a person retries.
+        row.park(reason)
+    }
+
+    // ---- storing ----
+
+    /// Stores progress before the rows go on.
+    pub(super) async fn checkpoint<T: InHand>(&self, rows: &[T]) -> Result<(), InboxError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let marks = rows.iter().map(|row| row.attempt().mark()).collect();
+        self.ctx.inbox.checkpoint(self.token, marks).await
+    }
+
+    /// As [`Batch::checkpoint`], of what amoCRM has answered: it is kept until the inbox takes it.
+    pub(super) async fn keep<T: InHand>(&self, rows: &[T]) -> Result<(), InboxError> {
+        let marks: Vec<Mark> = rows.iter().map(|row| row.attempt().mark()).collect();
+        let store = |marks| self.ctx.inbox.checkpoint(self.token, marks);
+        match self.until_stored(marks, |mark| mark.row, store).await? {
+            // The row goes no further, and the others are released.
+            Some(row) => Err(InboxError::ClaimLost { row }),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores the ends that a step has brought, lets go of their people, and passes the other rows on.
+    pub(super) async fn settle<T>(&self, step: StepResult<T>) -> Result<Vec<T>, InboxError> {
+        self.end(step.ended).await?;
+        Ok(step.next)
+    }
+
+    pub(super) async fn end(&self, ended: Vec<Ended>) -> Result<(), InboxError> {
+        let ends = ended.iter().map(|end| Settled {
+            row: end.attempt.row(),
+            progress: end.attempt.progress.clone(),
+            settlement: end.settlement.clone(),
+            event: end.line(),
+        });
+        let store = |ends| self.ctx.inbox.settle(self.token, ends);
+        self.until_stored(ends.collect(), |end| end.row, store)
+            .await?;
+        let decided = ended.iter().filter(|end| end.is_decided());
+        let decided: Vec<RowId> = decided.map(|end| end.attempt.row()).collect();
+        self.ctx.is_decided(&decided).await?;
+        for end in &ended {
+            report::attempt(end, self.started.elapsed(), self.now());
+        }
+        let count = u64::try_from(ended.len()).unwrap_or(u64::MAX);
+        drop(ended);
+        self.ctx
+            .settled
+            .send_modify(|settled| *settled = settled.wrapping_add(count));
+        Ok(())
+    }
+
+    /// Asks the inbox until it has taken these, or the service stops. A row that another process holds by now is left out:
+    /// whatever we know of it is void. Answers the last such row.
+    async fn until_stored<T: Clone, F>(
+        &self,
+        mut items: Vec<T>,
+        row_of: impl Fn(&T) -> RowId,
+        store: impl Fn(Vec<T>) -> F,
+    ) -> Result<Option<RowId>, InboxError>
+    where
+        F: Future<Output = Result<(), InboxError>>,
+    {
+        let mut lost = None;
+        while !items.is_empty() {
+            match store(items.clone()).await {
+                Ok(()) => break,
+                Err(error @ InboxError::ClaimLost { row }) => {
+                    tracing::error!(row.id = %row, error = %Chain(&error), "sync.claim_lost");
+                    lost = Some(row);
+                    items.retain(|item| row_of(item) != row);
+                }
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), "sync.inbox");
+                    tokio::select! {
+                        () = tokio::time::sleep(INBOX_TROUBLE) => {}
+                        () = self.ctx.gate.stopping() => return Err(error),
+                    }
+                }
+            }
+        }
+        Ok(lost)
+    }
+}
+
+/// Awaits all, at most `limit` of them at a time.
+pub(super) async fn at_once<F: Future>(limit: usize, futures: Vec<F>) -> Vec<F::Output> {
+    stream::iter(futures)
+        .buffer_unordered(limit)
+        .collect()
+        .await
+}
+
+/// Distinct values, in order of appearance.
+pub(super) fn distinct<T: Copy + Eq + Hash>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut seen = HashSet::new();
+    let values = values.into_iter();
+    values.filter(|value| seen.insert(*value)).collect()
+}

@@ -1,0 +1,51 @@
+//! One row at a time for each person: the second row finds what the first has made.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::domain::{ContactId, KeyedHash};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum LockKey {
+    Person(KeyedHash),
+    Contact(ContactId),
+}
+
+/// People and contacts that rows of this process work on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PersonLocks(Arc<Mutex<HashSet<LockKey>>>);
+
+/// Gives the person or contact free when it is dropped.
+#[derive(Debug)]
+pub(super) struct PersonLock {
+    locks: PersonLocks,
+    key: LockKey,
+}
+
+impl PersonLocks {
+    /// `None`: it is taken.
+    pub(super) fn take(&self, key: LockKey) -> Option<PersonLock> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.insert(key).then(|| PersonLock {
+            locks: self.clone(),
+            key,
+        })
+    }
+}
+
+impl PersonLock {
+    pub(super) fn key(&self) -> LockKey {
+        self.key
+    }
+}
+
+impl Drop for PersonLock {
+    fn drop(&mut self) {
+        let taken = self.locks.0.lock();
+        taken
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
+    }
+}

@@ -1,0 +1,368 @@
+//! A row on its way through the steps: one type for each stage.
+//!
+//! ```text
+//! Attempt ─▶ Loaded ─▶ Matched ─▶ Chosen ─▶ Placed ─▶ Noted ─▶ Ended
+//! claimed    the row   contacts   a deal,   the deal  the note
+//!            was read  are known  or a plan stands    is there
+//! ```
+//!
+//! A step takes rows of one stage and gives those that went on to the next one, and those whose attempt has ended.
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    list::Listed,
+    locks::{LockKey, PersonLock, PersonLocks},
+};
+use crate::{
+    amocrm::{Contact, Deal},
+    domain::{ContactId, DealId, Email, KeyedHash, RowId},
+    inbox::{Choice, Entry, Known, Mark, Progress, Settlement},
+    supabase::Row,
+};
+
+/// A claimed entry in the middle of an attempt.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) entry: Entry,
+    pub(super) progress: Progress,
+    pub(super) history: Vec<String>,
+    /// Keep other rows off this person and these contacts.
+    locks: Vec<PersonLock>,
+}
+
+impl Attempt {
+    /// Boxed: it goes from list to list.
+    pub(super) fn new(entry: Entry) -> Box<Self> {
+        Box::new(Self {
+            progress: entry.progress.clone(),
+            entry,
+            history: Vec::new(),
+            locks: Vec::new(),
+        })
+    }
+
+    pub(super) fn row(&self) -> RowId {
+        self.entry.row
+    }
+
+    pub(super) fn log(&mut self, line: impl Into<String>) {
+        self.history.push(line.into());
+    }
+
+    /// The deal of this row, once there is one.
+    pub(super) fn deal(&self) -> Option<DealId> {
+        self.progress.choice.as_ref()?.deal
+    }
+
+    /// What is worth remembering of this person for their next row.
+    fn known(&self) -> Option<(KeyedHash, Known)> {
+        let choice = self.progress.choice.as_ref()?;
+        let known = Known {
+            contact: choice.contact?,
+            deal: choice.deal?,
+        };
+        Some((self.progress.person?, known))
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            row: self.row(),
+            progress: self.progress.clone(),
+            person: self.known(),
+        }
+    }
+
+    /// `false`: another row of this process has it.
+    pub(super) fn lock(&mut self, locks: &PersonLocks, key: LockKey) -> bool {
+        if self.locks.iter().any(|lock| lock.key() == key) {
+            return true;
+        }
+        let lock = locks.take(key);
+        let is_taken = lock.is_some();
+        self.locks.extend(lock);
+        is_taken
+    }
+}
+
+/// An attempt that is over. Its locks are held until its end is stored.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) attempt: Box<Attempt>,
+    pub(super) settlement: Settlement,
+    /// Of the row in Supabase, if it was read.
+    pub(super) created_at: Option<Timestamp>,
+}
+
+impl Ended {
+    /// Nothing went wrong: only its time has not come.
+    pub(super) fn is_put_off(&self) -> bool {
+        matches!(
+            self.settlement,
+            Settlement::Again {
+                failed: false,
+                reason: None,
+                ..
+            }
+        )
+    }
+
+    /// It will not be tried again by itself.
+    pub(super) fn is_decided(&self) -> bool {
+        !matches!(self.settlement, Settlement::Again { .. })
+    }
+
+    /// The attempt in one line of the row's history.
+    pub(super) fn line(&self) -> String {
+        let end = match &self.settlement {
+            Settlement::Done(outcome) => format!("done: {outcome:?}").to_lowercase(),
+            Settlement::Again {
+                reason: Some(reason),
+                ..
+            } => format!("again: {reason}"),
+            Settlement::Again { .. } => "again".to_owned(),
+            Settlement::Waiting { reason, .. } => format!("waiting: {reason}"),
+            Settlement::Parked { reason } => format!("parked: {reason}"),
+        };
+        let history = self.attempt.history.iter().map(String::as_str);
+        let lines: Vec<&str> = history.chain([end.as_str()]).collect();
+        lines.join("; ")
+    }
+}
+
+/// The rows that go on, and those whose attempt has ended.
+#[derive(Debug)]
+pub(super) struct StepResult<T> {
+    pub(super) next: Vec<T>,
+    pub(super) ended: Vec<Ended>,
+}
+
+impl<T> Default for StepResult<T> {
+    fn default() -> Self {
+        Self {
+            next: Vec::new(),
+            ended: Vec::new(),
+        }
+    }
+}
+
+impl<T> StepResult<T> {
+    /// Begins with the ends of an earlier part of the step.
+    pub(super) fn after<U>(step: StepResult<U>) -> (Self, Vec<U>) {
+        let ended = step.ended;
+        let next = Vec::new();
+        (Self { next, ended }, step.next)
+    }
+
+    /// Takes over the ends of a part of the step, and passes its rows on.
+    pub(super) fn keep<U>(&mut self, part: StepResult<U>) -> Vec<U> {
+        self.ended.extend(part.ended);
+        part.next
+    }
+
+    pub(super) fn push(&mut self, result: Result<T, Ended>) {
+        match result {
+            Ok(row) => self.next.push(row),
+            Err(ended) => self.ended.push(ended),
+        }
+    }
+}
+
+/// A row in any stage.
+pub(super) trait InHand: Sized + Send {
+    fn attempt(&self) -> &Attempt;
+    fn attempt_mut(&mut self) -> &mut Attempt;
+    fn end(self, settlement: Settlement) -> Ended;
+
+    fn id(&self) -> RowId {
+        self.attempt().row()
+    }
+
+    /// Back to pending without blame.
+    fn again_at(mut self, due_at: Timestamp, why: &str) -> Ended {
+        self.attempt_mut().log(why);
+        self.end(Settlement::Again {
+            due_at,
+            failed: false,
+            reason: None,
+        })
+    }
+
+    fn park(self, reason: impl Into<String>) -> Ended {
+        let reason = reason.into();
+        self.end(Settlement::Parked { reason })
+    }
+}
+
+impl InHand for Box<Attempt> {
+    fn attempt(&self) -> &Attempt {
+        self
+    }
+
+    fn attempt_mut(&mut self) -> &mut Attempt {
+        self
+    }
+
+    fn end(self, settlement: Settlement) -> Ended {
+        Ended {
+            attempt: self,
+            settlement,
+            created_at: None,
+        }
+    }
+}
+
+/// A row in a stage after its first read.
+pub(super) trait Stage: Sized + Send {
+    fn loaded(&self) -> &Loaded;
+    fn loaded_mut(&mut self) -> &mut Loaded;
+    fn into_loaded(self) -> Loaded;
+}
+
+impl<T: Stage> InHand for T {
+    fn attempt(&self) -> &Attempt {
+        &self.loaded().attempt
+    }
+
+    fn attempt_mut(&mut self) -> &mut Attempt {
+        &mut self.loaded_mut().attempt
+    }
+
+    fn end(self, settlement: Settlement) -> Ended {
+        let loaded = self.into_loaded();
+        Ended {
+            attempt: loaded.attempt,
+            settlement,
+            created_at: loaded.row.created_at,
+        }
+    }
+}
+
+/// The row was read, and is to be synced.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) attempt: Box<Attempt>,
+    pub(super) row: Row,
+    pub(super) email: Email,
+    /// When what the next write rests on was read.
+    pub(super) read_at: Instant,
+    /// What the account's list of contacts says of the e-mail.
+    pub(super) listed: Listed,
+    /// By that list no contact without an e-mail has the row's phone.
+    pub(super) phone_is_nobodys: bool,
+}
+
+/// The contacts that are this person; at least one.
+#[derive(Debug)]
+pub(super) struct Matched {
+    pub(super) loaded: Loaded,
+    pub(super) contacts: Vec<Contact>,
+    /// When they were read by id, in the main store; `None`: a search has found them.
+    pub(super) contacts_read_at: Option<Instant>,
+    /// What we used for this person before.
+    pub(super) recorded: Option<Known>,
+}
+
+/// What became of the search for a contact.
+#[derive(Debug)]
+pub(super) enum Sought {
+    Matched(Matched),
+    /// A contact is to be made with the deal.
+    Missing(Loaded),
+}
+
+/// The deal is known, or will be made.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) loaded: Loaded,
+    pub(super) deal: DealChoice,
+}
+
+#[derive(Debug)]
+pub(super) enum DealChoice {
+    Existing(Deal),
+    /// `after_deal`: the highest deal of the contact, so that a lost create is known by its higher id.
+    New {
+        contact: ContactId,
+        after_deal: DealId,
+    },
+    /// `after_contact`: the highest contact of the account, for the same purpose.
+    NewWithContact {
+        after_contact: ContactId,
+    },
+}
+
+/// The deal is in its place.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) loaded: Loaded,
+    pub(super) deal: DealId,
+}
+
+/// Our note is on the deal.
+#[derive(Debug)]
+pub(super) struct Noted {
+    pub(super) loaded: Loaded,
+    pub(super) choice: Choice,
+    pub(super) deal: DealId,
+}
+
+/// For stages with a field `loaded`.
+macro_rules! stages {
+    ($($stage:ident),*) => {
+        $(impl $crate::sync::row::Stage for $stage {
+            fn loaded(&self) -> &$crate::sync::row::Loaded {
+                &self.loaded
+            }
+
+            fn loaded_mut(&mut self) -> &mut $crate::sync::row::Loaded {
+                &mut self.loaded
+            }
+
+            fn into_loaded(self) -> $crate::sync::row::Loaded {
+                self.loaded
+            }
+        })*
+    };
+}
+pub(super) use stages;
+
+stages!(Matched, Chosen, Placed, Noted);
+
+impl Stage for Loaded {
+    fn loaded(&self) -> &Loaded {
+        self
+    }
+
+    fn loaded_mut(&mut self) -> &mut Loaded {
+        self
+    }
+
+    fn into_loaded(self) -> Loaded {
+        self
+    }
+}
+
+impl Stage for Sought {
+    fn loaded(&self) -> &Loaded {
+        match self {
+            Self::Matched(matched) => &matched.loaded,
+            Self::Missing(loaded) => loaded,
+        }
+    }
+
+    fn loaded_mut(&mut self) -> &mut Loaded {
+        match self {
+            Self::Matched(matched) => &mut matched.loaded,
+            Self::Missing(loaded) => loaded,
+        }
+    }
+
+    fn into_loaded(self) -> Loaded {
+        match self {
+            Self::Matched(matched) => matched.loaded,
+            Self::Missing(loaded) => loaded,
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Which deal: the deals of the contacts are read, the rules choose one, and where none is to be used the miss is confirmed.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        batch::{Batch, distinct},
+        decide::{Decision, Situation, Why, decide},
+        list::Listed,
+        row::{Chosen, DealChoice, InHand, Loaded, Matched, Sought, Stage, StepResult},
+    },
+    contacts::{Query, SEARCH_CUT_OFF, UNREADABLE_SEARCH, matching, search},
+    people::{leave_begun_contacts, lock_contacts},
+    rows::{fingerprint, refresh},
+};
+use crate::{
+    amocrm::{Contact, Deal, Pipeline},
+    domain::{ContactId, DealId, Operation},
+    inbox::{Choice, InboxError},
+};
+
+/// A row with the deals of its contacts.
+struct Candidate {
+    matched: Matched,
+    deals: Vec<Deal>,
+    /// Deals of the contacts that have yet to be read.
+    unread: Vec<DealId>,
+}
+
+/// What the rules say of a row.
+enum Choosing {
+    Deal(Chosen),
+    /// One is to be made.
+    NoDeal(Candidate),
+}
+
+impl Stage for Candidate {
+    fn loaded(&self) -> &Loaded {
+        &self.matched.loaded
+    }
+
+    fn loaded_mut(&mut self) -> &mut Loaded {
+        &mut self.matched.loaded
+    }
+
+    fn into_loaded(self) -> Loaded {
+        self.matched.loaded
+    }
+}
+
+impl Candidate {
+    fn new(matched: Matched) -> Self {
+        let mut row = Self {
+            matched,
+            deals: Vec::new(),
+            unread: Vec::new(),
+        };
+        row.unread = row.deal_ids();
+        row
+    }
+
+    /// Replaces the contacts. Of their deals, those that `known` does not name have yet to be read.
+    fn has_contacts(&mut self, contacts: Vec<Contact>, known: &[DealId]) {
+        self.matched.contacts = contacts;
+        self.unread = self.deal_ids();
+        self.unread.retain(|id| !known.contains(id));
+    }
+
+    /// The deals worth reading.
+    fn deal_ids(&self) -> Vec<DealId> {
+        let of_contacts = self.matched.contacts.iter();
+        let of_contacts = of_contacts.flat_map(|contact| contact.deals.iter().copied());
+        let recorded = self.matched.recorded.map(|known| known.deal);
+        distinct(of_contacts.chain(recorded))
+    }
+
+    fn decision(&self, batch: &Batch) -> Decision {
+        let contacts: Vec<_> = self.matched.contacts.iter().map(|it| it.id).collect();
+        let situation = Situation {
+            contacts: &contacts,
+            deals: &self.deals,
+            recorded: self.matched.recorded.map(|known| known.deal),
+            row_created_at: self.loaded().row.created_at.unwrap_or_else(|| batch.now()),
+        };
+        decide(&batch.ctx.settings.rules, &situation)
+    }
+
+    fn choose(mut self, batch: &Batch) -> Choosing {
+        let Decision::Use { deal: id, why } = self.decision(batch) else {
+            return Choosing::NoDeal(self);
+        };
+        let Some(place) = self.deals.iter().position(|deal| deal.id == id) else {
+            return Choosing::NoDeal(self);
+        };
+        let deal = self.deals.swap_remove(place);
+        let first = self.matched.contacts.first().map(|contact| contact.id);
+        let mut loaded = self.matched.loaded;
+        let attempt = &mut loaded.attempt;
+        attempt.log(format!("deal {id} chosen: {why}"));
+        attempt.progress.choice = Some(Choice {
+            fingerprint: fingerprint(batch.ctx.inbox.hasher(), &attempt.progress),
+            contact: deal.main_contact.or(first),
+            deal: Some(id),
+            why: why.to_string(),
+        });
+        let deal = DealChoice::Existing(deal);
+        Choosing::Deal(Chosen { loaded, deal })
+    }
+
+    /// Its contacts were read in the main store a moment ago: that was the confirming look.
+    fn is_confirmed(&self, fresh_for: Duration) -> bool {
+        let read_at = self.matched.contacts_read_at;
+        read_at.is_some_and(|at| at.elapsed() < fresh_for)
+    }
+
+    /// For the contact that changed last.
+    fn create(self) -> Chosen {
+        let contacts = &self.matched.contacts;
+        let newest = contacts.iter().max_by_key(|it| (it.updated_at, it.id));
+        let highest = contacts
+            .iter()
+            .flat_map(|it| it.deals.iter().copied())
+            .max();
+        let deal = DealChoice::New {
+            // A row that was matched has a contact.
+            contact: newest.map_or(ContactId::new(0), |it| it.id),
+            after_deal: highest.unwrap_or(DealId::new(0)),
+        };
+        let loaded = self.matched.loaded;
+        Chosen { loaded, deal }
+    }
+}
+
+/// Chooses for each row the deal to use, or that one is to be made. What is chosen is stored.
+pub(crate) async fn choose(
+    batch: &Batch,
+    rows: Vec<Sought>,
+) -> Result<StepResult<Chosen>, InboxError> {
+    let (mut chosen, rows) = StepResult::after(refresh(batch, rows).await?);
+    let (mut matched, mut missing) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row {
+            Sought::Matched(row) => matched.push(row),
+            Sought::Missing(row) => missing.push(row),
+        }
+    }
+    let candidates = matched.into_iter().map(Candidate::new).collect();
+    let candidates = read_deals(batch, candidates, &mut chosen).await?;
+    let next = chosen.keep(batch.begin(candidates));
+    // A target that cannot be used is found before anything is chosen or made for it.
+    let known_for = batch.ctx.tempo.pipelines_for;
+    let candidates = match pipeline(batch, known_for, next, &mut chosen).await? {
+        Some((_, candidates)) => candidates,
+        None => Vec::new(),
+    };
+    let candidates = search_the_doubtful(batch, candidates, &mut chosen).await?;
+    let mut to_create = Vec::new();
+    for row in candidates {
+        match row.choose(batch) {
+            Choosing::Deal(row) => chosen.next.push(row),
+            Choosing::NoDeal(row) => to_create.push(row),
+        }
+    }
+    confirm_creates(batch, to_create, &mut chosen).await?;
+    confirm_new_contacts(batch, missing, &mut chosen).await?;
+    store(batch, &chosen.next).await?;
+    Ok(chosen)
+}
+
+/// Only rows with a choice: a create is stored with its intent.
+async fn store(batch: &Batch, rows: &[Chosen]) -> Result<(), InboxError> {
+    if rows
+        .iter()
+        .any(|row| row.loaded.attempt.progress.choice.is_some())
+    {
+        batch.checkpoint(rows).await?;
+    }
+    Ok(())
+}
+
+/// Reads deals by id, a hundred a request, for the rows that have unread ones.
+async fn read_deals(
+    batch: &Batch,
+    rows: Vec<Candidate>,
+    chosen: &mut StepResult<Chosen>,
+) -> Result<Vec<Candidate>, InboxError> {
+    let rows = chosen.keep(batch.begin(rows));
+    let (wanted, mut read): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| !row.unread.is_empty());
+    if wanted.is_empty() {
+        return Ok(read);
+    }
+    let asked_at = Instant::now();
+    let ids = distinct(wanted.iter().flat_map(|row| row.unread.iter().copied()));
+    let found = match batch.amocrm.all_deals(&ids).await {
+        Ok(found) => found,
+        Err(error) => {
+            let failed = batch.fail(Operation::ReadDeals, wanted, error);
+            chosen.ended.extend(failed.await?);
+            return Ok(read);
+        }
+    };
+    batch.answered(Operation::ReadDeals, &wanted).await?;
+    for mut row in wanted {
+        let is_unknown =
+            |id: &&DealId| found.get(id).is_none() && found.unreadable.may_be(id.get());
+        if let Some(id) = row.unread.iter().find(is_unknown) {
+            let what = format!("сделка {id}");
+            chosen.ended.push(batch.unreadable(row, &what));
+            continue;
+        }
+        let unread = std::mem::take(&mut row.unread);
+        row.deals
+            .extend(unread.iter().filter_map(|id| found.get(id).cloned()));
+        let loaded = row.loaded_mut();
+        loaded.read_at = loaded.read_at.min(asked_at);
+        read.push(row);
+    }
+    Ok(read)
+}
+
+/// The configured pipeline as it was no longer ago than `age`, with the rows that asked for it; `None` when their attempt
+/// has ended over it, or there are none.
+pub(crate) async fn pipeline<T: InHand, U>(
+    batch: &Batch,
+    age: Duration,
+    rows: Vec<T>,
+    result: &mut StepResult<U>,
+) -> Result<Option<(Pipeline, Vec<T>)>, InboxError> {
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    match batch.ctx.pipeline(age).await? {
+        Ok(pipeline) => return Ok(Some((pipeline, rows))),
+        Err(Some(failure)) => {
+            let failed = batch.fail(None, rows, failure);
+            result.ended.extend(failed.await?);
+        }
+        Err(None) => {
+            let now = batch.now();
+            let again = |row: T| row.again_at(now, "the target stage is not usable");
+            result.ended.extend(rows.into_iter().map(again));
+        }
+    }
+    Ok(None)
+}
+
+/// Of a list that was not read to its end, an open deal is good enough: whatever other contact the person has, no rule
+/// prefers a closed deal, or a new one. A closed deal or none is not: the open one may be that other contact's.
+async fn search_the_doubtful(
+    batch: &Batch,
+    rows: Vec<Candidate>,
+    chosen: &mut StepResult<Chosen>,
+) -> Result<Vec<Candidate>, InboxError> {
+    let is_doubtful = |row: &Candidate| {
+        let is_good_enough = matches!(
+            row.decision(batch),
+            Decision::Use {
+                why: Why::Recorded | Why::Open,
+                ..
+            }
+        );
+        matches!(row.loaded().listed, Listed::Partly(_)) && !is_good_enough
+    };
+    let (doubtful, mut sure): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_doubtful);
+    if doubtful.is_empty() {
+        return Ok(sure);
+    }
+    let queries = doubtful.into_iter().map(|row| {
+        let query = Query::Email(row.loaded().email.clone());
+        (row, query)
+    });
+    let mut again = Vec::new();
+    for (mut row, found) in search(batch, queries.collect(), &mut chosen.ended).await? {
+        if !found.complete {
+            chosen.ended.push(row.park(SEARCH_CUT_OFF));
+            continue;
+        }
+        if !found.unreadable.is_none() {
+            chosen.ended.push(batch.unreadable(row, UNREADABLE_SEARCH));
+            continue;
+        }
+        let known = row.deal_ids();
+        let mut contacts = std::mem::take(&mut row.matched.contacts);
+        for other in matching(&row.loaded().email, found.hits) {
+            if contacts.iter().all(|contact| contact.id != other.id) {
+                contacts.push(other);
+            }
+        }
+        match lock_contacts(batch, row, &contacts) {
+            Ok(mut row) => {
+                row.has_contacts(contacts, &known);
+                row.matched.contacts_read_at = None;
+                again.push(row);
+            }
+            Err(ended) => chosen.ended.push(ended),
+        }
+    }
+    let left = leave_begun_contacts(batch, again, |row| &row.matched.contacts).await?;
+    let again = chosen.keep(left);
+    sure.extend(read_deals(batch, again, chosen).await?);
+    Ok(sure)
+}
+
+/// Before a create, the miss is confirmed in the main store: a person may have made a deal just now.
+async fn confirm_creates(
+    batch: &Batch,
+    rows: Vec<Candidate>,
+    chosen: &mut StepResult<Chosen>,
+) -> Result<(), InboxError> {
+    let half = batch.ctx.tempo.fresh_for / 2;
+    let rows = chosen.keep(batch.begin(rows));
+    let (confirmed, rows): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row.is_confirmed(half));
+    chosen
+        .next
+        .extend(confirmed.into_iter().map(Candidate::create));
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let contacts = rows.iter().flat_map(|row| &row.matched.contacts);
+    let ids = distinct(contacts.map(|contact| contact.id));
+    let fresh = match batch.amocrm.all_contacts(&ids).await {
+        Ok(fresh) => fresh,
+        Err(error) => {
+            chosen
+                .ended
+                .extend(batch.fail(Operation::ReadContacts, rows, error).await?);
+            return Ok(());
+        }
+    };
+    batch.answered(Operation::ReadContacts, &rows).await?;
+    let mut confirmed = Vec::new();
+    for mut row in rows {
+        let is_unknown = |contact: &&Contact| {
+            fresh.get(&contact.id).is_none() && fresh.unreadable.may_be(contact.id.get())
+        };
+        if let Some(contact) = row.matched.contacts.iter().find(is_unknown) {
+            let what = format!("контакт {}", contact.id);
+            chosen.ended.push(batch.unreadable(row, &what));
+            continue;
+        }
+        let contacts = row.matched.contacts.iter();
+        let still: Vec<_> = contacts
+            .filter_map(|it| fresh.get(&it.id).cloned())
+            .collect();
+        if still.is_empty() {
+            // The search index still answers with a contact that is gone; it has to catch up first.
+            let ended = batch.retry(row, "контакт из поиска уже удалён");
+            chosen.ended.push(ended);
+            continue;
+        }
+        let mut known = row.deal_ids();
+        if row.loaded().read_at.elapsed() > half {
+            row.deals.clear();
+            known.clear();
+        }
+        row.has_contacts(still, &known);
+        confirmed.push(row);
+    }
+    // The way here may have taken as long as what was read stays fresh.
+    let rows = chosen.keep(refresh(batch, confirmed).await?);
+    let rows = read_deals(batch, rows, chosen).await?;
+    for row in rows {
+        chosen.next.push(match row.choose(batch) {
+            Choosing::Deal(row) => row,
+            Choosing::NoDeal(row) => row.create(),
+        });
+    }
+    Ok(())
+}
+
+/// Before a contact is made with its deal: not one of the newest contacts is this person's, and one more search finds none.
+async fn confirm_new_contacts(
+    batch: &Batch,
+    rows: Vec<Loaded>,
+    chosen: &mut StepResult<Chosen>,
+) -> Result<(), InboxError> {
+    let rows = chosen.keep(batch.begin(rows));
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let newest = match batch.amocrm.newest_contacts(1).await {
+        Ok(page) => page,
+        Err(error) => {
+            chosen
+                .ended
+                .extend(batch.fail(Operation::ReadNewest, rows, error).await?);
+            return Ok(());
+        }
+    };
+    batch.answered(Operation::ReadNewest, &rows).await?;
+    // What the search may not show yet. An older contact it shows, if that is this person's.
+    let lag = batch.ctx.tempo.look_overlap;
+    let shown_until = batch.now().checked_sub(lag).unwrap_or(Timestamp::MIN);
+    let contacts = newest.contacts.iter();
+    let old = contacts.filter(|contact| contact.created_at < shown_until);
+    let oldest = old.map(|it| it.id.get()).max();
+    let is_new = |id: &i64| oldest.is_none_or(|oldest| *id > oldest);
+    let may_hide_any = newest.unreadable.without_id || newest.unreadable.ids.iter().any(is_new);
+    let highest = newest.contacts.iter().map(|contact| contact.id).max();
+    let highest = highest.unwrap_or(ContactId::new(0));
+    let queries = rows.into_iter().map(|row| {
+        let query = Query::Email(row.email.clone());
+        (row, query)
+    });
+    let mut confirmed = Vec::new();
+    for (row, found) in search(batch, queries.collect(), &mut chosen.ended).await? {
+        let seen = newest.contacts.iter().cloned().chain(found.hits);
+        if !matching(&row.email, seen).is_empty() || !found.complete {
+            chosen
+                .ended
+                .push(batch.retry(row, "контакт тем временем появился"));
+        } else if may_hide_any || !found.unreadable.is_none() {
+            chosen.ended.push(batch.unreadable(row, UNREADABLE_SEARCH));
+        } else {
+            confirmed.push(row);
+        }
+    }
+    // Searching for a whole batch may have taken as long as a row stays fresh.
+    let next = chosen.keep(refresh(batch, confirmed).await?);
+    let deal = |_: &Loaded| DealChoice::NewWithContact {
+        after_contact: highest,
+    };
+    chosen.next.extend(next.into_iter().map(|loaded| Chosen {
+        deal: deal(&loaded),
+        loaded,
+    }));
+    Ok(())
+}

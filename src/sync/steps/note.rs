@@ -1,0 +1,151 @@
+//! One note with the access data on each deal.
+
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        batch::{Batch, distinct},
+        bulk::{self, Kind, Sent},
+        note::{is_ours, note},
+        row::{InHand, Noted, Placed, StepResult},
+    },
+    place::{Keyed, begin_writes, write_failed},
+    rows::refresh,
+};
+use crate::{
+    amocrm::{Found, NewNote, Note},
+    domain::{DealId, Operation, RowId},
+    inbox::{self, InboxError, Intent},
+};
+
+/// Adds the note of each row, unless it is there.
+pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<Noted>, InboxError> {
+    let (mut noted, rows) = StepResult::after(batch.begin(rows));
+    let rows = find_earlier_notes(batch, rows, &mut noted).await?;
+    // The way here may have taken as long as a row stays fresh.
+    let rows = noted.keep(refresh(batch, rows).await?);
+    let mut rows = noted.keep(batch.begin(rows));
+    if rows.is_empty() {
+        return Ok(noted);
+    }
+
+    let begin_by = Instant::now() + batch.ctx.tempo.begin_within;
+    let decisive_from = begin_writes(batch, &rows);
+    for row in &mut rows {
+        row.attempt_mut().progress.intent = Some(Intent::Note { decisive_from });
+    }
+    batch.checkpoint(&rows).await?;
+
+    let begun = Instant::now().into_std();
+    let template = &batch.ctx.settings.note;
+    let mut left = Keyed::of(rows);
+    let items = left.items(batch, |row| {
+        Some(NewNote {
+            deal: row.deal,
+            text: note(template, &row.loaded.row),
+        })
+    });
+    let request = |notes: Vec<NewNote>, latest: Instant| {
+        let (amocrm, begin_by) = (batch.amocrm.clone(), begin_by.min(latest));
+        async move { amocrm.add_notes(&notes, begin_by).await }
+    };
+    for Sent { keys, answer } in
+        bulk::write(&batch.ctx.batch_size, Kind::NOTE, items, request).await
+    {
+        let answers = match answer {
+            Ok(answers) => answers,
+            Err(error) => {
+                let failed = write_failed(batch, Operation::Note, left.take_all(&keys), error);
+                noted.ended.extend(failed.await?);
+                continue;
+            }
+        };
+        for (key, made) in answers {
+            let Some(mut row) = left.take(key) else {
+                continue;
+            };
+            if made.is_none() {
+                let reason = "amoCRM не подтвердила примечание";
+                noted.ended.push(batch.retry(row, reason));
+                continue;
+            }
+            row.attempt_mut().log("noted");
+            let id = row.id();
+            noted.push(with_note(batch, row));
+            batch.ctx.worked(Operation::Note, id, begun).await?;
+        }
+    }
+    batch.keep(&noted.next).await?;
+    Ok(noted)
+}
+
+/// A deal that needed no move may have been noted in an earlier life of ours, whose inbox is lost; one that an earlier
+/// attempt put in its place, by another service that had the lease since then. Answers the rows without a note.
+async fn find_earlier_notes(
+    batch: &Batch,
+    rows: Vec<Placed>,
+    step: &mut StepResult<Noted>,
+) -> Result<Vec<Placed>, InboxError> {
+    let may_be_noted = |row: &Placed| {
+        let attempt = row.attempt();
+        attempt.progress.placed == Some(inbox::Placed::Left)
+            || attempt.entry.progress.placed.is_some()
+    };
+    let (doubtful, mut without): (Vec<_>, Vec<_>) = rows.into_iter().partition(may_be_noted);
+    if doubtful.is_empty() {
+        return Ok(without);
+    }
+    let deals = distinct(doubtful.iter().map(|row| row.deal));
+    let notes = match batch.amocrm.all_notes(&deals).await {
+        Ok(notes) => notes,
+        Err(error) => {
+            step.ended
+                .extend(batch.fail(Operation::ReadNotes, doubtful, error).await?);
+            return Ok(without);
+        }
+    };
+    batch.answered(Operation::ReadNotes, &doubtful).await?;
+    let mut found = StepResult::default();
+    for mut row in doubtful {
+        if has_our_note(&notes.items, row.deal, row.id()) {
+            row.attempt_mut().log("our note was there already");
+            found.push(with_note(batch, row));
+        } else if let Some(what) = hidden_notes(&notes, row.deal) {
+            step.ended.push(batch.unreadable(row, &what));
+        } else {
+            without.push(row);
+        }
+    }
+    batch.keep(&found.next).await?;
+    step.next.extend(found.next);
+    step.ended.extend(found.ended);
+    Ok(without)
+}
+
+/// The row once its note is there.
+pub(crate) fn with_note(batch: &Batch, mut row: Placed) -> Result<Noted, super::super::row::Ended> {
+    let progress = &mut row.loaded.attempt.progress;
+    progress.noted = true;
+    progress.intent = None;
+    let Some(choice) = progress.choice.clone() else {
+        // Stored progress without its choice: read anew.
+        return Err(row.again_at(batch.now(), "run broken off"));
+    };
+    let Placed { loaded, deal } = row;
+    Ok(Noted {
+        loaded,
+        choice,
+        deal,
+    })
+}
+
+/// The notes of the deal that could not be read, one of which may be ours.
+pub(crate) fn hidden_notes(notes: &Found<Note>, deal: DealId) -> Option<String> {
+    let may_be_hidden = notes.unreadable.may_be(deal.get());
+    may_be_hidden.then(|| format!("примечание к сделке {deal}"))
+}
+
+pub(crate) fn has_our_note(notes: &[Note], deal: DealId, row: RowId) -> bool {
+    let of_deal = notes.iter().filter(|note| note.deal == deal);
+    of_deal.into_iter().any(|note| is_ours(&note.text, row))
+}

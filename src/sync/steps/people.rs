@@ -1,0 +1,117 @@
+//! Work on one person is serial: the second row finds what the first has made.
+//!
+//! People are locked for a batch, not for the run, so that their other rows need not wait for strangers.
+
+use std::collections::HashSet;
+
+use super::super::{
+    batch::Batch,
+    locks::LockKey,
+    row::{Ended, InHand, Loaded, Stage, StepResult},
+    triage::later,
+};
+use crate::{
+    amocrm::Contact,
+    inbox::{DailySearches, InboxError, OpenWork},
+};
+
+/// Locks the people of these rows. A row whose person is at work elsewhere comes again later.
+pub(crate) async fn lock(
+    batch: &Batch,
+    rows: Vec<Loaded>,
+) -> Result<StepResult<Loaded>, InboxError> {
+    let mut step = batch.begin(rows);
+    if step.next.is_empty() {
+        return Ok(step);
+    }
+    let mut rows = std::mem::take(&mut step.next);
+    // A row that has begun goes before others of the same person.
+    rows.sort_by_key(|row| !row.attempt.progress.crm_work_is_open());
+
+    let begun = begun_elsewhere(batch).await?;
+    let begun: HashSet<_> = begun.iter().filter_map(|open| open.person).collect();
+
+    let tempo = &batch.ctx.tempo;
+    let soon = later(batch.now(), tempo.person_busy);
+    let later_on = later(batch.now(), tempo.second_look / 4);
+    for mut row in rows {
+        let progress = &row.attempt.progress;
+        let has_begun = progress.crm_work_is_open();
+        let contact = progress.choice.as_ref().and_then(|choice| choice.contact);
+        // It was read, so its person is known.
+        let Some(person) = progress.person else {
+            step.ended
+                .push(row.again_at(soon, "the person is not known"));
+            continue;
+        };
+        let locks = &batch.ctx.locks;
+        let result = if !has_begun && begun.contains(&person) {
+            Err(row.again_at(later_on, "another row of this person is not finished"))
+        } else if !row.attempt.lock(locks, LockKey::Person(person))
+            || contact.is_some_and(|id| !row.attempt.lock(locks, LockKey::Contact(id)))
+        {
+            Err(row.again_at(soon, "another row of this person is at work"))
+        } else {
+            Ok(row)
+        };
+        step.push(result);
+    }
+    Ok(step)
+}
+
+/// Locks the contacts that were found for a row. If one of them is at work elsewhere, the row comes again later.
+pub(crate) fn lock_contacts<T: Stage>(
+    batch: &Batch,
+    mut row: T,
+    contacts: &[Contact],
+) -> Result<T, Ended> {
+    let attempt = row.attempt_mut();
+    let mut contacts = contacts.iter();
+    if contacts.all(|it| attempt.lock(&batch.ctx.locks, LockKey::Contact(it.id))) {
+        attempt.progress.missed_since = None;
+        attempt.progress.daily_searches = DailySearches::default();
+        return Ok(row);
+    }
+    let tempo = &batch.ctx.tempo;
+    // The other row waits for the whole of its batch.
+    let pause = if batch.is_long {
+        tempo.second_look / 4
+    } else {
+        tempo.person_busy
+    };
+    let soon = later(batch.now(), pause);
+    Err(row.again_at(soon, "another row of this contact is at work"))
+}
+
+/// Puts off rows whose contact has open work of an entry outside this batch. Looked at with the contacts locked, so that
+/// no other row can begin on them afterwards.
+pub(crate) async fn leave_begun_contacts<T: Stage>(
+    batch: &Batch,
+    rows: Vec<T>,
+    contacts: impl Fn(&T) -> &[Contact],
+) -> Result<StepResult<T>, InboxError> {
+    let mut step = StepResult::default();
+    if rows.is_empty() {
+        return Ok(step);
+    }
+    let begun = begun_elsewhere(batch).await?;
+    let begun: HashSet<_> = begun.iter().filter_map(|open| open.contact).collect();
+    let later_on = later(batch.now(), batch.ctx.tempo.second_look / 4);
+    for row in rows {
+        let has_begun = contacts(&row).iter().any(|it| begun.contains(&it.id));
+        step.push(if has_begun {
+            Err(row.again_at(later_on, "another row of this contact is not finished"))
+        } else {
+            Ok(row)
+        });
+    }
+    Ok(step)
+}
+
+/// Open work of rows that are not in this batch; those of its claim are not hidden, since a batch that an error has broken
+/// off holds no locks.
+async fn begun_elsewhere(batch: &Batch) -> Result<Vec<OpenWork>, InboxError> {
+    let mut open = batch.ctx.inbox.open_work().await?;
+    open.retain(|open| !batch.rows.contains(&open.row));
+    Ok(open)
+}

@@ -1,0 +1,497 @@
+//! The deal is brought to its place: moved, or made there. Each step is stored when it is done.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        batch::{Batch, distinct},
+        bulk::{self, Item, Kind, Sent},
+        decide::{Placement, placement, stage_is_unknown},
+        failure::Verdict,
+        note::{contact_name, deal_name},
+        row::{Chosen, DealChoice, InHand, Loaded, Placed, StepResult},
+        triage::later,
+    },
+    deals::pipeline,
+    rows::fingerprint,
+};
+use crate::{
+    amocrm::{AmoError, Deal, NewDeal, NewDealAndContact, Pipeline},
+    domain::{ContactId, DealId, KeyedHash, Operation, Price},
+    inbox::{self, Choice, InboxError, Intent},
+};
+
+/// Moves the deals that are there, and makes the others.
+pub(crate) async fn move_or_create(
+    batch: &Batch,
+    rows: Vec<Chosen>,
+) -> Result<StepResult<Placed>, InboxError> {
+    let (mut placed, rows) = StepResult::after(batch.begin(rows));
+    let (mut existing, mut new) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row.deal {
+            DealChoice::Existing(deal) => existing.push(ToMove {
+                loaded: row.loaded,
+                deal,
+            }),
+            deal => new.push(Chosen {
+                loaded: row.loaded,
+                deal,
+            }),
+        }
+    }
+    let is_in_doubt = move_deals(batch, existing, &mut placed).await?;
+    batch.keep(&placed.next).await?;
+    if is_in_doubt {
+        // Rows go one at a time from here on.
+        let moved = std::mem::take(&mut placed.next);
+        placed.next = placed.keep(batch.stay_back(moved));
+        new = placed.keep(batch.stay_back(new));
+    }
+    let moved = std::mem::take(&mut placed.next);
+    let new = placed.keep(batch.begin(new));
+    create_deals(batch, new, &mut placed).await?;
+    batch.keep(&placed.next).await?;
+    placed.next.extend(moved);
+    Ok(placed)
+}
+
+// ---- move ----
+
+/// A row whose deal is there.
+#[derive(Debug)]
+struct ToMove {
+    loaded: Loaded,
+    deal: Deal,
+}
+
+super::super::row::stages!(ToMove);
+
+impl ToMove {
+    fn placed(mut self, how: inbox::Placed) -> Placed {
+        self.loaded.attempt.progress.placed = Some(how);
+        Placed {
+            loaded: self.loaded,
+            deal: self.deal.id,
+        }
+    }
+
+    fn moved(mut self) -> Placed {
+        self.loaded.attempt.log("moved");
+        self.placed(inbox::Placed::Moved)
+    }
+}
+
+/// Answers whether a move that went alone has failed: what follows stays back while an operation is in doubt.
+async fn move_deals(
+    batch: &Batch,
+    rows: Vec<ToMove>,
+    placed: &mut StepResult<Placed>,
+) -> Result<bool, InboxError> {
+    let Some((pipeline, rows)) = know_the_stages(batch, rows, placed).await? else {
+        return Ok(false);
+    };
+    let mut is_in_doubt = false;
+    let to_move = not_in_place(batch, &pipeline, rows, placed);
+    let mut left = Keyed::of(to_move);
+    let target = batch.ctx.settings.rules.target;
+    let begun = Instant::now().into_std();
+    let items = left.items(batch, |row| Some(row.deal.id));
+    let request = |deals: Vec<DealId>, begin_by| {
+        let amocrm = batch.amocrm.clone();
+        async move { amocrm.move_deals(&deals, target, begin_by).await }
+    };
+    for Sent { keys, answer } in
+        bulk::write(&batch.ctx.batch_size, Kind::MOVE, items, request).await
+    {
+        match answer {
+            Ok(answers) => {
+                for (key, answer) in answers {
+                    if let Some(row) = left.take(key) {
+                        moved(batch, row, answer, begun, placed).await?;
+                    }
+                }
+            }
+            Err(error @ AmoError::Rejected { .. }) if keys.len() > 1 => {
+                let rows = left.take_all(&keys);
+                if error.is_about_stage() && target_is_gone(batch).await? {
+                    let reason = "the target stage is not usable";
+                    let again = |row| batch.end_by(row, &Verdict::NotItsFault, reason);
+                    placed.ended.extend(rows.into_iter().map(again));
+                } else {
+                    let rows = if is_in_doubt {
+                        placed.keep(batch.stay_back(rows))
+                    } else {
+                        rows
+                    };
+                    is_in_doubt |= move_one_by_one(batch, rows, &pipeline, placed).await?;
+                }
+            }
+            Err(error) => {
+                let failed = batch.fail(Operation::Move, left.take_all(&keys), error);
+                placed.ended.extend(failed.await?);
+            }
+        }
+    }
+    Ok(is_in_doubt)
+}
+
+/// The configured pipeline, read again when a deal stands on a stage that we have never seen.
+async fn know_the_stages(
+    batch: &Batch,
+    rows: Vec<ToMove>,
+    placed: &mut StepResult<Placed>,
+) -> Result<Option<(Pipeline, Vec<ToMove>)>, InboxError> {
+    let known_for = batch.ctx.tempo.pipelines_for;
+    let Some((known, rows)) = pipeline(batch, known_for, rows, placed).await? else {
+        return Ok(None);
+    };
+    if rows.iter().any(|row| stage_is_unknown(&known, &row.deal)) {
+        return pipeline(batch, Duration::ZERO, rows, placed).await;
+    }
+    Ok(Some((known, rows)))
+}
+
+/// The rows whose deal has to be moved; the others are in their place.
+fn not_in_place(
+    batch: &Batch,
+    pipeline: &Pipeline,
+    rows: Vec<ToMove>,
+    placed: &mut StepResult<Placed>,
+) -> Vec<ToMove> {
+    let target = batch.ctx.settings.rules.target;
+    let mut to_move = Vec::new();
+    for row in rows {
+        if !pipeline.is_whole && stage_is_unknown(pipeline, &row.deal) {
+            // The pipeline was answered, and not this stage of it.
+            let what = format!("этап {}", row.deal.stage);
+            placed.ended.push(batch.unreadable(row, &what));
+        } else if placement(target, pipeline, &row.deal) == Placement::Leave {
+            placed.next.push(row.placed(inbox::Placed::Left));
+        } else {
+            to_move.push(row);
+        }
+    }
+    to_move
+}
+
+/// Whether pipeline and stage, read again, are not the account's any more; then sending has stopped.
+async fn target_is_gone(batch: &Batch) -> Result<bool, InboxError> {
+    Ok(matches!(
+        batch.ctx.pipeline(Duration::ZERO).await?,
+        Err(None)
+    ))
+}
+
+async fn moved(
+    batch: &Batch,
+    row: ToMove,
+    answer: Option<DealId>,
+    begun: std::time::Instant,
+    placed: &mut StepResult<Placed>,
+) -> Result<(), InboxError> {
+    if answer.is_none() {
+        // Absolute values: the next attempt reads where the deal stands, and moves it again if need be.
+        let reason = "amoCRM не подтвердила перенос сделки";
+        placed.ended.push(batch.retry(row, reason));
+        return Ok(());
+    }
+    let id = row.id();
+    placed.next.push(row.moved());
+    batch.ctx.worked(Operation::Move, id, begun).await
+}
+
+/// After a rejected bulk move: each deal is looked at again, and moved alone if it still needs it. Answers whether one failed.
+async fn move_one_by_one(
+    batch: &Batch,
+    rows: Vec<ToMove>,
+    pipeline: &Pipeline,
+    placed: &mut StepResult<Placed>,
+) -> Result<bool, InboxError> {
+    let target = batch.ctx.settings.rules.target;
+    let ids = distinct(rows.iter().map(|row| row.deal.id));
+    let looked_at = Instant::now();
+    let standing = match batch.amocrm.all_deals(&ids).await {
+        Ok(standing) => standing,
+        Err(error) => {
+            placed
+                .ended
+                .extend(batch.fail(Operation::ReadDeals, rows, error).await?);
+            return Ok(false);
+        }
+    };
+    let mut has_failed = false;
+    let mut rows = rows;
+    rows.reverse();
+    while let Some(mut row) = rows.pop() {
+        let id = row.deal.id;
+        let deal = standing.get(&id);
+        let Some(deal) = deal.filter(|deal| deal.pipeline == target.pipeline) else {
+            let reason = "сделка исчезла перед переносом";
+            placed.ended.push(batch.retry(row, reason));
+            continue;
+        };
+        if deal.stage == target.stage {
+            // The bulk move, or a person, has moved it.
+            placed.next.push(row.moved());
+            continue;
+        }
+        row.deal = deal.clone();
+        let mut to_move = not_in_place(batch, pipeline, vec![row], placed);
+        let Some(row) = to_move.pop() else { continue };
+        let mut next = placed.keep(batch.begin(vec![row]));
+        let Some(mut row) = next.pop() else { continue };
+        row.loaded.read_at = looked_at;
+        let begin_by = looked_at + batch.ctx.tempo.fresh_for;
+        let begun = Instant::now().into_std();
+        match batch.amocrm.move_deals(&[id], target, begin_by).await {
+            Ok(answer) => {
+                let answer = answer.first().copied().flatten();
+                moved(batch, row, answer, begun, placed).await?;
+            }
+            Err(error) => {
+                let failed = batch.fail(Operation::Move, vec![row], error);
+                placed.ended.extend(failed.await?);
+                rows = placed.keep(batch.stay_back(rows));
+                has_failed = true;
+            }
+        }
+    }
+    Ok(has_failed)
+}
+
+// ---- create ----
+
+async fn create_deals(
+    batch: &Batch,
+    rows: Vec<Chosen>,
+    placed: &mut StepResult<Placed>,
+) -> Result<(), InboxError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let begin_by = Instant::now() + batch.ctx.tempo.begin_within;
+    let decisive_from = begin_writes(batch, &rows);
+    let mut rows = rows;
+    for row in &mut rows {
+        intend_create(batch, row, decisive_from);
+    }
+    batch.checkpoint(&rows).await?;
+
+    let target = batch.ctx.settings.rules.target;
+    let begun = Instant::now().into_std();
+    let mut left = Keyed::of(rows);
+    let new_deals = left.items(batch, new_deal);
+    let request = |deals: Vec<NewDeal>, latest: Instant| {
+        let (amocrm, begin_by) = (batch.amocrm.clone(), begin_by.min(latest));
+        async move { amocrm.create_deals(&deals, target, begin_by).await }
+    };
+    let operation = Operation::Create;
+    let sizes = &batch.ctx.batch_size;
+    for Sent { keys, answer } in bulk::write(sizes, Kind::CREATE, new_deals, request).await {
+        let made = answer.map(|made| {
+            let with_contact = made
+                .into_iter()
+                .map(|(key, deal)| (key, deal.map(|it| (it, None))));
+            with_contact.collect()
+        });
+        created(batch, operation, &mut left, keys, made, begun, placed).await?;
+    }
+    let with_contacts = left.items(batch, new_deal_and_contact);
+    let request = |deals: Vec<NewDealAndContact>, latest: Instant| {
+        let (amocrm, begin_by) = (batch.amocrm.clone(), begin_by.min(latest));
+        async move {
+            amocrm
+                .create_deals_and_contacts(&deals, target, begin_by)
+                .await
+        }
+    };
+    let (operation, kind) = (Operation::CreateWithContact, Kind::CREATE_WITH_CONTACT);
+    for Sent { keys, answer } in bulk::write(sizes, kind, with_contacts, request).await {
+        let made = answer.map(|made| {
+            let pair = |(deal, contact)| (deal, Some(contact));
+            made.into_iter()
+                .map(|(key, made)| (key, made.map(pair)))
+                .collect()
+        });
+        created(batch, operation, &mut left, keys, made, begun, placed).await?;
+    }
+    Ok(())
+}
+
+/// A row, with the deal and the contact that were made for it; `None`: not in the answer.
+type Created = (usize, Option<(DealId, Option<ContactId>)>);
+
+async fn created(
+    batch: &Batch,
+    operation: Operation,
+    left: &mut Keyed<Chosen>,
+    keys: Vec<usize>,
+    answer: Result<Vec<Created>, AmoError>,
+    begun: std::time::Instant,
+    placed: &mut StepResult<Placed>,
+) -> Result<(), InboxError> {
+    let answers = match answer {
+        Ok(answers) => answers,
+        Err(error) => {
+            let rows = left.take_all(&keys);
+            let failed = write_failed(batch, operation, rows, error);
+            placed.ended.extend(failed.await?);
+            return Ok(());
+        }
+    };
+    for (key, answer) in answers {
+        let Some(mut row) = left.take(key) else {
+            continue;
+        };
+        let Some((deal, contact)) = answer else {
+            let reason = "amoCRM не подтвердила создание сделки";
+            placed.ended.push(batch.retry(row, reason));
+            continue;
+        };
+        let attempt = &mut row.loaded.attempt;
+        attempt.log(format!("deal {deal} created"));
+        let progress = &mut attempt.progress;
+        if let Some(choice) = progress.choice.as_mut() {
+            choice.deal = Some(deal);
+            choice.contact = contact.or(choice.contact);
+        }
+        progress.placed = Some(inbox::Placed::Created);
+        progress.intent = None;
+        let (id, loaded) = (row.id(), row.loaded);
+        placed.next.push(Placed { loaded, deal });
+        batch.ctx.worked(operation, id, begun).await?;
+    }
+    Ok(())
+}
+
+fn intend_create(batch: &Batch, row: &mut Chosen, decisive_from: Timestamp) {
+    let (contact, after_deal, after_contact, why) = match row.deal {
+        DealChoice::New {
+            contact,
+            after_deal,
+        } => (Some(contact), after_deal, None, "no usable deal"),
+        DealChoice::NewWithContact { after_contact } => {
+            (None, DealId::new(0), Some(after_contact), "no contact")
+        }
+        DealChoice::Existing(_) => return,
+    };
+    let name = batch.ctx.name_hash(&deal_name(&row.loaded.row));
+    let progress = &mut row.loaded.attempt.progress;
+    let fingerprint: KeyedHash = fingerprint(batch.ctx.inbox.hasher(), progress);
+    progress.choice = Some(Choice {
+        fingerprint,
+        contact,
+        deal: None,
+        why: why.to_owned(),
+    });
+    progress.intent = Some(Intent::Create {
+        decisive_from,
+        name,
+        after_deal,
+        after_contact,
+    });
+}
+
+fn new_deal(row: &Chosen) -> Option<NewDeal> {
+    let DealChoice::New { contact, .. } = row.deal else {
+        return None;
+    };
+    let row = &row.loaded.row;
+    Some(NewDeal {
+        name: deal_name(row),
+        price: row.price.as_ref().and_then(Price::whole),
+        contact,
+    })
+}
+
+fn new_deal_and_contact(row: &Chosen) -> Option<NewDealAndContact> {
+    let DealChoice::NewWithContact { .. } = row.deal else {
+        return None;
+    };
+    let (email, row) = (row.loaded.email.clone(), &row.loaded.row);
+    Some(NewDealAndContact {
+        deal_name: deal_name(row),
+        price: row.price.as_ref().and_then(Price::whole),
+        contact_name: contact_name(row),
+        email,
+        phone: row.phone.clone().filter(|phone| !phone.trim().is_empty()),
+    })
+}
+
+// ---- what creates and notes share ----
+
+/// Answers from when on an empty look will prove that a write never happened.
+pub(crate) fn begin_writes<T: InHand>(batch: &Batch, rows: &[T]) -> Timestamp {
+    let after = batch.ctx.tempo.decisive_after();
+    let ids = rows.iter().map(InHand::id);
+    batch.ctx.in_flight.begin(ids, Instant::now() + after);
+    later(batch.now(), after)
+}
+
+/// A create or a note that failed: what is certain closes the intent, what is not leaves it to be looked for.
+pub(crate) async fn write_failed<T: InHand>(
+    batch: &Batch,
+    operation: Operation,
+    mut rows: Vec<T>,
+    error: AmoError,
+) -> Result<Vec<super::super::row::Ended>, InboxError> {
+    let now = batch.now();
+    let is_rejected = matches!(error, AmoError::Rejected { .. });
+    let is_not_applied = error.was_not_applied() || (is_rejected && rows.len() == 1);
+    for row in &mut rows {
+        let id = row.id();
+        let progress = &mut row.attempt_mut().progress;
+        if is_not_applied {
+            progress.forget_intent();
+        } else if is_rejected {
+            // Some of the batch may have been carried out, but nothing more can land: look at once, then go alone.
+            progress.alone = true;
+            progress.is_decisive_from(now);
+            batch.ctx.in_flight.end(id);
+        }
+    }
+    batch.fail(operation, rows, error).await
+}
+
+/// Rows that wait for the answers to their items.
+#[derive(Debug)]
+pub(crate) struct Keyed<T>(Vec<Option<T>>);
+
+impl<T: super::super::row::Stage> Keyed<T> {
+    pub(crate) fn of(rows: Vec<T>) -> Self {
+        Self(rows.into_iter().map(Some).collect())
+    }
+
+    /// The item of each row that has one.
+    pub(crate) fn items<B>(
+        &self,
+        batch: &Batch,
+        body: impl Fn(&T) -> Option<B>,
+    ) -> Vec<Item<usize, B>> {
+        let fresh_for = batch.ctx.tempo.fresh_for;
+        let rows = self.0.iter().enumerate();
+        let item = |(key, row): (usize, &Option<T>)| {
+            let row = row.as_ref()?;
+            Some(Item {
+                key,
+                body: body(row)?,
+                // What it rests on is read again first when it is older.
+                begin_by: row.loaded().read_at + fresh_for,
+                goes_alone: row.attempt().progress.alone,
+            })
+        };
+        rows.filter_map(item).collect()
+    }
+
+    pub(crate) fn take(&mut self, key: usize) -> Option<T> {
+        self.0.get_mut(key)?.take()
+    }
+
+    pub(crate) fn take_all(&mut self, keys: &[usize]) -> Vec<T> {
+        keys.iter().filter_map(|key| self.take(*key)).collect()
+    }
+}

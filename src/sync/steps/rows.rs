@@ -1,0 +1,284 @@
+//! The rows in Supabase: read before the first write, and again when they have grown old.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::super::{
+    batch::{Batch, at_once},
+    failure::Verdict,
+    list::Listed,
+    row::{Attempt, Ended, InHand, Loaded, Stage, StepResult},
+    triage::{self, Sight, Triage, triage},
+};
+use crate::{
+    domain::{Disposition, Email, KeyedHash, Operation, Phone, RowId},
+    inbox::{Hasher, InboxError, Progress, Settlement},
+    supabase::{self, Row, Rows, Supabase, SupabaseError},
+};
+
+/// PostgREST answers these at once; more would only queue in its pool of ten.
+const PARALLEL_ROW_READS: usize = 4;
+
+/// A row as it was read.
+#[derive(Debug)]
+struct SeenRow {
+    row: Row,
+    /// By PostgREST's clock.
+    read_at: Timestamp,
+    asked_at: Instant,
+}
+
+/// Reads the rows of claimed entries, and ends those that are not to be synced, or not yet.
+pub(crate) async fn load(
+    batch: &Batch,
+    claimed: Vec<Box<Attempt>>,
+) -> Result<StepResult<Loaded>, InboxError> {
+    read(batch, claimed, |mut attempt, read| {
+        match see(batch, &mut attempt, &read) {
+            Triage::Proceed(email) => {
+                recognise(batch, &mut attempt, &read.row, &email);
+                Ok(Loaded {
+                    attempt,
+                    row: read.row,
+                    email,
+                    read_at: read.asked_at,
+                    listed: Listed::No,
+                    phone_is_nobodys: false,
+                })
+            }
+            end => Err(ended(batch, attempt, end)),
+        }
+    })
+    .await
+}
+
+/// Reads rows again that have grown old on their way.
+pub(crate) async fn refresh<T: Stage>(
+    batch: &Batch,
+    rows: Vec<T>,
+) -> Result<StepResult<T>, InboxError> {
+    let half = batch.ctx.tempo.fresh_for / 2;
+    let (old, fresh): (Vec<T>, Vec<T>) = rows
+        .into_iter()
+        .partition(|row| row.loaded().read_at.elapsed() > half);
+    let mut result = StepResult {
+        next: fresh,
+        ended: Vec::new(),
+    };
+    if old.is_empty() {
+        return Ok(result);
+    }
+    let now = batch.now();
+    let again = read(batch, old, |mut row, read| {
+        let loaded = row.loaded_mut();
+        match see(batch, &mut loaded.attempt, &read) {
+            Triage::Proceed(email) if email != loaded.email => {
+                Err(row.again_at(now, "the e-mail changed on the way"))
+            }
+            Triage::Proceed(email) => {
+                let had_choice = loaded.attempt.progress.choice.is_some();
+                recognise(batch, &mut loaded.attempt, &read.row, &email);
+                loaded.row = read.row;
+                loaded.read_at = read.asked_at;
+                if had_choice && loaded.attempt.progress.choice.is_none() {
+                    return Err(row.end(Settlement::Again {
+                        due_at: now,
+                        failed: false,
+                        reason: None,
+                    }));
+                }
+                Ok(row)
+            }
+            end => Err(ended(batch, row, end)),
+        }
+    })
+    .await?;
+    result.next.extend(again.next);
+    result.ended.extend(again.ended);
+    Ok(result)
+}
+
+/// Not one row of the table can be read, these among them.
+pub(crate) async fn none_is_visible<T: InHand>(
+    batch: &Batch,
+    rows: Vec<T>,
+) -> Result<Vec<Ended>, InboxError> {
+    let verdict = if batch.ctx.see_why_no_row().await? {
+        Verdict::NotItsFault
+    } else {
+        Verdict::Retry { after: None }
+    };
+    let reason = "ни одна строка не видна: права или политика";
+    let ended = rows.into_iter();
+    Ok(ended
+        .map(|row| batch.end_by(row, &verdict, reason))
+        .collect())
+}
+
+/// Remembers which person the row is about. A choice made for another one is dropped while nothing was written.
+fn recognise(batch: &Batch, attempt: &mut Attempt, row: &Row, email: &Email) {
+    let hasher = batch.ctx.inbox.hasher();
+    attempt.progress.person = Some(hasher.email(email));
+    attempt.progress.phone = phone_of(row).map(|phone| hasher.phone(&phone));
+    let fingerprint = fingerprint(hasher, &attempt.progress);
+    let choice = attempt.progress.choice.as_ref();
+    if choice.is_some_and(|choice| choice.fingerprint != fingerprint)
+        && !attempt.progress.has_written()
+    {
+        attempt.log("e-mail or phone changed, choosing anew");
+        attempt.progress.choice = None;
+    }
+}
+
+/// Changes when the row's e-mail or phone does.
+pub(crate) fn fingerprint(hasher: &Hasher, progress: &Progress) -> KeyedHash {
+    let hash = |hash: Option<KeyedHash>| hash.map(|hash| hash.to_string()).unwrap_or_default();
+    let text = format!("{}/{}", hash(progress.person), hash(progress.phone));
+    hasher.text("fingerprint", &text)
+}
+
+pub(crate) fn phone_of(row: &Row) -> Option<Phone> {
+    row.phone.as_deref().and_then(Phone::parse)
+}
+
+fn see(batch: &Batch, attempt: &mut Attempt, read: &SeenRow) -> Triage {
+    let sight = Sight::Present {
+        row: &read.row,
+        read_at: read.read_at,
+    };
+    judge(batch, attempt, sight)
+}
+
+fn judge(batch: &Batch, attempt: &mut Attempt, sight: Sight<'_>) -> Triage {
+    let known = triage::Known {
+        is_asked_for: attempt.entry.backfill.is_some(),
+        stored_at: attempt.entry.stored_at,
+    };
+    let (rules, tempo) = (&batch.ctx.upkeep.rows, &batch.ctx.tempo);
+    triage(
+        rules,
+        tempo,
+        known,
+        &mut attempt.progress,
+        sight,
+        batch.now(),
+    )
+}
+
+fn ended<T: InHand>(batch: &Batch, row: T, triage: Triage) -> Ended {
+    match triage {
+        Triage::End(settlement) => row.end(settlement),
+        Triage::Unclear(reason) => batch.retry(row, reason),
+        Triage::Proceed(_) => row.again_at(batch.now(), "run broken off"),
+    }
+}
+
+/// Reads the rows, and gives each to `seen`. A row that is absent ends, or is looked for again.
+async fn read<P: InHand, T>(
+    batch: &Batch,
+    rows: Vec<P>,
+    seen: impl Fn(P, SeenRow) -> Result<T, Ended>,
+) -> Result<StepResult<T>, InboxError> {
+    let (mut result, rows) = StepResult::after(batch.begin(rows));
+    let mut chunks = in_chunks(rows, supabase::IDS_PER_READ);
+    let mut absent = Vec::new();
+    while !chunks.is_empty() {
+        let reads = std::mem::take(&mut chunks).into_iter().map(|chunk| {
+            let supabase = batch.ctx.supabase.clone();
+            let ids: Vec<RowId> = chunk.iter().map(InHand::id).collect();
+            async move { (chunk, Instant::now(), rows_of(&supabase, &ids).await) }
+        });
+        for (mut chunk, asked_at, answer) in at_once(PARALLEL_ROW_READS, reads.collect()).await {
+            match answer {
+                Ok(read) => {
+                    let rows = read.rows.into_iter();
+                    let mut by_id: HashMap<RowId, Row> = rows.map(|row| (row.id, row)).collect();
+                    for row in chunk {
+                        let Some(found) = by_id.remove(&row.id()) else {
+                            absent.push(row);
+                            continue;
+                        };
+                        let (id, begun) = (found.id, asked_at.into_std());
+                        let read = SeenRow {
+                            row: found,
+                            read_at: read.read_at,
+                            asked_at,
+                        };
+                        result.push(seen(row, read));
+                        batch.ctx.worked(Operation::Read, id, begun).await?;
+                    }
+                }
+                // One row that is too large, or that a policy trips over, must not hide the others.
+                Err(error) if chunk.len() > 1 && is_of_one_row(batch, &error).await => {
+                    let rest = chunk.split_off(chunk.len() / 2);
+                    chunks.extend([chunk, rest]);
+                }
+                Err(error) => {
+                    result
+                        .ended
+                        .extend(batch.fail(Operation::Read, chunk, error).await?);
+                }
+            }
+        }
+    }
+    result.ended.extend(see_absent(batch, absent).await?);
+    Ok(result)
+}
+
+/// Whether a read of several rows was refused for the sake of one of them: the columns can be asked for.
+async fn is_of_one_row(batch: &Batch, error: &SupabaseError) -> bool {
+    match error.disposition() {
+        _ if matches!(error, SupabaseError::TooLarge) => true,
+        Disposition::Refused => batch.ctx.supabase.probe().await.is_ok(),
+        Disposition::Retry { .. } | Disposition::Halt { .. } => false,
+    }
+}
+
+async fn see_absent<P: InHand>(batch: &Batch, absent: Vec<P>) -> Result<Vec<Ended>, InboxError> {
+    if absent.is_empty() {
+        return Ok(Vec::new());
+    }
+    let others_visible = match batch.ctx.supabase.can_see_any_row().await {
+        Ok(visible) => visible,
+        Err(error) => return batch.fail(None, absent, error).await,
+    };
+    if !others_visible && batch.ctx.see_why_no_row().await? {
+        let of = |row| batch.end_by(row, &Verdict::NotItsFault, "ни одна строка не видна");
+        return Ok(absent.into_iter().map(of).collect());
+    }
+    let of = |mut row: P| {
+        let triage = judge(batch, row.attempt_mut(), Sight::Absent { others_visible });
+        ended(batch, row, triage)
+    };
+    Ok(absent.into_iter().map(of).collect())
+}
+
+/// PostgREST cuts an answer off without a word: a row is absent only when it was not among the missing that an answer
+/// was all about.
+async fn rows_of(supabase: &Supabase, ids: &[RowId]) -> Result<Rows, SupabaseError> {
+    let mut read = supabase.rows(ids).await?;
+    let mut missing = ids.to_vec();
+    let mut found = read.rows.len();
+    while found > 0 {
+        let seen: HashSet<RowId> = read.rows.iter().map(|row| row.id).collect();
+        missing.retain(|id| !seen.contains(id));
+        if missing.is_empty() {
+            break;
+        }
+        let more = supabase.rows(&missing).await?.rows;
+        found = more.len();
+        read.rows.extend(more);
+    }
+    Ok(read)
+}
+
+fn in_chunks<T>(rows: Vec<T>, size: usize) -> Vec<Vec<T>> {
+    let mut rows = rows.into_iter().peekable();
+    let mut chunks = Vec::new();
+    while rows.peek().is_some() {
+        chunks.push(rows.by_ref().take(size).collect());
+    }
+    chunks
+}

@@ -1,0 +1,96 @@
+//! The deal's id is written into the row.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        batch::Batch,
+        row::{Ended, InHand, Noted},
+        triage::id_only,
+    },
+    rows::none_is_visible,
+};
+use crate::{
+    domain::Operation,
+    inbox::{InboxError, Outcome, Settlement},
+    supabase::WriteBack,
+};
+
+/// With a tenth of a second a call they write 320 rows a second. amoCRM lets 100 through, but a batch's rows are ready all
+/// at once, and the last ones of a run are waited for. PostgREST's pool of ten is not in the way: of that time a row
+/// holds a connection for a millisecond.
+pub(crate) const PARALLEL_WRITE_BACKS: usize = 32;
+
+/// Writes the ids back. It is the last step: every row ends.
+pub(crate) async fn fill(batch: &Batch, rows: Vec<Noted>) -> Result<Vec<Ended>, InboxError> {
+    let step = batch.begin(rows);
+    let mut ended = step.ended;
+    let write_backs = step.next.into_iter().map(|row| {
+        let (ctx, is_probe) = (Arc::clone(&batch.ctx), batch.is_probe);
+        async move {
+            let _turn = ctx.write_backs.acquire().await;
+            // Once write backs have been found to be refused for all rows, no other is tried.
+            if ctx.gate.closed().is_some() && !is_probe {
+                return (row, None);
+            }
+            let begun = Instant::now().into_std();
+            let answer = ctx
+                .supabase
+                .write_back(row.id(), row.deal, row.choice.contact);
+            let answer = answer.await;
+            (row, Some((begun, answer)))
+        }
+    });
+    let now = batch.now();
+    // Each answer when it comes: a refusal stops those that have yet to begin.
+    let mut answers = stream::iter(write_backs).buffer_unordered(PARALLEL_WRITE_BACKS);
+    while let Some((row, answer)) = answers.next().await {
+        match answer {
+            Some((begun, Ok(WriteBack::Written))) => {
+                let id = row.id();
+                ended.push(row.end(Settlement::Done(Outcome::Synced)));
+                batch.ctx.worked(Operation::WriteBack, id, begun).await?;
+            }
+            Some((_, Ok(WriteBack::NoRow))) => ended.extend(why_no_row(batch, row).await?),
+            Some((_, Err(error))) => {
+                ended.extend(batch.fail(Operation::WriteBack, vec![row], error).await?);
+            }
+            None => ended.push(row.again_at(now, "sending stopped")),
+        }
+    }
+    Ok(ended)
+}
+
+/// No row matched: filled by a person, gone, or not ours to change.
+async fn why_no_row(batch: &Batch, row: Noted) -> Result<Vec<Ended>, InboxError> {
+    let deal = row.deal;
+    let read = match batch.ctx.supabase.rows(&[row.id()]).await {
+        Ok(read) => read.rows.into_iter().next(),
+        Err(error) => return batch.fail(Operation::Read, vec![row], error).await,
+    };
+    let ended = match read {
+        Some(read) => match read.deal_id {
+            Some(filled) if filled.trim() == deal.to_string() => {
+                row.end(Settlement::Done(Outcome::Synced))
+            }
+            Some(filled) => row.park(format!(
+                "в строке сделка {}, а мы работали со сделкой {deal}",
+                id_only(&filled)
+            )),
+            None => {
+                let refused = batch.ctx.write_back_matched_nothing(row.id()).await?;
+                let (verdict, reason) = refused;
+                batch.end_by(row, &verdict, &reason)
+            }
+        },
+        None => match batch.ctx.supabase.can_see_any_row().await {
+            Ok(true) => row.end(Settlement::Done(Outcome::Gone)),
+            Ok(false) => return none_is_visible(batch, vec![row]).await,
+            Err(error) => return batch.fail(None, vec![row], error).await,
+        },
+    };
+    Ok(vec![ended])
+}
