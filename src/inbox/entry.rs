@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::progress::Progress;
 use crate::domain::{ContactId, DealId, KeyedHash, RowId};
 
-/// Who may go first when both wait: a purchase of this minute, or a row of an explicit backfill.
+/// The live lane goes first: purchases of this minute. The other one holds rows of an explicit backfill.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type,
 )]
@@ -22,7 +22,7 @@ pub enum Lane {
 /// How we learnt of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A signed delivery; its `webhook-id` is kept so that both halves of the story can be joined.
+    /// A signed delivery; its `webhook-id` is kept so that the logs of both sides can be joined.
     Webhook { delivery: String },
     /// Seen in the table without a deal id: re-opens a `done` entry, its completed steps stay.
     Sweep,
@@ -70,7 +70,7 @@ pub enum Outcome {
     AlreadyLinked,
     /// The row's status says that this student is not to be synced.
     Skipped,
-    /// Created before `SYNC_SINCE`, and nobody asked for it by `backfill`.
+    /// Created before `SYNC_SINCE`, and no `backfill` asked for it.
     TooOld,
     /// The row was removed.
     Gone,
@@ -103,7 +103,7 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimToken(pub(crate) i64);
 
-/// Entries claimed together, oldest first. Never of both lanes: who is live must not wait for what is done for a
+/// Entries claimed together, oldest first. Never of both lanes: a live row must not wait for what is done for a
 /// backfill.
 #[derive(Debug)]
 pub struct Claim {
@@ -149,7 +149,7 @@ pub enum Settlement {
         failed: bool,
         reason: Option<String>,
     },
-    /// For a contact; looked up again at `due_at`, or earlier when somebody sees the contact appear.
+    /// For a contact; looked up again at `due_at`, or earlier when the contact is seen.
     Waiting {
         due_at: Timestamp,
         reason: String,
@@ -169,20 +169,7 @@ pub struct Settled {
     pub event: String,
 }
 
-/// Which entries to claim.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// Due ones of this lane, or of the first lane that has any.
-    Due {
-        limit: u32,
-        only: Option<Lane>,
-        not: Vec<RowId>,
-    },
-    /// The first of these that is pending.
-    OneOf { rows: Vec<RowId>, is_due: bool },
-}
-
-/// Whom to wake before their time.
+/// Which entries become pending before their time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revival {
     /// These rows, unless `done` or claimed.
@@ -221,7 +208,7 @@ pub struct Tally {
     pub next_due: Option<Timestamp>,
 }
 
-/// An entry that makes no progress, told in short.
+/// An entry that makes no progress, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
     pub row: RowId,
@@ -263,7 +250,7 @@ impl Counts {
     }
 }
 
-/// One line of a row's story.
+/// One line of a row's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub at: Timestamp,

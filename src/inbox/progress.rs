@@ -28,7 +28,7 @@ pub enum Placed {
     Created,
 }
 
-/// A write that was about to be sent, and whose answer we do not have (yet). Resolved by looking.
+/// A write that was about to be sent; its answer is not known (yet). Resolved by looking.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "write")]
 pub enum Intent {
@@ -82,7 +82,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A deal is chosen and amoCRM may still be written to for it: nobody else may work on this person.
+    /// A deal is chosen and amoCRM may still be written to for it: no other entry may work on this person.
     #[must_use]
     pub fn crm_work_is_open(&self) -> bool {
         self.choice.is_some() && !self.noted

@@ -1,15 +1,9 @@
-//! The inbox in a SQLite file: how it is opened and held. What is done with it is in the modules below.
+//! The inbox in a SQLite file: how it is opened and held.
 
 pub(super) mod copy;
 mod files;
-mod history;
 pub(super) mod mode;
-mod record;
 pub(super) mod replace;
-pub(super) mod store;
-pub(super) mod upkeep;
-pub(super) mod verbs;
-pub(super) mod views;
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -26,7 +20,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use self::files::Files;
-use super::{Hasher, InboxError, Role};
+use super::{Hasher, InboxError, Role, maintenance};
 use crate::domain::SharedClock;
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/inbox/migrations/sqlite");
@@ -40,7 +34,7 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(10);
 
 const READERS: u32 = 2;
 
-/// An opened file, before anybody works with it.
+/// An opened file, not in use yet.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) link: Link,
@@ -212,7 +206,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 fn cannot_open(path: &Path, source: impl Into<Cause>) -> InboxError {
     InboxError::Open {
         path: path.to_owned(),
-        source: source.into(),
+        source: source.into().into(),
     }
 }
 
@@ -290,7 +284,7 @@ struct Damaged(String);
 const DAMAGE: [i32; 2] = [11, 26];
 
 impl Damaged {
-    /// On one line, as errors are told.
+    /// On one line, as errors are shown.
     fn new(found: &str) -> Self {
         let lines: Vec<&str> = found.lines().map(str::trim).collect();
         Self(lines.join(" "))
@@ -323,11 +317,11 @@ async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<(Ha
     MIGRATOR.run(&mut *transaction).await?;
     let key = hash_key(&mut transaction).await?;
     if role == Role::Owner {
-        let voided = verbs::void_claims(&mut transaction, clock.now()).await?;
+        let voided = maintenance::release(&mut transaction, clock.now(), clock.now(), None).await?;
         if voided > 0 {
             tracing::info!(entries = voided, "claims of a former process are void");
         }
-        upkeep::reschedule(&mut transaction, clock.now()).await?;
+        maintenance::reschedule(&mut transaction, clock.now()).await?;
     }
     transaction.commit().await?;
 
@@ -336,7 +330,7 @@ async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<(Ha
     Ok((Hasher::new(&key), work))
 }
 
-/// Whoever is first makes it.
+/// The first process that opens the file makes it.
 async fn hash_key(conn: &mut SqliteConnection) -> Result<[u8; 32], Cause> {
     let fresh: [u8; 32] = rand::random();
     sqlx::query("INSERT INTO hash_key (id, key) VALUES (1, ?) ON CONFLICT DO NOTHING")
@@ -349,7 +343,7 @@ async fn hash_key(conn: &mut SqliteConnection) -> Result<[u8; 32], Cause> {
     Ok(key.as_slice().try_into()?)
 }
 
-/// While somebody else turns a new file to write-ahead logging, SQLite says "locked" at once instead of waiting.
+/// While another process turns a new file to write-ahead logging, SQLite says "locked" at once instead of waiting.
 async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
     let give_up = Instant::now() + BUSY_TIMEOUT;
     loop {
@@ -399,7 +393,7 @@ impl Link {
         Ok(self.conn.insert(conn))
     }
 
-    /// After an error nobody knows in which transaction the connection stands; a new one stands in none.
+    /// After an error it is unknown in which transaction the connection stands; a new one stands in none.
     pub(super) fn drop_connection(&mut self) {
         let conn = self.conn.take();
         if self.files.are_lost() {
@@ -423,7 +417,7 @@ impl Link {
         let version = sqlx::query_scalar("PRAGMA data_version")
             .fetch_one(self.conn().await?)
             .await?;
-        // A new connection counts anew: it cannot tell, so it says yes.
+        // A new connection counts anew, so any change counts as one of another process.
         if self.version.replace(version) == Some(version) {
             return Ok(None);
         }

@@ -1,16 +1,21 @@
+mod announcement;
 mod bounds;
-mod command;
+mod commands;
 mod copying;
 mod durability;
 mod files;
 mod model;
 mod plans;
+mod queries;
 mod replacing;
 mod storing;
-mod verbs;
-mod views;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use sqlx::{
@@ -19,7 +24,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{Clock, ContactId, DealId, TestClock};
+use crate::domain::{Clock, ContactId, DealId, KeyedHash, TestClock};
 
 const MINUTE: Duration = Duration::from_mins(1);
 

@@ -1,19 +1,17 @@
 //! The one task that writes. It takes whatever waits, runs it in one transaction, and answers only after the commit:
 //! a burst costs few fsyncs, and an answer means *on disk*.
 //!
-//! Nobody else holds its connection and nobody can cancel it, so no transaction is ever left open half-way.
+//! No other task holds its connection and no caller can cancel it, so no transaction is left open half-way.
 
 mod command;
 
 use std::{
-    iter::Peekable,
     mem,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
-    vec,
 };
 
 use jiff::Timestamp;
@@ -23,12 +21,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use self::command::{Answer, Effects, run};
-pub(super) use self::command::{Command, Reply};
+use self::command::{Change, Effects, Reply, stores};
+pub(super) use self::command::{Command, Turn, change};
 use super::{
-    Claim, ClaimToken, Writing,
+    Claim, ClaimToken, InboxError, Writing,
     bounds::{self, Bounds, Space},
-    sqlite::{Link, upkeep, verbs},
+    maintenance,
+    sqlite::Link,
 };
 use crate::domain::{DieAt, Heartbeat, SharedClock};
 
@@ -44,7 +43,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// Writes that fail for longer than this do not pass by themselves.
 const LASTING_AFTER: Duration = Duration::from_mins(1);
 
-/// What the writer tells everybody without being asked.
+/// What all handles may know of the writer.
 #[derive(Debug)]
 pub(super) struct Signals {
     pub(super) writing: watch::Sender<Writing>,
@@ -85,11 +84,11 @@ impl Signals {
     }
 }
 
-/// Claims that nobody took; the writer gives them back.
+/// Claims that did not reach their callers; the writer gives them back.
 pub(super) type Orphans = Arc<Mutex<Vec<ClaimToken>>>;
 
-/// A claim on its way to whoever asked. If it gets lost (the caller went away, the commit failed) its entries would lie
-/// claimed until the next start, so it reports itself.
+/// A claim on its way to its caller. If it gets lost (the caller went away, the commit failed), its entries would stay claimed
+/// until the next start, so it reports itself.
 #[derive(Debug)]
 pub(super) struct Handover {
     claim: Option<Claim>,
@@ -169,7 +168,12 @@ impl Writer {
             };
             match taken {
                 Some(0) => break,
-                Some(_) => self.write(mem::take(&mut group)).await,
+                Some(_) => {
+                    let changes = self.changes(group.drain(..));
+                    if !changes.is_empty() {
+                        self.write(changes).await;
+                    }
+                }
                 None => self.look_around().await,
             }
             if !self.closers.is_empty() {
@@ -181,32 +185,41 @@ impl Writer {
         }
         self.link.close().await;
         for closer in self.closers {
-            // Whoever asked may have gone: the file is closed all the same.
+            // A caller may have gone: the file is closed all the same.
             let _ = closer.send(Ok(()));
         }
     }
 
+    /// What the commands of a group come to; closing comes last.
+    fn changes(&mut self, group: impl Iterator<Item = Command>) -> Vec<Box<dyn Change>> {
+        let (mut arrivals, mut replies) = (Vec::new(), Vec::new());
+        let mut changes = Vec::new();
+        for command in group {
+            match command {
+                Command::Store(more, reply) => {
+                    replies.push((more.len(), reply));
+                    arrivals.extend(more);
+                }
+                Command::Change(change) => changes.push(change),
+                Command::Close(reply) => self.closers.push(reply),
+            }
+        }
+        if !replies.is_empty() {
+            changes.insert(0, stores(arrivals, replies));
+        }
+        changes
+    }
+
     /// Writes a group and answers it. An empty one only shows whether writing works.
-    async fn write(&mut self, group: Vec<Command>) {
-        let is_about_entries = group.iter().any(Command::is_about_entries);
-        let mut commands = group.into_iter().peekable();
-        let mut answers = Vec::new();
-        let mut effects = Effects::default();
+    async fn write(&mut self, mut changes: Vec<Box<dyn Change>>) {
         let orphans = mem::take(&mut *lock(&self.orphans));
-        let committed = self
-            .transact(
-                &mut commands,
-                is_about_entries,
-                &orphans,
-                &mut answers,
-                &mut effects,
-            )
-            .await
-            .map_err(Arc::new);
-        if is_about_entries {
+        let mut effects = Effects::default();
+        let written = self.transact(&mut changes, &orphans, &mut effects).await;
+        if effects.is_about_entries {
             self.signals.death.after_commit();
         }
-        match &committed {
+        let works = written.is_ok() && !effects.is_ailing;
+        let committed = match written {
             Ok(()) => {
                 self.signals.commits.fetch_add(1, Ordering::Relaxed);
                 if let Some(work) = effects.work {
@@ -215,19 +228,21 @@ impl Writer {
                 if effects.wakes || !orphans.is_empty() {
                     self.signals.changed.notify_one();
                 }
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(%error, "the inbox could not be written");
                 self.link.drop_connection();
                 lock(&self.orphans).extend(orphans);
-                for command in commands {
-                    self.closers.extend(command.refuse(error));
-                }
+                Err(InboxError::Database {
+                    what: "write to its file",
+                    source: Arc::new(error),
+                })
             }
-        }
-        self.tell_whether_writing_works(committed.is_ok() && !effects.ailing);
-        for answer in answers {
-            answer(committed.clone());
+        };
+        self.tell_whether_writing_works(works);
+        for change in changes {
+            change.answer(committed.clone());
         }
     }
 
@@ -260,53 +275,46 @@ impl Writer {
         });
     }
 
-    /// One transaction. An `Err` is everybody's: nothing of the group is on disk, or nobody knows.
+    /// One transaction. After an `Err` nothing of the group is on disk, or that is unknown.
     async fn transact(
         &mut self,
-        commands: &mut Peekable<vec::IntoIter<Command>>,
-        is_about_entries: bool,
+        changes: &mut [Box<dyn Change>],
         orphans: &[ClaimToken],
-        answers: &mut Vec<Answer>,
         effects: &mut Effects,
     ) -> Result<(), sqlx::Error> {
         let now = self.clock.now();
         let works = self.signals.writing.borrow().reaches_the_disk();
         let conn = self.link.conn().await?;
         execute(conn, "BEGIN IMMEDIATE").await?;
-        verbs::release(conn, now, now, orphans).await?;
-        // While writing fails, a command that has nothing to write would succeed and prove nothing.
-        if commands.peek().is_none() || !works {
-            upkeep::probe(conn).await?;
+        if !orphans.is_empty() {
+            maintenance::release(conn, now, now, Some(orphans)).await?;
         }
-        while commands.peek().is_some() {
-            // A command that fails must not undo its neighbours.
-            execute(conn, "SAVEPOINT command").await?;
-            let failed = match commands.next() {
-                None => false,
-                Some(Command::Close(reply)) => {
-                    self.closers.push(reply);
-                    false
-                }
-                Some(command) => {
-                    let (answer, failed) =
-                        run(conn, now, command, commands, &self.orphans, effects).await;
-                    answers.push(answer);
-                    failed
-                }
+        // While writing fails, a change that has nothing to write would succeed and prove nothing.
+        if changes.is_empty() || !works {
+            maintenance::probe(conn).await?;
+        }
+        for change in changes {
+            // A change that fails must not undo its neighbours.
+            execute(conn, "SAVEPOINT change").await?;
+            let mut turn = Turn {
+                conn,
+                now,
+                effects,
+                orphans: &self.orphans,
             };
-            if failed {
-                execute(conn, "ROLLBACK TO command").await?;
+            if !change.run(&mut turn).await {
+                execute(conn, "ROLLBACK TO change").await?;
             }
-            execute(conn, "RELEASE command").await?;
+            execute(conn, "RELEASE change").await?;
         }
-        if is_about_entries {
+        if effects.is_about_entries {
             self.signals.death.before_commit();
         }
         execute(conn, "COMMIT").await?;
         self.link.look_at_files()
     }
 
-    /// What nobody sends a command for: writing that works again, claims to give back, a clock that was put back,
+    /// What no command asks for: writing that works again, claims to give back, a clock that was put back,
     /// changes by other processes.
     async fn look_around(&mut self) {
         if let Err(error) = self.look_at_the_clock().await {
@@ -342,7 +350,7 @@ impl Writer {
         if self.next_bounds > Instant::now() {
             return Ok(());
         }
-        let space = upkeep::make_room(self.link.conn().await?, self.bounds).await?;
+        let space = maintenance::make_room(self.link.conn().await?, self.bounds).await?;
         if space != Space::Clearing {
             self.next_bounds = Instant::now() + bounds::LOOK_EVERY;
         }
@@ -361,12 +369,16 @@ impl Writer {
 
     async fn look_at_the_clock(&mut self) -> Result<(), sqlx::Error> {
         let now = self.clock.now();
-        if now.saturating_add(upkeep::STEP).unwrap_or(Timestamp::MAX) >= self.latest {
+        if now
+            .saturating_add(maintenance::STEP)
+            .unwrap_or(Timestamp::MAX)
+            >= self.latest
+        {
             self.latest = self.latest.max(now);
             return Ok(());
         }
         // An error leaves `latest` as it is: the next look tries again.
-        if upkeep::reschedule(self.link.conn().await?, now).await? > 0 {
+        if maintenance::reschedule(self.link.conn().await?, now).await? > 0 {
             self.signals.changed.notify_one();
         }
         self.latest = now;

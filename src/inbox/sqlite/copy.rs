@@ -16,7 +16,7 @@ use crate::inbox::InboxError;
 pub(in crate::inbox) async fn copy(from: &Path, to: &Path) -> Result<u64, InboxError> {
     let cannot = |source: Cause| InboxError::Copy {
         to: to.to_owned(),
-        source,
+        source: source.into(),
     };
     if to.symlink_metadata().is_ok() {
         return Err(cannot("the file exists already".into()));
@@ -33,7 +33,7 @@ pub(in crate::inbox) async fn copy(from: &Path, to: &Path) -> Result<u64, InboxE
         Err(cause) => Err(Damaged::or(cause)),
     };
     if copied.is_err() {
-        // The error is what is told; without a folder there is no such file.
+        // The first error is the one to report; without a folder there is no such file.
         let _ = fs::remove_file(&part);
     }
     copied.map_err(cannot)

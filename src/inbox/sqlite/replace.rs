@@ -20,16 +20,14 @@ use sqlx::{
     sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{
-    Cause, MIGRATOR, hash_key,
-    history::tell,
-    plain, private_file,
-    record::{EntryRecord, ProgressColumns},
-    sibling, upkeep,
-};
+use super::{Cause, MIGRATOR, hash_key, plain, private_file, sibling};
 use crate::{
     domain::{Halt, Refusals, RowId},
-    inbox::{Entry, HALT, PAUSED, REFUSALS, REPLACED, Replaced, State},
+    inbox::{
+        Entry, HALT, PAUSED, REFUSALS, REPLACED, Replaced, State,
+        commands::set_state,
+        record::{EntryRecord, ProgressColumns},
+    },
 };
 
 /// How many damaged files are kept.
@@ -359,24 +357,18 @@ async fn fill(
     now: Timestamp,
 ) -> Result<(), Cause> {
     let state = [
-        (HALT, carried.halt.as_ref().map(serde_json::to_string)),
-        (PAUSED, carried.paused.as_ref().map(serde_json::to_string)),
-        (
-            REFUSALS,
-            carried.refusals.as_ref().map(serde_json::to_string),
-        ),
-        (REPLACED, Some(serde_json::to_string(replaced))),
+        (HALT, serde_json::to_value(&carried.halt)?),
+        (PAUSED, serde_json::to_value(carried.paused)?),
+        (REFUSALS, serde_json::to_value(&carried.refusals)?),
+        (REPLACED, serde_json::to_value(replaced)?),
     ];
-    for (key, json) in state {
-        if let Some(json) = json {
-            upkeep::set_state(conn, key, &json?).await?;
-        }
+    for (key, value) in state.iter().filter(|(_, value)| !value.is_null()) {
+        set_state(conn, key, &value.to_string()).await?;
     }
     for entry in &carried.entries {
         insert(conn, entry, now).await?;
     }
-    let named = carried.named_rows();
-    for row in &named {
+    for row in carried.named_rows() {
         sqlx::query(
             "INSERT INTO entry (row_id, lane, state, due_at, stored_at, updated_at, pending_since, opened_at_work, events)
              VALUES (?1, 'live', 'pending', ?2, ?2, ?2, ?2, 0, 1)",
@@ -386,15 +378,18 @@ async fn fill(
         .execute(&mut *conn)
         .await?;
     }
-    let rows = carried.entries.iter().map(|entry| entry.row).chain(named);
-    tell(conn, now, rows.map(|row| (row, HISTORY))).await?;
-    // The number of a backfill that is to come is none of those that entries name.
-    let backfills = carried.entries.iter().filter_map(|entry| entry.backfill);
-    let last = backfills.map(|id| id.0).max().unwrap_or(0);
-    sqlx::query("UPDATE counter SET n = ? WHERE name = 'backfill'")
-        .bind(last)
-        .execute(conn)
+    sqlx::query("INSERT INTO history (entry, nr, at, text) SELECT seq, events, ?, ? FROM entry")
+        .bind(now.as_millisecond())
+        .bind(HISTORY)
+        .execute(&mut *conn)
         .await?;
+    // The number of a backfill that is to come is none of those that entries name.
+    sqlx::query(
+        "UPDATE counter SET n = coalesce((SELECT max(backfill) FROM entry), 0)
+         WHERE name = 'backfill'",
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

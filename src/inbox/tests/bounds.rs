@@ -4,7 +4,7 @@ use super::{
     super::bounds::{Bounds, CHUNK, CHUNKS, Space},
     *,
 };
-use crate::inbox::sqlite::upkeep::make_room;
+use crate::inbox::maintenance::make_room;
 
 const HOUR: Duration = Duration::from_hours(1);
 

@@ -158,21 +158,13 @@ async fn a_lost_claim_does_not_undo_its_neighbours() {
 async fn entries_claimed_for_somebody_who_left_are_given_back() {
     let t = Fixture::new().await;
     t.store([delivered(1)]).await;
-    let (reply, answer) = oneshot::channel();
-    let command = Command::Claim(
-        Wanted::Due {
-            limit: 9,
-            only: None,
-            not: Vec::new(),
-        },
-        reply,
-    );
-    t.inbox.shared.commands.send(command).await.unwrap();
+    let mut claiming = Box::pin(t.inbox.claim(9, None));
+    assert!(futures::poll!(&mut claiming).is_pending());
     t.inbox.clear_state("nothing").await.unwrap();
     assert_eq!(t.state_of(1).await, State::Claimed);
 
-    // The answer is there, and nobody will ever look at it.
-    drop(answer);
+    // The answer is there, and is never looked at.
+    drop(claiming);
     t.inbox.clear_state("nothing").await.unwrap();
     assert_eq!(t.state_of(1).await, State::Pending);
 

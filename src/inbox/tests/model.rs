@@ -1,4 +1,4 @@
-//! Any sequence of verbs, against the same rules written down over a map.
+//! Any sequence of commands, against the same rules written down over a map.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -537,7 +537,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn every_sequence_of_verbs_ends_as_the_rules_say(steps in vec(step(), 1..40)) {
+    fn every_sequence_of_commands_ends_as_the_rules_say(steps in vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut pair = Pair {

@@ -3,20 +3,23 @@
 use sqlx::Row;
 
 use super::*;
-use crate::inbox::sqlite::{store, upkeep, verbs, views};
+use crate::inbox::{
+    commands::{self, store},
+    maintenance, queries,
+};
 
 #[tokio::test]
 async fn entries_meant_by_row_are_looked_up_one_by_one() {
     let t = Fixture::new().await;
     for statement in [
-        store::REOPEN,
+        store::HEAR,
         store::LIFT,
-        verbs::CHECKPOINT,
-        verbs::SETTLE,
-        verbs::REVIVE_ROWS,
-        verbs::REVIVE_SUSPECTS,
-        verbs::PARK,
-        verbs::CLAIM_ONE_OF,
+        commands::CHECKPOINT,
+        commands::SETTLE,
+        commands::REVIVE_ROWS,
+        commands::REVIVE_SUSPECTS,
+        commands::PARK,
+        commands::CLAIM_ONE_OF,
     ] {
         let plan = plan_of(&t, statement).await;
         let by_row = "SEARCH entry USING INDEX sqlite_autoindex_entry_1 (row_id=?)";
@@ -31,24 +34,23 @@ async fn entries_meant_by_row_are_looked_up_one_by_one() {
 async fn frequent_questions_do_not_read_the_whole_table() {
     let t = Fixture::new().await;
     for statement in [
-        store::ASK_FOR,
-        store::TOLD_OF,
-        verbs::CLAIM,
-        verbs::REVIVE_PARKED,
-        verbs::REVIVE_WAITING,
-        views::PARKED_AFTER,
-        views::PENDING_SINCE,
-        views::NEXT_DUE,
-        views::LIVE_DUE,
-        views::UNMATCHED,
-        views::OPEN_WORK,
-        views::AWAITED,
-        views::STATES_OF,
-        views::TALLY,
-        upkeep::RESCHEDULE,
-        upkeep::PURGE_DONE,
-        upkeep::PURGE_GONE,
-        upkeep::REMOVE_OLDEST,
+        store::OPEN,
+        commands::CLAIM,
+        commands::REVIVE_PARKED,
+        commands::REVIVE_WAITING,
+        queries::PARKED_AFTER,
+        queries::PENDING_SINCE,
+        queries::NEXT_DUE,
+        queries::LIVE_DUE,
+        queries::UNMATCHED,
+        queries::OPEN_WORK,
+        queries::AWAITED,
+        queries::STATES_OF,
+        queries::TALLY,
+        maintenance::RESCHEDULE,
+        maintenance::PURGE_DONE,
+        maintenance::PURGE_GONE,
+        maintenance::REMOVE_OLDEST,
     ] {
         for step in plan_of(&t, statement).await {
             let whole_table = step.starts_with("SCAN entry") && !step.contains("USING");

@@ -262,6 +262,27 @@ async fn arrivals_of_one_row_in_one_call_are_answered_in_turn() {
 }
 
 #[tokio::test]
+async fn each_call_of_one_group_gets_the_answers_to_its_own_arrivals() {
+    let t = Fixture::new().await;
+    t.settled(done(1)).await;
+    let before = t.inbox.shared.signals.commits.load(Ordering::Relaxed);
+    let (first, state, second, third) = tokio::join!(
+        t.inbox.store(vec![delivered(1), swept(2)]),
+        t.inbox.clear_state("nothing"),
+        t.inbox.store(vec![swept(1)]),
+        t.inbox.store(vec![delivered(2), swept(1), delivered(3)]),
+    );
+    assert_eq!(first.unwrap(), [Duplicate, New]);
+    state.unwrap();
+    assert_eq!(second.unwrap(), [Reopened]);
+    assert_eq!(third.unwrap(), [Duplicate, Duplicate, New]);
+    let commits = t.inbox.shared.signals.commits.load(Ordering::Relaxed) - before;
+    assert_eq!(commits, 1);
+    assert_eq!(t.entry(2).await.delivery.as_deref(), Some("msg_2"));
+    assert_eq!(t.story(2).await, ["sweep"]);
+}
+
+#[tokio::test]
 async fn storing_nothing_answers_nothing() {
     let t = Fixture::new().await;
     assert_eq!(t.store([]).await, []);

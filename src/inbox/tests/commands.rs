@@ -1,5 +1,5 @@
 use super::*;
-use crate::inbox::sqlite::verbs::LONGEST_REST;
+use crate::inbox::commands::LONGEST_REST;
 
 #[tokio::test]
 async fn live_entries_are_claimed_first_and_by_themselves_and_the_oldest_before_the_newest() {

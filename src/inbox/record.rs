@@ -1,20 +1,46 @@
 //! How entries lie in the table.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
-
-use crate::{
-    domain::{ContactId, KeyedHash, RowId},
-    inbox::{BackfillId, Entry, InboxError, Lane, Outcome, Progress, State},
+use sqlx::{
+    Decode, Sqlite, Type,
+    error::BoxDynError,
+    query::QueryAs,
+    sqlite::{SqliteArguments, SqliteTypeInfo, SqliteValueRef},
 };
+
+use super::{BackfillId, Entry, InboxError, Lane, Outcome, Progress, State};
+use crate::domain::{ContactId, KeyedHash, RowId};
+
+/// A statement with all its values, and what its rows are read as.
+pub(super) type Query<T> = QueryAs<'static, Sqlite, T, SqliteArguments>;
+
+/// Types that are stored as text.
+macro_rules! stored_as_text {
+    ($($name:ty),*) => {$(
+        impl Type<Sqlite> for $name {
+            fn type_info() -> SqliteTypeInfo {
+                <str as Type<Sqlite>>::type_info()
+            }
+        }
+
+        impl<'r> Decode<'r, Sqlite> for $name {
+            fn decode(value: SqliteValueRef<'r>) -> Result<Self, BoxDynError> {
+                Ok(<&str as Decode<'r, Sqlite>>::decode(value)?.parse()?)
+            }
+        }
+    )*};
+}
+
+stored_as_text!(RowId, KeyedHash);
 
 /// One row of the table `entry`.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct EntryRecord {
     pub(super) seq: i64,
-    pub(super) row_id: String,
+    row_id: String,
     lane: Lane,
     state: State,
     pub(super) due_at: i64,
@@ -34,7 +60,7 @@ impl TryFrom<EntryRecord> for Entry {
 
     fn try_from(record: EntryRecord) -> Result<Self, InboxError> {
         Ok(Self {
-            row: row_id(&record.row_id)?,
+            row: (record.row_id.parse()).map_err(|_| InboxError::Corrupt { what: "row id" })?,
             lane: record.lane,
             state: record.state,
             due_at: timestamp(record.due_at)?,
@@ -76,16 +102,6 @@ impl TryFrom<&Progress> for ProgressColumns {
     }
 }
 
-pub(super) fn row_id(text: &str) -> Result<RowId, InboxError> {
-    text.parse()
-        .map_err(|_| InboxError::Corrupt { what: "row id" })
-}
-
-pub(super) fn keyed_hash(text: &str) -> Result<KeyedHash, InboxError> {
-    text.parse()
-        .map_err(|_| InboxError::Corrupt { what: "hash" })
-}
-
 pub(super) fn timestamp(milliseconds: i64) -> Result<Timestamp, InboxError> {
     Timestamp::from_millisecond(milliseconds).map_err(|_| InboxError::Corrupt { what: "time" })
 }
@@ -110,6 +126,9 @@ pub(super) fn database(what: &'static str) -> impl FnOnce(sqlx::Error) -> InboxE
     move |source| match source {
         sqlx::Error::ColumnDecode { .. } => InboxError::Corrupt { what },
         sqlx::Error::PoolClosed => InboxError::Closed,
-        source => InboxError::Database { what, source },
+        source => InboxError::Database {
+            what,
+            source: Arc::new(source),
+        },
     }
 }

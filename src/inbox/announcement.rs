@@ -60,7 +60,7 @@ impl Inbox {
         Ok(false)
     }
 
-    /// Tells the command that there is room for it.
+    /// Notes for the command that there is room for it.
     pub async fn notice_command(&self) -> Result<(), InboxError> {
         if self.is_command_noticed().await? {
             return Ok(());

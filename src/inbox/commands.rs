@@ -1,0 +1,513 @@
+//! The commands: what changes the inbox. Each runs in the transaction of its group and is answered after the commit, so its
+//! answer means *on disk*. The [writer](super::writer) rolls back a command that fails.
+//!
+//! Many entries travel as one JSON array, so that five hundred of them cost as many statements as one.
+
+pub(super) mod store;
+
+use std::{collections::HashMap, time::Duration};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sqlx::{FromRow, SqliteConnection, query, query_as, query_scalar};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Arrival, BackfillId, Claim, ClaimToken, Entry, Inbox, InboxError, Lane, Mark, Outcome, Revival,
+    Settled, Settlement, State, Stored,
+    history::{self, Line},
+    maintenance::release,
+    record::{EntryRecord, ProgressColumns, Query, database, json},
+    writer::{Command, Handover, Turn},
+};
+use crate::domain::{ContactId, DealId, KeyedHash, RowId};
+
+const RECORD_UNREADABLE: &str =
+    "Запись о ходе работы не читается: возможно, её сделала другая версия сервиса";
+
+/// Waiting for a contact is not failing: an entry that waited begins anew.
+pub(super) const CLAIM: &str = "
+    UPDATE entry SET
+        state = 'claimed', claim = (SELECT n + 1 FROM counter WHERE name = 'claim'), updated_at = ?1,
+        pending_since = CASE state WHEN 'waiting' THEN ?1 ELSE pending_since END,
+        attempts = CASE state WHEN 'waiting' THEN 0 ELSE attempts END,
+        opened_at_work = CASE state
+            WHEN 'waiting' THEN (SELECT n FROM counter WHERE name = 'work') ELSE opened_at_work END
+    WHERE seq IN (
+        SELECT seq FROM entry
+        WHERE state IN ('pending', 'waiting') AND lane = ?2 AND due_at <= ?1
+            AND row_id NOT IN (SELECT value FROM json_each(?4))
+        ORDER BY due_at, seq LIMIT ?3
+    )
+    RETURNING *";
+
+/// In the order of the list.
+pub(super) const CLAIM_ONE_OF: &str = "
+    UPDATE entry SET
+        state = 'claimed', claim = (SELECT n + 1 FROM counter WHERE name = 'claim'), updated_at = ?1
+    WHERE seq = (
+        SELECT entry.seq FROM json_each(?2) AS wanted JOIN entry ON entry.row_id = wanted.value
+        WHERE +entry.state = 'pending' AND (+entry.due_at <= ?1 OR NOT ?3)
+        ORDER BY wanted.key LIMIT 1
+    )
+    RETURNING *";
+
+/// The `+` keeps SQLite from walking all claimed entries, and the whole array for each: five thousand took a minute.
+pub(super) const CHECKPOINT: &str = "
+    UPDATE entry SET
+        progress = mark.progress, person = mark.person, phone = mark.phone, contact = mark.contact,
+        crm_open = mark.crm_open, updated_at = ?3
+    FROM (
+        SELECT
+            value ->> 'row' AS row_id, value ->> 'progress' AS progress, value ->> 'person' AS person,
+            value ->> 'phone' AS phone, value ->> 'contact' AS contact, value ->> 'crm_open' AS crm_open
+        FROM json_each(?1)
+    ) AS mark
+    WHERE entry.row_id = mark.row_id AND +entry.claim = ?2 AND +entry.state = 'claimed'
+    RETURNING row_id, seq, events";
+
+const REMEMBER_PERSON: &str = "
+    INSERT INTO person (hash, contact, deal, used_at)
+    SELECT value ->> 0, value ->> 1, value ->> 2, ?2 FROM json_each(?1) WHERE true
+    ON CONFLICT (hash) DO UPDATE SET contact = excluded.contact, deal = excluded.deal, used_at = excluded.used_at";
+
+/// No entry rests longer: a time that was reckoned before the clock was put back, or that a neighbour named, may be years
+/// away. A daily search fits in.
+pub(super) const LONGEST_REST: Duration = Duration::from_hours(25);
+
+/// Asked for by a backfill while it was found too old: that is no reason any more, so it is looked at again.
+pub(super) const SETTLE: &str = "
+    UPDATE entry SET
+        state = iif(settled.outcome = 'too_old' AND entry.backfill IS NOT NULL, 'pending', settled.state), claim = NULL,
+        due_at = min(coalesce(settled.due_at, entry.due_at), ?4),
+        outcome = iif(settled.outcome = 'too_old' AND entry.backfill IS NOT NULL, NULL, settled.outcome),
+        reason = settled.reason, attempts = attempts + settled.failed, progress = settled.progress,
+        person = settled.person, phone = settled.phone, contact = settled.contact, crm_open = settled.crm_open,
+        updated_at = ?3, events = events + 1
+    FROM (
+        SELECT
+            value ->> 'row' AS row_id, value ->> 'state' AS state, value ->> 'due_at' AS due_at,
+            value ->> 'outcome' AS outcome, value ->> 'reason' AS reason, value ->> 'failed' AS failed,
+            value ->> 'progress' AS progress, value ->> 'person' AS person, value ->> 'phone' AS phone,
+            value ->> 'contact' AS contact, value ->> 'crm_open' AS crm_open
+        FROM json_each(?1)
+    ) AS settled
+    WHERE entry.row_id = settled.row_id AND +entry.claim = ?2 AND +entry.state = 'claimed'
+    RETURNING row_id, seq, events";
+
+/// A person's word: what the service itself parks is settled under its claim.
+pub(super) const PARK: &str = "
+    UPDATE entry SET state = 'parked', reason = 'отложено вручную', updated_at = ?2, events = events + 1
+    WHERE row_id IN (SELECT value FROM json_each(?1)) AND +state IN ('pending', 'waiting')
+    RETURNING row_id, seq, events";
+
+macro_rules! revive {
+    ($whom:literal) => {
+        concat!(
+            "UPDATE entry SET state = 'pending', due_at = ?2, updated_at = ?2, events = events + 1, attempts = 0,
+                pending_since = CASE state WHEN 'pending' THEN pending_since ELSE ?2 END,
+                opened_at_work = (SELECT n FROM counter WHERE name = 'work')
+             WHERE ",
+            $whom,
+            " RETURNING row_id, seq, events"
+        )
+    };
+}
+
+pub(super) const REVIVE_ROWS: &str = revive!(
+    "row_id IN (SELECT value FROM json_each(?1)) AND +state IN ('pending', 'waiting', 'parked')"
+);
+pub(super) const REVIVE_SUSPECTS: &str =
+    revive!("row_id IN (SELECT value FROM json_each(?1)) AND +state = 'pending'");
+pub(super) const REVIVE_PARKED: &str = revive!("state = 'parked'");
+pub(super) const REVIVE_WAITING: &str = revive!(
+    "state = 'waiting' AND (person IN (SELECT value FROM json_each(?1)) OR phone IN (SELECT value FROM json_each(?1)))"
+);
+
+impl Inbox {
+    /// Answers each arrival in its place. `Busy` instead of waiting when too many wait already.
+    pub async fn store(&self, arrivals: Vec<Arrival>) -> Result<Vec<Stored>, InboxError> {
+        if arrivals.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.is_full() {
+            return Err(InboxError::Full);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared
+            .commands
+            .try_send(Command::Store(arrivals, reply))
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => InboxError::Busy,
+                mpsc::error::TrySendError::Closed(_) => InboxError::Closed,
+            })?;
+        answer.await.unwrap_or(Err(InboxError::Closed))
+    }
+
+    /// `only`: this lane; else the live one if anything is due in it. `None` when nothing is due.
+    pub async fn claim(&self, limit: u32, only: Option<Lane>) -> Result<Option<Claim>, InboxError> {
+        self.claim_but(limit, only, Vec::new()).await
+    }
+
+    /// As [`Inbox::claim`], and none of these rows.
+    pub async fn claim_but(
+        &self,
+        limit: u32,
+        only: Option<Lane>,
+        not: Vec<RowId>,
+    ) -> Result<Option<Claim>, InboxError> {
+        let not = json("rows", &not)?;
+        let lanes = only.map_or(vec![Lane::Live, Lane::Backfill], |only| vec![only]);
+        let handover = self.write(move |turn| {
+            Box::pin(async move {
+                for lane in lanes {
+                    let due = query_as(CLAIM).bind(turn.now.as_millisecond());
+                    let due = due.bind(lane).bind(limit).bind(not.clone());
+                    let claimed = claim(turn, lane, due).await?;
+                    if claimed.is_some() {
+                        return Ok(claimed);
+                    }
+                }
+                Ok(None)
+            })
+        });
+        Ok(handover.await?.and_then(Handover::taken))
+    }
+
+    /// Claims the first of these rows that is pending, and due if `is_due`. `None` when there is none.
+    pub async fn claim_one_of(
+        &self,
+        rows: Vec<RowId>,
+        is_due: bool,
+    ) -> Result<Option<Claim>, InboxError> {
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let rows = json("rows", &rows)?;
+        let handover = self.write(move |turn| {
+            let first = query_as(CLAIM_ONE_OF).bind(turn.now.as_millisecond());
+            Box::pin(claim(turn, Lane::Live, first.bind(rows).bind(is_due)))
+        });
+        Ok(handover.await?.and_then(Handover::taken))
+    }
+
+    /// Stores progress of claimed entries.
+    pub async fn checkpoint(&self, token: ClaimToken, marks: Vec<Mark>) -> Result<(), InboxError> {
+        // Two marks of one row in one call: the later one knows more.
+        let latest: HashMap<RowId, &Mark> = marks.iter().map(|mark| (mark.row, mark)).collect();
+        let columns = latest.values().map(|mark| {
+            let (row, progress) = (mark.row, (&mark.progress).try_into()?);
+            Ok(MarkColumns { row, progress })
+        });
+        let columns = json("marks", &columns.collect::<Result<Vec<_>, InboxError>>()?)?;
+        let rows: Vec<RowId> = latest.into_keys().collect();
+        let people = marks.iter().filter_map(|mark| mark.person);
+        let people = people.map(|(hash, known)| (hash, known.contact, known.deal));
+        let people: Vec<(KeyedHash, ContactId, DealId)> = people.collect();
+        self.write(move |turn| {
+            Box::pin(async move {
+                turn.effects.is_about_entries = true;
+                let marked = query_as(CHECKPOINT)
+                    .bind(columns)
+                    .bind(token.0)
+                    .bind(turn.now.as_millisecond());
+                let mut marked = change(turn.conn, "store progress", marked).await?;
+                for row in rows {
+                    take(&mut marked, row)?;
+                }
+                if !people.is_empty() {
+                    query(REMEMBER_PERSON)
+                        .bind(json("people", &people)?)
+                        .bind(turn.now.as_millisecond())
+                        .execute(&mut *turn.conn)
+                        .await
+                        .map_err(database("remember a person"))?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Ends attempts: gives these entries back, each with a line for its history.
+    pub async fn settle(&self, token: ClaimToken, ends: Vec<Settled>) -> Result<(), InboxError> {
+        let columns = ends.iter().map(SettledColumns::try_from);
+        let columns = json("settled entries", &columns.collect::<Result<Vec<_>, _>>()?)?;
+        self.write(move |turn| {
+            Box::pin(async move {
+                turn.effects.is_about_entries = true;
+                let latest = turn.now.saturating_add(LONGEST_REST);
+                let settled = query_as(SETTLE)
+                    .bind(columns)
+                    .bind(token.0)
+                    .bind(turn.now.as_millisecond())
+                    .bind(latest.unwrap_or(Timestamp::MAX).as_millisecond());
+                let mut settled = change(turn.conn, "settle entries", settled).await?;
+                let lines = ends
+                    .iter()
+                    .map(|end| Ok(take(&mut settled, end.row)?.line(&end.event)))
+                    .collect::<Result<Vec<_>, InboxError>>()?;
+                history::append(turn.conn, turn.now, &lines).await
+            })
+        })
+        .await
+    }
+
+    /// Answers how many are pending now that were not, or not yet due.
+    pub async fn revive(&self, whom: Revival) -> Result<u64, InboxError> {
+        let (statement, keys, text) = match whom {
+            Revival::Suspects(rows) => (
+                REVIVE_SUSPECTS,
+                json("rows", &rows)?,
+                "works for another row",
+            ),
+            Revival::Rows(rows) => (REVIVE_ROWS, json("rows", &rows)?, "retry"),
+            Revival::AllParked => (REVIVE_PARKED, "[]".to_owned(), "retry"),
+            Revival::Waiting(keys) => (REVIVE_WAITING, json("people", &keys)?, "contact seen"),
+        };
+        self.move_unclaimed(statement, keys, text).await
+    }
+
+    /// Gives back the entries that are still claimed. What was stored of them stays.
+    pub async fn release(&self, token: ClaimToken, due_at: Timestamp) -> Result<(), InboxError> {
+        self.write(move |turn| {
+            Box::pin(async move {
+                let released = release(turn.conn, turn.now, due_at, Some(&[token])).await;
+                turn.effects.is_about_entries = true;
+                turn.effects.wakes |= released.as_ref().is_ok_and(|released| *released > 0);
+                released.map(drop).map_err(database("give entries back"))
+            })
+        })
+        .await
+    }
+
+    /// Sets these rows aside for a person, unless they are done, parked already, or claimed. Answers how many.
+    pub async fn park(&self, rows: Vec<RowId>) -> Result<u64, InboxError> {
+        self.move_unclaimed(PARK, json("rows", &rows)?, "parked by hand")
+            .await
+    }
+
+    async fn move_unclaimed(
+        &self,
+        statement: &'static str,
+        keys: String,
+        text: &'static str,
+    ) -> Result<u64, InboxError> {
+        self.write(move |turn| {
+            Box::pin(async move {
+                let moved = query_as(statement)
+                    .bind(keys)
+                    .bind(turn.now.as_millisecond());
+                let moved = change(turn.conn, "move entries", moved).await?;
+                let lines: Vec<Line<'_>> = moved.values().map(|it| it.line(text)).collect();
+                history::append(turn.conn, turn.now, &lines).await?;
+                turn.effects.wakes |= !moved.is_empty();
+                Ok(moved.len() as u64)
+            })
+        })
+        .await
+    }
+
+    /// The number under which a person now asks for rows.
+    pub async fn begin_backfill(&self) -> Result<BackfillId, InboxError> {
+        self.write(|turn| {
+            Box::pin(async move {
+                query_scalar("UPDATE counter SET n = n + 1 WHERE name = 'backfill' RETURNING n")
+                    .fetch_one(&mut *turn.conn)
+                    .await
+                    .map(BackfillId)
+                    .map_err(database("number a backfill"))
+            })
+        })
+        .await
+    }
+
+    /// See [`Inbox::state`].
+    pub async fn set_state<T: Serialize>(
+        &self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), InboxError> {
+        let json = json(key, value)?;
+        self.write(move |turn| Box::pin(async move { set_state(turn.conn, key, &json).await }))
+            .await
+    }
+
+    pub async fn clear_state(&self, key: &'static str) -> Result<(), InboxError> {
+        self.write(move |turn| {
+            Box::pin(async move {
+                query("DELETE FROM state WHERE key = ?")
+                    .bind(key)
+                    .execute(&mut *turn.conn)
+                    .await
+                    .map(drop)
+                    .map_err(database("clear its state"))
+            })
+        })
+        .await
+    }
+
+    /// See [`Inbox::working_clock`].
+    pub async fn add_working_time(&self, by: Duration) -> Result<(), InboxError> {
+        self.write(move |turn| {
+            Box::pin(async move {
+                let reading =
+                    query_scalar("UPDATE counter SET n = n + ? WHERE name = 'work' RETURNING n")
+                        .bind(i64::try_from(by.as_micros()).unwrap_or(i64::MAX))
+                        .fetch_one(&mut *turn.conn)
+                        .await
+                        .map_err(database("add working time"))?;
+                turn.effects.work = Some(reading);
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+/// Hands over the entries that this statement claims. One that cannot be read is parked, so that it does not keep the others
+/// from being claimed for ever.
+async fn claim(
+    turn: &mut Turn<'_>,
+    lane: Lane,
+    statement: Query<EntryRecord>,
+) -> Result<Option<Handover>, InboxError> {
+    turn.effects.is_about_entries = true;
+    let mut records = statement
+        .fetch_all(&mut *turn.conn)
+        .await
+        .map_err(database("claim entries"))?;
+    records.sort_unstable_by_key(|record| (record.due_at, record.seq));
+    let mut entries = Vec::with_capacity(records.len());
+    for record in records {
+        let seq = record.seq;
+        match Entry::try_from(record) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => {
+                tracing::error!(entry.seq = seq, %error, "an entry cannot be read: parked");
+                query(
+                    "UPDATE entry SET state = 'parked', claim = NULL, reason = ?2 WHERE seq = ?1",
+                )
+                .bind(seq)
+                .bind(RECORD_UNREADABLE)
+                .execute(&mut *turn.conn)
+                .await
+                .map_err(database("park an entry"))?;
+            }
+        }
+    }
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let token = query_scalar("UPDATE counter SET n = n + 1 WHERE name = 'claim' RETURNING n")
+        .fetch_one(&mut *turn.conn)
+        .await
+        .map(ClaimToken)
+        .map_err(database("number a claim"))?;
+    Ok(Some(turn.hand_over(Claim {
+        token,
+        lane,
+        entries,
+    })))
+}
+
+/// An entry that a statement has changed, and the number of its newest event.
+#[derive(Debug, FromRow)]
+struct Changed {
+    row_id: RowId,
+    seq: i64,
+    events: i64,
+}
+
+impl Changed {
+    fn line<'a>(&self, text: &'a str) -> Line<'a> {
+        Line(self.seq, self.events, text)
+    }
+
+    /// For an entry that an arrival has opened.
+    fn stored(&self) -> Stored {
+        if self.events == 1 {
+            Stored::New
+        } else {
+            Stored::Reopened
+        }
+    }
+}
+
+async fn change(
+    conn: &mut SqliteConnection,
+    what: &'static str,
+    statement: Query<Changed>,
+) -> Result<HashMap<RowId, Changed>, InboxError> {
+    let changed = statement.fetch_all(conn).await.map_err(database(what))?;
+    Ok(changed.into_iter().map(|it| (it.row_id, it)).collect())
+}
+
+/// Every row that was meant must have been changed, and once.
+fn take(changed: &mut HashMap<RowId, Changed>, row: RowId) -> Result<Changed, InboxError> {
+    changed.remove(&row).ok_or(InboxError::ClaimLost { row })
+}
+
+pub(super) async fn set_state(
+    conn: &mut SqliteConnection,
+    key: &'static str,
+    value: &str,
+) -> Result<(), InboxError> {
+    query(
+        "INSERT INTO state (key, json) VALUES (?, ?)
+         ON CONFLICT (key) DO UPDATE SET json = excluded.json",
+    )
+    .bind(key)
+    .bind(value)
+    .execute(conn)
+    .await
+    .map(drop)
+    .map_err(database("write its state"))
+}
+
+#[derive(Debug, Serialize)]
+struct MarkColumns {
+    row: RowId,
+    #[serde(flatten)]
+    progress: ProgressColumns,
+}
+
+#[derive(Debug, Serialize)]
+struct SettledColumns<'a> {
+    row: RowId,
+    state: State,
+    due_at: Option<i64>,
+    outcome: Option<Outcome>,
+    reason: Option<&'a String>,
+    failed: bool,
+    #[serde(flatten)]
+    progress: ProgressColumns,
+}
+
+impl<'a> TryFrom<&'a Settled> for SettledColumns<'a> {
+    type Error = InboxError;
+
+    fn try_from(settled: &'a Settled) -> Result<Self, InboxError> {
+        let (state, due_at, outcome, reason, failed) = match &settled.settlement {
+            Settlement::Done(outcome) => (State::Done, None, Some(*outcome), None, false),
+            Settlement::Again {
+                due_at,
+                failed,
+                reason,
+            } => (State::Pending, Some(due_at), None, reason.as_ref(), *failed),
+            Settlement::Waiting { due_at, reason } => {
+                (State::Waiting, Some(due_at), None, Some(reason), false)
+            }
+            Settlement::Parked { reason } => (State::Parked, None, None, Some(reason), false),
+        };
+        Ok(Self {
+            row: settled.row,
+            state,
+            due_at: due_at.map(|at| at.as_millisecond()),
+            outcome,
+            reason,
+            failed,
+            progress: (&settled.progress).try_into()?,
+        })
+    }
+}

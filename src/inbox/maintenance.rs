@@ -1,0 +1,217 @@
+//! Care of the file: entries that are removed or given back, clocks that were put back, bounds, and a write that only shows
+//! whether writing works.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
+
+use super::{
+    ClaimToken, Inbox, InboxError,
+    bounds::{Bounds, CHUNK, CHUNKS, GONE_KEPT, Space},
+    record::{database, json},
+};
+use crate::domain::{KeyedHash, RowId};
+
+pub(super) const PURGE_DONE: &str = "DELETE FROM entry WHERE seq IN (SELECT seq FROM entry WHERE state = 'done' AND updated_at < ? LIMIT ?)";
+pub(super) const PURGE_GONE: &str = "DELETE FROM entry WHERE seq IN (SELECT seq FROM entry WHERE outcome = 'gone' AND updated_at < ? LIMIT ?)";
+pub(super) const REMOVE_OLDEST: &str = "
+    DELETE FROM entry WHERE seq IN (
+        SELECT seq FROM entry WHERE state = 'done' ORDER BY updated_at LIMIT ?
+    )";
+
+const PURGE_PEOPLE: &str = "
+    DELETE FROM person
+    WHERE used_at < ? AND hash NOT IN (SELECT person FROM entry WHERE person IS NOT NULL)";
+
+/// Claimed entries stay, since they are being worked on.
+const FORGET: &str = "
+    DELETE FROM entry
+    WHERE (row_id IN (SELECT value FROM json_each(?1)) OR person IN (SELECT value FROM json_each(?2)))
+        AND state <> 'claimed'";
+
+const PAGES: &str = "
+    SELECT page_count, freelist_count, page_size
+    FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+/// Both ends of the table, without what lies between.
+const AT_MOST: &str =
+    "SELECT coalesce((SELECT max(seq) FROM entry) - (SELECT min(seq) FROM entry) + 1, 0)";
+const ENTRIES: &str = "SELECT count(*) FROM entry";
+
+impl Inbox {
+    /// Deletes `done` entries, their history, and people not used since. Answers how many entries.
+    pub async fn purge_done(&self, before: Timestamp) -> Result<u64, InboxError> {
+        let mut purged = 0;
+        loop {
+            let removed = self.purge_some(before).await?;
+            purged += removed;
+            if removed < u64::from(CHUNK) {
+                return Ok(purged);
+            }
+        }
+    }
+
+    /// Answers how many it removed: [`CHUNK`] at most, so that no delivery waits long for the writer. Fewer are the last.
+    /// History goes with its entry (a foreign key); a person of an entry that stays is still in use.
+    async fn purge_some(&self, before: Timestamp) -> Result<u64, InboxError> {
+        self.write(move |turn| {
+            Box::pin(async move {
+                let gone_before = turn.now.saturating_sub(GONE_KEPT);
+                let gone_before = gone_before.unwrap_or(Timestamp::MIN);
+                let mut purged: u64 = 0;
+                for (statement, before) in [(PURGE_DONE, before), (PURGE_GONE, gone_before)] {
+                    let left = u64::from(CHUNK).saturating_sub(purged);
+                    purged += query(statement)
+                        .bind(before.as_millisecond())
+                        .bind(i64::try_from(left).unwrap_or(0))
+                        .execute(&mut *turn.conn)
+                        .await
+                        .map_err(database("purge done entries"))?
+                        .rows_affected();
+                }
+                if purged < u64::from(CHUNK) {
+                    query(PURGE_PEOPLE)
+                        .bind(before.as_millisecond())
+                        .execute(&mut *turn.conn)
+                        .await
+                        .map_err(database("purge people"))?;
+                }
+                Ok(purged)
+            })
+        })
+        .await
+    }
+
+    /// Removes every trace of these rows and of these people (e-mail hashes). Entries that are claimed stay: try again.
+    pub async fn forget(
+        &self,
+        rows: Vec<RowId>,
+        people: Vec<KeyedHash>,
+    ) -> Result<u64, InboxError> {
+        let (rows, people) = (json("rows", &rows)?, json("people", &people)?);
+        self.write(move |turn| {
+            Box::pin(async move {
+                let forgotten = query(FORGET)
+                    .bind(rows)
+                    .bind(people.clone())
+                    .execute(&mut *turn.conn)
+                    .await
+                    .map_err(database("forget entries"))?;
+                query("DELETE FROM person WHERE hash IN (SELECT value FROM json_each(?))")
+                    .bind(people)
+                    .execute(&mut *turn.conn)
+                    .await
+                    .map_err(database("forget people"))?;
+                Ok(forgotten.rows_affected())
+            })
+        })
+        .await
+    }
+}
+
+/// Gives back what these claims hold, or all claims if none is named. Answers how many entries.
+pub(super) async fn release(
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+    due_at: Timestamp,
+    claims: Option<&[ClaimToken]>,
+) -> Result<u64, sqlx::Error> {
+    let claims = claims.map(|claims| claims.iter().map(|it| it.0).collect::<serde_json::Value>());
+    let released = query(
+        "UPDATE entry SET state = 'pending', claim = NULL, due_at = ?3, updated_at = ?1
+         WHERE state = 'claimed' AND (?2 IS NULL OR claim IN (SELECT value FROM json_each(?2)))",
+    )
+    .bind(now.as_millisecond())
+    .bind(claims.map(|claims| claims.to_string()))
+    .bind(due_at.as_millisecond())
+    .execute(conn)
+    .await?;
+    Ok(released.rows_affected())
+}
+
+/// What was scheduled before the clock was put back would rest too long: it is due now. Too early does no harm, since an entry
+/// is looked at before anything is written for it.
+pub(super) const RESCHEDULE: &str = "
+    UPDATE entry SET due_at = ?1, updated_at = ?1
+    WHERE state IN ('pending', 'waiting') AND updated_at > ?2";
+
+/// Clocks are set right by less than this all the time.
+pub(super) const STEP: Duration = Duration::from_secs(5);
+
+/// Answers how many entries were rescheduled.
+pub(super) async fn reschedule(
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    let latest = now.saturating_add(STEP).unwrap_or(Timestamp::MAX);
+    let rescheduled = query(RESCHEDULE)
+        .bind(now.as_millisecond())
+        .bind(latest.as_millisecond())
+        .execute(conn)
+        .await?
+        .rows_affected();
+    if rescheduled > 0 {
+        tracing::warn!(
+            entries = rescheduled,
+            "the clock was put back: all are due now"
+        );
+    }
+    Ok(rescheduled)
+}
+
+/// Removes the oldest finished entries while the inbox is over its bounds.
+pub(super) async fn make_room(
+    conn: &mut SqliteConnection,
+    bounds: Bounds,
+) -> Result<Space, sqlx::Error> {
+    if !is_over(conn, bounds).await? {
+        return Ok(Space::Enough);
+    }
+    let mut removed = 0;
+    let mut space = Space::Clearing;
+    for _ in 0..CHUNKS {
+        if !is_over(conn, bounds.with_room()).await? {
+            space = Space::Enough;
+            break;
+        }
+        let chunk = query(REMOVE_OLDEST)
+            .bind(CHUNK)
+            .execute(&mut *conn)
+            .await?
+            .rows_affected();
+        removed += chunk;
+        if chunk == 0 {
+            let is_full = is_over(conn, bounds).await?;
+            space = if is_full { Space::Full } else { Space::Enough };
+            break;
+        }
+    }
+    if removed > 0 {
+        tracing::warn!(removed, "inbox.cleared");
+    }
+    Ok(space)
+}
+
+async fn is_over(conn: &mut SqliteConnection, bounds: Bounds) -> Result<bool, sqlx::Error> {
+    let (pages, free, size): (i64, i64, i64) = query_as(PAGES).fetch_one(&mut *conn).await?;
+    let bytes = (pages - free).max(0).unsigned_abs() * size.unsigned_abs();
+    if bytes > bounds.bytes {
+        return Ok(true);
+    }
+    // Entries are counted only when there may be too many of them.
+    for statement in [AT_MOST, ENTRIES] {
+        let entries: i64 = query_scalar(statement).fetch_one(&mut *conn).await?;
+        if entries.unsigned_abs() <= bounds.entries {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A write of no other use: shows whether writing works again.
+pub(super) async fn probe(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    query("UPDATE counter SET n = n + 1 WHERE name = 'probe'")
+        .execute(conn)
+        .await
+        .map(drop)
+}

@@ -1,0 +1,321 @@
+//! The queries: what can be asked of the inbox. They run on the read-only connections, beside the writer.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use sqlx::{FromRow, query_as, sqlite::SqliteRow};
+
+use super::{
+    BackfillId, Counts, Entry, Event, Heard, Inbox, InboxError, Known, Lane, OpenWork, Outcome,
+    State, Stuck, Tally,
+    record::{EntryRecord, Query, database, json, timestamp},
+};
+use crate::domain::{ContactId, DealId, KeyedHash, RowId};
+
+pub(super) const STATES_OF: &str =
+    "SELECT row_id, state FROM entry WHERE row_id IN (SELECT value FROM json_each(?1))";
+
+pub(super) const TALLY: &str = "
+    SELECT state, outcome, count(*), sum(due_at <= ?2), min(due_at) FROM entry
+    WHERE backfill = ?1 GROUP BY state, outcome";
+
+/// The inner query needs the index only, so that years of `done` entries are not read.
+const ENTRIES: &str = "
+    SELECT * FROM entry
+    WHERE seq IN (SELECT seq FROM entry ORDER BY updated_at DESC, seq DESC LIMIT ?1)
+    ORDER BY updated_at DESC, seq DESC";
+
+const ENTRIES_IN_STATE: &str = "
+    SELECT * FROM entry WHERE state = ?2 ORDER BY updated_at DESC, seq DESC LIMIT ?1";
+
+const HISTORY: &str = "
+    SELECT at, text FROM history
+    WHERE entry = (SELECT seq FROM entry WHERE row_id = ?1) ORDER BY nr";
+
+const HEARD: &str = "
+    SELECT
+        count(*), count(delivery), max(stored_at) FILTER (WHERE delivery IS NOT NULL),
+        count(*) FILTER (
+            WHERE backfill IS NULL
+              AND seq > coalesce((SELECT max(seq) FROM entry WHERE delivery IS NOT NULL), 0))
+    FROM entry";
+
+pub(super) const PARKED_AFTER: &str = "
+    SELECT row_id, reason, updated_at FROM entry WHERE state = 'parked' AND updated_at > ?1
+    ORDER BY updated_at, seq";
+
+pub(super) const PENDING_SINCE: &str = "
+    SELECT row_id, reason, pending_since FROM entry
+    WHERE state IN ('pending', 'claimed') AND pending_since <= ?1 AND lane = 'live'
+    ORDER BY pending_since, seq LIMIT ?2";
+
+/// One look into the index per lane.
+pub(super) const NEXT_DUE: &str = "
+    SELECT min(due_at) FROM (
+        SELECT min(due_at) AS due_at FROM entry WHERE state IN ('pending', 'waiting') AND lane = 'live'
+        UNION ALL
+        SELECT min(due_at) FROM entry WHERE state IN ('pending', 'waiting') AND lane = 'backfill'
+    )";
+
+pub(super) const LIVE_DUE: &str = "
+    SELECT count(*) FROM (
+        SELECT 1 FROM entry
+        WHERE state IN ('pending', 'waiting') AND lane = 'live' AND due_at <= ?1 LIMIT ?2
+    )";
+
+/// Names both states of the index, or it would not be used.
+pub(super) const UNMATCHED: &str = "
+    SELECT count(*) FROM entry
+    WHERE state IN ('pending', 'waiting') AND state = 'pending' AND lane = ?1 AND due_at <= ?2 AND contact IS NULL";
+
+/// Parked entries hold no other row up: whatever they wrote has landed long ago, and is found by looking.
+pub(super) const OPEN_WORK: &str = "
+    SELECT row_id, person, contact FROM entry INDEXED BY entry_crm_open
+    WHERE crm_open = 1 AND state <> 'done' AND state <> 'parked'
+    ORDER BY seq";
+
+const MISSING_SINCE: &str = "
+    SELECT min(since), max(since) FROM (
+        SELECT coalesce(progress ->> 'missed_since', strftime('%FT%TZ', stored_at / 1000, 'unixepoch')) AS since
+        FROM entry WHERE state = 'waiting' AND json_valid(progress)
+    )";
+
+pub(super) const AWAITED: &str = "SELECT person, phone FROM entry WHERE state = 'waiting'";
+
+impl Inbox {
+    pub async fn entry(&self, row: RowId) -> Result<Option<Entry>, InboxError> {
+        let query = query_as("SELECT * FROM entry WHERE row_id = ?").bind(row.to_string());
+        let found = self.read_entries("read an entry", query).await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Of those among these rows that have an entry.
+    pub async fn states_of(&self, rows: Vec<RowId>) -> Result<HashMap<RowId, State>, InboxError> {
+        let query = query_as(STATES_OF).bind(json("rows", &rows)?);
+        let found = self.read("look rows up", query).await?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// `soon`: see [`Tally::waiting_briefly`].
+    pub async fn tally(&self, backfill: BackfillId, soon: Timestamp) -> Result<Tally, InboxError> {
+        let query = query_as(TALLY).bind(backfill.0).bind(soon.as_millisecond());
+        let groups: Vec<(State, Option<Outcome>, i64, i64, i64)> =
+            self.read("count a backfill", query).await?;
+        let mut tally = Tally::default();
+        for (state, outcome, count, due_soon, first_due) in groups {
+            tally.by_end.insert((state, outcome), count.unsigned_abs());
+            match state {
+                State::Waiting => tally.waiting_briefly = due_soon.unsigned_abs(),
+                State::Pending => tally.next_due = Some(timestamp(first_due)?),
+                State::Claimed | State::Parked | State::Done => {}
+            }
+        }
+        Ok(tally)
+    }
+
+    /// The newest change first.
+    pub async fn entries(
+        &self,
+        state: Option<State>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, InboxError> {
+        let query = match state {
+            None => query_as(ENTRIES).bind(limit),
+            Some(state) => query_as(ENTRIES_IN_STATE).bind(limit).bind(state),
+        };
+        self.read_entries("list its entries", query).await
+    }
+
+    /// Everything kept of one person, by e-mail or phone hash.
+    pub async fn entries_of(&self, person: KeyedHash) -> Result<Vec<Entry>, InboxError> {
+        let query = query_as("SELECT * FROM entry WHERE ?1 IN (person, phone) ORDER BY seq")
+            .bind(person.to_string());
+        self.read_entries("list a person's entries", query).await
+    }
+
+    /// The oldest line first.
+    pub async fn history(&self, row: RowId) -> Result<Vec<Event>, InboxError> {
+        let query = query_as(HISTORY).bind(row.to_string());
+        let lines: Vec<(i64, String)> = self.read("read a history", query).await?;
+        let event = |(at, text)| {
+            let at = timestamp(at)?;
+            Ok(Event { at, text })
+        };
+        lines.into_iter().map(event).collect()
+    }
+
+    pub async fn counts(&self) -> Result<Counts, InboxError> {
+        let query =
+            query_as("SELECT state, count(*), min(pending_since) FROM entry GROUP BY state");
+        let groups: Vec<(State, i64, i64)> = self.read("count its entries", query).await?;
+        let mut counts = Counts::default();
+        for (state, count, since) in groups {
+            counts.by_state.insert(state, count.unsigned_abs());
+            if matches!(state, State::Pending | State::Claimed) {
+                let since = timestamp(since)?;
+                let oldest = counts.oldest_pending.get_or_insert(since);
+                *oldest = since.min(*oldest);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Reads every entry: for a command, not for a page.
+    pub async fn heard(&self) -> Result<Heard, InboxError> {
+        let heard = self.read_one("count its deliveries", query_as(HEARD));
+        let (entries, by_delivery, last, since_by_sweep): (i64, i64, Option<i64>, i64) =
+            heard.await?;
+        Ok(Heard {
+            entries: entries.unsigned_abs(),
+            by_delivery: by_delivery.unsigned_abs(),
+            last_by_delivery: last.map(timestamp).transpose()?,
+            since_by_sweep: since_by_sweep.unsigned_abs(),
+        })
+    }
+
+    /// Parked later than `after`, the first one first.
+    pub async fn parked_after(&self, after: Timestamp) -> Result<Vec<Stuck>, InboxError> {
+        let query = query_as(PARKED_AFTER).bind(after.as_millisecond());
+        self.read_stuck("list what was parked", query).await
+    }
+
+    /// Pending or claimed since `until` or longer, the oldest first; those of a backfill are not missed.
+    pub async fn pending_since(
+        &self,
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Stuck>, InboxError> {
+        let query = query_as(PENDING_SINCE)
+            .bind(until.as_millisecond())
+            .bind(limit);
+        self.read_stuck("list what is late", query).await
+    }
+
+    /// When the next pending or waiting entry falls due.
+    pub async fn next_due(&self) -> Result<Option<Timestamp>, InboxError> {
+        let query = query_as(NEXT_DUE);
+        let (due_at,): (Option<i64>,) = self.read_one("find what is due next", query).await?;
+        due_at.map(timestamp).transpose()
+    }
+
+    /// How many live entries are due; counts to `limit` at most.
+    pub async fn live_due(&self, now: Timestamp, limit: u32) -> Result<u32, InboxError> {
+        let query = query_as(LIVE_DUE).bind(now.as_millisecond()).bind(limit);
+        let (count,) = self.read_one("count what is due", query).await?;
+        Ok(count)
+    }
+
+    /// How many pending entries of a lane fall due by then and have no contact yet.
+    pub async fn unmatched(&self, until: Timestamp, lane: Lane) -> Result<u64, InboxError> {
+        let query = query_as(UNMATCHED).bind(lane).bind(until.as_millisecond());
+        let counted = self.read_one("count those without a contact", query);
+        let (count,): (i64,) = counted.await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Unfinished entries with open CRM work.
+    pub async fn open_work(&self) -> Result<Vec<OpenWork>, InboxError> {
+        let found = self.read("list open work", query_as(OPEN_WORK)).await?;
+        let work = |(row, person, contact): (RowId, Option<KeyedHash>, Option<i64>)| OpenWork {
+            row,
+            person,
+            contact: contact.map(ContactId::new),
+        };
+        Ok(found.into_iter().map(work).collect())
+    }
+
+    pub async fn people(
+        &self,
+        keys: Vec<KeyedHash>,
+    ) -> Result<HashMap<KeyedHash, Known>, InboxError> {
+        let query = query_as(
+            "SELECT hash, contact, deal FROM person WHERE hash IN (SELECT value FROM json_each(?))",
+        )
+        .bind(json("people", &keys)?);
+        let found = self.read("look people up", query).await?;
+        let known = |(hash, contact, deal): (KeyedHash, i64, i64)| {
+            let (contact, deal) = (ContactId::new(contact), DealId::new(deal));
+            (hash, Known { contact, deal })
+        };
+        Ok(found.into_iter().map(known).collect())
+    }
+
+    /// Since when the longest and the shortest waiting entries have missed their contact; `None` when nothing waits.
+    pub async fn missing_since(&self) -> Result<Option<(Timestamp, Timestamp)>, InboxError> {
+        let found = self.read_one("see since when entries wait", query_as(MISSING_SINCE));
+        let (longest, shortest): (Option<String>, Option<String>) = found.await?;
+        let time = |text: String| {
+            text.parse().map_err(|_| InboxError::Corrupt {
+                what: "missed_since",
+            })
+        };
+        match longest.zip(shortest) {
+            None => Ok(None),
+            Some((longest, shortest)) => Ok(Some((time(longest)?, time(shortest)?))),
+        }
+    }
+
+    /// E-mail and phone hashes of all waiting entries.
+    pub async fn awaited(&self) -> Result<HashSet<KeyedHash>, InboxError> {
+        let found: Vec<(Option<KeyedHash>, Option<KeyedHash>)> =
+            self.read("list awaited people", query_as(AWAITED)).await?;
+        let hashes = found.into_iter().flat_map(<[_; 2]>::from);
+        Ok(hashes.flatten().collect())
+    }
+
+    /// The engine's own state: one JSON value per key.
+    pub async fn state<T: DeserializeOwned>(
+        &self,
+        key: &'static str,
+    ) -> Result<Option<T>, InboxError> {
+        let query = query_as("SELECT json FROM state WHERE key = ?").bind(key);
+        let found: Vec<(String,)> = self.read("read its state", query).await?;
+        let value = found.first().map(|(json,)| serde_json::from_str(json));
+        value
+            .transpose()
+            .map_err(|_| InboxError::Corrupt { what: key })
+    }
+
+    async fn read_entries(
+        &self,
+        what: &'static str,
+        query: Query<EntryRecord>,
+    ) -> Result<Vec<Entry>, InboxError> {
+        let records = self.read(what, query).await?;
+        records.into_iter().map(Entry::try_from).collect()
+    }
+
+    async fn read_stuck(
+        &self,
+        what: &'static str,
+        query: Query<(RowId, Option<String>, i64)>,
+    ) -> Result<Vec<Stuck>, InboxError> {
+        let records = self.read(what, query).await?;
+        let stuck = |(row, reason, since)| {
+            let since = timestamp(since)?;
+            Ok(Stuck { row, reason, since })
+        };
+        records.into_iter().map(stuck).collect()
+    }
+
+    /// For a query that always has one row.
+    async fn read_one<T>(&self, what: &'static str, query: Query<T>) -> Result<T, InboxError>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        let mut rows = self.read(what, query).await?;
+        rows.pop().ok_or(InboxError::Corrupt { what })
+    }
+
+    /// In a task of its own: a caller that goes away must not cancel a database call.
+    async fn read<T>(&self, what: &'static str, query: Query<T>) -> Result<Vec<T>, InboxError>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
+    {
+        let readers = self.shared.readers.clone();
+        let reading = async move { query.fetch_all(&readers).await.map_err(database(what)) };
+        let read = self.shared.runtime.spawn(reading).await;
+        read.unwrap_or(Err(InboxError::Closed))
+    }
+}
