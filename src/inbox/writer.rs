@@ -293,16 +293,25 @@ impl Writer {
         if changes.is_empty() || !works {
             maintenance::probe(conn).await?;
         }
+        // A change that fails must not undo its neighbours; without any it is undone with its transaction.
+        let is_alone = changes.len() == 1 && orphans.is_empty() && works;
+        let mut end = "COMMIT";
         for change in changes {
-            // A change that fails must not undo its neighbours.
-            execute(conn, "SAVEPOINT change").await?;
+            if !is_alone {
+                execute(conn, "SAVEPOINT change").await?;
+            }
             let mut turn = Turn {
                 conn,
                 now,
                 effects,
                 orphans: &self.orphans,
             };
-            if !change.run(&mut turn).await {
+            let stays = change.run(&mut turn).await;
+            if is_alone {
+                end = if stays { "COMMIT" } else { "ROLLBACK" };
+                continue;
+            }
+            if !stays {
                 execute(conn, "ROLLBACK TO change").await?;
             }
             execute(conn, "RELEASE change").await?;
@@ -310,7 +319,7 @@ impl Writer {
         if effects.is_about_entries {
             self.signals.death.before_commit();
         }
-        execute(conn, "COMMIT").await?;
+        execute(conn, end).await?;
         self.link.look_at_files()
     }
 
