@@ -58,6 +58,12 @@ impl RowId {
     }
 }
 
+impl From<RowId> for Uuid {
+    fn from(id: RowId) -> Self {
+        id.0
+    }
+}
+
 impl fmt::Display for RowId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(f)
@@ -326,11 +332,11 @@ pub enum HangAt {
 }
 
 /// A clock that stands where a test puts it.
-#[cfg(any(test, feature = "sandbox"))]
+#[cfg(test)]
 #[derive(Debug)]
 pub struct TestClock(std::sync::Mutex<Timestamp>);
 
-#[cfg(any(test, feature = "sandbox"))]
+#[cfg(test)]
 impl TestClock {
     #[must_use]
     pub fn at(now: Timestamp) -> Arc<Self> {
@@ -346,7 +352,7 @@ impl TestClock {
     }
 }
 
-#[cfg(any(test, feature = "sandbox"))]
+#[cfg(test)]
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         *self

@@ -29,7 +29,3 @@ pub mod alerts;
 pub mod amocrm;
 pub mod supabase;
 pub mod tls;
-
-/// Both neighbours, for trying things.
-#[cfg(feature = "sandbox")]
-pub mod sandbox;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
+use sandbox::{Server, school::School};
 use tokio::{runtime, sync::Barrier};
-use tripwire_sync::sandbox::{Server, school::School};
 
 use crate::{one_by_one::Yardstick, stand::Stand};
 

@@ -27,8 +27,8 @@ use std::{
 
 use clap::Parser;
 use futures::{future::join_all, join};
+use sandbox::school::IMPORT_DAY;
 use tokio::sync::Barrier;
-use tripwire_sync::sandbox::school::IMPORT_DAY;
 
 use self::{
     import::{Figures, Import, span},

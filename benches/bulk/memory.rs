@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sandbox::school::School;
 use tokio::sync::Barrier;
-use tripwire_sync::sandbox::school::School;
 
 use crate::{import::span, stand};
 

@@ -8,11 +8,11 @@ use std::{
 };
 
 use reqwest::Method;
-use serde_json::{Value, json};
-use tripwire_sync::sandbox::{
+use sandbox::{
     Sandbox, Server,
     school::{School, Setting},
 };
+use serde_json::{Value, json};
 
 use crate::{REQUESTS_PER_SECOND, import::span, stand};
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tripwire_sync::sandbox::{
+use sandbox::{
     Server,
     school::{Case, School},
 };

@@ -6,9 +6,9 @@ mod service;
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
+use sandbox::{AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget, school::Setting};
 use secrecy::SecretString;
 use tempfile::TempDir;
-use tripwire_sync::sandbox::{AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget, school::Setting};
 
 use self::service::Service;
 use crate::REQUESTS_PER_SECOND;

@@ -9,6 +9,10 @@ use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, time::Duration};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
+use sandbox::{
+    AmoQuirks, DealId, PipelineId, PostgrestQuirks, Sandbox, StageId, WebhookTarget,
+    school::{School, Setting},
+};
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::time::Instant;
@@ -20,13 +24,9 @@ use super::{CommandError, Outcome, clock, new_secret, terminal::Terminal, told_t
 use crate::{
     amocrm::Target,
     app::{self, App, Sending, amocrm_settings},
-    domain::{DealId, MissingContact, NoteTemplate, PipelineId, RowId, StageId, WebhookSecret},
+    domain::{self, MissingContact, NoteTemplate, WebhookSecret},
     http::Verifier,
     inbox::State,
-    sandbox::{
-        AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget,
-        school::{School, Setting},
-    },
     supabase,
     sync::{self, Upkeep, decide::Rules, schedule::Tempo, triage::RowRules},
     telemetry,
@@ -88,7 +88,15 @@ async fn show(options: &Options, terminal: &mut Terminal) -> Outcome {
 }
 
 impl Stage {
-    async fn set(sandbox: Sandbox, target: Target) -> Result<Self, CommandError> {
+    async fn set(
+        sandbox: Sandbox,
+        pipeline: PipelineId,
+        bought: StageId,
+    ) -> Result<Self, CommandError> {
+        let target = Target {
+            pipeline: domain::PipelineId::new(pipeline.get()),
+            stage: domain::StageId::new(bought.get()),
+        };
         let folder = tempfile::tempdir()?;
         let secret = new_secret();
         let settings = settings(&sandbox, target, &secret, folder.path().join("inbox.db"))?;
@@ -211,11 +219,7 @@ fn settings(
 async fn one_row(keep: bool, terminal: &mut Terminal) -> Outcome {
     let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
     let (shop, deal) = open_shop(&sandbox);
-    let target = Target {
-        pipeline: shop.pipeline,
-        stage: shop.bought,
-    };
-    let stage = Stage::set(sandbox, target).await?;
+    let stage = Stage::set(sandbox, shop.pipeline, shop.bought).await?;
 
     terminal.say(terminal.pick(
         "A student pays. In amoCRM there is a deal with her e-mail:",
@@ -320,7 +324,7 @@ fn open_shop(sandbox: &Sandbox) -> (Shop, DealId) {
     })
 }
 
-fn deal_id_of(sandbox: &Sandbox, row: RowId) -> Option<String> {
+fn deal_id_of(sandbox: &Sandbox, row: Uuid) -> Option<String> {
     Some(
         sandbox
             .postgrest
@@ -336,11 +340,7 @@ fn deal_id_of(sandbox: &Sandbox, row: RowId) -> Option<String> {
 async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
     let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
     let setting = Setting::build(&sandbox.amo);
-    let target = Target {
-        pipeline: setting.pipeline,
-        stage: setting.target,
-    };
-    let stage = Stage::set(sandbox, target).await?;
+    let stage = Stage::set(sandbox, setting.pipeline, setting.target).await?;
 
     let began = Instant::now();
     let count = usize::try_from(rows).unwrap_or(usize::MAX);

@@ -1,16 +1,14 @@
 //! `sandbox`: amoCRM and PostgREST alone, for trying things against them by hand.
 
 use clap::Args;
+use sandbox::{
+    AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget,
+    school::{School, Setting},
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{CommandError, Outcome, new_secret, terminal::Terminal, told_to_stop};
-use crate::{
-    domain::WebhookSecret,
-    sandbox::{
-        AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget,
-        school::{School, Setting},
-    },
-};
+use crate::domain::WebhookSecret;
 
 const SEED: u64 = 1;
 

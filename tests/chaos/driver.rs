@@ -13,7 +13,6 @@ pub(crate) use self::{
     plan::Plan,
     report::{Figures, Report},
 };
-
 use std::{
     cell::Cell,
     net::SocketAddr,
@@ -23,6 +22,11 @@ use std::{
 };
 
 use jiff::Timestamp;
+use sandbox::{
+    AmoQuirks, Fault, Kind, Page, Point, PostgrestQuirks, RandomFaults, Recorded, Sandbox, Server,
+    When,
+    school::{Missing, School, Setting},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -33,11 +37,6 @@ use tripwire_sync::{
     domain::{Clock, RowId, SystemClock, WebhookSecret},
     http::signature,
     inbox::{Inbox, Role, State},
-    sandbox::{
-        AmoQuirks, Fault, Kind, Page, Point, PostgrestQuirks, RandomFaults, Recorded, Sandbox,
-        Server, When,
-        school::{Missing, School, Setting},
-    },
 };
 
 use self::{
@@ -157,7 +156,7 @@ impl<'a> Round<'a> {
         let rows = school
             .pupils
             .iter()
-            .map(|pupil| (pupil.row, Value::Object(take(pupil.row))))
+            .map(|pupil| (RowId::new(pupil.row), Value::Object(take(pupil.row))))
             .collect();
         Self {
             plan,

@@ -9,11 +9,11 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use sandbox::{Kind, Recorded, Sandbox, Server};
 use serde_json::Value;
 use tripwire_sync::{
     domain::RowId,
     inbox::{Inbox, State},
-    sandbox::{Kind, Recorded, Sandbox, Server},
 };
 
 use super::{Figures, Posted};

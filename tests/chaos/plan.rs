@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use tripwire_sync::sandbox::{RandomFaults, school::Missing};
+use sandbox::{RandomFaults, school::Missing};
 
 /// Of the engine's durations, and of the sandboxes' late commits.
 pub(crate) const TIME_SCALE: f64 = 0.05;

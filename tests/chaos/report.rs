@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, ops::AddAssign, path::PathBuf, time::Duration};
 
-use tripwire_sync::sandbox::{Kind, When};
+use sandbox::{Kind, When};
 
 use super::Plan;
 

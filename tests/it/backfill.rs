@@ -3,16 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use sandbox::{
+    Fault, Kind, Page, Point, Server, When,
+    school::{Case, School},
+};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::{DealId, RowId},
     inbox::{Arrival, Outcome, Placed, Source, State},
-    sandbox::{
-        Fault, Kind, Page, Point, Server, When,
-        school::{Case, School},
-    },
 };
-
 use uuid::Uuid;
 
 use crate::{
@@ -214,9 +213,9 @@ async fn a_dry_run_writes_nothing_and_foresees_what_the_run_then_does() {
     let world = World::prepare(before_going_live());
     let school = school(&world, Case::ALL.len());
     // The second row of a student whose deal the first one moves, and one that nobody can do anything about.
-    let moved = school.of(Case::OpenBeforeTarget).next().unwrap().row;
-    let made = school.of(Case::NoDeal).next().unwrap().row;
-    for row in [moved, made] {
+    let twins = [Case::OpenBeforeTarget, Case::NoDeal]
+        .map(|case| RowId::new(school.of(case).next().unwrap().row));
+    for row in twins {
         let email = world.column(row, "email").unwrap();
         world.insert(&json!({ "email": email }));
     }
@@ -261,7 +260,7 @@ async fn a_dry_run_writes_nothing_and_foresees_what_the_run_then_does() {
         *sum.entry(became.to_owned()).or_default() += 1;
         // Who of two rows of one student comes first is not said before.
         let email = world.column(row, "email").unwrap();
-        let is_alone = ![moved, made]
+        let is_alone = !twins
             .iter()
             .any(|twin| world.column(*twin, "email").unwrap() == email);
         if is_alone {

@@ -4,18 +4,18 @@ mod list;
 
 use std::time::Duration;
 
+use sandbox::{
+    AmoQuirks, DealId, Fault, Kind, Point, Recorded, Server, When,
+    school::{Case, School},
+};
 use serde_json::json;
 use tripwire_sync::{
-    domain::{DealId, RowId},
+    domain::RowId,
     inbox::{Arrival, Source},
-    sandbox::{
-        AmoQuirks, Fault, Kind, Point, Recorded, Server, When,
-        school::{Case, School},
-    },
     sync::schedule::Tempo,
 };
 
-use crate::support::{EMAIL, Wishes, World};
+use crate::support::{EMAIL, Wishes, World, rows_of};
 
 /// All rows are there before the service, so that one run takes them together.
 fn together() -> Wishes {
@@ -95,7 +95,7 @@ async fn a_batch_of_moves_that_a_gateway_gives_up_on_is_split_and_sent_again() {
     assert_eq!(sizes("leads.update"), [40, 20, 20]);
     assert!(sizes("notes.create").iter().all(|size| *size <= 20));
     for pupil in school.of(Case::OpenBeforeTarget) {
-        let entry = world.entry(pupil.row).await.unwrap();
+        let entry = world.entry(RowId::new(pupil.row)).await.unwrap();
         assert_eq!(entry.attempts, 0, "{entry:?}");
     }
 }
@@ -142,7 +142,7 @@ async fn a_live_row_overtakes_an_import_at_any_time_of_it() {
     let school = import_day(&world, ROWS);
     let deals: Vec<DealId> = (0..LIVE).map(|n| world.student(&email(n))).collect();
     world.launch().await;
-    backfill(&world, school.pupils.iter().map(|pupil| pupil.row)).await;
+    backfill(&world, rows_of(&school).into_iter()).await;
     world.until_asked("contacts.list", 1, |_| true).await;
 
     let mut began = Vec::new();

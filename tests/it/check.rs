@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use tripwire_sync::sandbox::{EventFate, PostgrestQuirks};
+use sandbox::{EventFate, PostgrestQuirks};
 use tripwire_sync::{
     domain::RowId,
     inbox::{Arrival, Source},
 };
-
 use uuid::Uuid;
 
 use crate::{

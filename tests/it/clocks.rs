@@ -6,11 +6,11 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use sandbox::{DealId, Fault, Kind, Point, When, school::Missing};
 use serde_json::json;
 use tripwire_sync::{
-    domain::{Clock, DealId, RowId, SystemClock},
+    domain::{Clock, RowId, SystemClock},
     inbox::{Arrival, Entry, Outcome, Source, State},
-    sandbox::{Fault, Kind, Point, When, school::Missing},
 };
 
 use crate::support::{EMAIL, NAME, NowForTests, Wishes, World, has_missed_twice, metrics};

@@ -2,16 +2,14 @@
 
 use std::iter;
 
+use sandbox::school::{Case, School};
 use serde_json::{Value, json};
-use tripwire_sync::{
-    domain::{RowId, WebhookSecret},
-    sandbox::school::{Case, School},
-};
+use tripwire_sync::domain::{RowId, WebhookSecret};
 
 use crate::{
     check::set_up,
     program::{Ended, Launch, Service, until, until_drained},
-    support::{Wishes, World},
+    support::{Wishes, World, rows_of},
 };
 
 pub(crate) async fn command(world: &World, args: &[&str]) -> Ended {
@@ -347,10 +345,9 @@ async fn beside_an_import_at_the_highest_rate_commands_send_no_eighth_request() 
     let sandbox = &world.sandbox;
     let school = School::of_cases(15, cases, &sandbox.amo, &sandbox.postgrest, &world.setting);
     let service = Service::start(&world).await;
-    let deliveries = school
-        .pupils
-        .iter()
-        .map(|pupil| service.deliver(&world, pupil.row));
+    let deliveries = rows_of(&school)
+        .into_iter()
+        .map(|row| service.deliver(&world, row));
     futures::future::join_all(deliveries).await;
     until("the import is at work", || asked_amocrm(&world) > 10).await;
 

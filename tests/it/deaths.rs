@@ -6,13 +6,11 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use tripwire_sync::{
-    domain::DieAt,
-    sandbox::{
-        AmoQuirks, Fault, Kind, Point, When,
-        school::{Case, Missing, School},
-    },
+use sandbox::{
+    AmoQuirks, Fault, Kind, Point, When,
+    school::{Case, Missing, School},
 };
+use tripwire_sync::domain::DieAt;
 
 use crate::{
     program::{Launch, Program, until, until_drained},

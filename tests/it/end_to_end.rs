@@ -1,10 +1,8 @@
 //! From the manager's insert on a real Postgres, through the real program, to the deal and back to the row.
 
+use sandbox::DealId;
 use serde_json::{Value, json};
-use tripwire_sync::{
-    domain::{DealId, RowId},
-    inbox::State,
-};
+use tripwire_sync::{domain::RowId, inbox::State};
 
 use crate::{
     postgres::{Cluster, Queued},
@@ -74,7 +72,7 @@ impl Place {
             .unwrap();
         let row: Value = serde_json::from_str(&rows).unwrap();
         assert_eq!(row.as_object().unwrap().len(), 25, "{row}");
-        self.world.sandbox.postgrest.insert_row(&row)
+        RowId::new(self.world.sandbox.postgrest.insert_row(&row))
     }
 
     /// Moved once, with one note, and known to the row.

@@ -2,12 +2,9 @@
 
 use std::process::{Command, Output};
 
+use sandbox::{Fault, Kind, Page, Point, When, school::Missing};
 use serde_json::{Value, json};
-use tripwire_sync::{
-    domain::RowId,
-    inbox::State,
-    sandbox::{Fault, Kind, Page, Point, When, school::Missing},
-};
+use tripwire_sync::{domain::RowId, inbox::State};
 use uuid::Uuid;
 
 use crate::{

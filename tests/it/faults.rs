@@ -7,13 +7,13 @@ use std::{collections::HashMap, fmt, time::Duration};
 
 use futures::{StreamExt, stream};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use sandbox::{
+    AmoQuirks, Fault, Item, Kind, Page, Point, Recorded, Server, Spoilt, When,
+    school::{Case, Missing, School},
+};
 use tripwire_sync::{
     app::Settings,
     inbox::{Revival, State},
-    sandbox::{
-        AmoQuirks, Fault, Item, Kind, Page, Point, Recorded, Server, Spoilt, When,
-        school::{Case, Missing, School},
-    },
     sync::schedule::Tempo,
 };
 

@@ -6,23 +6,23 @@ use std::{
 };
 
 use jiff::Timestamp;
+use sandbox::{
+    AmoQuirks, Fault, Kind, Point, PostgrestQuirks, Recorded, Server, When,
+    postgrest::LeaseFunction,
+    school::{Case, School},
+};
 use secrecy::SecretString;
 use serde_json::json;
 use tripwire_sync::{
     app::{App, Settings},
     domain::{HaltCause, RowId, SyncState, SystemClock},
     inbox::{Arrival, Outcome, PAUSED, Source, State},
-    sandbox::{
-        AmoQuirks, Fault, Kind, Point, PostgrestQuirks, Recorded, Server, When,
-        postgrest::LeaseFunction,
-        school::{Case, School},
-    },
 };
 use uuid::Uuid;
 
 use crate::{
     program::{Launch, Service, until},
-    support::{EMAIL, NowForTests, PATIENCE, Wishes, World, metrics, sending},
+    support::{EMAIL, NowForTests, PATIENCE, Wishes, World, metrics, rows_of, sending},
 };
 
 const FIRST: &str = "token-of-the-first";
@@ -172,13 +172,13 @@ async fn of_two_services_one_syncs_and_both_accept() {
     });
     let (holder, standby) = pair(&world).await;
     let school = school(&world, 12);
-    for (n, pupil) in school.pupils.iter().enumerate() {
+    for (n, row) in rows_of(&school).into_iter().enumerate() {
         let to = if n % 2 == 0 { &holder } else { &standby };
-        to.deliver(&world, pupil.row).await;
+        to.deliver(&world, row).await;
     }
     until("every row has its deal", || school.remaining() == 0).await;
-    for pupil in &school.pupils {
-        holder.until_done(pupil.row).await;
+    for row in rows_of(&school) {
+        holder.until_done(row).await;
     }
     assert_right(&world, &school);
 
@@ -202,15 +202,16 @@ async fn when_the_holder_dies_the_other_syncs_what_either_has_accepted() {
     let (holder, standby) = pair(&world).await;
     // Each finds out about one kind of row that the other has not been told of.
     let before = school(&world, 6);
-    for pupil in &before.pupils[..3] {
-        standby.deliver(&world, pupil.row).await;
+    let rows = rows_of(&before);
+    for row in &rows[..3] {
+        standby.deliver(&world, *row).await;
     }
     world.sandbox.faults().add(Fault::always(
         Point::any(Server::Amo),
         Kind::Hang(When::After),
     ));
-    for pupil in &before.pupils[3..] {
-        holder.deliver(&world, pupil.row).await;
+    for row in &rows[3..] {
+        holder.deliver(&world, *row).await;
     }
     until("it is at work", || {
         !requests_of(&world, FIRST, Server::Amo).is_empty()
@@ -221,8 +222,8 @@ async fn when_the_holder_dies_the_other_syncs_what_either_has_accepted() {
 
     // No sweeps are set; taking over is worth one all the same.
     standby.until_working().await;
-    for pupil in &before.pupils {
-        standby.until_done(pupil.row).await;
+    for row in rows {
+        standby.until_done(row).await;
     }
     assert_right(&world, &before);
     standby.stop().await;
@@ -531,8 +532,8 @@ async fn without_a_renewal_in_the_middle_of_a_bulk_it_stops_in_time_and_goes_on_
     let usable = Duration::from_secs(terms.seconds.into()).saturating_sub(terms.reserve);
     let school = school(&world, 30);
     let holder = Node::launch(settings).await;
-    let arrivals = school.pupils.iter().map(|pupil| Arrival {
-        row: pupil.row,
+    let arrivals = rows_of(&school).into_iter().map(|row| Arrival {
+        row,
         source: Source::Sweep,
     });
     holder.app.inbox.store(arrivals.collect()).await.unwrap();
@@ -564,8 +565,8 @@ async fn without_a_renewal_in_the_middle_of_a_bulk_it_stops_in_time_and_goes_on_
     world.sandbox.faults().clear();
     holder.until_working().await;
     until("every row has its deal", || school.remaining() == 0).await;
-    for pupil in &school.pupils {
-        holder.until_done(pupil.row).await;
+    for row in rows_of(&school) {
+        holder.until_done(row).await;
     }
     assert_right(&world, &school);
     holder.stop().await;
@@ -616,8 +617,8 @@ async fn stand_still_after(writes: usize) {
     let world = busy();
     let (holder, standby) = two_processes(&world).await;
     let school = school(&world, 24);
-    for pupil in &school.pupils {
-        assert_eq!(holder.deliver(&world, pupil.row).await, Some(202));
+    for row in rows_of(&school) {
+        assert_eq!(holder.deliver(&world, row).await, Some(202));
     }
     until("it writes", || writes_of(&world, FIRST) >= writes).await;
     holder.program.signal("STOP");
@@ -684,9 +685,9 @@ async fn after_a_kill_the_other_process_takes_over_and_says_how_it_stands() {
     assert!(entries(FIRST).await.contains("this service syncs"));
 
     let school = school(&world, 9);
-    for (n, pupil) in school.pupils.iter().enumerate() {
+    for (n, row) in rows_of(&school).into_iter().enumerate() {
         let to = if n % 2 == 0 { &holder } else { &standby };
-        assert_eq!(to.deliver(&world, pupil.row).await, Some(202));
+        assert_eq!(to.deliver(&world, row).await, Some(202));
     }
     until("it writes", || writes_of(&world, FIRST) >= 2).await;
     holder.kill().await;

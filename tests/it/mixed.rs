@@ -4,11 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use tripwire_sync::{
-    domain::RowId,
-    inbox::State,
-    sandbox::{AmoQuirks, RandomFaults, Server, school::School},
-};
+use sandbox::{AmoQuirks, RandomFaults, Server, school::School};
+use tripwire_sync::{domain::RowId, inbox::State};
 
 use crate::support::{Wishes, World};
 

@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use sandbox::{
+    Fault, Kind, Page, Point, StageId, When,
+    amocrm::{Pipeline, Stage},
+    school::Missing,
+};
 use serde_json::json;
 use tripwire_sync::{
-    domain::{HaltCause, RowId, StageId, SyncState, SystemClock},
+    domain::{HaltCause, RowId, SyncState, SystemClock},
     inbox::{HALT, State},
-    sandbox::{
-        Fault, Kind, Page, Point, When,
-        amocrm::{Pipeline, Stage},
-        school::Missing,
-    },
 };
 
 use crate::support::{EMAIL, Wishes, World, sending};

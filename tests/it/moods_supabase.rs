@@ -3,11 +3,11 @@
 use std::{fmt, time::Duration};
 
 use futures::{StreamExt, stream};
+use sandbox::{Fault, Kind, Page, Point, Recorded, Server, When};
 use serde_json::json;
 use tripwire_sync::{
     domain::{HaltCause, RowId, SyncState},
     inbox::State,
-    sandbox::{Fault, Kind, Page, Point, Recorded, Server, When},
 };
 
 use crate::support::{EMAIL, PATIENCE, Wishes, World};

@@ -9,16 +9,13 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all, stream};
+use sandbox::{Fault, Kind, Point, Server, When, school::School};
 use serde_json::{Value, json};
-use tripwire_sync::{
-    domain::RowId,
-    inbox::State,
-    sandbox::{Fault, Kind, Point, Server, When, school::School},
-};
+use tripwire_sync::{domain::RowId, inbox::State};
 
 use crate::{
     program::{Launch, Service, until, until_drained},
-    support::{SECRET, Wishes, World},
+    support::{SECRET, Wishes, World, rows_of},
 };
 
 /// What a stop may take: less than Fly's `kill_timeout`, and than what people wait.
@@ -48,10 +45,6 @@ fn busy() -> World {
 fn school(world: &World) -> School {
     let sandbox = &world.sandbox;
     School::mixed(5, ROWS, &sandbox.amo, &sandbox.postgrest, &world.setting)
-}
-
-fn rows(school: &School) -> Vec<RowId> {
-    school.pupils.iter().map(|pupil| pupil.row).collect()
 }
 
 /// It takes deliveries and does nothing about them, so that the next one finds them all at once.
@@ -94,7 +87,7 @@ async fn assert_all_right(service: Service, world: &World, school: &School) {
 async fn a_stop_in_the_middle_ends_in_order_and_a_restart_finishes_the_rest() {
     let world = busy();
     let school = school(&world);
-    let rows = rows(&school);
+    let rows = rows_of(&school);
     let holding = start_holding(&world).await;
     assert_eq!(deliver_all(&holding, &world, &rows).await.len(), ROWS);
     holding.stop().await.assert_code(0);
@@ -162,7 +155,7 @@ async fn a_stop_while_amocrm_keeps_an_answer_back_leaves_the_intent_and_the_note
 async fn killed_again_and_again_it_loses_nothing_that_it_acknowledged_and_doubles_nothing() {
     let world = busy();
     let school = school(&world);
-    let rows = rows(&school);
+    let rows = rows_of(&school);
 
     // In the middle of the deliveries.
     let service = start_holding(&world).await;

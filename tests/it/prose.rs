@@ -137,6 +137,7 @@ fn every_file_that_is_named_exists() {
     let beginnings = [
         "docs/",
         "src/",
+        "crates/",
         "scripts/",
         "supabase/",
         "tests/",

@@ -9,14 +9,12 @@ mod supabase_cli;
 
 use std::{iter, num::NonZero, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
-use tripwire_sync::{
-    inbox::State,
-    sandbox::{
-        AmoQuirks,
-        school::{Case, Missing},
-    },
+use sandbox::{
+    AmoQuirks,
+    school::{Case, Missing},
 };
+use tokio::sync::Semaphore;
+use tripwire_sync::inbox::State;
 
 use self::{stack::Stack, supabase_cli::SupabaseCli};
 use crate::{

@@ -13,9 +13,10 @@ use std::{
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use sandbox::DealId;
 use serde_json::{Value, json};
 use tripwire_sync::{
-    domain::{DealId, InboxFault, RowId, SystemClock},
+    domain::{InboxFault, RowId, SystemClock},
     http::signature,
     inbox::{Inbox, Role},
 };

@@ -2,24 +2,22 @@
 
 use std::net::SocketAddr;
 
+use sandbox::{
+    Fault, Kind, Page, Point, Server, When,
+    school::{Case, School},
+};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::JoinSet,
 };
-use tripwire_sync::{
-    inbox::{Revival, State},
-    sandbox::{
-        Fault, Kind, Page, Point, Server, When,
-        school::{Case, School},
-    },
-};
+use tripwire_sync::inbox::{Revival, State};
 
 use crate::{
     faults::{points, prepare, settings, until_all_done},
     program::until,
-    support::{World, any_port, metrics, sending},
+    support::{World, any_port, metrics, rows_of, sending},
 };
 
 /// Stands before a neighbour. While it is shut, connections are refused.
@@ -170,7 +168,7 @@ async fn five_minutes_at(cases: &[Case], point: Point, page: Page) {
     world.sandbox.faults().add(Fault::once(point, kind));
     let launched = settings(&world);
     world.launch_with(launched.clone()).await;
-    let row = school.pupils[0].row;
+    let row = rows_of(&school)[0];
     let put_off = world
         .until(row, "put off", |entry| {
             entry.state == State::Pending && entry.attempts > 0

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use sandbox::{ContactId, DealId, Fault, Kind, Point, StageId, When, school::Missing};
 use serde_json::json;
 use tripwire_sync::{
-    domain::{ContactId, DealId, RowId, StageId},
+    domain::RowId,
     inbox::{Entry, Outcome},
-    sandbox::{Fault, Kind, Point, When, school::Missing},
 };
 
 use crate::support::{EMAIL, NAME, Wishes, World};
@@ -311,7 +311,7 @@ async fn death_after_the_move_of_one_deal_never_moves_the_other() {
             .until_asked("leads.update", 1, |it| it.fault.is_some())
             .await;
         let chosen = world.entry(row).await.unwrap().progress.choice.unwrap();
-        let chosen = chosen.deal.unwrap();
+        let chosen = DealId::new(chosen.deal.unwrap().get());
         let other = deals.into_iter().find(|deal| *deal != chosen).unwrap();
         world.die().await;
         // Now the other one is the newest, and further on.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use sandbox::{AmoQuirks, ContactId, Fault, Kind, Point, school::Missing};
 use serde_json::json;
 use tripwire_sync::{
-    domain::{ContactId, RowId},
+    domain::RowId,
     inbox::{Outcome, State},
-    sandbox::{AmoQuirks, Fault, Kind, Point, school::Missing},
 };
 
 use crate::support::{EMAIL, NAME, Wishes, World, has_missed_twice};

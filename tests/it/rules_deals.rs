@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
+use sandbox::{
+    ContactId, DealId, Fault, Kind, PipelineId, Point, StageId, When,
+    school::{Missing, School},
+};
 use serde_json::json;
 use tripwire_sync::{
-    domain::{ContactId, DealId, PipelineId, RowId, StageId},
+    domain::RowId,
     inbox::{Outcome, State},
-    sandbox::{
-        Fault, Kind, Point, When,
-        school::{Missing, School},
-    },
 };
 
-use crate::support::{EMAIL, NAME, NowForTests, Wishes, World};
+use crate::support::{EMAIL, NAME, NowForTests, Wishes, World, rows_of};
 
 const DAY: i64 = 24;
 
@@ -219,8 +219,7 @@ async fn a_mixed_school_comes_right_when_bought_means_won_and_missing_contacts_a
     let (amo, postgrest) = (&world.sandbox.amo, &world.sandbox.postgrest);
     let school = School::mixed(5, 42, amo, postgrest, &world.setting);
     world.launch().await;
-    let last = school.pupils.iter().map(|pupil| pupil.row);
-    for row in last {
+    for row in rows_of(&school) {
         world.until_done(row, Outcome::Synced).await;
     }
 

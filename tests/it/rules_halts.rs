@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use sandbox::{Fault, Kind, Point, Server, When};
 use serde_json::json;
 use tripwire_sync::{
     domain::{Halt, HaltCause, RowId, SyncState},
     inbox::{Entry, HALT, PAUSED, RELEASED, State},
-    sandbox::{Fault, Kind, Point, Server, When},
 };
 
 use crate::support::{EMAIL, NowForTests, Wishes, World, sending};
@@ -189,7 +189,7 @@ async fn an_unknown_stage_stops_all_sending_and_recovers_when_it_is_there() {
     let deal = world.student(EMAIL);
     let (pipeline, target) = (world.setting.pipeline, world.setting.target);
     let stages = world.sandbox.amo.world(|world| {
-        let take = |pipeline: &mut tripwire_sync::sandbox::amocrm::Pipeline| {
+        let take = |pipeline: &mut sandbox::amocrm::Pipeline| {
             let all = pipeline.stages.clone();
             pipeline.stages.retain(|stage| stage.id != target);
             all

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use sandbox::{Fault, Kind, Point, When};
 use serde_json::json;
 use tripwire_sync::{
     domain::{RowId, SystemClock},
     inbox::{Arrival, Source, State},
-    sandbox::{Fault, Kind, Point, When},
 };
 
 use crate::support::{EMAIL, Wishes, World, sending};

@@ -3,11 +3,11 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures::{StreamExt, stream};
+use sandbox::{Fault, Kind, Page, Point, When, postgrest::Policies};
 use serde_json::json;
 use tripwire_sync::{
     domain::{Halt, HaltCause, Operation, RowId, SyncState},
     inbox::{HALT, REFUSALS, RELEASED, State},
-    sandbox::{Fault, Kind, Page, Point, When, postgrest::Policies},
 };
 
 use crate::support::{Wishes, World};
@@ -164,7 +164,7 @@ async fn one_of_many_is_set_aside(refusal: Refusal) {
         refusal.kind.clone(),
     ));
     world.deliver(bad).await;
-    let is_refused = |it: &tripwire_sync::sandbox::Recorded| it.fault.is_some();
+    let is_refused = |it: &sandbox::Recorded| it.fault.is_some();
     world.until_asked(refusal.route, 1, is_refused).await;
     let good: Vec<RowId> = (1..4)
         .map(|n| student(&world, n, refusal.route).0)
@@ -307,7 +307,7 @@ async fn a_row_that_no_write_back_changes_is_set_aside() {
     world
         .sandbox
         .postgrest
-        .quirks(|quirks| quirks.unchangeable_rows = vec![bad]);
+        .quirks(|quirks| quirks.unchangeable_rows = vec![bad.into()]);
     world.deliver(bad).await;
     world
         .until(bad, "refused", |entry| entry.attempts > 0)
@@ -483,7 +483,7 @@ async fn an_account_that_is_not_there_stops_sending_at_the_first_request() {
             .map(|kind| async move {
                 let world = World::prepare(Wishes::brisk());
                 let mut world = world;
-                let any = Point::any(tripwire_sync::sandbox::Server::Amo);
+                let any = Point::any(sandbox::Server::Amo);
                 world.sandbox.faults().add(Fault::always(any, kind.clone()));
                 world.launch().await;
                 let (row, _) = student(&world, 0, MOVE);
@@ -562,7 +562,7 @@ async fn a_row_that_cannot_be_read_is_set_aside_and_the_others_go_on() {
     world
         .sandbox
         .postgrest
-        .quirks(|quirks| quirks.raising_rows = bad.into());
+        .quirks(|quirks| quirks.raising_rows = bad.map(Into::into).into());
     for row in &students {
         world.deliver(*row).await;
     }

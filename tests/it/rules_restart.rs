@@ -2,11 +2,11 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use sandbox::{Fault, Kind, Point, When, school::Missing};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::{Clock, RowId, SystemClock},
     inbox::{Inbox, PAUSED, REPLACED, Replaced},
-    sandbox::{Fault, Kind, Point, When, school::Missing},
 };
 
 use crate::support::{EMAIL, Wishes, World};

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{Timestamp, ToSpan};
+use sandbox::postgrest::Policies;
 use serde_json::json;
 use tripwire_sync::{
     domain::{Clock, RowId, SystemClock},
     inbox::{Entry, Outcome, Revival, State},
-    sandbox::postgrest::Policies,
 };
 use uuid::Uuid;
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
+use sandbox::{Fault, Kind, Page, Point, PostgrestQuirks, When};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::RowId,
     inbox::{Outcome, State},
-    sandbox::{Fault, Kind, Page, Point, PostgrestQuirks, When},
 };
 
 use crate::support::{EMAIL, NowForTests, Wishes, World};

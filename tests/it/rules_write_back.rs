@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use sandbox::{Fault, Kind, Point, PostgrestQuirks, When, postgrest::Policies};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::{HaltCause, RowId, SyncState},
     inbox::{Outcome, State},
-    sandbox::{Fault, Kind, Point, PostgrestQuirks, When, postgrest::Policies},
 };
 
 use crate::support::{EMAIL, Wishes, World};
@@ -159,7 +159,7 @@ async fn many_rows_under_a_missing_update_policy_are_moved_no_further_than_one_b
         .collect();
     world.launch().await;
     world.until_sync_is("halted").await;
-    let moved = |request: &tripwire_sync::sandbox::Recorded| request.items().len();
+    let moved = |request: &sandbox::Recorded| request.items().len();
     let moved: usize = world.requests_to("leads.update").iter().map(moved).sum();
     assert!(moved <= 50, "{moved} deals moved");
 

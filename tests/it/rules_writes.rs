@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use sandbox::{DealId, Fault, Kind, Page, Point, When, school::Missing};
 use serde_json::{Value, json};
 use tripwire_sync::{
-    domain::{DealId, RowId},
+    domain::RowId,
     inbox::{Outcome, State},
-    sandbox::{Fault, Kind, Page, Point, When, school::Missing},
 };
 
 use crate::support::{EMAIL, NAME, Wishes, World, sending};

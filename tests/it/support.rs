@@ -9,22 +9,20 @@ use std::{
 
 use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
+use sandbox::{
+    AmoQuirks, ContactId, DealId, PostgrestQuirks, Recorded, Sandbox, Server, StageId,
+    WebhookTarget,
+    school::{Missing, School, Setting},
+};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tripwire_sync::{
     amocrm::{self, Target},
     app::{App, Sending, Settings},
-    domain::{
-        ContactId, DealId, MissingContact, NoteTemplate, RowId, SharedClock, StageId, SystemClock,
-        WebhookSecret,
-    },
+    domain::{self, MissingContact, NoteTemplate, RowId, SharedClock, SystemClock, WebhookSecret},
     http::{Verifier, signature},
     inbox::{Entry, Inbox, Outcome, Role, State},
-    sandbox::{
-        AmoQuirks, PostgrestQuirks, Recorded, Sandbox, Server, WebhookTarget,
-        school::{Missing, Setting},
-    },
     supabase,
     sync::{
         self, Upkeep,
@@ -264,8 +262,8 @@ impl World {
 
     pub(crate) fn target(&self) -> Target {
         Target {
-            pipeline: self.setting.pipeline,
-            stage: self.setting.target,
+            pipeline: domain::PipelineId::new(self.setting.pipeline.get()),
+            stage: domain::StageId::new(self.setting.target.get()),
         }
     }
 
@@ -318,7 +316,7 @@ impl World {
         for (name, value) in columns.as_object().unwrap() {
             row[name] = value.clone();
         }
-        self.sandbox.postgrest.insert_row(&row)
+        RowId::new(self.sandbox.postgrest.insert_row(&row))
     }
 
     /// Delivers a row's webhook as the trigger signs it. Answers the status.
@@ -617,6 +615,12 @@ impl World {
         });
         assert_eq!(noted, [deal], "notes for {row}");
     }
+}
+
+/// The rows of a school, by the ids of the service.
+pub(crate) fn rows_of(school: &School) -> Vec<RowId> {
+    let rows = school.pupils.iter().map(|pupil| pupil.row);
+    rows.map(RowId::new).collect()
 }
 
 /// Its contact is awaited from now on.

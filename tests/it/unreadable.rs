@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use sandbox::{DealId, Fault, Item, Kind, Point, Spoilt, school::Missing};
 use serde_json::json;
 use tripwire_sync::{
-    domain::{DealId, RowId},
+    domain::RowId,
     inbox::{Revival, State},
-    sandbox::{Fault, Item, Kind, Point, Spoilt, school::Missing},
 };
 
 use crate::support::{Wishes, World};

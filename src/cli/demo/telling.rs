@@ -1,11 +1,9 @@
 //! What a person sees of the neighbours: a deal as it stands, and every request in plain words.
 
+use sandbox::{DealId, Recorded, Sandbox, Server};
+
 use super::Shop;
-use crate::{
-    cli::terminal::Terminal,
-    domain::DealId,
-    sandbox::{Recorded, Sandbox, Server},
-};
+use crate::cli::terminal::Terminal;
 
 pub(super) fn tell_deal(
     sandbox: &Sandbox,

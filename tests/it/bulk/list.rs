@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use sandbox::{DealId, StageId, school::Missing};
 use serde_json::json;
 use tripwire_sync::{
-    domain::{DealId, RowId, StageId},
+    domain::RowId,
     inbox::{Arrival, Source},
-    sandbox::school::Missing,
     sync::schedule::Tempo,
 };
 
 use super::{assert_right, backfill, email, import_day, launch, together};
-use crate::support::{NAME, Wishes, World, has_missed_twice};
+use crate::support::{NAME, Wishes, World, has_missed_twice, rows_of};
 
 /// All at once, and live.
 async fn arrive(world: &World, rows: &[RowId]) {
@@ -417,7 +417,7 @@ async fn some_of_this_minute_do_not_wait_for_a_list_that_is_read_for_a_backfill(
     let deals: Vec<DealId> = (0..30).map(|n| world.student(&email(n))).collect();
     world.setting.add_crowd(&world.sandbox.amo, 1, 9_000);
     launch(&mut world, 1.0).await;
-    backfill(&world, school.pupils.iter().map(|pupil| pupil.row)).await;
+    backfill(&world, rows_of(&school).into_iter()).await;
     world.until_asked("contacts.list", 3, |_| true).await;
 
     let rows: Vec<RowId> = (0..30)

@@ -3,8 +3,8 @@
 use std::{iter, sync::Arc};
 
 use actix_web::{App, HttpResponse, HttpServer, web};
+use sandbox::Case;
 use tokio::sync::Semaphore;
-use tripwire_sync::sandbox::Case;
 
 use super::{any_address, stack::Stack, webhook_url};
 use crate::{

@@ -2,11 +2,9 @@
 
 use std::{fs, ops::Range};
 
+use sandbox::school::{Case, School};
 use serde_json::{Map, Value};
-use tripwire_sync::{
-    domain::RowId,
-    sandbox::school::{Case, School},
-};
+use tripwire_sync::domain::RowId;
 
 use super::api::{DataApi, JWT_SECRET, KEY};
 use crate::{

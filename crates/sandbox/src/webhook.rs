@@ -16,10 +16,9 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
-use crate::domain::RowId;
-
-use super::lock;
+use super::{lock, postgrest::reference};
 
 /// Where deliveries go.
 #[derive(Debug, Clone)]
@@ -32,7 +31,7 @@ pub struct WebhookTarget {
 /// What became of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    pub row: RowId,
+    pub row: Uuid,
     /// `webhook-id`
     pub id: String,
     /// `None`: nobody answered in time.
@@ -72,7 +71,7 @@ impl Sender {
     }
 
     /// Does not wait.
-    pub(crate) fn send(&self, row: RowId, created_at: &Value, now: Timestamp) {
+    pub(crate) fn send(&self, row: Uuid, created_at: &Value, now: Timestamp) {
         let sender = self.clone();
         let created_at = created_at.clone();
         self.0.under_way.spawn(async move {
@@ -80,10 +79,10 @@ impl Sender {
         });
     }
 
-    pub(crate) async fn deliver(&self, row: RowId, created_at: &Value, now: Timestamp) -> Delivery {
+    pub(crate) async fn deliver(&self, row: Uuid, created_at: &Value, now: Timestamp) -> Delivery {
         let inner = &self.0;
         let number = inner.sent.fetch_add(1, Ordering::Relaxed) + 1;
-        let id = format!("msg_{}_{number}", row.reference());
+        let id = format!("msg_{}_{number}", reference(row));
         let body = payload(row, created_at);
         let timestamp = now.as_second();
         let signature = sign(&inner.target.secret, &id, timestamp, &body);
@@ -129,7 +128,7 @@ fn client() -> reqwest::Client {
 }
 
 /// The very text that Postgres makes of the trigger's jsonb.
-fn payload(row: RowId, created_at: &Value) -> String {
+fn payload(row: Uuid, created_at: &Value) -> String {
     jsonb_text(&json!({
         "type": "INSERT", "table": "tripwire_users", "schema": "public",
         "record": {"id": row.to_string(), "created_at": created_at}, "old_record": null,
@@ -157,15 +156,30 @@ fn jsonb_text(value: &Value) -> String {
 }
 
 fn sign(secret: &SecretString, id: &str, timestamp: i64, body: &str) -> String {
-    let text = secret.expose_secret();
-    let text = text.strip_prefix("whsec_").unwrap_or(text);
-    // A secret that is no base64 signs as nobody: the receiver will say so.
-    let key = STANDARD.decode(text).unwrap_or_default();
-    let Ok(mac) = Hmac::<Sha256>::new_from_slice(&key) else {
-        return String::new();
-    };
-    let mac = mac.chain_update(format!("{id}.{timestamp}.{body}"));
-    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    // Without a usable secret the signature is wrong, and the receiver says so.
+    let key = key_of(secret.expose_secret()).unwrap_or_default();
+    let signature = hmac(&key, &format!("{id}.{timestamp}.{body}"));
+    format!("v1,{}", STANDARD.encode(signature))
+}
+
+/// The key that a `whsec_…` stands for. `None`: the trigger takes no such secret.
+fn key_of(secret: &str) -> Option<Vec<u8>> {
+    let key = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
+    (24..=64).contains(&key.len()).then_some(key)
+}
+
+/// What the database shows of a secret in place of it. `None`: it is no secret.
+pub(crate) fn fingerprint(secret: &str) -> Option<String> {
+    let hash = hmac(&key_of(secret)?, "tripwire-sync doctor");
+    let first = hash.iter().take(8);
+    Some(first.fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
+}
+
+fn hmac(key: &[u8], text: &str) -> Vec<u8> {
+    // A key of any length will do.
+    Hmac::<Sha256>::new_from_slice(key)
+        .map(|mac| mac.chain_update(text).finalize().into_bytes().to_vec())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -174,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_payload_is_what_postgres_writes() {
-        let row: RowId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+        let row: Uuid = "00000000-0000-4000-8000-000000000001".parse().unwrap();
         let created_at = json!("2026-11-22T09:39:56.123456+00:00");
         assert_eq!(
             payload(row, &created_at),

@@ -11,7 +11,7 @@ use super::{
     table::{COLUMNS, timestamptz},
     verbs::{JSON, function_missing},
 };
-use crate::domain::WebhookSecret;
+use crate::webhook::fingerprint;
 
 /// The side of a database that no request for rows shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,22 +136,18 @@ impl Behind {
             return json!({ "url": null, "url_path": null, "fingerprints": [], "unusable": 0, "error": error });
         }
         let url = self.vault_url.as_ref().and_then(|url| Url::parse(url).ok());
-        let secrets: Vec<_> = self
+        let fingerprints: Vec<_> = self
             .vault_secret
             .iter()
             .flat_map(|text| text.split([' ', ',', '\n']))
             .filter(|secret| !secret.is_empty())
-            .map(WebhookSecret::parse)
+            .map(fingerprint)
             .collect();
-        let usable: Vec<String> = secrets
-            .iter()
-            .flatten()
-            .map(WebhookSecret::fingerprint)
-            .collect();
+        let usable: Vec<&String> = fingerprints.iter().flatten().collect();
         json!({
             "url": url.as_ref().map(|url| url.origin().ascii_serialization()),
             "url_path": url.as_ref().map(Url::path),
-            "unusable": secrets.len() - usable.len(),
+            "unusable": fingerprints.len() - usable.len(),
             "fingerprints": usable,
             "error": null,
         })

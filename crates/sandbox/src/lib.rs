@@ -9,7 +9,9 @@
 //! Both are real HTTP servers on 127.0.0.1. They are strict where the real ones are strict, write down whatever
 //! the documents forbid ([`AmoSandbox::protocol_errors`]), and fail on demand ([`Faults`]).
 
+mod clock;
 pub mod faults;
+mod ids;
 pub mod recorder;
 mod server;
 
@@ -24,7 +26,9 @@ mod tests;
 
 pub use self::{
     amocrm::{AmoQuirks, AmoSandbox, World},
+    clock::Clock,
     faults::{Access, Fault, Faults, Item, Kind, Page, Point, RandomFaults, Spoilt, When},
+    ids::{ContactId, DealId, NoteId, PipelineId, StageId},
     postgrest::{EventFate, PostgrestQuirks, PostgrestSandbox},
     recorder::{Recorded, Recorder},
     school::{Case, Expect, Missing, Pupil, School, Setting},
@@ -35,10 +39,8 @@ pub use self::{
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
-
-use crate::domain::{SharedClock, SystemClock};
 
 /// Both neighbours with one record of requests and one script of faults, so that their order can be asked for.
 #[derive(Debug, Clone)]
@@ -49,13 +51,13 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub fn start(amo: AmoQuirks, postgrest: PostgrestQuirks) -> io::Result<Self> {
-        Self::start_with(amo, postgrest, Arc::new(SystemClock))
+        Self::start_with(amo, postgrest, Clock::Machine)
     }
 
     pub fn start_with(
         amo: AmoQuirks,
         postgrest: PostgrestQuirks,
-        clock: SharedClock,
+        clock: Clock,
     ) -> io::Result<Self> {
         let joint = Joint {
             clock,
@@ -88,13 +90,13 @@ impl Sandbox {
 /// What two servers may share.
 #[derive(Debug, Clone)]
 pub(crate) struct Joint {
-    pub(crate) clock: SharedClock,
+    pub(crate) clock: Clock,
     pub(crate) recorder: Recorder,
     pub(crate) faults: Faults,
 }
 
 impl Joint {
-    pub(crate) fn alone(clock: SharedClock) -> Self {
+    pub(crate) fn alone(clock: Clock) -> Self {
         Self {
             clock,
             recorder: Recorder::default(),

@@ -1,11 +1,11 @@
 //! The account's rules.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::domain::{ContactId, DealId, PipelineId, StageId, TestClock};
+use crate::{ContactId, PipelineId, StageId};
 
 use super::{
     super::server::Reply,
@@ -15,14 +15,14 @@ use super::{
 
 struct School {
     world: World,
-    clock: Arc<TestClock>,
+    clock: Clock,
     pipeline: PipelineId,
     stages: Vec<StageId>,
     unsorted: StageId,
 }
 
 fn school(quirks: AmoQuirks) -> School {
-    let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+    let clock = Clock::at("2026-11-22T10:00:00Z".parse().unwrap());
     let mut world = World::new(quirks, clock.clone());
     let pipeline = world.add_pipeline("Tripwire", &["Заявка", "Купил продукт", "Учится"]);
     School {
@@ -386,7 +386,7 @@ fn the_index_lags_behind_and_the_old_text_is_found_meanwhile() {
 
 #[test]
 fn time_is_counted_in_whole_seconds() {
-    let clock = TestClock::at("2026-11-22T10:00:00.9Z".parse().unwrap());
+    let clock = Clock::at("2026-11-22T10:00:00.9Z".parse().unwrap());
     let world = World::new(AmoQuirks::default(), clock);
     let whole: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
     assert_eq!(world.now(), whole);

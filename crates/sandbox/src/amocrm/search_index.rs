@@ -4,17 +4,17 @@
 use memchr::memmem;
 
 use super::records::IndexText;
-use crate::domain::ContactId;
+use crate::ContactId;
 
-/// Texts are added and never taken out: who is found by one was a hit once, and has yet to be looked at.
+/// Texts are added and never removed: a contact that is found was a hit once, and must still be compared.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Haystack {
+pub(super) struct SearchIndex {
     text: String,
     /// Where a contact's text begins, in order.
     starts: Vec<(usize, ContactId)>,
 }
 
-impl Haystack {
+impl SearchIndex {
     pub(super) fn add(&mut self, contact: ContactId, text: &IndexText) {
         self.starts.push((self.text.len(), contact));
         for value in text.values.iter().chain(&text.phones) {
@@ -23,8 +23,8 @@ impl Haystack {
         }
     }
 
-    /// Those among whose texts `needle` is; may name one of them more than once.
-    pub(super) fn having(&self, needle: &str) -> impl Iterator<Item = ContactId> {
+    /// The contacts with a text that contains `needle`; a contact may come more than once.
+    pub(super) fn find(&self, needle: &str) -> impl Iterator<Item = ContactId> {
         memmem::find_iter(self.text.as_bytes(), needle.as_bytes()).map(|at| {
             let after = self.starts.partition_point(|(start, _)| *start <= at);
             self.starts[after.saturating_sub(1)].1

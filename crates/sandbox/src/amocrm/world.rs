@@ -8,15 +8,15 @@ use std::{
 use jiff::Timestamp;
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
-use crate::domain::{ContactId, DealId, NoteId, PipelineId, SharedClock, StageId};
+use crate::{Clock, ContactId, DealId, NoteId, PipelineId, StageId};
 
 use super::{
     AmoQuirks,
-    haystack::Haystack,
     records::{
         Contact, Deal, Field, FieldValue, Note, Pipeline, PipelineIds, Stage, multi_field,
         phone_number,
     },
+    search_index::SearchIndex,
 };
 
 pub(crate) const ACCOUNT_ID: i64 = 31_415_926;
@@ -37,20 +37,20 @@ pub struct World {
     pub(super) quirks: AmoQuirks,
     /// What a client did that the documents forbid, in words.
     pub protocol_errors: Vec<String>,
-    pub(super) clock: SharedClock,
+    pub(super) clock: Clock,
     pub(super) base_url: String,
-    pub(in crate::sandbox) contacts: BTreeMap<ContactId, Contact>,
-    pub(in crate::sandbox) deals: BTreeMap<DealId, Deal>,
-    pub(in crate::sandbox) notes: BTreeMap<NoteId, Note>,
+    pub(crate) contacts: BTreeMap<ContactId, Contact>,
+    pub(crate) deals: BTreeMap<DealId, Deal>,
+    pub(crate) notes: BTreeMap<NoteId, Note>,
     pub(super) pipelines: Vec<Pipeline>,
-    haystack: Haystack,
+    search_index: SearchIndex,
     next: NextIds,
     rng: SmallRng,
 }
 
 impl World {
     #[must_use]
-    pub fn new(quirks: AmoQuirks, clock: SharedClock) -> Self {
+    pub fn new(quirks: AmoQuirks, clock: Clock) -> Self {
         Self {
             quirks,
             protocol_errors: Vec::new(),
@@ -60,7 +60,7 @@ impl World {
             deals: BTreeMap::new(),
             notes: BTreeMap::new(),
             pipelines: Vec::new(),
-            haystack: Haystack::default(),
+            search_index: SearchIndex::default(),
             next: NextIds {
                 contact: 5_100_001,
                 deal: 9_200_001,
@@ -170,7 +170,7 @@ impl World {
         let contact = self.contacts.get_mut(&id)?;
         let result = set(contact);
         let text = contact.index_text();
-        self.haystack.add(id, &text);
+        self.search_index.add(id, &text);
         contact.index = vec![(Timestamp::MIN, text)];
         Some(result)
     }
@@ -187,7 +187,7 @@ impl World {
         let result = edit(contact);
         contact.updated_at = now;
         let text = contact.index_text();
-        self.haystack.add(id, &text);
+        self.search_index.add(id, &text);
         contact.index.push((visible_at, text));
         Some(result)
     }
@@ -346,7 +346,7 @@ impl World {
             self.index_time(lag)
         };
         let text = contact.index_text();
-        self.haystack.add(id, &text);
+        self.search_index.add(id, &text);
         contact.index.push((visible_at, text));
         self.contacts.insert(id, contact);
         id
@@ -375,11 +375,11 @@ impl World {
         let now = self.clock.now();
         let fuzzy = self.quirks.fuzzy_query;
         let number = phone_number(&query);
-        let mut candidates: BTreeSet<ContactId> = self.haystack.having(query.trim()).collect();
+        let mut candidates: BTreeSet<ContactId> = self.search_index.find(query.trim()).collect();
         candidates.extend(
             number
                 .iter()
-                .flat_map(|number| self.haystack.having(number)),
+                .flat_map(|number| self.search_index.find(number)),
         );
         candidates
             .into_iter()

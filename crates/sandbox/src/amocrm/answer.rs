@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::domain::DealId;
+use crate::DealId;
 
 use super::{
     super::server::Reply,

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::domain::{ContactId, DealId, NoteId, PipelineId, StageId};
+use crate::{ContactId, DealId, NoteId, PipelineId, StageId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pipeline {

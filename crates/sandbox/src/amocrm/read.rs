@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::domain::{ContactId, DealId, NoteId, PipelineId};
+use crate::{ContactId, DealId, NoteId, PipelineId};
 
 use super::{
     super::server::{Reply, Request},

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::domain::{ContactId, DealId, NoteId};
-
 use super::{
     super::{
-        World,
+        ContactId, DealId, NoteId, World,
         amocrm::{Contact, Deal},
+        postgrest::reference,
     },
     Expect, Pupil, School, Setting,
 };
@@ -57,7 +56,7 @@ impl Check<'_> {
             .school
             .pupils
             .iter()
-            .map(|it| it.row.reference())
+            .map(|it| reference(it.row))
             .collect();
         let before = &self.school.before.notes;
         for (id, note) in before {
@@ -248,7 +247,7 @@ impl Check<'_> {
     fn notes(&self, pupil: &Pupil, deal: Option<DealId>, problems: &mut Vec<String>) {
         let noted = self
             .marks
-            .get(&pupil.row.reference())
+            .get(&reference(pupil.row))
             .map_or(&[][..], Vec::as_slice);
         let (right, wrong): (Vec<DealId>, Vec<DealId>) =
             noted.iter().partition(|id| Some(**id) == deal);

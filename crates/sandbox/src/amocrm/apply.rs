@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::{ContactId, DealId, PipelineId, StageId};
+use crate::{ContactId, DealId, PipelineId, StageId};
 
 use super::{
     super::server::Reply,

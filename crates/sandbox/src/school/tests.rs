@@ -1,13 +1,14 @@
 //! A verifier that finds nothing proves nothing: each violation is made once, and must be told.
 
-use crate::domain::{Clock, TestClock};
-
-use super::{super::AmoQuirks, super::PostgrestQuirks, super::Sandbox, *};
+use super::{
+    super::{AmoQuirks, Clock, PostgrestQuirks, Sandbox, postgrest::reference},
+    *,
+};
 
 const ROWS: usize = 56;
 
 fn school(change: impl FnOnce(Setting) -> Setting) -> School {
-    let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+    let clock = Clock::at("2026-11-22T10:00:00Z".parse().unwrap());
     let quirks = AmoQuirks::patient();
     let sandbox = Sandbox::start_with(quirks, PostgrestQuirks::default(), clock).unwrap();
     let setting = change(Setting::build(&sandbox.amo));
@@ -49,7 +50,7 @@ impl School {
             let text = format!(
                 "Логин: {}\n[ref {}]",
                 pupil.person.email,
-                pupil.row.reference()
+                reference(pupil.row)
             );
             world.add_note(deal, "common", &text);
             Some(deal)
@@ -118,7 +119,7 @@ async fn every_case_occurs_and_a_flawless_sync_is_found_flawless() {
 
 #[tokio::test]
 async fn equal_seeds_make_equal_schools() {
-    let ids = |school: &School| -> Vec<(RowId, Case)> {
+    let ids = |school: &School| -> Vec<(Uuid, Case)> {
         school.pupils.iter().map(|it| (it.row, it.case)).collect()
     };
     let (one, other) = (school(|it| it), school(|it| it));
@@ -265,7 +266,7 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
             let deal = school.expected_deal(Case::Lookalike);
             school
                 .amo
-                .world(|world| world.add_note(deal, "common", &pupil.row.reference()));
+                .world(|world| world.add_note(deal, "common", &reference(pupil.row)));
         },
         &["(lookalike e-mail found first): deal 9"],
     ),
@@ -276,7 +277,7 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
             let deal = school.expected_deal(Case::OnTarget);
             school
                 .amo
-                .world(|world| world.add_note(deal, "common", &pupil.row.reference()));
+                .world(|world| world.add_note(deal, "common", &reference(pupil.row)));
         },
         &["(lookalike e-mail found first): its note is on deal 9"],
     ),
@@ -431,7 +432,7 @@ async fn a_contact_made_twice_is_told() {
 
 #[tokio::test]
 async fn rows_are_created_now() {
-    let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+    let clock = Clock::at("2026-11-22T10:00:00Z".parse().unwrap());
     let created_at = school(|it| it).pupils[0].given["created_at"].clone();
     let created_at: Timestamp = created_at.as_str().unwrap().parse().unwrap();
     assert_eq!(created_at, clock.now());

@@ -3,9 +3,9 @@
 mod answer;
 mod apply;
 mod gate;
-mod haystack;
 mod read;
 mod records;
+mod search_index;
 mod world;
 mod write;
 
@@ -24,15 +24,13 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::domain::{DealId, SharedClock, SystemClock};
-
 use self::{
     answer::{hal, problem},
     gate::Gate,
     write::{Rejection, Write},
 };
 use super::{
-    Access, Faults, Joint, Recorded, Recorder, Server, any_port, lock,
+    Access, Clock, DealId, Faults, Joint, Recorded, Recorder, Server, any_port, lock,
     server::{Emulator, Reply, Request, Route, Running},
 };
 
@@ -155,7 +153,7 @@ struct State {
 
 #[derive(Debug)]
 struct Amo {
-    clock: SharedClock,
+    clock: Clock,
     /// Apart from the account, which may be busy for long: whoever comes meanwhile is counted at once.
     gate: Mutex<Gate>,
     state: Mutex<State>,
@@ -172,14 +170,10 @@ pub struct AmoSandbox {
 impl AmoSandbox {
     /// On any free port, by the machine's clock. Needs a tokio runtime around it.
     pub fn start(quirks: AmoQuirks) -> io::Result<Self> {
-        Self::start_on(any_port(), Arc::new(SystemClock), quirks)
+        Self::start_on(any_port(), Clock::Machine, quirks)
     }
 
-    pub fn start_on(
-        address: SocketAddr,
-        clock: SharedClock,
-        quirks: AmoQuirks,
-    ) -> io::Result<Self> {
+    pub fn start_on(address: SocketAddr, clock: Clock, quirks: AmoQuirks) -> io::Result<Self> {
         Self::start_joined(address, Joint::alone(clock), quirks)
     }
 

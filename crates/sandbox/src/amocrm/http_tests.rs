@@ -1,24 +1,20 @@
 //! What a client sees of the account over HTTP.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
-
-use crate::domain::{Clock, TestClock};
 
 use super::{super::any_port, *};
 
 /// A running account with one pipeline, and a client that has the token.
 struct Http {
     amo: AmoSandbox,
-    clock: Arc<TestClock>,
+    clock: Clock,
     client: reqwest::Client,
     pipeline: PipelineIds,
 }
 
 impl Http {
     fn start(quirks: AmoQuirks) -> Self {
-        let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+        let clock = Clock::at("2026-11-22T10:00:00Z".parse().unwrap());
         let amo = AmoSandbox::start_on(any_port(), clock.clone(), quirks).unwrap();
         let pipeline =
             amo.world(|world| world.add_pipeline("Tripwire", &["Заявка", "Купил продукт"]));

@@ -1,16 +1,14 @@
 //! What a client sees of each kind of fault.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-
-use crate::domain::{DealId, StageId, TestClock};
 
 use super::*;
 
 struct Client {
     sandbox: Sandbox,
-    clock: Arc<TestClock>,
+    clock: Clock,
     http: reqwest::Client,
     deals: [DealId; 4],
     bulk: Value,
@@ -43,7 +41,7 @@ impl Seen {
 
 impl Client {
     fn start() -> Self {
-        let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+        let clock = Clock::at("2026-11-22T10:00:00Z".parse().unwrap());
         let sandbox = Sandbox::start_with(
             AmoQuirks::patient(),
             PostgrestQuirks::default(),

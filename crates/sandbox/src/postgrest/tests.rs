@@ -1,16 +1,12 @@
 //! PostgREST's answers to the requests that we send, and to those that we must not.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
-
-use crate::domain::{TestClock, WebhookSecret};
 
 use super::*;
 
 struct Http {
     postgrest: PostgrestSandbox,
-    clock: Arc<TestClock>,
+    clock: Clock,
     client: reqwest::Client,
 }
 
@@ -50,7 +46,7 @@ fn number(id: &str) -> u32 {
 
 impl Http {
     fn start() -> Self {
-        let clock = TestClock::at("2026-11-22T10:00:00.5Z".parse().unwrap());
+        let clock = Clock::at("2026-11-22T10:00:00.5Z".parse().unwrap());
         let quirks = PostgrestQuirks::default();
         let postgrest = PostgrestSandbox::start_on(any_port(), clock.clone(), quirks).unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -302,7 +298,7 @@ async fn a_write_back_answers_with_the_row_or_with_none() {
         "the column is text"
     );
     assert_eq!(seen.range, "0-0/*");
-    let row = http.postgrest.row(id(1).parse().unwrap()).unwrap();
+    let row = http.postgrest.row(id(1).parse::<Uuid>().unwrap()).unwrap();
     assert_eq!(row["updated_at"], "2026-11-22T10:01:00.500000+00:00");
     let seen = http.patch(&query, &change).await;
     assert_eq!(
@@ -491,7 +487,8 @@ async fn the_doctor_tells_what_the_sandbox_is_and_does() {
     assert_eq!(
         told["vault"],
         json!({ "url": "https://sync.example.org:8443", "url_path": "/webhooks/supabase",
-                "fingerprints": [WebhookSecret::parse("whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE=").unwrap().fingerprint()],
+                // printf 'tripwire-sync doctor' | openssl dgst -sha256 -hmac tripwire-test-key-0001-0001-0001
+                "fingerprints": ["9b93e250f14f3507"],
                 "unusable": 1, "error": null })
     );
     // What it tells is so.

@@ -21,13 +21,11 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::domain::{RowId, SharedClock, SystemClock};
-
 pub use self::doctor::Behind;
 use self::table::{Table, with_defaults};
 pub use self::test_event::EventFate;
 use super::{
-    Access, Faults, Joint, Recorded, Recorder, Server, WebhookTarget, any_port, lock,
+    Access, Clock, Faults, Joint, Recorded, Recorder, Server, WebhookTarget, any_port, lock,
     server::{ELSEWHERE, Emulator, Reply, Request, Route, Running},
     webhook::{Delivery, Sender},
 };
@@ -61,9 +59,9 @@ pub struct PostgrestQuirks {
     /// Columns without the right to read: naming one is 42501.
     pub unreadable_columns: Vec<String>,
     /// Rows over which a policy of the project's own raises an error.
-    pub raising_rows: Vec<RowId>,
+    pub raising_rows: Vec<Uuid>,
     /// Rows that a trigger of the project's own leaves as they are.
-    pub unchangeable_rows: Vec<RowId>,
+    pub unchangeable_rows: Vec<Uuid>,
     /// Longer answers are cut off without a word.
     pub max_rows: usize,
     pub policies: Policies,
@@ -120,7 +118,7 @@ struct State {
 
 #[derive(Debug)]
 struct Postgrest {
-    clock: SharedClock,
+    clock: Clock,
     state: Mutex<State>,
 }
 
@@ -136,12 +134,12 @@ pub struct PostgrestSandbox {
 impl PostgrestSandbox {
     /// On any free port, by the machine's clock. Needs a tokio runtime around it.
     pub fn start(quirks: PostgrestQuirks) -> io::Result<Self> {
-        Self::start_on(any_port(), Arc::new(SystemClock), quirks)
+        Self::start_on(any_port(), Clock::Machine, quirks)
     }
 
     pub fn start_on(
         address: SocketAddr,
-        clock: SharedClock,
+        clock: Clock,
         quirks: PostgrestQuirks,
     ) -> io::Result<Self> {
         Self::start_joined(address, Joint::alone(clock), quirks)
@@ -197,20 +195,20 @@ impl PostgrestSandbox {
     ///
     /// Columns that `row` names are kept as given, `id` and `created_at` too.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
-    pub fn insert_row(&self, row: &Value) -> RowId {
+    pub fn insert_row(&self, row: &Value) -> Uuid {
         let now = self.postgrest.clock.now();
         let (id, row) = with_defaults(row, now);
         let created_at = row["created_at"].clone();
         self.postgrest.current().table.rows.insert(id, row);
         if let Some(sender) = &*lock(&self.hook) {
-            sender.send(RowId::new(id), &created_at, now);
+            sender.send(id, &created_at, now);
         }
-        RowId::new(id)
+        id
     }
 
     #[must_use]
-    pub fn row(&self, id: RowId) -> Option<Map<String, Value>> {
-        let id = uuid_of(id);
+    pub fn row(&self, id: impl Into<Uuid>) -> Option<Map<String, Value>> {
+        let id = id.into();
         self.postgrest.current().table.rows.get(&id).cloned()
     }
 
@@ -222,19 +220,18 @@ impl PostgrestSandbox {
     }
 
     /// `None`: no such row.
-    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
-    pub fn delete_row(&self, id: RowId) -> Option<Map<String, Value>> {
-        let id = uuid_of(id);
+    pub fn delete_row(&self, id: impl Into<Uuid>) -> Option<Map<String, Value>> {
+        let id = id.into();
         self.postgrest.current().table.rows.remove(&id)
     }
 
     /// `None`: no such row.
     pub fn update_row<R>(
         &self,
-        id: RowId,
+        id: impl Into<Uuid>,
         change: impl FnOnce(&mut Map<String, Value>) -> R,
     ) -> Option<R> {
-        let id = uuid_of(id);
+        let id = id.into();
         let mut state = self.postgrest.current();
         state.table.rows.get_mut(&id).map(change)
     }
@@ -254,7 +251,8 @@ impl PostgrestSandbox {
     }
 
     /// Sends a row's delivery (again), and waits for the answer. `None`: no such row, or no target.
-    pub async fn deliver(&self, id: RowId) -> Option<Delivery> {
+    pub async fn deliver(&self, id: impl Into<Uuid>) -> Option<Delivery> {
+        let id = id.into();
         let created_at = self.row(id)?["created_at"].clone();
         let sender = lock(&self.hook).clone()?;
         let now = self.postgrest.clock.now();
@@ -315,9 +313,10 @@ impl PostgrestSandbox {
     }
 }
 
-fn uuid_of(id: RowId) -> Uuid {
-    // `RowId` keeps its uuid to itself; its text is the uuid.
-    id.to_string().parse().unwrap_or_default()
+/// The last 12 hex digits of a row's id: what ties a note to its row.
+pub(super) fn reference(row: Uuid) -> String {
+    let hex = row.simple().to_string();
+    hex[hex.len() - 12..].to_owned()
 }
 
 impl Postgrest {

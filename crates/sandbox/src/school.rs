@@ -12,12 +12,11 @@ use std::{collections::BTreeMap, fmt};
 use jiff::{Span, Timestamp, ToSpan};
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use serde_json::{Map, Value, json};
-
-use crate::domain::{ContactId, DealId, PipelineId, RowId, StageId};
+use uuid::Uuid;
 
 pub use self::mix::IMPORT_DAY;
 use self::people::Person;
-use super::{AmoSandbox, PostgrestSandbox, World};
+use super::{AmoSandbox, ContactId, DealId, PipelineId, PostgrestSandbox, StageId, World};
 
 /// What `AMOCRM_MISSING_CONTACT` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +188,7 @@ pub enum Expect {
 /// A row and what is expected of it.
 #[derive(Debug, Clone)]
 pub struct Pupil {
-    pub row: RowId,
+    pub row: Uuid,
     pub case: Case,
     pub expect: Expect,
     /// As inserted.
@@ -334,7 +333,7 @@ impl Enrolling<'_> {
             "manager_name": "Гульнара Есенова",
         });
         Pupil {
-            row: RowId::new(id),
+            row: id,
             case,
             expect,
             given: row.as_object().cloned().unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::domain::{ContactId, DealId, PipelineId, StageId};
+use crate::{ContactId, DealId, PipelineId, StageId};
 
 use super::{
     super::server::Reply,
