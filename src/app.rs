@@ -16,13 +16,11 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-#[cfg(feature = "sandbox")]
-use crate::domain::HangAt;
 use crate::{
     alerts,
     amocrm::{self, AmoCrm, Target},
     config::Config,
-    domain::{Heartbeat, SharedClock, SyncState, SyncStatus, TokenEnd},
+    domain::{HangAt, Heartbeat, SharedClock, SyncState, SyncStatus, TestHooks, TokenEnd},
     http::{self, HttpState, MetricsPage, RefusalLog, Verifier},
     inbox::{Inbox, InboxError},
     supabase::{self, Supabase},
@@ -60,12 +58,7 @@ pub struct Settings {
     /// `None`: deliveries are stored, and nothing is sent.
     pub sending: Option<Sending>,
     pub tempo: Tempo,
-    /// Where a test wants the process to die.
-    #[cfg(feature = "sandbox")]
-    pub die_at: Option<crate::domain::DieAt>,
-    /// Which loop a test wants to hang, and after how long that is a hang.
-    #[cfg(feature = "sandbox")]
-    pub hang: Option<(HangAt, Duration)>,
+    pub hooks: TestHooks,
     /// `None`: nobody is alerted.
     pub telegram: Option<alerts::Settings>,
 }
@@ -104,7 +97,7 @@ pub enum Died {
 impl Settings {
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
-        let tempo = Tempo::scaled(time_scale(config));
+        let tempo = Tempo::scaled(config.hooks.time_scale);
         let note = config.note_template.clone();
         let supabase = supabase::Settings {
             project_url: config.supabase.url.clone(),
@@ -166,54 +159,22 @@ impl Settings {
             },
             sending,
             tempo,
-            #[cfg(feature = "sandbox")]
-            die_at: config.die_at,
-            #[cfg(feature = "sandbox")]
-            hang: config
-                .hang_at
-                .map(|at| (at, HANG_AFTER.mul_f64(config.time_scale))),
+            hooks: config.hooks,
             telegram: config.telegram.as_ref().map(|telegram| alerts::Settings {
                 bot_token: telegram.bot_token.clone(),
                 chat_id: telegram.chat_id.clone(),
                 base_url: telegram.base_url.clone(),
                 tokens: token_ends(config),
-                pace: alerts::Pace::scaled(time_scale(config)),
+                pace: alerts::Pace::scaled(config.hooks.time_scale),
             }),
         }
     }
 }
 
 /// Takes its thread with it, as a deadlock does.
-#[cfg(feature = "sandbox")]
 fn block_for_ever() -> ! {
     loop {
         std::thread::park();
-    }
-}
-
-impl Settings {
-    /// Lets go wrong what a test wants to go wrong. Answers whether the engine is to hang.
-    #[cfg(feature = "sandbox")]
-    fn spoil(&self, inbox: &Inbox) -> bool {
-        if let Some(at) = self.die_at {
-            inbox.die_at(at);
-        }
-        let hang_at = self.hang.map(|(at, _)| at);
-        if hang_at == Some(HangAt::Writer) {
-            inbox.hang();
-        }
-        hang_at == Some(HangAt::Engine)
-    }
-
-    #[cfg(feature = "sandbox")]
-    fn hang_after(&self) -> Duration {
-        self.hang.map_or(HANG_AFTER, |(_, hang_after)| hang_after)
-    }
-
-    #[cfg(not(feature = "sandbox"))]
-    #[expect(clippy::unused_self, reason = "a test may want less")]
-    fn hang_after(&self) -> Duration {
-        HANG_AFTER
     }
 }
 
@@ -232,16 +193,6 @@ pub fn token_ends(config: &Config) -> Vec<TokenEnd> {
         .into_iter()
         .filter_map(|(name, token)| TokenEnd::read(name, token.expose_secret()))
         .collect()
-}
-
-#[cfg(feature = "sandbox")]
-fn time_scale(config: &Config) -> f64 {
-    config.time_scale
-}
-
-#[cfg(not(feature = "sandbox"))]
-fn time_scale(_: &Config) -> f64 {
-    1.0
 }
 
 pub(crate) fn amocrm_settings(
@@ -433,11 +384,15 @@ impl App {
                 .map_err(|source| StartError::Listen { address, source })?;
             Ok::<_, StartError>((listener, bound))
         };
-        let hang_after = settings.hang_after();
+        let hooks = settings.hooks;
         let inbox = Inbox::open_or_replace(&settings.inbox_path, clock.clone()).await?;
         inbox.call_it_lasting_after(settings.tempo.inbox_lasting);
-        #[cfg(feature = "sandbox")]
-        let engine_hangs = settings.spoil(&inbox);
+        if let Some(at) = hooks.die_at {
+            inbox.die_at(at);
+        }
+        if hooks.hang_at == Some(HangAt::Writer) {
+            inbox.hang();
+        }
         let works = Works::new(
             settings.supabase,
             settings.upkeep,
@@ -472,6 +427,11 @@ impl App {
             Loop::new("the writer of the inbox", inbox.heartbeat()),
             Loop::new("the engine", heartbeat),
         ];
+        // A test that lets a loop hang does not wait for two minutes.
+        let hang_after = match hooks.hang_at {
+            Some(_) => HANG_AFTER.mul_f64(hooks.time_scale),
+            None => HANG_AFTER,
+        };
         let watchdog =
             Watchdog::start(loops, hang_after, Arc::clone(&hangs)).map_err(StartError::Watchdog)?;
         let http_state = HttpState {
@@ -492,8 +452,7 @@ impl App {
         let http = Served::spawn(http::serve(listener, http_state, HTTP_WORKERS).map_err(serve)?);
         let metrics = Served::spawn(http::serve_metrics(metrics_listener, page).map_err(serve)?);
         let work = async move {
-            #[cfg(feature = "sandbox")]
-            if engine_hangs {
+            if hooks.hang_at == Some(HangAt::Engine) {
                 block_for_ever();
             }
             work.go().await;
@@ -517,7 +476,6 @@ impl App {
     }
 
     /// Ends as a killed process would: at once, with nothing finished or given back.
-    #[cfg(feature = "sandbox")]
     pub async fn die(self) {
         self.engine.abort();
         if let Some(alerts) = self.alerts {

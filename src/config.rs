@@ -14,15 +14,14 @@ pub use self::{
     reader::{ConfigErrors, Problem},
     variable::{GROUPS, Group, Setting, Unset, help},
 };
-#[cfg(feature = "sandbox")]
-use crate::domain::{DieAt, HangAt};
 use crate::{
-    domain::{MissingContact, NoteTemplate, PipelineId, StageId, WebhookSecret},
+    domain::{MissingContact, NoteTemplate, PipelineId, StageId, TestHooks, WebhookSecret},
     telemetry::LogFormat,
 };
 
 mod environment;
 mod form;
+mod hooks;
 mod lookalike;
 mod reader;
 mod variable;
@@ -49,15 +48,7 @@ pub struct Config {
     /// `None`: no alerts.
     pub telegram: Option<TelegramConfig>,
     pub log: LogConfig,
-    /// Shortens the engine's waits in tests; 1 is real time.
-    #[cfg(feature = "sandbox")]
-    pub time_scale: f64,
-    /// Ends the process at a commit of the inbox, as a crash would.
-    #[cfg(feature = "sandbox")]
-    pub die_at: Option<DieAt>,
-    /// Lets a loop hang.
-    #[cfg(feature = "sandbox")]
-    pub hang_at: Option<HangAt>,
+    pub hooks: TestHooks,
     /// What looks wrong and stops nothing. Names only, no values.
     pub warnings: Vec<String>,
 }
@@ -212,12 +203,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     let retention = reader.or(RETENTION_DAYS, form::days(1), form::DAY * 90);
     let telegram = telegram(reader);
     let log = log(reader, is_terminal);
-    #[cfg(feature = "sandbox")]
-    let time_scale = reader.or(variable::TRIPWIRE_TIME_SCALE, form::time_scale, 1.0);
-    #[cfg(feature = "sandbox")]
-    let die_at = reader.optional(variable::TRIPWIRE_DIE_AT, form::die_at);
-    #[cfg(feature = "sandbox")]
-    let hang_at = reader.optional(variable::TRIPWIRE_HANG_AT, form::hang_at);
+    let hooks = hooks::read(reader);
     for name in variable::UNUSED {
         if reader.text(name).is_some() {
             reader.warn(format!("{name} is not used by this version"));
@@ -238,12 +224,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
         retention: retention?,
         telegram: telegram?,
         log: log?,
-        #[cfg(feature = "sandbox")]
-        time_scale: time_scale?,
-        #[cfg(feature = "sandbox")]
-        die_at: die_at?,
-        #[cfg(feature = "sandbox")]
-        hang_at: hang_at?,
+        hooks: hooks?,
         warnings: Vec::new(),
     })
 }

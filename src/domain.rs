@@ -15,6 +15,7 @@ mod note_template;
 mod price;
 mod refusals;
 mod sync_state;
+mod test_hooks;
 mod text;
 mod token;
 mod webhook_secret;
@@ -28,6 +29,7 @@ pub use note_template::{NoteTemplate, UnknownPlaceholder};
 pub use price::Price;
 pub use refusals::{Blame, Operation, Refusals, Refused};
 pub use sync_state::{InboxFault, SyncState, SyncStatus};
+pub use test_hooks::{DieAt, HangAt, TestHooks};
 pub(crate) use text::{harmless, is_kept, visible};
 pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
@@ -314,22 +316,6 @@ impl Clock for SystemClock {
 }
 
 pub type SharedClock = Arc<dyn Clock>;
-
-/// A commit of the inbox at which a test wants the process to die.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DieAt {
-    /// Counted from 1: commits that store, claim, checkpoint or settle entries.
-    pub commit: u64,
-    /// `false`: just before it. `true`: just after, with nobody told.
-    pub committed: bool,
-}
-
-/// A loop that a test wants to hang.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HangAt {
-    Writer,
-    Engine,
-}
 
 /// A clock that stands where a test puts it.
 #[cfg(test)]

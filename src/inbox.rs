@@ -200,13 +200,11 @@ impl Inbox {
     }
 
     /// Ends the process at a commit, as a crash would.
-    #[cfg(feature = "sandbox")]
     pub fn die_at(&self, at: crate::domain::DieAt) {
         self.shared.signals.die_at(at);
     }
 
     /// Lets the writer hang.
-    #[cfg(feature = "sandbox")]
     pub fn hang(&self) {
         self.shared.signals.hangs.store(true, Ordering::Relaxed);
     }

@@ -24,7 +24,7 @@ use super::{CommandError, Outcome, clock, new_secret, terminal::Terminal, told_t
 use crate::{
     amocrm::Target,
     app::{self, App, Sending, amocrm_settings},
-    domain::{self, MissingContact, NoteTemplate, WebhookSecret},
+    domain::{self, MissingContact, NoteTemplate, TestHooks, WebhookSecret},
     http::Verifier,
     inbox::State,
     supabase,
@@ -208,8 +208,7 @@ fn settings(
             },
         }),
         tempo,
-        die_at: None,
-        hang: None,
+        hooks: TestHooks::default(),
         telegram: None,
     })
 }

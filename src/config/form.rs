@@ -8,8 +8,6 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::LogFormat;
-#[cfg(feature = "sandbox")]
-use crate::domain::{DieAt, HangAt};
 use crate::domain::{MissingContact, NoteTemplate, WebhookSecret};
 
 pub(super) const DAY: Duration = Duration::from_hours(24);
@@ -294,41 +292,5 @@ pub(super) fn log_filter(text: &str) -> Form<String> {
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => wrong("is not a log filter"),
-    }
-}
-
-#[cfg(feature = "sandbox")]
-pub(super) fn die_at(text: &str) -> Form<DieAt> {
-    let parsed = text.split_once(':').and_then(|(when, commit)| {
-        let committed = match when {
-            "before" => false,
-            "after" => true,
-            _ => return None,
-        };
-        Some(DieAt {
-            commit: commit.parse().ok().filter(|commit| *commit > 0)?,
-            committed,
-        })
-    });
-    match parsed {
-        Some(die_at) => Ok(die_at),
-        None => wrong("is not before:N or after:N"),
-    }
-}
-
-#[cfg(feature = "sandbox")]
-pub(super) fn hang_at(text: &str) -> Form<HangAt> {
-    match text {
-        "writer" => Ok(HangAt::Writer),
-        "engine" => Ok(HangAt::Engine),
-        _ => wrong("is not writer or engine"),
-    }
-}
-
-#[cfg(feature = "sandbox")]
-pub(super) fn time_scale(text: &str) -> Form<f64> {
-    match text.parse() {
-        Ok(scale) if scale > 0.0 && scale <= 1.0 => Ok(scale),
-        _ => wrong("is not a number above 0, at most 1"),
     }
 }

@@ -19,7 +19,7 @@ enum Likeness {
 /// a hint beside a problem that is there anyway, and else a warning.
 pub(super) fn point_out(reader: &mut Reader<'_>, ours: &[&'static str]) {
     for name in reader.names() {
-        if super::variable::NAMES.contains(&name) {
+        if super::variable::NAMES.contains(&name) || super::hooks::NAMES.contains(&name) {
             continue;
         }
         let Some((likeness, meant)) = nearest(name, ours) else {

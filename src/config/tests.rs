@@ -109,8 +109,7 @@ fn the_minimum_gives_the_defaults() {
     assert!(config.telegram.is_none());
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.filter, "info");
-    #[cfg(feature = "sandbox")]
-    assert!((config.time_scale - 1.0).abs() < f64::EPSILON);
+    assert_eq!(config.hooks, TestHooks::default());
     assert_eq!(config.warnings, [""; 0]);
 }
 

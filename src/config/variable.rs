@@ -45,7 +45,7 @@ macro_rules! settings {
             },)*],
         },)*];
 
-        /// The names of all settings, and of those that are only there to be warned of or for tests.
+        /// The names of all settings, and of those that are only there to be warned of. [`hooks`](super::hooks) has more.
         pub(super) const NAMES: &[&str] = &[
             $($($name,)*)*
             ADMIN_TOKEN,
@@ -53,12 +53,6 @@ macro_rules! settings {
             AMOCRM_CLIENT_SECRET,
             AMOCRM_REDIRECT_URI,
             AMOCRM_REFRESH_TOKEN,
-            #[cfg(feature = "sandbox")]
-            TRIPWIRE_TIME_SCALE,
-            #[cfg(feature = "sandbox")]
-            TRIPWIRE_DIE_AT,
-            #[cfg(feature = "sandbox")]
-            TRIPWIRE_HANG_AT,
         ];
     };
 }
@@ -188,28 +182,10 @@ pub(super) const OAUTH: [&str; 4] = [
     AMOCRM_REFRESH_TOKEN,
 ];
 
-#[cfg(feature = "sandbox")]
-pub(super) const TRIPWIRE_TIME_SCALE: &str = "TRIPWIRE_TIME_SCALE";
-#[cfg(feature = "sandbox")]
-pub(super) const TRIPWIRE_DIE_AT: &str = "TRIPWIRE_DIE_AT";
-#[cfg(feature = "sandbox")]
-pub(super) const TRIPWIRE_HANG_AT: &str = "TRIPWIRE_HANG_AT";
-
 pub(super) fn example(name: &str) -> &'static str {
-    let settings = GROUPS.iter().flat_map(|group| group.settings);
-    let ours = settings.clone().find(|setting| setting.name == name);
-    if let Some(setting) = ours {
-        return setting.example;
-    }
-    match name {
-        #[cfg(feature = "sandbox")]
-        TRIPWIRE_TIME_SCALE => "0.1",
-        #[cfg(feature = "sandbox")]
-        TRIPWIRE_DIE_AT => "before:3 or after:3",
-        #[cfg(feature = "sandbox")]
-        TRIPWIRE_HANG_AT => "writer or engine",
-        _ => "",
-    }
+    let mut settings = GROUPS.iter().flat_map(|group| group.settings);
+    let ours = settings.find(|setting| setting.name == name);
+    ours.map_or("", |setting| setting.example)
 }
 
 /// All settings with their defaults, for a terminal.

@@ -9,7 +9,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -55,8 +55,7 @@ pub(super) struct Signals {
     pub(super) work: AtomicI64,
     pub(super) heartbeat: Heartbeat,
     /// Where a test wants the writer to hang.
-    #[cfg(feature = "sandbox")]
-    pub(super) hangs: std::sync::atomic::AtomicBool,
+    pub(super) hangs: AtomicBool,
     /// Transactions committed.
     pub(super) commits: AtomicU64,
     death: Death,
@@ -70,14 +69,12 @@ impl Signals {
             changed: Notify::new(),
             work: AtomicI64::new(work),
             heartbeat: Heartbeat::default(),
-            #[cfg(feature = "sandbox")]
-            hangs: std::sync::atomic::AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             death: Death::default(),
         }
     }
 
-    #[cfg(feature = "sandbox")]
     pub(super) fn die_at(&self, at: DieAt) {
         // Only the first plan counts: one dies once.
         let _ = self.death.at.set(at);
@@ -157,7 +154,6 @@ impl Writer {
         let mut group = Vec::with_capacity(MAX_GROUP);
         loop {
             self.signals.heartbeat.beat();
-            #[cfg(feature = "sandbox")]
             if self.signals.hangs.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }

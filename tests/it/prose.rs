@@ -35,7 +35,7 @@ const WITHOUT_EFFECT: [&str; 5] = [
     "AMOCRM_REFRESH_TOKEN",
 ];
 
-/// Settings meant for tests, and not there in the image that is deployed.
+/// Settings for tests: `tls::what_is_deployed_ignores_the_settings_for_tests`.
 const FOR_TESTS: [&str; 3] = ["TRIPWIRE_TIME_SCALE", "TRIPWIRE_DIE_AT", "TRIPWIRE_HANG_AT"];
 
 /// What fingerprints are made of, agreed with the database; nothing that a person types.
@@ -285,11 +285,10 @@ fn every_setting_that_a_document_names_is_known() {
 }
 
 #[test]
-fn settings_for_tests_are_behind_the_feature_and_in_no_document() {
-    let source = read("src/config/variable.rs");
+fn settings_for_tests_are_named_in_one_source_and_in_no_document() {
+    let source = read("src/config/hooks.rs");
     for name in FOR_TESTS {
-        let gated = format!("#[cfg(feature = \"sandbox\")]\npub(super) const {name}:");
-        assert!(source.contains(&gated), "{name} is not gated");
+        assert!(source.contains(name), "{name} is not there");
         assert!(!known_settings().contains(name), "{name} is for everybody");
         for document in DOCUMENTS {
             assert!(!read(document).contains(name), "{document} names {name}");

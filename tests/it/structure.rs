@@ -52,10 +52,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("env::var", &["config/environment.rs"]),
     // Else the program would not build without the sandbox, or would carry it where it is deployed.
     ("sandbox::", &["cli/demo", "cli/play.rs"]),
-    (
-        "feature = \"sandbox\"",
-        &["app.rs", "cli.rs", "config", "inbox"],
-    ),
+    ("feature = \"sandbox\"", &["cli.rs", "config/hooks.rs"]),
     (".unwrap()", &[]),
 ];
 

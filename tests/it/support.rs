@@ -20,7 +20,10 @@ use tempfile::TempDir;
 use tripwire_sync::{
     amocrm::{self, Target},
     app::{App, Sending, Settings},
-    domain::{self, MissingContact, NoteTemplate, RowId, SharedClock, SystemClock, WebhookSecret},
+    domain::{
+        self, MissingContact, NoteTemplate, RowId, SharedClock, SystemClock, TestHooks,
+        WebhookSecret,
+    },
     http::{Verifier, signature},
     inbox::{Entry, Inbox, Outcome, Role, State},
     supabase,
@@ -218,8 +221,7 @@ impl World {
             },
             sending: (!wishes.hold).then(|| self.sending(&tempo, note)),
             tempo,
-            die_at: None,
-            hang: None,
+            hooks: TestHooks::default(),
             telegram: None,
         }
     }

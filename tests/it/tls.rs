@@ -160,6 +160,22 @@ async fn what_is_deployed_has_no_sandbox_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deployed_ignores_the_settings_for_tests() {
+    let world = World::prepare(Wishes::default());
+    // Each would be refused, end the process or stop its work.
+    let launch = Launch::of(&deployed(), world.folder(), &["serve"])
+        .settings(&world)
+        .with("TRIPWIRE_TIME_SCALE", "fast")
+        .with("TRIPWIRE_DIE_AT", "before:1")
+        .with("TRIPWIRE_HANG_AT", "writer");
+    let mut service = Service::launch(launch).await;
+    let row = one_row(&world);
+    assert_eq!(service.deliver(&world, row).await, Some(202));
+    service.until_synced(row).await;
+    service.stop().await.assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_is_synced_over_https() {
     let world = World::prepare(Wishes::default());
     let authority = Authority::new();

@@ -105,18 +105,6 @@ fn good_values_are_taken() {
         ("RUST_LOG", "warn,tripwire_sync=debug", |c| {
             c.log.filter == "warn,tripwire_sync=debug"
         }),
-        #[cfg(feature = "sandbox")]
-        ("TRIPWIRE_TIME_SCALE", "0.01", |c| {
-            (c.time_scale - 0.01).abs() < f64::EPSILON
-        }),
-        #[cfg(feature = "sandbox")]
-        ("TRIPWIRE_DIE_AT", "after:3", |c| {
-            c.die_at.is_some_and(|at| at.commit == 3 && at.committed)
-        }),
-        #[cfg(feature = "sandbox")]
-        ("TRIPWIRE_HANG_AT", "writer", |c| {
-            c.hang_at == Some(crate::domain::HangAt::Writer)
-        }),
     ];
     for (name, value, is_right) in rows {
         let config = read(&[(name, value)]).unwrap_or_else(|errors| panic!("{name}: {errors}"));
@@ -311,18 +299,6 @@ fn bad_values_are_named_and_not_quoted() {
         ),
         ("LOG_FORMAT", &["xml", "json,pretty"]),
         ("RUST_LOG", &["info,,=x=y", "tripwire_sync=loud"]),
-        #[cfg(feature = "sandbox")]
-        (
-            "TRIPWIRE_TIME_SCALE",
-            &["0", "-1", "1.01", "NaN", "inf", "fast"],
-        ),
-        #[cfg(feature = "sandbox")]
-        (
-            "TRIPWIRE_DIE_AT",
-            &["3", "before", "after:0", "after:x", "during:1"],
-        ),
-        #[cfg(feature = "sandbox")]
-        ("TRIPWIRE_HANG_AT", &["Writer", "sweep", "engine,writer"]),
     ];
     for (name, values) in rows {
         for value in *values {
