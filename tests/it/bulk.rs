@@ -100,7 +100,7 @@ async fn a_batch_of_moves_that_a_gateway_gives_up_on_is_split_and_sent_again() {
     }
 }
 
-/// Nobody can tell by a 504 whether deals or notes were made.
+/// A 504 does not tell whether deals or notes were made.
 #[tokio::test]
 async fn creates_and_notes_that_a_gateway_gave_up_on_are_looked_for_before_any_goes_again() {
     for (route, operation) in [("leads.create", "deals"), ("notes.create", "notes")] {
