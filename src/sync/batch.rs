@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::{
     Context,
-    engine::INBOX_TROUBLE,
     failure::{Asked, Chain, Failure, Verdict},
     gate::Closed,
     report,
     row::{Ended, InHand, StepResult},
+    schedule::INBOX_TROUBLE,
     triage::later,
 };
 use crate::{

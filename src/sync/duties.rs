@@ -15,9 +15,9 @@ use tokio::{
 
 use super::{
     Context,
-    engine::INBOX_TROUBLE,
     failure::{Asked, Chain, Failure, Verdict},
     gate::{Closed, probe_due},
+    schedule::INBOX_TROUBLE,
     triage::later,
 };
 use crate::{

@@ -15,6 +15,7 @@ use super::{
     gate::{Closed, probe_due},
     lease::{Keeping, Opening},
     run::{Treatment, sync_claim},
+    schedule::INBOX_TROUBLE,
     triage::later,
 };
 use crate::{
@@ -38,8 +39,6 @@ pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(15);
 pub(super) const PURGE_EVERY: Duration = Duration::from_hours(1);
 /// For so long after the end of a command its last requests count: amoCRM's second, and what an engine may be late.
 const AFTER_A_COMMAND: Duration = Duration::from_secs(2);
-/// The pause after the inbox itself failed.
-pub(super) const INBOX_TROUBLE: Duration = Duration::from_secs(1);
 
 /// The engine: one per inbox.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Jitter, Upkeep,
     duties::Plan,
-    engine::{HOUSEKEEPING, INBOX_TROUBLE, PURGE_EVERY, beating, purge},
+    engine::{HOUSEKEEPING, PURGE_EVERY, beating, purge},
     failure::Chain,
-    schedule::Tempo,
+    schedule::{INBOX_TROUBLE, Tempo},
     sweep::sweep,
 };
 use crate::{

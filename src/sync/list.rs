@@ -22,14 +22,13 @@ use super::{
     Context,
     directory::Directory,
     failure::{Asked, Failure, Verdict},
-    row::Loaded,
+    row::{Listed, Loaded, phone_of},
     scan::{Extent, FEW, Scan, Seen},
-    steps::rows::phone_of,
     triage::later,
 };
 use crate::{
     amocrm::{AmoCrm, AmoError, Page},
-    domain::{ContactId, Email, Phone},
+    domain::{Email, Phone},
     inbox::{InboxError, Lane},
 };
 
@@ -45,26 +44,6 @@ const MORE_MAY_COME: Duration = Duration::from_secs(1);
 const LIVE_PATIENCE: Duration = Duration::from_secs(3);
 /// What falls due so soon is looked up while the list is being read, or shortly after.
 const COMING_SOON: Duration = Duration::from_mins(1);
-
-/// What the list says of an e-mail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Listed {
-    /// Nothing: it is searched for.
-    No,
-    /// It has these contacts, and perhaps others: the list was not read to its end, or is behind.
-    Partly(Vec<ContactId>),
-    /// It has these contacts, and no others.
-    Wholly(Vec<ContactId>),
-}
-
-impl Listed {
-    pub(super) fn contacts(&self) -> &[ContactId] {
-        match self {
-            Self::No => &[],
-            Self::Partly(contacts) | Self::Wholly(contacts) => contacts,
-        }
-    }
-}
 
 /// The account's list of contacts, as far as it was read for everybody who came to look somebody up.
 #[derive(Debug)]

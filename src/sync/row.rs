@@ -11,13 +11,10 @@
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{
-    list::Listed,
-    locks::{LockKey, PersonLock, PersonLocks},
-};
+use super::locks::{LockKey, PersonLock, PersonLocks};
 use crate::{
     amocrm::{Contact, Deal},
-    domain::{ContactId, DealId, Email, KeyedHash, RowId},
+    domain::{ContactId, DealId, Email, KeyedHash, Phone, RowId},
     inbox::{Choice, Entry, Known, Mark, Progress, Settlement},
     supabase::Row,
 };
@@ -239,6 +236,26 @@ impl<T: Stage> InHand for T {
     }
 }
 
+/// What the list says of an e-mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Listed {
+    /// Nothing: it is searched for.
+    No,
+    /// It has these contacts, and perhaps others: the list was not read to its end, or is behind.
+    Partly(Vec<ContactId>),
+    /// It has these contacts, and no others.
+    Wholly(Vec<ContactId>),
+}
+
+impl Listed {
+    pub(super) fn contacts(&self) -> &[ContactId] {
+        match self {
+            Self::No => &[],
+            Self::Partly(contacts) | Self::Wholly(contacts) => contacts,
+        }
+    }
+}
+
 /// The row was read, and is to be synced.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -251,6 +268,10 @@ pub(super) struct Loaded {
     pub(super) listed: Listed,
     /// By that list no contact without an e-mail has the row's phone.
     pub(super) phone_is_nobodys: bool,
+}
+
+pub(super) fn phone_of(row: &Row) -> Option<Phone> {
+    row.phone.as_deref().and_then(Phone::parse)
 }
 
 /// The contacts that are this person; at least one.

@@ -12,6 +12,9 @@ const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
+/// The pause after the inbox itself failed.
+pub(super) const INBOX_TROUBLE: Duration = SECOND;
+
 /// So many daily searches in vain, and a row waits for its contact no longer. Searches, not days: a clock that is set
 /// wrong for a while adds one search at most.
 pub(crate) const DAILY_SEARCHES: u32 = 90;

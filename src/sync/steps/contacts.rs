@@ -8,12 +8,10 @@ use tokio::time::Instant;
 use super::{
     super::{
         batch::{Batch, at_once, distinct},
-        list::Listed,
-        row::{Ended, InHand, Loaded, Matched, Sought, Stage, StepResult},
+        row::{Ended, InHand, Listed, Loaded, Matched, Sought, Stage, StepResult, phone_of},
         triage::{later, since},
     },
     people::{leave_begun_contacts, lock_contacts},
-    rows::phone_of,
 };
 use crate::{
     amocrm::{AmoError, ById, Contact, Search},

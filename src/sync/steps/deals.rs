@@ -9,8 +9,7 @@ use super::{
     super::{
         batch::{Batch, distinct},
         decide::{Decision, Situation, Why, decide},
-        list::Listed,
-        row::{Chosen, DealChoice, InHand, Loaded, Matched, Sought, Stage, StepResult},
+        row::{Chosen, DealChoice, InHand, Listed, Loaded, Matched, Sought, Stage, StepResult},
     },
     contacts::{Query, SEARCH_CUT_OFF, UNREADABLE_SEARCH, matching, search},
     people::{leave_begun_contacts, lock_contacts},

@@ -8,12 +8,11 @@ use tokio::time::Instant;
 use super::super::{
     batch::{Batch, at_once},
     failure::Verdict,
-    list::Listed,
-    row::{Attempt, Ended, InHand, Loaded, Stage, StepResult},
+    row::{Attempt, Ended, InHand, Listed, Loaded, Stage, StepResult, phone_of},
     triage::{self, Sight, Triage, triage},
 };
 use crate::{
-    domain::{Disposition, Email, KeyedHash, Operation, Phone, RowId},
+    domain::{Disposition, Email, KeyedHash, Operation, RowId},
     inbox::{Hasher, InboxError, Progress, Settlement},
     supabase::{self, Row, Rows, Supabase, SupabaseError},
 };
@@ -137,10 +136,6 @@ pub(crate) fn fingerprint(hasher: &Hasher, progress: &Progress) -> KeyedHash {
     let hash = |hash: Option<KeyedHash>| hash.map(|hash| hash.to_string()).unwrap_or_default();
     let text = format!("{}/{}", hash(progress.person), hash(progress.phone));
     hasher.text("fingerprint", &text)
-}
-
-pub(crate) fn phone_of(row: &Row) -> Option<Phone> {
-    row.phone.as_deref().and_then(Phone::parse)
 }
 
 fn see(batch: &Batch, attempt: &mut Attempt, read: &SeenRow) -> Triage {
