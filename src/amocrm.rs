@@ -14,6 +14,7 @@ mod wire;
 
 use std::{collections::HashSet, fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use reqwest::Method;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
@@ -27,7 +28,7 @@ pub use model::{
     Account, ById, Contact, Deal, Found, NewDeal, NewDealAndContact, NewNote, Note, Page, Pipeline,
     Search, Stage, Target, Unreadable,
 };
-use transport::{Read, Transport, Write};
+use transport::{Answered, Read, Transport, Write};
 use wire::{Items, Listing};
 
 #[derive(Debug, Clone)]
@@ -157,8 +158,9 @@ impl AmoCrm {
             query: &[],
             is_patient: self.is_patient,
         };
-        let account: Option<wire::RawAccount> = self.transport.read(&read).await?;
+        let account = self.transport.read::<wire::RawAccount>(&read).await?;
         account
+            .value
             .map(Account::from)
             .ok_or(AmoError::Malformed { what: "no account" })
     }
@@ -244,6 +246,12 @@ impl AmoCrm {
             ("with", "leads".to_owned()),
         ];
         self.contact_page("contacts.newest", query, page).await
+    }
+
+    /// Lowest ids first; pages from 1. A new contact moves no other to another page. Main store.
+    pub async fn oldest_contacts(&self, page: u32) -> Result<Page, AmoError> {
+        let query = vec![("order[id]", "asc".to_owned())];
+        self.contact_page("contacts.oldest", query, page).await
     }
 
     /// Latest changes first; pages from 1.
@@ -398,6 +406,7 @@ impl AmoCrm {
         Ok(Page {
             is_last: found.is_last,
             names_next: found.names_next,
+            date: found.date,
             contacts: alive(found.items).collect(),
             unreadable: found.unreadable,
         })
@@ -421,12 +430,14 @@ impl AmoCrm {
             query: &query,
             is_patient: self.is_patient,
         };
-        let Some(listing) = self.transport.read::<Listing<E>>(&read).await? else {
+        let Answered { value, date } = self.transport.read::<Listing<E>>(&read).await?;
+        let Some(listing) = value else {
             return Ok(RawPage {
                 items: Vec::new(),
                 unreadable: Unreadable::default(),
                 is_last: true,
                 names_next: false,
+                date,
             });
         };
         let names_next = listing.names_next();
@@ -438,6 +449,7 @@ impl AmoCrm {
             unreadable,
             is_last,
             names_next,
+            date,
         })
     }
 
@@ -495,6 +507,7 @@ struct RawPage<T> {
     unreadable: Unreadable,
     is_last: bool,
     names_next: bool,
+    date: Option<Timestamp>,
 }
 
 fn alive(contacts: Vec<wire::RawContact>) -> impl Iterator<Item = Contact> {

@@ -82,7 +82,7 @@ pub struct AmocrmConfig {
     pub requests_per_second: u32,
     /// 1 to 250.
     pub batch_size: usize,
-    /// Whether the account's list of contacts may be read.
+    /// Whether an index of the account's contacts may be kept.
     pub contact_scan: bool,
 }
 

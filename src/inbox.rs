@@ -14,6 +14,7 @@
 mod announcement;
 mod bounds;
 mod commands;
+mod contact_index;
 mod entry;
 mod hasher;
 mod history;
@@ -46,6 +47,7 @@ use tokio::{
 
 pub use self::{
     announcement::CommandTurn,
+    contact_index::Indexed,
     entry::{
         Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Event, Heard, Known, Lane, Mark,
         OpenWork, Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Tally,

@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 mod batch;
 mod bulk;
+mod contacts;
 pub mod decide;
-mod directory;
 mod doubts;
 mod duties;
 mod engine;
@@ -28,13 +25,12 @@ mod fate;
 pub mod gate;
 mod hold;
 pub mod lease;
-mod list;
 mod locks;
 pub mod note;
 mod report;
 mod row;
+pub mod rules;
 mod run;
-pub mod scan;
 pub mod schedule;
 mod steps;
 mod sweep;
@@ -45,18 +41,18 @@ pub(crate) use self::failure::Chain;
 use self::{
     batch::Batch,
     bulk::BatchSize,
+    contacts::index::ContactIndex,
     decide::{Rules, target_problem},
     doubts::Doubts,
     failure::Failure,
     fate::InFlight,
     gate::Gate,
     lease::Lease,
-    list::List,
     locks::PersonLocks,
     row::Loaded,
     run::{ASKING_BATCHES, Turn},
     schedule::Tempo,
-    steps::{contacts, deals, note as notes, people, place, recover, write_back},
+    steps::{deals, note as notes, people, place, recover, write_back},
     triage::RowRules,
 };
 pub use self::{engine::Engine, hold::Hold, sweep::Walk};
@@ -89,7 +85,7 @@ pub struct Settings {
     pub note: NoteTemplate,
     /// Items in one bulk write.
     pub batch_size: usize,
-    /// Whether the account's list of contacts may be read.
+    /// Whether an index of the account's contacts may be kept.
     pub contact_scan: bool,
     /// How often to look whether token, pipeline and stage are good, students or not; `None` = with a student only.
     pub inspect_every: Option<Duration>,
@@ -117,13 +113,7 @@ pub(crate) struct Context {
     lease: Lease,
     locks: PersonLocks,
     in_flight: InFlight,
-    list: tokio::sync::Mutex<List>,
-    /// Entries of live runs that have yet to come to the list.
-    expected: AtomicUsize,
-    /// Held by a backfill from before it asks for the list.
-    backfill_looks_up: tokio::sync::Mutex<()>,
-    /// Rows were put off because they are too young to be written about.
-    some_are_young: AtomicBool,
+    index: ContactIndex,
     /// Of batches of long runs, to ask amoCRM.
     turns: Arc<Semaphore>,
     write_backs: Arc<Semaphore>,
@@ -196,7 +186,6 @@ impl Context {
         );
         let batch_size = BatchSize::new(settings.batch_size);
         let doubts = Doubts::new(inbox.clone());
-        let list = List::unread(clock.now());
         Self {
             inbox,
             amocrm,
@@ -212,10 +201,7 @@ impl Context {
             lease,
             locks: PersonLocks::default(),
             in_flight: InFlight::default(),
-            list: tokio::sync::Mutex::new(list),
-            expected: AtomicUsize::new(0),
-            backfill_looks_up: tokio::sync::Mutex::default(),
-            some_are_young: AtomicBool::new(false),
+            index: ContactIndex::default(),
             turns: Arc::new(Semaphore::new(ASKING_BATCHES)),
             write_backs: Arc::new(Semaphore::new(write_back::PARALLEL_WRITE_BACKS)),
             batch_size,
@@ -320,7 +306,9 @@ async fn sync_batch(batch: &Batch, turn: Turn, rows: Vec<Loaded>) -> Result<(), 
         .into_iter()
         .partition(|row: &Loaded| row.attempt.progress.choice.is_some());
 
-    let sought = batch.settle(contacts::find(batch, fresh).await?).await?;
+    let sought = batch
+        .settle(steps::contacts::find(batch, fresh).await?)
+        .await?;
     // An earlier attempt may have left rows in the middle: they join the others where they stopped.
     let resumed = recover::resume(batch, begun).await?;
     batch.end(resumed.ended).await?;

@@ -155,6 +155,8 @@ pub struct Page {
     pub is_last: bool,
     /// A next one is named. That none is proves nothing: it is sometimes missing although there is more.
     pub names_next: bool,
+    /// amoCRM's clock when it answered, if it told.
+    pub date: Option<Timestamp>,
 }
 
 /// Where a deal goes. Pipeline and stage always travel together.

@@ -112,11 +112,10 @@ impl Transport {
         self.throttle.stamps()
     }
 
-    /// `None`: nothing was found.
     pub(super) async fn read<T: DeserializeOwned + Send + 'static>(
         &self,
         read: &Read<'_>,
-    ) -> Result<Option<T>, AmoError> {
+    ) -> Result<Answered<T>, AmoError> {
         let mut url = self.url(read.path);
         url.set_query(query(read.query).as_deref());
         let request = self
@@ -128,17 +127,19 @@ impl Transport {
             begin_by: None,
         };
         let answer = self.exchange(read.route, request, line).await?;
-        match answer.status {
-            StatusCode::NO_CONTENT => Ok(None),
-            status if status.is_success() => decode(answer.body).await.map(Some),
+        let date = answer.date;
+        let value = match answer.status {
+            StatusCode::NO_CONTENT => None,
+            status if status.is_success() => Some(decode(answer.body).await?),
             // An unknown path under the API says so in JSON; a page in HTML is some other server.
-            StatusCode::NOT_FOUND if wire::is_json_or_empty(&answer.body) => Ok(None),
-            StatusCode::NOT_FOUND => Err(AmoError::Unexpected { status: 404 }),
+            StatusCode::NOT_FOUND if wire::is_json_or_empty(&answer.body) => None,
+            StatusCode::NOT_FOUND => return Err(AmoError::Unexpected { status: 404 }),
             status => {
                 let sent = (read.query, self.token.expose_secret());
-                Err(rejected(status, wire::problem(&answer.body, &[], &sent)))
+                return Err(rejected(status, wire::problem(&answer.body, &[], &sent)));
             }
-        }
+        };
+        Ok(Answered { value, date })
     }
 
     pub(super) async fn write<T: DeserializeOwned, B: Serialize>(
@@ -238,6 +239,7 @@ impl Transport {
     /// The status decides; only then is a body worth reading. A gateway's is often HTML.
     async fn settle(&self, mut response: Response, sent_at: Instant) -> Result<Answer, AmoError> {
         let status = response.status();
+        let date = date(response.headers());
         if status == StatusCode::TOO_MANY_REQUESTS {
             // Nobody else sends while the body, which may name a longer wait, is still on its way.
             self.throttle.slow_down(sent_at, None);
@@ -253,7 +255,7 @@ impl Transport {
             StatusCode::FORBIDDEN => Err(self.refused(Refusal::Forbidden)),
             status if status.is_success() => {
                 match read_up_to(&mut response, LONGEST_ANSWER).await {
-                    Body::Whole(body) => Ok(Answer { status, body }),
+                    Body::Whole(body) => Ok(Answer { status, date, body }),
                     Body::Cut(_) => Err(AmoError::Malformed {
                         what: "an endless answer",
                     }),
@@ -268,6 +270,7 @@ impl Transport {
             }),
             status if status.is_client_error() => Ok(Answer {
                 status,
+                date,
                 body: read_up_to(&mut response, LONGEST_PROBLEM).await.prefix(),
             }),
             status if status.is_server_error() => Err(AmoError::Server {
@@ -307,21 +310,31 @@ impl Transport {
 
     /// The header, as seconds or as an HTTP date, else the body's `retry_after`.
     fn retry_after(&self, headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let date = |text: &str| rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
-        let named = text(RETRY_AFTER).and_then(|value| {
-            wire::seconds(value).or_else(|| {
-                // Reckoned by the peer's clock where it tells it, for ours may be off.
-                let now: Timestamp = text(DATE)
-                    .and_then(date)
-                    .unwrap_or_else(|| self.clock.now());
-                Some(Duration::try_from(date(value)?.duration_since(now)).unwrap_or_default())
-            })
-        });
+        let named = headers.get(RETRY_AFTER);
+        let named = named
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| {
+                wire::seconds(value).or_else(|| {
+                    // Reckoned by the peer's clock where it tells it, for ours may be off.
+                    let now = date(headers).unwrap_or_else(|| self.clock.now());
+                    Some(
+                        Duration::try_from(http_date(value)?.duration_since(now))
+                            .unwrap_or_default(),
+                    )
+                })
+            });
         named
             .or_else(|| wire::retry_after(body))
             .map(|wait| wait.min(LONGEST_PAUSE))
     }
+}
+
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    http_date(headers.get(DATE)?.to_str().ok()?)
+}
+
+fn http_date(text: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 
 /// A long answer is decoded on a thread of its own. On this one somebody may have been given a turn that must not be late:
@@ -351,9 +364,18 @@ fn query(pairs: &[(&str, String)]) -> Option<String> {
     (!pairs.is_empty()).then(|| pairs.join("&"))
 }
 
+/// What a question brought.
+pub(super) struct Answered<T> {
+    /// `None`: nothing was found.
+    pub(super) value: Option<T>,
+    /// amoCRM's clock (`Date`).
+    pub(super) date: Option<Timestamp>,
+}
+
 /// A success, or a 4xx whose body says what was wrong.
 struct Answer {
     status: StatusCode,
+    date: Option<Timestamp>,
     body: Vec<u8>,
 }
 

@@ -106,7 +106,7 @@ settings! {
             "items in one write, 1 to 250",
             "50";
         AMOCRM_CONTACT_SCAN = Is("true"),
-            "`false`: an import's contacts are searched for one by one, never read from the account's list",
+            "`false`: keep no index of the account's contacts, and search for those of an import one by one",
             "true or false";
         NOTE_TEMPLATE = Long("\"✅ Доступ к Tripwire предоставлен: {full_name}\\nЛогин: {email}\""),
             "the note; may name `{full_name}` `{email}` `{phone}` `{manager_name}` `{price}` `{generated_password}` `{row_id}`; `\\n` is a new line",

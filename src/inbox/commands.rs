@@ -17,6 +17,7 @@ use super::{
     Settled, Settlement, State, Stored,
     history::{self, Line},
     maintenance::release,
+    queries::LIVE_DUE,
     record::{EntryRecord, ProgressColumns, Query, database, json},
     writer::{Command, Handover, Turn},
 };
@@ -169,6 +170,28 @@ impl Inbox {
                     }
                 }
                 Ok(None)
+            })
+        });
+        Ok(handover.await?.and_then(Handover::taken))
+    }
+
+    /// Claims what is due in the live lane, but none of these rows; nothing if that is more than `most`.
+    pub async fn claim_few(&self, most: u32, not: Vec<RowId>) -> Result<Option<Claim>, InboxError> {
+        let not = json("rows", &not)?;
+        let handover = self.write(move |turn| {
+            Box::pin(async move {
+                let now = turn.now.as_millisecond();
+                let due: u32 = query_scalar(LIVE_DUE)
+                    .bind(now)
+                    .bind(most.saturating_add(1))
+                    .fetch_one(&mut *turn.conn)
+                    .await
+                    .map_err(database("count what is due"))?;
+                if due > most {
+                    return Ok(None);
+                }
+                let due = query_as(CLAIM).bind(now).bind(Lane::Live);
+                claim(turn, Lane::Live, due.bind(most).bind(not)).await
             })
         });
         Ok(handover.await?.and_then(Handover::taken))
@@ -334,17 +357,8 @@ impl Inbox {
     }
 
     pub async fn clear_state(&self, key: &'static str) -> Result<(), InboxError> {
-        self.write(move |turn| {
-            Box::pin(async move {
-                query("DELETE FROM state WHERE key = ?")
-                    .bind(key)
-                    .execute(&mut *turn.conn)
-                    .await
-                    .map(drop)
-                    .map_err(database("clear its state"))
-            })
-        })
-        .await
+        self.write(move |turn| Box::pin(clear_state(turn.conn, key)))
+            .await
     }
 
     /// See [`Inbox::working_clock`].
@@ -463,6 +477,18 @@ pub(super) async fn set_state(
     .await
     .map(drop)
     .map_err(database("write its state"))
+}
+
+pub(super) async fn clear_state(
+    conn: &mut SqliteConnection,
+    key: &'static str,
+) -> Result<(), InboxError> {
+    query("DELETE FROM state WHERE key = ?")
+        .bind(key)
+        .execute(conn)
+        .await
+        .map(drop)
+        .map_err(database("clear its state"))
 }
 
 #[derive(Debug, Serialize)]

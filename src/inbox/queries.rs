@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use sqlx::{FromRow, query_as, sqlite::SqliteRow};
 
 use super::{
-    BackfillId, Counts, Entry, Event, Heard, Inbox, InboxError, Known, Lane, OpenWork, Outcome,
-    State, Stuck, Tally,
+    BackfillId, Counts, Entry, Event, Heard, Inbox, InboxError, Known, OpenWork, Outcome, State,
+    Stuck, Tally,
     record::{EntryRecord, Query, database, json, timestamp},
 };
 use crate::domain::{ContactId, DealId, KeyedHash, RowId};
@@ -66,8 +66,11 @@ pub(super) const LIVE_DUE: &str = "
 
 /// Names both states of the index, or it would not be used.
 pub(super) const UNMATCHED: &str = "
-    SELECT count(*) FROM entry
-    WHERE state IN ('pending', 'waiting') AND state = 'pending' AND lane = ?1 AND due_at <= ?2 AND contact IS NULL";
+    SELECT count(*) FROM (
+        SELECT 1 FROM entry
+        WHERE state IN ('pending', 'waiting') AND lane IN ('live', 'backfill') AND state = 'pending' AND contact IS NULL
+        LIMIT ?1
+    )";
 
 /// Parked entries hold no other row up: whatever they wrote has landed long ago, and is found by looking.
 pub(super) const OPEN_WORK: &str = "
@@ -199,19 +202,13 @@ impl Inbox {
         due_at.map(timestamp).transpose()
     }
 
-    /// How many live entries are due; counts to `limit` at most.
-    pub async fn live_due(&self, now: Timestamp, limit: u32) -> Result<u32, InboxError> {
-        let query = query_as(LIVE_DUE).bind(now.as_millisecond()).bind(limit);
-        let (count,) = self.read_one("count what is due", query).await?;
+    /// How many pending entries have no contact yet; counts to `limit` at most. Entries that have yet to settle count.
+    pub async fn unmatched(&self, limit: u32) -> Result<u32, InboxError> {
+        let query = query_as(UNMATCHED).bind(limit);
+        let (count,) = self
+            .read_one("count those without a contact", query)
+            .await?;
         Ok(count)
-    }
-
-    /// How many pending entries of a lane fall due by then and have no contact yet.
-    pub async fn unmatched(&self, until: Timestamp, lane: Lane) -> Result<u64, InboxError> {
-        let query = query_as(UNMATCHED).bind(lane).bind(until.as_millisecond());
-        let counted = self.read_one("count those without a contact", query);
-        let (count,): (i64,) = counted.await?;
-        Ok(count.unsigned_abs())
     }
 
     /// Unfinished entries with open CRM work.
@@ -309,7 +306,11 @@ impl Inbox {
     }
 
     /// In a task of its own: a caller that goes away must not cancel a database call.
-    async fn read<T>(&self, what: &'static str, query: Query<T>) -> Result<Vec<T>, InboxError>
+    pub(super) async fn read<T>(
+        &self,
+        what: &'static str,
+        query: Query<T>,
+    ) -> Result<Vec<T>, InboxError>
     where
         T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin + 'static,
     {

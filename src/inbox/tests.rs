@@ -1,6 +1,7 @@
 mod announcement;
 mod bounds;
 mod commands;
+mod contact_index;
 mod copying;
 mod durability;
 mod files;

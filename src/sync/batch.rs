@@ -300,7 +300,10 @@ impl Batch {
 }
 
 /// Awaits all, at most `limit` of them at a time.
-pub(super) async fn at_once<F: Future>(limit: usize, futures: Vec<F>) -> Vec<F::Output> {
+pub(super) async fn at_once<F: Future>(
+    limit: usize,
+    futures: impl IntoIterator<Item = F>,
+) -> Vec<F::Output> {
     stream::iter(futures)
         .buffer_unordered(limit)
         .collect()

@@ -1,11 +1,8 @@
-//! What the engine does beside its runs: inspect the target, sweep, look for awaited contacts, probe a halt, read the list
-//! of contacts ahead.
+//! What the engine does beside its runs: inspect the target, sweep, look for awaited contacts, probe a halt, keep the contact
+//! index.
 //! Each in a task of its own, since each may have to wait for a neighbour.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -26,16 +23,13 @@ use crate::{
     inbox::InboxError,
 };
 
-/// How long the rows of an import wait to be taken together. A list of ten thousand contacts is read by then.
-const GATHERS_FOR: Duration = Duration::from_secs(15);
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
     Inspect,
     Sweep,
     Look,
     Probe,
-    ReadAhead,
+    Index,
 }
 
 /// When a duty comes again.
@@ -81,9 +75,9 @@ pub(super) struct Duties {
     at_work: Vec<Duty>,
     inspection: Plan,
     sweep: Plan,
-    /// Planned only when the last one failed: not before then, however due a look may be.
+    /// Planned only when the last one failed: not before then, however due it may be.
     look: Plan,
-    reads_ahead_since: Instant,
+    index: Plan,
 }
 
 impl Duties {
@@ -92,10 +86,10 @@ impl Duties {
             inspection: Plan::each(ctx.settings.inspect_every),
             sweep: Plan::each(ctx.upkeep.sweep_every),
             look: Plan::default(),
+            index: Plan::default(),
             ctx,
             tasks: JoinSet::new(),
             at_work: Vec::new(),
-            reads_ahead_since: Instant::now(),
         }
     }
 
@@ -106,7 +100,7 @@ impl Duties {
             (Duty::Sweep, self.sweep_due(closed)),
             (Duty::Look, self.look_due(closed).await),
             (Duty::Probe, self.probe_due(closed)),
-            (Duty::ReadAhead, self.read_ahead_due(closed)),
+            (Duty::Index, self.index_due().await),
         ];
         // Read after them, so that what is due at once is not still to come.
         let now = self.ctx.now();
@@ -126,11 +120,6 @@ impl Duties {
         if self.ctx.upkeep.sweep_after_another {
             self.sweep.next = Some(Instant::now());
         }
-    }
-
-    /// Many who come will soon be found in the list. Not for long, should that be a long one.
-    pub(super) fn is_gathering(&self) -> bool {
-        self.at_work.contains(&Duty::ReadAhead) && self.reads_ahead_since.elapsed() < GATHERS_FOR
     }
 
     fn inspection_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
@@ -157,17 +146,24 @@ impl Duties {
         if closed.is_some() {
             return None;
         }
-        match self.ctx.next_look().await {
-            Ok(due) => due.map(|due| {
-                self.look
-                    .next
-                    .map_or(due, |at| self.by_the_clock(at).max(due))
-            }),
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "sync.inbox");
-                None
-            }
-        }
+        self.not_before(&self.look, self.ctx.next_look().await)
+    }
+
+    async fn index_due(&self) -> Option<Timestamp> {
+        self.not_before(&self.index, self.ctx.index_due().await)
+    }
+
+    /// After a failure it rests, whatever is due.
+    fn not_before(
+        &self,
+        plan: &Plan,
+        due: Result<Option<Timestamp>, InboxError>,
+    ) -> Option<Timestamp> {
+        let due = due.unwrap_or_else(|error| {
+            tracing::error!(error = %Chain(&error), "sync.inbox");
+            None
+        });
+        due.map(|due| plan.next.map_or(due, |at| self.by_the_clock(at).max(due)))
     }
 
     fn probe_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
@@ -184,11 +180,6 @@ impl Duties {
         }
     }
 
-    fn read_ahead_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
-        let is_wanted = closed.is_none() && self.ctx.some_are_young.load(Ordering::Relaxed);
-        is_wanted.then(|| self.ctx.now())
-    }
-
     fn by_the_clock(&self, at: Instant) -> Timestamp {
         later(self.ctx.now(), at.saturating_duration_since(Instant::now()))
     }
@@ -200,9 +191,6 @@ impl Duties {
             _ => None,
         };
         self.at_work.push(duty);
-        if duty == Duty::ReadAhead {
-            self.reads_ahead_since = Instant::now();
-        }
         self.tasks.spawn(async move {
             let result = match duty {
                 Duty::Inspect => ctx.inspect().await,
@@ -212,10 +200,7 @@ impl Duties {
                     Some(halt) => ctx.probe(&halt).await.map(Ok),
                     None => Ok(Ok(())),
                 },
-                Duty::ReadAhead => {
-                    ctx.some_are_young.store(false, Ordering::Relaxed);
-                    ctx.read_ahead().await.map(Ok)
-                }
+                Duty::Index => ctx.keep_index().await,
             };
             Done { duty, result }
         });
@@ -256,7 +241,11 @@ impl Duties {
                 let pause = self.pause_after(result, self.look.failed).await;
                 self.look.ended(pause, None);
             }
-            Duty::Probe | Duty::ReadAhead => {
+            Duty::Index => {
+                let pause = self.pause_after(result, self.index.failed).await;
+                self.index.ended(pause, None);
+            }
+            Duty::Probe => {
                 self.pause_after(result, 0).await;
             }
         }

@@ -156,6 +156,7 @@ impl Engine {
         let ctx = &self.ctx;
         ctx.compare_settings().await?;
         ctx.doubts.recall().await?;
+        ctx.drop_unwanted_index().await?;
         if self.lease.is_none() {
             let recalled = ctx.lease.recall(&ctx.inbox).await?;
             self.lease = Some(Keeping::begin(Arc::clone(ctx), recalled));
@@ -329,19 +330,17 @@ impl Engine {
     /// Claims all that is due but these rows, as far as there are places.
     async fn claim_many(&mut self, but: Vec<RowId>) -> Result<Option<Timestamp>, InboxError> {
         while self.runs.len() < PARALLEL_RUNS {
-            // One place is not for large runs, so that it is soon free again: for a few of this minute. Where more are due,
-            // they wait for another place, or for the list that is read ahead for them; taken a few at a time, each would
-            // be searched for by itself.
-            let is_gathering = self.duties.is_gathering();
-            let is_for_few = self.large_at_work + 1 == PARALLEL_RUNS || is_gathering;
-            if is_for_few && self.ctx.inbox.live_due(self.ctx.now(), FEW + 1).await? > FEW {
-                let soon = later(self.ctx.now(), self.ctx.tempo.person_busy);
-                return Ok(is_gathering.then_some(soon));
-            }
+            // One place is not for large runs, so that it is soon free again: for a few live rows. Where more are due, they
+            // wait for another place; taken a few at a time, each would be searched for by itself.
+            let is_for_few = self.large_at_work + 1 == PARALLEL_RUNS;
             let may_backfill = !is_for_few && !self.backfill_at_work;
-            let limit = if is_for_few { FEW } else { RUN };
             let only = (!may_backfill).then_some(Lane::Live);
-            let claim = self.ctx.inbox.claim_but(limit, only, but.clone()).await?;
+            let inbox = &self.ctx.inbox;
+            let claim = if is_for_few {
+                inbox.claim_few(FEW, but.clone()).await?
+            } else {
+                inbox.claim_but(RUN, only, but.clone()).await?
+            };
             let Some(claim) = claim else {
                 return self.next_due(!may_backfill).await;
             };

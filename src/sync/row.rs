@@ -93,18 +93,6 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// Nothing went wrong: only its time has not come.
-    pub(super) fn is_put_off(&self) -> bool {
-        matches!(
-            self.settlement,
-            Settlement::Again {
-                failed: false,
-                reason: None,
-                ..
-            }
-        )
-    }
-
     /// It will not be tried again by itself.
     pub(super) fn is_decided(&self) -> bool {
         !matches!(self.settlement, Settlement::Again { .. })
@@ -236,26 +224,6 @@ impl<T: Stage> InHand for T {
     }
 }
 
-/// What the list says of an e-mail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Listed {
-    /// Nothing: it is searched for.
-    No,
-    /// It has these contacts, and perhaps others: the list was not read to its end, or is behind.
-    Partly(Vec<ContactId>),
-    /// It has these contacts, and no others.
-    Wholly(Vec<ContactId>),
-}
-
-impl Listed {
-    pub(super) fn contacts(&self) -> &[ContactId] {
-        match self {
-            Self::No => &[],
-            Self::Partly(contacts) | Self::Wholly(contacts) => contacts,
-        }
-    }
-}
-
 /// The row was read, and is to be synced.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -264,10 +232,6 @@ pub(super) struct Loaded {
     pub(super) email: Email,
     /// When what the next write rests on was read.
     pub(super) read_at: Instant,
-    /// What the account's list of contacts says of the e-mail.
-    pub(super) listed: Listed,
-    /// By that list no contact without an e-mail has the row's phone.
-    pub(super) phone_is_nobodys: bool,
 }
 
 pub(super) fn phone_of(row: &Row) -> Option<Phone> {

@@ -4,12 +4,7 @@
 //! that amoCRM is asked as often as it allows: while one writes back to its rows, the next writes to amoCRM, and a third
 //! reads.
 
-use std::{
-    collections::HashSet,
-    mem,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::HashSet, mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -17,14 +12,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     Context,
     batch::{Batch, at_once},
+    contacts::FEW,
     failure::Asked,
-    list::Expected,
-    row::{Attempt, Ended, InHand, Listed, Loaded},
-    scan::FEW,
+    row::{Attempt, InHand, Loaded},
     steps::rows,
     sync_batch,
 };
-use crate::inbox::{Claim, InboxError, Lane};
+use crate::inbox::{Claim, InboxError};
 
 /// Batches of a run under way at once, from their first read to their last row.
 const PARALLEL_BATCHES: usize = 4;
@@ -32,7 +26,7 @@ const PARALLEL_BATCHES: usize = 4;
 pub(super) const ASKING_BATCHES: usize = 2;
 /// The first rows of a run of many go ahead alone: what is wrong with everything shows on these.
 const CANARY: usize = 50;
-const SMALLEST_BATCH: usize = 50;
+pub(super) const SMALLEST_BATCH: usize = 50;
 /// What a batch holds is read at once and written in parts: more would mostly wait.
 const LARGEST_BATCH: usize = 500;
 /// A batch reads contacts and deals, twice if they do not fit into one request.
@@ -65,11 +59,7 @@ pub(super) async fn sync_claim(
     claim: Claim,
     treatment: Treatment,
 ) -> Result<(), InboxError> {
-    let Claim {
-        token,
-        lane,
-        entries,
-    } = claim;
+    let Claim { token, entries, .. } = claim;
     let is_long = entries.len() > FEW;
     let amocrm = &ctx.amocrm;
     let whole = Batch {
@@ -87,13 +77,14 @@ pub(super) async fn sync_claim(
         is_probe: treatment == Treatment::Probe,
     };
     let claimed: Vec<Box<Attempt>> = entries.into_iter().map(Attempt::new).collect();
-    let expected = Expected::of(ctx, lane, claimed.len());
-    let loaded = rows::load(&whole, claimed).await?;
-    if loaded.ended.iter().any(Ended::is_put_off) {
-        ctx.some_are_young.store(true, Ordering::Relaxed);
+    let loaded = whole.settle(rows::load(&whole, claimed).await?).await?;
+    let unmatched = loaded.iter().filter(|row| !has_choice(row)).count();
+    let _sought = ctx.index.seek(unmatched);
+    if unmatched > FEW {
+        // Brought up to date before the first batch is cut.
+        ctx.index_is_ready(&whole.amocrm, whole.started, unmatched)
+            .await?;
     }
-    let mut loaded = whole.settle(loaded).await?;
-    look_up(ctx, &mut loaded, lane, expected).await?;
     // One asks for all batches. What is wrong with it and passes, each of them will be told.
     if loaded.len() > FEW
         && ctx.gate.closed().is_none()
@@ -103,34 +94,30 @@ pub(super) async fn sync_claim(
     }
     let mut outcome = Ok(());
     for pass in cut(&whole, loaded) {
-        let batches = pass
-            .into_iter()
-            .map(|(batch, turn, rows)| async move { sync_batch(&batch, turn, rows).await });
-        for ended in at_once(PARALLEL_BATCHES, batches.collect()).await {
+        let batches =
+            pass.map(|(batch, turn, rows)| async move { sync_batch(&batch, turn, rows).await });
+        for ended in at_once(PARALLEL_BATCHES, batches).await {
             outcome = outcome.and(ended);
         }
     }
     outcome
 }
 
-/// Looks rows up that have yet to be matched with a contact in the account's list of contacts.
-async fn look_up(
-    ctx: &Arc<Context>,
-    rows: &mut [Loaded],
-    lane: Lane,
-    expected: Expected,
-) -> Result<(), InboxError> {
-    let unmatched = rows.iter_mut();
-    let unmatched = unmatched.filter(|row| row.attempt.progress.choice.is_none());
-    ctx.look_up_in_the_list(unmatched.collect(), lane, expected)
-        .await
+/// The batches of one pass: they overlap.
+struct Pass<'a> {
+    whole: &'a Batch,
+    /// They need no search: each batch may be large.
+    begun: Vec<Loaded>,
+    unmatched: Vec<Loaded>,
+    /// Ends with the first batch, which goes ahead of the others.
+    canary: Option<CancellationToken>,
+    is_first: bool,
+    is_long: bool,
 }
-
-type Pass = Vec<(Batch, Turn, Vec<Loaded>)>;
 
 /// Further rows of a person go in a pass of their own, which finds what the first has made. A row that has begun goes
 /// before others of the same person.
-fn cut(whole: &Batch, mut rows: Vec<Loaded>) -> Vec<Pass> {
+fn cut(whole: &Batch, mut rows: Vec<Loaded>) -> [Pass<'_>; 2] {
     rows.sort_by_key(|row| !row.attempt.progress.crm_work_is_open());
     let is_long = rows.len() > FEW;
     let mut people = HashSet::new();
@@ -138,58 +125,72 @@ fn cut(whole: &Batch, mut rows: Vec<Loaded>) -> Vec<Pass> {
         let person = row.attempt.progress.person;
         person.is_none_or(|person| people.insert(person))
     });
-    let free = |(batch, rows)| (batch, Turn::Free, rows);
-    let mut first: Pass = batches_of(whole, first, is_long)
-        .into_iter()
-        .map(free)
-        .collect();
-    if let [(_, canary, _), rest @ ..] = first.as_mut_slice()
-        && !rest.is_empty()
-    {
-        let has_finished = CancellationToken::new();
-        for (_, turn, _) in rest {
-            *turn = Turn::Behind(has_finished.clone());
+    [(first, Some(CancellationToken::new())), (further, None)].map(|(rows, canary)| {
+        let (begun, unmatched) = rows.into_iter().partition(has_choice);
+        Pass {
+            whole,
+            begun,
+            unmatched,
+            canary,
+            is_first: true,
+            is_long,
         }
-        *canary = Turn::Canary {
-            _finished: has_finished.drop_guard(),
-        };
-    }
-    let further = batches_of(whole, further, is_long).into_iter().map(free);
-    vec![first, further.collect()]
+    })
 }
 
-fn batches_of(whole: &Batch, rows: Vec<Loaded>, is_long: bool) -> Vec<(Batch, Vec<Loaded>)> {
-    // Each row that is searched for takes a request: a batch of many would be old before it writes.
-    let (known, sought): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| {
-        row.attempt.progress.choice.is_some() || matches!(row.listed, Listed::Wholly(_))
-    });
-    let ctx = &whole.ctx;
-    let large = batch_size(
-        ctx.amocrm.requests_per_second(),
-        ctx.settings.batch_size,
-        ctx.tempo.fresh_for,
-    );
-    let amocrm = if is_long {
-        ctx.amocrm.patient()
-    } else {
-        ctx.amocrm.clone()
-    };
-    let mut batches = Vec::new();
-    for (mut rows, size) in [(known, large), (sought, SMALLEST_BATCH)] {
-        while !rows.is_empty() {
-            let size = if batches.is_empty() { CANARY } else { size };
-            let rest = rows.split_off(rows.len().min(size));
-            let rows = mem::replace(&mut rows, rest);
-            let batch = Batch {
-                amocrm: amocrm.clone(),
-                rows: Arc::new(rows.iter().map(InHand::id).collect()),
-                is_long,
-                ..whole.clone()
-            };
-            batches.push((batch, rows));
+fn has_choice(row: &Loaded) -> bool {
+    row.attempt.progress.choice.is_some()
+}
+
+/// Each batch is cut when its turn comes: how large it may be depends on whether the contact index can be used by then.
+impl Iterator for Pass<'_> {
+    type Item = (Batch, Turn, Vec<Loaded>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let ctx = &self.whole.ctx;
+        let is_begun = !self.begun.is_empty();
+        // Each row that is searched for takes a request: a batch of many would be old before it writes.
+        let size = if self.is_first {
+            CANARY
+        } else if is_begun || ctx.index.is_usable() {
+            batch_size(
+                ctx.amocrm.requests_per_second(),
+                ctx.settings.batch_size,
+                ctx.tempo.fresh_for,
+            )
+        } else {
+            SMALLEST_BATCH
+        };
+        let rows = if is_begun {
+            &mut self.begun
+        } else {
+            &mut self.unmatched
+        };
+        let rest = rows.split_off(rows.len().min(size));
+        let rows = mem::replace(rows, rest);
+        if rows.is_empty() {
+            return None;
         }
+        let turn = match &self.canary {
+            None => Turn::Free,
+            Some(finished) if self.is_first => Turn::Canary {
+                _finished: finished.clone().drop_guard(),
+            },
+            Some(finished) => Turn::Behind(finished.clone()),
+        };
+        self.is_first = false;
+        let batch = Batch {
+            amocrm: if self.is_long {
+                ctx.amocrm.patient()
+            } else {
+                ctx.amocrm.clone()
+            },
+            rows: Arc::new(rows.iter().map(InHand::id).collect()),
+            is_long: self.is_long,
+            ..self.whole.clone()
+        };
+        Some((batch, turn, rows))
     }
-    batches
 }
 
 /// Two batches take turns at amoCRM; what each reads is to be written within half the time that it stays fresh.

@@ -38,7 +38,10 @@ pub struct Tempo {
     pub late_commit: Duration,
     /// Between two looks that must both find nothing: for a row that is gone, for a contact that is missing.
     pub second_look: Duration,
-    /// When somebody else works on the same person.
+    /// As [`Tempo::second_look`], for a contact that only the index has missed: those of an import are searched for
+    /// when it is over.
+    pub second_look_after_index: Duration,
+    /// When another row works on the same person.
     pub person_busy: Duration,
     pub retry_first: Duration,
     pub retry_longest: Duration,
@@ -52,8 +55,6 @@ pub struct Tempo {
     pub supabase_probe: Growing,
     /// How long pipelines and stages are taken as known.
     pub pipelines_for: Duration,
-    /// How long the account's list of contacts is remembered, and only what has changed is asked for.
-    pub list_for: Duration,
     /// How long `check` waits for the answer to a test event.
     pub test_event: Duration,
     /// How long the inbox takes no writes before that is the state of the service.
@@ -101,6 +102,7 @@ impl Tempo {
             connect_timeout: d(5 * SECOND),
             late_commit: d(30 * SECOND),
             second_look: d(MINUTE),
+            second_look_after_index: d(10 * MINUTE),
             person_busy: d(SECOND),
             retry_first: d(5 * SECOND),
             retry_longest: d(HOUR),
@@ -116,7 +118,6 @@ impl Tempo {
                 longest: d(15 * MINUTE),
             },
             pipelines_for: d(HOUR),
-            list_for: d(HOUR),
             test_event: d(10 * SECOND),
             inbox_lasting: d(MINUTE),
             grace: 6 * SECOND,
@@ -153,17 +154,6 @@ impl Tempo {
         let every = every.max(1);
         let next = at.as_millisecond().div_euclid(every).saturating_add(1);
         Timestamp::from_millisecond(next.saturating_mul(every)).unwrap_or(at)
-    }
-
-    /// When a waiting row is searched for by itself. One reading of the list can overlook somebody: who was looked for in
-    /// nothing else waits only until that is forgotten.
-    #[must_use]
-    pub fn search_waiting_after(&self, is_listed: bool, missed_for: Duration) -> Duration {
-        if is_listed && missed_for < self.list_for {
-            self.list_for
-        } else {
-            self.search_waiting
-        }
     }
 
     /// Counts a search that found no contact, if it is the next day's. Others come between: the first ones of a row, those
@@ -252,21 +242,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn who_was_looked_for_in_one_list_alone_is_searched_for_an_hour_later() {
-        let tempo = Tempo::default();
-        let table = [
-            (true, MINUTE, HOUR),
-            (true, 59 * MINUTE, HOUR),
-            (true, HOUR, DAY),
-            (false, MINUTE, DAY),
-        ];
-        for (is_listed, missed_for, pause) in table {
-            let after = tempo.search_waiting_after(is_listed, missed_for);
-            assert_eq!(after, pause, "{missed_for:?}");
-        }
-    }
-
     /// Days since the first search, in its hours; then how many searches have counted by then.
     #[test]
     fn one_search_a_day_counts_whatever_the_clock_does() {
@@ -274,7 +249,7 @@ mod tests {
         let year = 365 * 24;
         let table: [(&str, &[i64], u32); 9] = [
             ("the first", &[0], 0),
-            ("an hour later, as after a list", &[0, 1], 0),
+            ("an hour later", &[0, 1], 0),
             ("a day each", &[0, 24, 48], 2),
             ("between two days, by hand", &[0, 12, 24, 36, 47], 1),
             ("after a month without the service", &[0, 720, 744], 2),

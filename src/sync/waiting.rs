@@ -1,15 +1,11 @@
-//! Looks for the contacts that rows wait for: one list of changes for all of them together.
+//! Looks for the contacts that rows wait for: one list of changes for all of them together. It keeps the contact index, too.
 
 use std::{collections::HashSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Context, failure::Failure, triage::later};
-use crate::{
-    amocrm::Contact,
-    domain::KeyedHash,
-    inbox::{InboxError, Revival},
-};
+use super::{Context, contacts::index::known_by, failure::Failure, triage::later};
+use crate::inbox::{InboxError, Revival};
 
 /// When the last look began.
 const LAST_LOOK: &str = "last_look";
@@ -46,17 +42,19 @@ impl Context {
             .checked_sub(self.tempo.look_overlap)
             .unwrap_or(Timestamp::MIN);
         let mut found = HashSet::new();
+        let mut since = None;
         for page in 1..=PAGES {
             let read = match self.amocrm.changed_contacts(page).await {
                 Ok(read) => read,
                 Err(error) => return Ok(Err(Failure::from(error))),
             };
-            found.extend(
-                read.contacts
-                    .iter()
-                    .flat_map(|c| self.hashes(c))
-                    .filter(|hash| awaited.contains(hash)),
-            );
+            let contacts = read.contacts.iter();
+            let hashes = contacts.flat_map(|contact| known_by(self.inbox.hasher(), contact));
+            found.extend(hashes.filter(|hash| awaited.contains(hash)));
+            let since = *since.get_or_insert_with(|| read.date.unwrap_or(began));
+            if read.unreadable.is_none() {
+                self.learn(&read, since).await?;
+            }
             if read.is_last
                 || read
                     .contacts
@@ -76,23 +74,5 @@ impl Context {
         };
         tracing::info!(awaited = awaited.len(), revived, "look.done");
         Ok(Ok(revived))
-    }
-
-    /// What a waiting entry would know this contact by. A phone counts only where there is no e-mail.
-    fn hashes(&self, contact: &Contact) -> Vec<KeyedHash> {
-        let hasher = self.inbox.hasher();
-        if contact.has_email {
-            contact
-                .emails
-                .iter()
-                .map(|email| hasher.email(email))
-                .collect()
-        } else {
-            contact
-                .phones
-                .iter()
-                .map(|phone| hasher.phone(phone))
-                .collect()
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Many rows at once: what they cost, that nobody is mistaken on the way, and that somebody of this minute goes first.
 
-mod list;
+mod index;
 
 use std::time::Duration;
 

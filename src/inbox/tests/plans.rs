@@ -5,7 +5,7 @@ use sqlx::Row;
 use super::*;
 use crate::inbox::{
     commands::{self, store},
-    maintenance, queries,
+    contact_index, maintenance, queries,
 };
 
 #[tokio::test]
@@ -57,6 +57,14 @@ async fn frequent_questions_do_not_read_the_whole_table() {
             assert!(!whole_table, "{step}\nin {statement}");
         }
     }
+}
+
+#[tokio::test]
+async fn contacts_are_looked_up_in_the_index_one_by_one() {
+    let t = Fixture::new().await;
+    let plan = plan_of(&t, contact_index::LOOK_UP).await;
+    let by_hash = "SEARCH contact_index USING PRIMARY KEY (hash=?)";
+    assert!(plan.iter().any(|step| step == by_hash), "{plan:#?}");
 }
 
 async fn plan_of(t: &Fixture, statement: &str) -> Vec<String> {

@@ -1,50 +1,49 @@
 //! The contacts that are a row's person: by e-mail, else by phone, else the row waits or a contact is made.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
     super::{
-        batch::{Batch, at_once, distinct},
-        row::{Ended, InHand, Listed, Loaded, Matched, Sought, Stage, StepResult, phone_of},
+        batch::{Batch, distinct},
+        contacts::{
+            index::Answers,
+            search::{self, Query, search},
+        },
+        row::{Ended, InHand, Loaded, Matched, Sought, StepResult, phone_of},
+        rules::contact::{AfterMiss, Answer, Miss, by_beginning, by_email, by_phone, with_email},
+        run::SMALLEST_BATCH,
         triage::{later, since},
     },
     people::{leave_begun_contacts, lock_contacts},
 };
 use crate::{
-    amocrm::{AmoError, ById, Contact, Search},
-    domain::{ContactId, Email, MissingContact, Operation, Phone},
+    amocrm::{ById, Contact},
+    domain::{ContactId, KeyedHash, MissingContact, Operation, Phone},
     inbox::{DailySearches, InboxError, Known, Settlement},
 };
-
-pub(crate) const SEARCH_CUT_OFF: &str =
-    "поиск контакта обрезан: похожих слишком много, проверьте вручную";
-
-pub(crate) const UNREADABLE_SEARCH: &str = "контакт из поиска";
 
 /// A row, and what is known of its contacts so far.
 struct Candidate {
     loaded: Loaded,
     recorded: Option<Known>,
+    /// By the index, all contacts that have the e-mail; `None`: it was not asked.
+    indexed: Option<Vec<ContactId>>,
+    /// By the index no contact without an e-mail has the row's phone.
+    phone_is_unknown: bool,
     contacts: Vec<Contact>,
 }
 
 super::super::row::stages!(Candidate);
 
 impl Candidate {
-    /// The contacts that the list names, and the one that we used for this person before.
+    /// The contacts that the index names, and the one that was used for this person before.
     fn known_ids(&self) -> Vec<ContactId> {
+        let indexed = self.indexed.iter().flatten().copied();
         let recorded = self.recorded.map(|known| known.contact);
-        distinct(
-            self.loaded
-                .listed
-                .contacts()
-                .iter()
-                .copied()
-                .chain(recorded),
-        )
+        distinct(indexed.chain(recorded))
     }
 
     /// Those of them that are this person still. One on record needs no e-mail to compare: it may have been found by
@@ -58,6 +57,18 @@ impl Candidate {
         let ids = self.known_ids();
         let known = ids.iter().filter_map(|id| contacts.get(id));
         known.filter(is_theirs).cloned().collect()
+    }
+
+    /// Contacts that the index names, and that do not have the e-mail any more.
+    fn outdated(&self, still: &[Contact]) -> Vec<ContactId> {
+        let email = &self.loaded.email;
+        let has_it = |id| {
+            still
+                .iter()
+                .any(|it| it.id == id && it.emails.contains(email))
+        };
+        let indexed = self.indexed.iter().flatten().copied();
+        indexed.filter(|id| !has_it(*id)).collect()
     }
 
     /// `read_at`: when the contacts were read by id; `None`: they were found by a search, which may be behind.
@@ -79,28 +90,26 @@ impl Candidate {
     }
 }
 
-/// Those of the hits that have this e-mail: a search answers with lookalikes too.
-pub(crate) fn matching(email: &Email, hits: impl IntoIterator<Item = Contact>) -> Vec<Contact> {
-    let mut same: Vec<Contact> = Vec::new();
-    for hit in hits {
-        if hit.emails.contains(email) && same.iter().all(|known| known.id != hit.id) {
-            same.push(hit);
-        }
-    }
-    same
-}
-
 /// Finds the contacts of rows that have no deal yet.
 pub(crate) async fn find(
     batch: &Batch,
     rows: Vec<Loaded>,
 ) -> Result<StepResult<Sought>, InboxError> {
     let (mut found, rows) = StepResult::after(batch.begin(rows));
-    let (sought, mut missed) = known_contacts(batch, rows, &mut found).await?;
-    missed.extend(by_email(batch, sought, &mut found).await?);
-    let missed = beyond_the_index(batch, missed, &mut found).await?;
+    let mut left = with_records(batch, rows).await?;
+    let mut missed = Vec::new();
+    while !left.is_empty() {
+        let rows = if is_in_the_index(batch, left.len()).await? {
+            look_up(batch, std::mem::take(&mut left)).await?
+        } else {
+            search_next(batch, &mut left, &mut found)
+        };
+        let sought = by_id(batch, rows, &mut found, &mut missed).await?;
+        missed.extend(by_search(batch, sought, &mut found).await?);
+    }
+    let missed = beyond_the_search(batch, missed, &mut found).await?;
     let to_make = without_contact(batch, missed, &mut found).await?;
-    let to_make = by_beginning(batch, to_make, &mut found).await?;
+    let to_make = before_a_create(batch, to_make, &mut found).await?;
 
     let matched = std::mem::take(&mut found.next);
     let left = leave_begun_contacts(batch, matched, |row| &row.contacts).await?;
@@ -112,13 +121,8 @@ pub(crate) async fn find(
     })
 }
 
-/// Reads the contacts that the list names, and those that we used for these people before: from the main store, which
-/// never lags. Answers the rows that have to be searched for, and those that the list knows to have no contact.
-async fn known_contacts(
-    batch: &Batch,
-    rows: Vec<Loaded>,
-    found: &mut StepResult<Matched>,
-) -> Result<(Vec<Candidate>, Vec<Candidate>), InboxError> {
+/// With what was used for these people before.
+async fn with_records(batch: &Batch, rows: Vec<Loaded>) -> Result<Vec<Candidate>, InboxError> {
     let people = distinct(rows.iter().filter_map(|row| row.attempt.progress.person));
     let recorded = batch.ctx.inbox.people(people).await?;
     let candidate = |loaded: Loaded| {
@@ -126,10 +130,59 @@ async fn known_contacts(
         Candidate {
             recorded: person.and_then(|person| recorded.get(&person).copied()),
             loaded,
+            indexed: None,
+            phone_is_unknown: false,
             contacts: Vec::new(),
         }
     };
-    let mut rows: Vec<Candidate> = rows.into_iter().map(candidate).collect();
+    Ok(rows.into_iter().map(candidate).collect())
+}
+
+async fn is_in_the_index(batch: &Batch, emails: usize) -> Result<bool, InboxError> {
+    let (ctx, began) = (&batch.ctx, batch.started);
+    Ok(batch.is_long && ctx.index_is_ready(&batch.amocrm, began, emails).await?)
+}
+
+/// Asks the index for all rows at once.
+async fn look_up(batch: &Batch, mut rows: Vec<Candidate>) -> Result<Vec<Candidate>, InboxError> {
+    let progress = rows.iter().map(|row| &row.loaded.attempt.progress);
+    let hashes = progress.flat_map(|it| [it.person, it.phone]).flatten();
+    let answers: Answers = batch.ctx.ask_index(distinct(hashes)).await?;
+    for row in &mut rows {
+        let progress = &row.loaded.attempt.progress;
+        let of = |hash: KeyedHash| answers.of(hash).to_vec();
+        row.indexed = progress.person.map(of);
+        row.phone_is_unknown = progress.phone.is_some_and(|it| answers.of(it).is_empty());
+    }
+    Ok(rows)
+}
+
+/// The next rows to search for: of a long run a few at a time, since the index may be complete before the last of them.
+fn search_next(
+    batch: &Batch,
+    left: &mut Vec<Candidate>,
+    found: &mut StepResult<Matched>,
+) -> Vec<Candidate> {
+    if !batch.is_long {
+        return std::mem::take(left);
+    }
+    // The batch was cut for the index, which has fallen behind meanwhile: what is searched for goes in small batches.
+    let now = batch.now();
+    let too_many = left.split_off(left.len().min(SMALLEST_BATCH));
+    let again = |row: Candidate| row.again_at(now, "the contact index has fallen behind");
+    found.ended.extend(too_many.into_iter().map(again));
+    let rest = left.split_off(left.len().min(batch.parallel_searches()));
+    std::mem::replace(left, rest)
+}
+
+/// Reads the contacts that the index names, and those that were used for these people before: from the main store, which
+/// never lags. Answers the rows that have to be searched for; those without a contact go to `missed`.
+async fn by_id(
+    batch: &Batch,
+    mut rows: Vec<Candidate>,
+    found: &mut StepResult<Matched>,
+    missed: &mut Vec<Candidate>,
+) -> Result<Vec<Candidate>, InboxError> {
     let ids = distinct(rows.iter().flat_map(Candidate::known_ids));
     let read_at = Instant::now();
     let contacts = match batch.amocrm.all_contacts(&ids).await {
@@ -150,7 +203,7 @@ async fn known_contacts(
             ById::default()
         }
     };
-    let (mut sought, mut missed) = (Vec::new(), Vec::new());
+    let (mut sought, mut outdated) = (Vec::new(), Vec::new());
     for mut row in rows {
         let is_unknown =
             |id: &ContactId| contacts.get(id).is_none() && contacts.unreadable.may_be(id.get());
@@ -160,27 +213,33 @@ async fn known_contacts(
             continue;
         }
         let known = row.known_among(&contacts.items);
-        // A contact that was listed, and is not there any more, may have become part of another one.
-        let is_complete = match &row.loaded.listed {
-            Listed::No => false,
-            Listed::Partly(ids) | Listed::Wholly(ids) => {
-                ids.is_empty() || known.iter().any(|contact| ids.contains(&contact.id))
-            }
-        };
-        if !is_complete {
-            row.contacts = known;
-            sought.push(row);
-        } else if known.is_empty() {
+        let gone = row.outdated(&known);
+        let person = row.loaded.attempt.progress.person;
+        outdated.extend(
+            person
+                .into_iter()
+                .flat_map(|it| gone.iter().map(move |id| (it, *id))),
+        );
+        // A contact that is gone may have become part of another one. What only the index has missed is searched for at
+        // the second look.
+        let is_answered = row.indexed.is_some() && gone.is_empty();
+        let is_first_look = row.loaded.attempt.progress.missed_since.is_none();
+        if is_answered && !known.is_empty() {
+            found.push(row.matched(batch, known, Some(read_at)));
+        } else if is_answered && is_first_look {
             missed.push(row);
         } else {
-            found.push(row.matched(batch, known, Some(read_at)));
+            row.indexed = None;
+            row.contacts = known;
+            sought.push(row);
         }
     }
-    Ok((sought, missed))
+    batch.ctx.unindex(outdated).await?;
+    Ok(sought)
 }
 
 /// Answers the rows whose e-mail no contact has.
-async fn by_email(
+async fn by_search(
     batch: &Batch,
     rows: Vec<Candidate>,
     found: &mut StepResult<Matched>,
@@ -191,27 +250,31 @@ async fn by_email(
     });
     let mut missed = Vec::new();
     for (mut row, search) in search(batch, queries.collect(), &mut found.ended).await? {
-        let mut contacts = matching(&row.loaded.email, search.hits);
-        for known in std::mem::take(&mut row.contacts) {
-            if contacts.iter().all(|contact| contact.id != known.id) {
-                contacts.push(known);
-            }
-        }
-        if !contacts.is_empty() {
-            found.push(row.matched(batch, contacts, None));
-        } else if !search.complete {
-            found.ended.push(row.park(SEARCH_CUT_OFF));
-        } else if search.unreadable.is_none() {
-            missed.push(row);
-        } else {
-            found.ended.push(batch.unreadable(row, UNREADABLE_SEARCH));
-        }
+        let recorded = std::mem::take(&mut row.contacts);
+        let answer = by_email(&row.loaded.email, search, recorded);
+        missed.extend(unless_found(batch, row, answer, found));
     }
     Ok(missed)
 }
 
+/// Answers the row if it is missing.
+fn unless_found(
+    batch: &Batch,
+    row: Candidate,
+    answer: Answer,
+    found: &mut StepResult<Matched>,
+) -> Option<Candidate> {
+    match answer {
+        Answer::Found(contacts) => found.push(row.matched(batch, contacts, None)),
+        Answer::CutOff => found.ended.push(row.park(search::CUT_OFF)),
+        Answer::Unreadable => found.ended.push(batch.unreadable(row, search::UNREADABLE)),
+        Answer::Missing => return Some(row),
+    }
+    None
+}
+
 /// A contact made a moment ago is in the list of changes before the search finds it: one request for all.
-async fn beyond_the_index(
+async fn beyond_the_search(
     batch: &Batch,
     missed: Vec<Candidate>,
     found: &mut StepResult<Matched>,
@@ -235,7 +298,7 @@ async fn beyond_the_index(
     };
     let mut left = Vec::new();
     for row in missed {
-        let contacts = matching(&row.loaded.email, page.iter().cloned());
+        let contacts = with_email(&row.loaded.email, page.iter().cloned());
         if contacts.is_empty() {
             left.push(row);
         } else {
@@ -252,145 +315,109 @@ async fn without_contact(
     missed: Vec<Candidate>,
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
-    let create = batch.ctx.settings.missing_contact == MissingContact::Create;
-    let tempo = &batch.ctx.tempo;
     let now = batch.now();
-    let (mut by_phone, mut to_make) = (Vec::new(), Vec::new());
+    let (mut phones, mut to_make) = (Vec::new(), Vec::new());
     for mut row in missed {
         let phone = phone_of(&row.loaded.row);
-        let since = since(&mut row.loaded.attempt.progress.missed_since, now);
-        let second_look_at = later(since, tempo.second_look);
-        match phone {
-            None if create => to_make.push(row),
-            _ if now < second_look_at => found.ended.push(row.end(Settlement::Waiting {
-                due_at: if batch.is_long {
-                    tempo.together(second_look_at)
-                } else {
-                    second_look_at
-                },
+        let second_look_at = second_look_at(batch, &mut row, now);
+        let miss = Miss {
+            policy: batch.ctx.settings.missing_contact,
+            phone: phone.as_ref(),
+            phone_is_unknown: row.phone_is_unknown,
+            second_look_at,
+            now,
+        };
+        match (miss.then(), phone) {
+            (AfterMiss::Create, _) => to_make.push(row),
+            (AfterMiss::SecondLook, _) => found.ended.push(row.end(Settlement::Waiting {
+                due_at: second_look_at,
                 reason: "контакт с таким e-mail не найден, проверим ещё раз".to_owned(),
             })),
-            Some(_) if row.loaded.phone_is_nobodys && !create => {
+            (AfterMiss::SearchPhone, Some(phone)) => phones.push((row, phone)),
+            (AfterMiss::SearchPhone | AfterMiss::Wait, _) => {
                 found.ended.push(wait_for_contact(batch, row, now));
             }
-            Some(phone) => by_phone.push((row, Query::Phone(phone))),
-            None => found.ended.push(wait_for_contact(batch, row, now)),
         }
     }
-    for (mut row, search) in search(batch, by_phone, &mut found.ended).await? {
-        let phone = phone_of(&row.loaded.row);
-        let mut same = search.hits;
-        same.retain(|hit| {
-            !hit.has_email && phone.as_ref().is_some_and(|it| hit.phones.contains(it))
-        });
-        // Another contact with this phone would make it doubtful whose it is.
-        if !search.unreadable.is_none() {
-            found.ended.push(batch.unreadable(row, UNREADABLE_SEARCH));
-        } else if search.complete && same.len() == 1 {
-            row.loaded.attempt.log("contact found by phone");
-            found.push(row.matched(batch, same, None));
-        } else if create && search.complete {
-            to_make.push(row);
-        } else {
-            let now = batch.now();
-            found.ended.push(wait_for_contact(batch, row, now));
+    to_make.extend(search_phones(batch, phones, found).await?);
+    Ok(to_make)
+}
+
+fn second_look_at(batch: &Batch, row: &mut Candidate, now: Timestamp) -> Timestamp {
+    let tempo = &batch.ctx.tempo;
+    let since = since(&mut row.loaded.attempt.progress.missed_since, now);
+    match (&row.indexed, batch.is_long) {
+        (Some(_), _) => later(since, tempo.second_look_after_index),
+        (None, true) => tempo.together(later(since, tempo.second_look)),
+        (None, false) => later(since, tempo.second_look),
+    }
+}
+
+/// Answers the rows for which a contact is to be made.
+async fn search_phones(
+    batch: &Batch,
+    rows: Vec<(Candidate, Phone)>,
+    found: &mut StepResult<Matched>,
+) -> Result<Vec<Candidate>, InboxError> {
+    let is_created = batch.ctx.settings.missing_contact == MissingContact::Create;
+    let queries = rows
+        .into_iter()
+        .map(|(row, phone)| (row, Query::Phone(phone)));
+    let mut to_make = Vec::new();
+    for (mut row, search) in search(batch, queries.collect(), &mut found.ended).await? {
+        let Some(phone) = phone_of(&row.loaded.row) else {
+            continue;
+        };
+        match by_phone(&phone, search) {
+            Answer::Missing if is_created => to_make.push(row),
+            // Many contacts have something like this phone: it tells no person.
+            Answer::Missing | Answer::CutOff => {
+                let now = batch.now();
+                found.ended.push(wait_for_contact(batch, row, now));
+            }
+            answer => {
+                if matches!(answer, Answer::Found(_)) {
+                    row.loaded.attempt.log("contact found by phone");
+                }
+                unless_found(batch, row, answer, found);
+            }
         }
     }
     Ok(to_make)
 }
 
-/// Before a contact is made, the beginning of the address is searched for. However many hits there are, one that matches
-/// is the person.
-async fn by_beginning(
+/// Before a contact is made, the beginning of the address is searched for.
+async fn before_a_create(
     batch: &Batch,
     rows: Vec<Candidate>,
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
-    // The whole list was compared by what is visible.
-    let is_in_whole_list = |row: &Candidate| matches!(row.loaded.listed, Listed::Wholly(_));
-    let (mut to_make, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_in_whole_list);
     let queries = rows.into_iter().map(|row| {
         let query = Query::Beginning(row.loaded.email.clone());
         (row, query)
     });
+    let mut to_make = Vec::new();
     for (mut row, search) in search(batch, queries.collect(), &mut found.ended).await? {
-        let same = matching(&row.loaded.email, search.hits);
-        if !same.is_empty() {
+        let answer = by_beginning(&row.loaded.email, search);
+        if matches!(answer, Answer::Found(_)) {
             let line = "contact found by the beginning of its e-mail";
             row.loaded.attempt.log(line);
-            found.push(row.matched(batch, same, None));
-        } else if search.unreadable.is_none() {
-            to_make.push(row);
-        } else {
-            found.ended.push(batch.unreadable(row, UNREADABLE_SEARCH));
         }
+        to_make.extend(unless_found(batch, row, answer, found));
     }
     Ok(to_make)
 }
 
 fn wait_for_contact(batch: &Batch, mut row: Candidate, now: Timestamp) -> Ended {
     let tempo = &batch.ctx.tempo;
-    let is_listed = matches!(row.loaded.listed, Listed::Wholly(_));
     let progress = &mut row.loaded.attempt.progress;
-    let since = since(&mut progress.missed_since, now);
     if tempo.searched_in_vain(&mut progress.daily_searches, now) {
         // A person who retries the row has it wait anew.
         progress.daily_searches = DailySearches::default();
         return row.park("контакт так и не появился");
     }
-    let missed_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     row.end(Settlement::Waiting {
-        due_at: later(now, tempo.search_waiting_after(is_listed, missed_for)),
+        due_at: later(now, tempo.search_waiting),
         reason: "ждём контакт с таким e-mail в amoCRM".to_owned(),
     })
-}
-
-/// What amoCRM is asked for.
-#[derive(Debug)]
-pub(crate) enum Query {
-    Email(Email),
-    /// The part of an address before the `@`.
-    Beginning(Email),
-    Phone(Phone),
-}
-
-impl Query {
-    fn operation(&self) -> Operation {
-        match self {
-            Self::Email(_) => Operation::Search,
-            Self::Beginning(_) => Operation::SearchBeginning,
-            Self::Phone(_) => Operation::SearchPhone,
-        }
-    }
-
-    async fn ask(&self, batch: &Batch) -> Result<Search, AmoError> {
-        match self {
-            Self::Email(email) => batch.amocrm.search_email(email).await,
-            Self::Beginning(email) => batch.amocrm.search_beginning(email).await,
-            Self::Phone(phone) => batch.amocrm.search_contacts(phone.as_str()).await,
-        }
-    }
-}
-
-/// Searches for each row, side by side. Rows whose search failed go to `ended`.
-pub(crate) async fn search<T: Stage>(
-    batch: &Batch,
-    queries: Vec<(T, Query)>,
-    ended: &mut Vec<Ended>,
-) -> Result<Vec<(T, Search)>, InboxError> {
-    let searches = queries.into_iter().map(|(row, query)| async move {
-        let answer = query.ask(batch).await;
-        (row, query.operation(), answer)
-    });
-    let mut found = Vec::new();
-    for (row, operation, answer) in at_once(batch.parallel_searches(), searches.collect()).await {
-        match answer {
-            Ok(search) => {
-                batch.answered(operation, [&row]).await?;
-                found.push((row, search));
-            }
-            Err(error) => ended.extend(batch.fail(operation, vec![row], error).await?),
-        }
-    }
-    Ok(found)
 }

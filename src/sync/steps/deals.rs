@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use super::{
     super::{
         batch::{Batch, distinct},
-        decide::{Decision, Situation, Why, decide},
-        row::{Chosen, DealChoice, InHand, Listed, Loaded, Matched, Sought, Stage, StepResult},
+        contacts::search::{Query, UNREADABLE, search},
+        decide::{Decision, Situation, decide},
+        row::{Chosen, DealChoice, InHand, Loaded, Matched, Sought, Stage, StepResult},
+        rules::contact::with_email,
     },
-    contacts::{Query, SEARCH_CUT_OFF, UNREADABLE_SEARCH, matching, search},
-    people::{leave_begun_contacts, lock_contacts},
     rows::{fingerprint, refresh},
 };
 use crate::{
@@ -155,7 +155,6 @@ pub(crate) async fn choose(
         Some((_, candidates)) => candidates,
         None => Vec::new(),
     };
-    let candidates = search_the_doubtful(batch, candidates, &mut chosen).await?;
     let mut to_create = Vec::new();
     for row in candidates {
         match row.choose(batch) {
@@ -245,63 +244,6 @@ pub(crate) async fn pipeline<T: InHand, U>(
         }
     }
     Ok(None)
-}
-
-/// Of a list that was not read to its end, an open deal is good enough: whatever other contact the person has, no rule
-/// prefers a closed deal, or a new one. A closed deal or none is not: the open one may be that other contact's.
-async fn search_the_doubtful(
-    batch: &Batch,
-    rows: Vec<Candidate>,
-    chosen: &mut StepResult<Chosen>,
-) -> Result<Vec<Candidate>, InboxError> {
-    let is_doubtful = |row: &Candidate| {
-        let is_good_enough = matches!(
-            row.decision(batch),
-            Decision::Use {
-                why: Why::Recorded | Why::Open,
-                ..
-            }
-        );
-        matches!(row.loaded().listed, Listed::Partly(_)) && !is_good_enough
-    };
-    let (doubtful, mut sure): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_doubtful);
-    if doubtful.is_empty() {
-        return Ok(sure);
-    }
-    let queries = doubtful.into_iter().map(|row| {
-        let query = Query::Email(row.loaded().email.clone());
-        (row, query)
-    });
-    let mut again = Vec::new();
-    for (mut row, found) in search(batch, queries.collect(), &mut chosen.ended).await? {
-        if !found.complete {
-            chosen.ended.push(row.park(SEARCH_CUT_OFF));
-            continue;
-        }
-        if !found.unreadable.is_none() {
-            chosen.ended.push(batch.unreadable(row, UNREADABLE_SEARCH));
-            continue;
-        }
-        let known = row.deal_ids();
-        let mut contacts = std::mem::take(&mut row.matched.contacts);
-        for other in matching(&row.loaded().email, found.hits) {
-            if contacts.iter().all(|contact| contact.id != other.id) {
-                contacts.push(other);
-            }
-        }
-        match lock_contacts(batch, row, &contacts) {
-            Ok(mut row) => {
-                row.has_contacts(contacts, &known);
-                row.matched.contacts_read_at = None;
-                again.push(row);
-            }
-            Err(ended) => chosen.ended.push(ended),
-        }
-    }
-    let left = leave_begun_contacts(batch, again, |row| &row.matched.contacts).await?;
-    let again = chosen.keep(left);
-    sure.extend(read_deals(batch, again, chosen).await?);
-    Ok(sure)
 }
 
 /// Before a create, the miss is confirmed in the main store: a person may have made a deal just now.
@@ -409,12 +351,12 @@ async fn confirm_new_contacts(
     let mut confirmed = Vec::new();
     for (row, found) in search(batch, queries.collect(), &mut chosen.ended).await? {
         let seen = newest.contacts.iter().cloned().chain(found.hits);
-        if !matching(&row.email, seen).is_empty() || !found.complete {
+        if !with_email(&row.email, seen).is_empty() || !found.complete {
             chosen
                 .ended
                 .push(batch.retry(row, "контакт тем временем появился"));
         } else if may_hide_any || !found.unreadable.is_none() {
-            chosen.ended.push(batch.unreadable(row, UNREADABLE_SEARCH));
+            chosen.ended.push(batch.unreadable(row, UNREADABLE));
         } else {
             confirmed.push(row);
         }

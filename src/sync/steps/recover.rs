@@ -6,11 +6,12 @@ use tokio::time::Instant;
 use super::{
     super::{
         batch::{Batch, distinct},
+        contacts::search::{Query, UNREADABLE, search},
         fate::Look,
         note::as_sent,
         row::{Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, StepResult},
+        rules::contact::with_email,
     },
-    contacts::{Query, UNREADABLE_SEARCH, matching, search},
     note::{has_our_note, hidden_notes, with_note},
     rows::refresh,
 };
@@ -295,7 +296,7 @@ async fn resolve_creates_with_contact(
     };
     let (mut lost, mut to_search) = (Vec::new(), Vec::new());
     for row in rows {
-        let same = matching(&row.email, newest.items.iter().cloned());
+        let same = with_email(&row.email, newest.items.iter().cloned());
         if same.is_empty() {
             let query = Query::Email(row.email.clone());
             to_search.push((row, query));
@@ -304,10 +305,10 @@ async fn resolve_creates_with_contact(
         }
     }
     for (row, found) in search(batch, to_search, &mut resumed.ended).await? {
-        let same = matching(&row.email, found.hits);
+        let same = with_email(&row.email, found.hits);
         let may_be_hidden = !newest.unreadable.is_none() || !found.unreadable.is_none();
         if same.is_empty() && may_be_hidden {
-            let ended = batch.unreadable(row, UNREADABLE_SEARCH);
+            let ended = batch.unreadable(row, UNREADABLE);
             resumed.ended.push(ended);
         } else {
             lost.push((row, latest(same)));

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::{
     batch::{Batch, at_once},
     failure::Verdict,
-    row::{Attempt, Ended, InHand, Listed, Loaded, Stage, StepResult, phone_of},
+    row::{Attempt, Ended, InHand, Loaded, Stage, StepResult, phone_of},
     triage::{self, Sight, Triage, triage},
 };
 use crate::{
@@ -43,8 +43,6 @@ pub(crate) async fn load(
                     row: read.row,
                     email,
                     read_at: read.asked_at,
-                    listed: Listed::No,
-                    phone_is_nobodys: false,
                 })
             }
             end => Err(ended(batch, attempt, end)),
@@ -185,7 +183,7 @@ async fn read<P: InHand, T>(
             let ids: Vec<RowId> = chunk.iter().map(InHand::id).collect();
             async move { (chunk, Instant::now(), rows_of(&supabase, &ids).await) }
         });
-        for (mut chunk, asked_at, answer) in at_once(PARALLEL_ROW_READS, reads.collect()).await {
+        for (mut chunk, asked_at, answer) in at_once(PARALLEL_ROW_READS, reads).await {
             match answer {
                 Ok(read) => {
                     let rows = read.rows.into_iter();

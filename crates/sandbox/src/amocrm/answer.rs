@@ -8,7 +8,7 @@ use crate::DealId;
 use super::{
     super::server::Reply,
     records::{Contact, Deal, Field, Note, Pipeline},
-    world::{ACCOUNT_ID, World},
+    world::World,
 };
 
 pub(super) fn hal(status: u16, body: &Value) -> Reply {
@@ -101,7 +101,7 @@ impl World {
 
     pub(super) fn account_json(&self) -> Value {
         json!({
-            "id": ACCOUNT_ID, "name": "Школа «Песочница»", "subdomain": "sandbox", "current_user_id": 7_000_001,
+            "id": self.account_id, "name": "Школа «Песочница»", "subdomain": "sandbox", "current_user_id": 7_000_001,
             "country": "KZ", "currency": "KZT", "is_unsorted_on": true, "is_loss_reason_enabled": true,
             "is_api_filter_enabled": self.quirks.field_filter == super::FieldFilter::Works,
             "_links": link(&format!("{}/api/v4/account", self.base_url)),
@@ -117,14 +117,14 @@ impl World {
                     "id": stage.id, "name": stage.name, "sort": stage.sort,
                     "is_editable": !stage.is_unsorted && !stage.id.is_closed(),
                     "pipeline_id": pipeline.id, "color": "#99ccff", "type": i32::from(stage.is_unsorted),
-                    "account_id": ACCOUNT_ID,
+                    "account_id": self.account_id,
                 })
             })
             .collect();
         let is_main = self.pipelines.first().map(|first| first.id) == Some(pipeline.id);
         json!({
             "id": pipeline.id, "name": pipeline.name, "sort": 1, "is_main": is_main, "is_unsorted_on": true,
-            "is_archive": pipeline.is_archive, "account_id": ACCOUNT_ID,
+            "is_archive": pipeline.is_archive, "account_id": self.account_id,
             "_links": self.link_to("leads/pipelines", pipeline.id.get()),
             "_embedded": {"statuses": stages},
         })
@@ -154,7 +154,7 @@ impl World {
             "responsible_user_id": 7_000_001, "group_id": 0, "created_by": 7_000_001, "updated_by": 0,
             "created_at": seconds(contact.created_at), "updated_at": seconds(contact.updated_at),
             "closest_task_at": null, "is_deleted": contact.is_deleted, "is_unsorted": false,
-            "custom_fields_values": fields_json(&contact.fields), "account_id": ACCOUNT_ID,
+            "custom_fields_values": fields_json(&contact.fields), "account_id": self.account_id,
             "_links": self.link_to("contacts", contact.id.get()),
             "_embedded": embedded,
         })
@@ -184,7 +184,7 @@ impl World {
             "created_by": 0, "updated_by": 0, "created_at": seconds(deal.created_at),
             "updated_at": seconds(deal.updated_at), "closed_at": deal.closed_at.map(seconds),
             "closest_task_at": null, "is_deleted": deal.is_deleted, "custom_fields_values": null,
-            "score": null, "account_id": ACCOUNT_ID, "labor_cost": null,
+            "score": null, "account_id": self.account_id, "labor_cost": null,
             "_links": self.link_to("leads", deal.id.get()),
             "_embedded": embedded,
         })
@@ -200,7 +200,7 @@ impl World {
             "id": note.id, "entity_id": note.deal, "created_by": 0, "updated_by": 0,
             "created_at": seconds(note.created_at), "updated_at": seconds(note.created_at),
             "responsible_user_id": 7_000_001, "group_id": 0, "note_type": note.note_type, "params": params,
-            "account_id": ACCOUNT_ID, "_links": self.link_to("leads/notes", note.id.get()),
+            "account_id": self.account_id, "_links": self.link_to("leads/notes", note.id.get()),
         })
     }
 }

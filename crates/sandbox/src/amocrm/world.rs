@@ -19,7 +19,7 @@ use super::{
     search_index::SearchIndex,
 };
 
-pub(crate) const ACCOUNT_ID: i64 = 31_415_926;
+const ACCOUNT_ID: i64 = 31_415_926;
 
 /// Each kind counts in a range of its own, so that a mix-up of ids shows.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ pub struct World {
     /// What a client did that the documents forbid, in words.
     pub protocol_errors: Vec<String>,
     pub(super) clock: Clock,
+    /// The id of the account.
+    pub account_id: i64,
     pub(super) base_url: String,
     pub(crate) contacts: BTreeMap<ContactId, Contact>,
     pub(crate) deals: BTreeMap<DealId, Deal>,
@@ -55,6 +57,7 @@ impl World {
             quirks,
             protocol_errors: Vec::new(),
             clock,
+            account_id: ACCOUNT_ID,
             base_url: String::new(),
             contacts: BTreeMap::new(),
             deals: BTreeMap::new(),

@@ -1,0 +1,110 @@
+//! The contact index on disk: keyed hashes of e-mails and phones with the contacts that have them.
+//!
+//! What it covers is the engine's to know: a value of its own is stored with each change, in the same commit.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use sqlx::{query, query_as};
+
+use super::{
+    Inbox, InboxError,
+    commands::{clear_state, set_state},
+    record::{database, json},
+};
+use crate::domain::{ContactId, KeyedHash};
+
+/// What the account's contacts are known by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Indexed {
+    pub contacts: Vec<ContactId>,
+    /// Each hash with one of these contacts.
+    pub known_by: Vec<(KeyedHash, ContactId)>,
+}
+
+const FORGET_CONTACTS: &str =
+    "DELETE FROM contact_index WHERE contact IN (SELECT value FROM json_each(?1))";
+
+const INSERT: &str = "
+    INSERT OR IGNORE INTO contact_index (hash, contact)
+    SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1)";
+
+const FORGET: &str = "
+    DELETE FROM contact_index WHERE (hash, contact) IN (
+        SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1)
+    )";
+
+pub(super) const LOOK_UP: &str = "
+    SELECT lower(hex(hash)), contact FROM contact_index
+    WHERE hash IN (SELECT unhex(value) FROM json_each(?1)) ORDER BY contact";
+
+impl Inbox {
+    /// Replaces all that the index holds of these contacts, and stores the coverage under its key.
+    pub async fn index_contacts<T: Serialize>(
+        &self,
+        indexed: Indexed,
+        key: &'static str,
+        coverage: &T,
+    ) -> Result<(), InboxError> {
+        let contacts = json("contacts", &indexed.contacts)?;
+        let known_by = json("hashes", &indexed.known_by)?;
+        let coverage = json(key, coverage)?;
+        self.write(move |turn| {
+            Box::pin(async move {
+                for (statement, values) in [(FORGET_CONTACTS, contacts), (INSERT, known_by)] {
+                    query(statement)
+                        .bind(values)
+                        .execute(&mut *turn.conn)
+                        .await
+                        .map_err(database("write the contact index"))?;
+                }
+                set_state(turn.conn, key, &coverage).await
+            })
+        })
+        .await
+    }
+
+    /// Takes these out of the index.
+    pub async fn forget_indexed(
+        &self,
+        known_by: Vec<(KeyedHash, ContactId)>,
+    ) -> Result<(), InboxError> {
+        let known_by = json("hashes", &known_by)?;
+        self.write(move |turn| {
+            Box::pin(async move {
+                let forgotten = query(FORGET).bind(known_by).execute(&mut *turn.conn).await;
+                forgotten
+                    .map(drop)
+                    .map_err(database("write the contact index"))
+            })
+        })
+        .await
+    }
+
+    /// Empties the index and removes its coverage.
+    pub async fn drop_contact_index(&self, key: &'static str) -> Result<(), InboxError> {
+        self.write(move |turn| {
+            Box::pin(async move {
+                let emptied = query("DELETE FROM contact_index").execute(&mut *turn.conn);
+                emptied.await.map_err(database("empty the contact index"))?;
+                clear_state(turn.conn, key).await
+            })
+        })
+        .await
+    }
+
+    /// The contacts that are known by each of these.
+    pub async fn indexed(
+        &self,
+        hashes: Vec<KeyedHash>,
+    ) -> Result<HashMap<KeyedHash, Vec<ContactId>>, InboxError> {
+        let query = query_as(LOOK_UP).bind(json("hashes", &hashes)?);
+        let found: Vec<(KeyedHash, i64)> = self.read("look contacts up", query).await?;
+        let mut contacts: HashMap<KeyedHash, Vec<ContactId>> = HashMap::new();
+        for (hash, contact) in found {
+            let same = contacts.entry(hash).or_default();
+            same.push(ContactId::new(contact));
+        }
+        Ok(contacts)
+    }
+}

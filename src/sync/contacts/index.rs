@@ -1,0 +1,621 @@
+//! The contact index: which contact of the account has which e-mail, kept in the inbox as keyed hashes.
+//!
+//! It is filled once, page by page in the order of ids, and kept by reading what has changed since. A hit is read by id before
+//! it is used, so an old entry does no harm. A contact that is deleted during the filling can hide another one at the edge of
+//! a page: what the index alone has missed is therefore searched for at the row's second look.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt, stream::FuturesOrdered};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    super::{
+        Context,
+        failure::{Asked, Failure},
+        triage::later,
+    },
+    FEW,
+};
+use crate::{
+    amocrm::{AmoCrm, AmoError, Contact, Page},
+    domain::{ContactId, KeyedHash},
+    inbox::{Hasher, InboxError, Indexed},
+};
+
+/// The coverage's key in the inbox.
+const COVERAGE: &str = "contact_index";
+/// Of seven requests, so many may be pages while rows need the index: amoCRM calls hasty readings of everything suspicious,
+/// and the searches shall have more than half.
+const FAST: u32 = 3;
+/// While no row needs it.
+const SLOW: u32 = 1;
+/// Pages on their way at once: a page takes amoCRM a second or so.
+const AHEAD: usize = 3;
+/// Two million contacts are 200 MB: the inbox must not be full of them.
+const MOST_PAGES: u32 = 8_000;
+/// An account that is too large is looked at again after so long.
+const TOO_LARGE_FOR: Duration = Duration::from_hours(30 * 24);
+
+/// What the index holds, as it is stored beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Coverage {
+    account: i64,
+    /// By amoCRM's clock: what has changed since is not in the index.
+    as_of: Timestamp,
+    filling: Filling,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Filling {
+    /// So many pages have been read; the highest id on them.
+    Pages {
+        read: u32,
+        last: ContactId,
+    },
+    Complete,
+    /// The account's contacts could not be read to their end.
+    GivenUp {
+        again_at: Timestamp,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Status {
+    /// Set once the account was asked who it is.
+    account: Option<i64>,
+    coverage: Option<Coverage>,
+    /// More has changed than a run may read: a periodic job has to catch up.
+    is_behind: bool,
+    /// When the last complete reading of changes began.
+    caught_up_at: Option<Instant>,
+    /// A run could have used the index and could not.
+    is_wanted: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ContactIndex {
+    status: Mutex<Status>,
+    /// Held during a reading of changes: the others wait for its result.
+    pass: tokio::sync::Mutex<()>,
+    /// Held from a look at the coverage until the changed one is stored.
+    storing: tokio::sync::Mutex<()>,
+    /// E-mails of runs at work that have no contact yet.
+    sought: AtomicUsize,
+}
+
+/// E-mails that a run seeks, until it is dropped.
+pub(crate) struct Sought<'a> {
+    index: &'a ContactIndex,
+    emails: usize,
+}
+
+/// How a reading of changes ended.
+#[derive(Debug)]
+enum Pass {
+    CaughtUp,
+    /// It would have taken more pages than it was worth.
+    BrokenOff,
+    /// Sending has stopped.
+    Stopped,
+    Failed(Failure),
+}
+
+/// What the index says of some rows.
+#[derive(Debug, Default)]
+pub(crate) struct Answers(HashMap<KeyedHash, Vec<ContactId>>);
+
+impl Answers {
+    /// Empty: no contact has this e-mail or phone.
+    pub(crate) fn of(&self, hash: KeyedHash) -> &[ContactId] {
+        self.0.get(&hash).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Drop for Sought<'_> {
+    fn drop(&mut self) {
+        self.index.sought.fetch_sub(self.emails, Ordering::Relaxed);
+    }
+}
+
+impl ContactIndex {
+    /// Notes that so many e-mails are sought.
+    pub(crate) fn seek(&self, emails: usize) -> Sought<'_> {
+        self.sought.fetch_add(emails, Ordering::Relaxed);
+        Sought {
+            index: self,
+            emails,
+        }
+    }
+
+    /// Whether many e-mails can be looked up at once, as far as is known without asking.
+    pub(crate) fn is_usable(&self) -> bool {
+        let status = self.status();
+        status.is_complete() && !status.is_behind
+    }
+
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Status {
+    fn is_complete(&self) -> bool {
+        let filling = self.coverage.as_ref().map(|coverage| &coverage.filling);
+        filling == Some(&Filling::Complete)
+    }
+}
+
+/// How fast the filling may go: what it costs rows is never more than the searches that it may save them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Budget {
+    /// The most e-mails that were sought at a time.
+    sought: usize,
+    /// Pages read at the rows' expense.
+    spent: usize,
+}
+
+impl Budget {
+    /// Whether the next page is read fast, at the expense of those who seek so many e-mails now.
+    fn is_fast(&mut self, sought: usize) -> bool {
+        self.sought = self.sought.max(sought);
+        let is_fast = sought > FEW && self.spent < self.sought;
+        self.spent += usize::from(is_fast);
+        is_fast
+    }
+}
+
+/// What a contact is known by. A phone counts only where there is no e-mail.
+pub(crate) fn known_by(hasher: &Hasher, contact: &Contact) -> Vec<KeyedHash> {
+    if contact.has_email {
+        contact.emails.iter().map(|it| hasher.email(it)).collect()
+    } else {
+        contact.phones.iter().map(|it| hasher.phone(it)).collect()
+    }
+}
+
+impl Context {
+    /// Where it is switched off there is none.
+    pub(crate) async fn drop_unwanted_index(&self) -> Result<(), InboxError> {
+        if self.settings.contact_scan {
+            return Ok(());
+        }
+        if self
+            .inbox
+            .state::<serde_json::Value>(COVERAGE)
+            .await?
+            .is_some()
+        {
+            self.inbox.drop_contact_index(COVERAGE).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the index can answer for so many e-mails of a run, with all that had changed when the run began, or later.
+    pub(crate) async fn index_is_ready(
+        &self,
+        amocrm: &AmoCrm,
+        run_began: Instant,
+        emails: usize,
+    ) -> Result<bool, InboxError> {
+        let index = &self.index;
+        if !self.may_index() || index.status().is_behind {
+            return Ok(false);
+        }
+        let _pass = index.pass.lock().await;
+        if let Err(error) = self.recall_index(amocrm).await? {
+            self.judge(&Failure::from(error), Asked::NOTHING).await?;
+            return Ok(false);
+        }
+        {
+            let mut status = index.status();
+            if !status.is_complete() || status.is_behind {
+                status.is_wanted = true;
+                return Ok(false);
+            }
+            let is_fresh = |at: Instant| at >= run_began && at.elapsed() < self.tempo.fresh_for;
+            if status.caught_up_at.is_some_and(is_fresh) {
+                return Ok(true);
+            }
+        }
+        match self.catch_up(amocrm, Some(emails)).await? {
+            Pass::CaughtUp => return Ok(true),
+            Pass::BrokenOff | Pass::Stopped => {}
+            Pass::Failed(failure) => {
+                self.judge(&failure, Asked::NOTHING).await?;
+            }
+        }
+        index.status().is_behind = true;
+        Ok(false)
+    }
+
+    /// To be asked only after [`Context::index_is_ready`].
+    pub(crate) async fn ask_index(&self, hashes: Vec<KeyedHash>) -> Result<Answers, InboxError> {
+        self.inbox.indexed(hashes).await.map(Answers)
+    }
+
+    /// These contacts are gone, or are known by something else by now.
+    pub(crate) async fn unindex(
+        &self,
+        known_by: Vec<(KeyedHash, ContactId)>,
+    ) -> Result<(), InboxError> {
+        if known_by.is_empty() {
+            return Ok(());
+        }
+        self.inbox.forget_indexed(known_by).await
+    }
+
+    fn may_index(&self) -> bool {
+        self.settings.contact_scan && self.gate.closed().is_none()
+    }
+
+    /// Reads what is stored, once a process. The index of another account is dropped.
+    async fn recall_index(&self, amocrm: &AmoCrm) -> Result<Result<(), AmoError>, InboxError> {
+        if self.index.status().account.is_some() {
+            return Ok(Ok(()));
+        }
+        let Some(coverage) = self.inbox.state::<Coverage>(COVERAGE).await? else {
+            return Ok(Ok(()));
+        };
+        let account = match amocrm.account().await {
+            Ok(account) => account.id,
+            Err(error) => return Ok(Err(error)),
+        };
+        let is_same = coverage.account == account;
+        if !is_same {
+            tracing::warn!("index.of_another_account");
+            self.inbox.drop_contact_index(COVERAGE).await?;
+        }
+        let mut status = self.index.status();
+        status.account = Some(account);
+        status.coverage = is_same.then_some(coverage);
+        Ok(Ok(()))
+    }
+
+    // ---- keeping ----
+
+    /// When the index has to be filled, or has to catch up; `None`: it is not needed, or is as it should be.
+    pub(crate) async fn index_due(&self) -> Result<Option<Timestamp>, InboxError> {
+        if !self.may_index() {
+            return Ok(None);
+        }
+        let now = self.now();
+        {
+            let status = self.index.status();
+            match status.coverage.as_ref().map(|it| &it.filling) {
+                Some(Filling::Complete) => return Ok(status.is_behind.then_some(now)),
+                Some(Filling::Pages { .. }) => return Ok(Some(now)),
+                Some(Filling::GivenUp { again_at }) if *again_at > now => return Ok(None),
+                Some(Filling::GivenUp { .. }) | None if status.is_wanted => return Ok(Some(now)),
+                Some(Filling::GivenUp { .. }) | None => {}
+            }
+        }
+        let many = u32::try_from(FEW + 1).unwrap_or(u32::MAX);
+        Ok((self.inbox.unmatched(many).await? >= many).then_some(now))
+    }
+
+    /// Fills the index, or lets it catch up, until it is complete and current.
+    pub(in crate::sync) async fn keep_index(&self) -> Result<Result<(), Failure>, InboxError> {
+        let index = &self.index;
+        {
+            let _pass = index.pass.lock().await;
+            if let Err(error) = self.recall_index(&self.amocrm).await? {
+                return Ok(Err(error.into()));
+            }
+            if index.status().account.is_none() {
+                match self.amocrm.account().await {
+                    Ok(account) => index.status().account = Some(account.id),
+                    Err(error) => return Ok(Err(error.into())),
+                }
+            }
+            index.status().is_wanted = false;
+        }
+        if !index.status().is_complete() {
+            let filled = self.fill_index().await?;
+            if !matches!(filled, Ok(true)) {
+                return Ok(filled.map(drop));
+            }
+        }
+        let _pass = index.pass.lock().await;
+        Ok(match self.catch_up(&self.amocrm.patient(), None).await? {
+            Pass::CaughtUp | Pass::BrokenOff | Pass::Stopped => Ok(()),
+            Pass::Failed(failure) => Err(failure),
+        })
+    }
+
+    /// Reads the account's contacts from where the last reading ended. `false`: sending has stopped, or it was given up.
+    async fn fill_index(&self) -> Result<Result<bool, Failure>, InboxError> {
+        let began = Instant::now();
+        let (mut next, mut names_next) = match self.resume_filling().await? {
+            Ok(Some(resumed)) => resumed,
+            Ok(None) => return Ok(Ok(false)),
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let mut budget = Budget::default();
+        let mut next_at = Instant::now();
+        let mut pages = FuturesOrdered::new();
+        loop {
+            if !self.may_index() {
+                return Ok(Ok(false));
+            }
+            if next > MOST_PAGES {
+                self.give_up_filling("too many contacts", TOO_LARGE_FOR)
+                    .await?;
+                return Ok(Ok(false));
+            }
+            let page = tokio::select! {
+                Some(page) = pages.next() => page,
+                () = sleep_until(next_at), if pages.len() < AHEAD => {
+                    let is_fast = budget.is_fast(self.emails_sought().await?);
+                    next_at = Instant::now() + self.page_every(if is_fast { FAST } else { SLOW });
+                    let amocrm = if is_fast { self.amocrm.clone() } else { self.amocrm.patient() };
+                    let number = next;
+                    pages.push_back(async move { (number, amocrm.oldest_contacts(number).await) });
+                    next += 1;
+                    continue;
+                }
+            };
+            let (number, page) = match page {
+                (number, Ok(page)) => (number, page),
+                (_, Err(error)) => return Ok(Err(error.into())),
+            };
+            let is_end = page.is_last;
+            // A server that tires of long lists answers nothing although it has named a next page.
+            let is_tired = is_end && page.contacts.is_empty() && names_next;
+            if is_tired || !page.unreadable.is_none() {
+                let why = if is_tired {
+                    "a list without an end"
+                } else {
+                    "an unreadable contact"
+                };
+                self.give_up_filling(why, self.tempo.search_waiting).await?;
+                return Ok(Ok(false));
+            }
+            names_next = page.names_next;
+            self.store_page(number, &page).await?;
+            if is_end {
+                let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(pages = number, duration_ms, "index.filled");
+                return Ok(Ok(true));
+            }
+        }
+    }
+
+    /// Where to read on, and whether the page before names a next one. Contacts that were deleted meanwhile have moved
+    /// others to earlier pages: it goes back to a page that begins with a known contact. `None`: sending has stopped.
+    async fn resume_filling(&self) -> Result<Result<Option<(u32, bool)>, Failure>, InboxError> {
+        let filling = self
+            .index
+            .status()
+            .coverage
+            .as_ref()
+            .map(|it| it.filling.clone());
+        let Some(Filling::Pages { read, last }) = filling else {
+            return Ok(Ok(Some((1, false))));
+        };
+        for number in (1..=read).rev() {
+            if !self.may_index() {
+                return Ok(Ok(None));
+            }
+            let page = match self.amocrm.patient().oldest_contacts(number).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(error.into())),
+            };
+            let begins = page.contacts.first().map(|contact| contact.id);
+            if number == 1 || begins.is_some_and(|id| id <= last) {
+                let names_next = page.names_next;
+                if page.unreadable.is_none() && !page.is_last {
+                    self.store_page(number, &page).await?;
+                    return Ok(Ok(Some((number + 1, names_next))));
+                }
+                return Ok(Ok(Some((number, names_next))));
+            }
+        }
+        Ok(Ok(Some((1, false))))
+    }
+
+    /// The time between two pages that take so many of seven requests.
+    fn page_every(&self, share: u32) -> Duration {
+        let rate = u32::try_from(self.amocrm.requests_per_second()).unwrap_or(u32::MAX);
+        Duration::from_secs(7) / share / rate
+    }
+
+    /// E-mails that would be looked up in the index soon.
+    async fn emails_sought(&self) -> Result<usize, InboxError> {
+        let pending = self.inbox.unmatched(u32::MAX).await?;
+        let pending = usize::try_from(pending).unwrap_or(usize::MAX);
+        Ok(pending.saturating_add(self.index.sought.load(Ordering::Relaxed)))
+    }
+
+    /// A page of the filling.
+    async fn store_page(&self, number: u32, page: &Page) -> Result<(), InboxError> {
+        let _storing = self.index.storing.lock().await;
+        let coverage = {
+            let mut status = self.index.status();
+            let account = status.account.unwrap_or_default();
+            let before = status.coverage.as_ref();
+            let (as_of, before) = match before.map(|it| (it.as_of, &it.filling)) {
+                Some((as_of, Filling::Pages { last, .. })) => (as_of, *last),
+                _ => (page.date.unwrap_or_else(|| self.now()), ContactId::new(0)),
+            };
+            let highest = page.contacts.iter().map(|contact| contact.id).max();
+            let filling = if page.is_last {
+                // What has changed during the filling has yet to be read.
+                status.is_behind = true;
+                Filling::Complete
+            } else {
+                Filling::Pages {
+                    read: number,
+                    last: highest.map_or(before, |id| id.max(before)),
+                }
+            };
+            Coverage {
+                account,
+                as_of,
+                filling,
+            }
+        };
+        self.store_index(&page.contacts, coverage).await
+    }
+
+    async fn store_index(
+        &self,
+        contacts: &[Contact],
+        coverage: Coverage,
+    ) -> Result<(), InboxError> {
+        let hasher = self.inbox.hasher();
+        let pairs = contacts.iter().flat_map(|contact| {
+            let known = known_by(hasher, contact).into_iter();
+            known.map(|hash| (hash, contact.id))
+        });
+        let indexed = Indexed {
+            contacts: contacts.iter().map(|contact| contact.id).collect(),
+            known_by: pairs.collect(),
+        };
+        self.inbox
+            .index_contacts(indexed, COVERAGE, &coverage)
+            .await?;
+        self.index.status().coverage = Some(coverage);
+        Ok(())
+    }
+
+    async fn give_up_filling(&self, why: &str, pause: Duration) -> Result<(), InboxError> {
+        tracing::warn!(why, "index.given_up");
+        let _storing = self.index.storing.lock().await;
+        let account = self.index.status().account.unwrap_or_default();
+        self.inbox.drop_contact_index(COVERAGE).await?;
+        let coverage = Coverage {
+            account,
+            as_of: self.now(),
+            filling: Filling::GivenUp {
+                again_at: later(self.now(), pause),
+            },
+        };
+        self.store_index(&[], coverage).await
+    }
+
+    /// Reads what has changed, the latest first, until what the index knows already. `pages`: no more than these, and
+    /// without a pause between them. To be called with the pass held.
+    async fn catch_up(&self, amocrm: &AmoCrm, pages: Option<usize>) -> Result<Pass, InboxError> {
+        let began = Instant::now();
+        let mut since = None;
+        for number in 1.. {
+            if !self.may_index() {
+                return Ok(Pass::Stopped);
+            }
+            if pages.is_some_and(|most| usize::try_from(number).is_ok_and(|it| it > most)) {
+                tracing::info!(pages, "index.behind");
+                return Ok(Pass::BrokenOff);
+            }
+            let asked_at = Instant::now();
+            let page = match amocrm.changed_contacts(number).await {
+                Ok(page) => page,
+                Err(error) => return Ok(Pass::Failed(error.into())),
+            };
+            let since = *since.get_or_insert_with(|| page.date.unwrap_or_else(|| self.now()));
+            if !page.unreadable.is_none() {
+                let pause = self.tempo.search_waiting;
+                self.give_up_filling("an unreadable contact", pause).await?;
+                return Ok(Pass::Stopped);
+            }
+            if self.learn(&page, since).await? {
+                let mut status = self.index.status();
+                status.is_behind = false;
+                status.caught_up_at = Some(began);
+                return Ok(Pass::CaughtUp);
+            }
+            let share = if pages.is_some() { FAST } else { SLOW };
+            sleep_until(asked_at + self.page_every(share)).await;
+        }
+        Ok(Pass::BrokenOff)
+    }
+
+    /// Takes a page of changes over, the pages before it being taken over already. `since`: the time of the first one.
+    /// Answers whether the index now has all changes until then.
+    pub(crate) async fn learn(&self, page: &Page, since: Timestamp) -> Result<bool, InboxError> {
+        let _storing = self.index.storing.lock().await;
+        let coverage = self.index.status().coverage.clone();
+        let Some(mut coverage) = coverage.filter(|it| it.filling == Filling::Complete) else {
+            return Ok(false);
+        };
+        let until = coverage.as_of.checked_sub(self.tempo.look_overlap);
+        let until = until.unwrap_or(Timestamp::MIN);
+        let oldest = page.contacts.last();
+        let is_caught_up = page.is_last || oldest.is_some_and(|contact| contact.updated_at < until);
+        if is_caught_up {
+            coverage.as_of = coverage.as_of.max(since);
+        }
+        self.store_index(&page.contacts, coverage).await?;
+        Ok(is_caught_up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A run searches with what the filling leaves of seven requests a second, and looks up what is left at its end.
+        #[test]
+        fn filling_and_searches_cost_at_most_twice_the_plain_searches(
+            emails in 1_usize..3_000,
+            pages in 1_usize..3_000,
+            settles_for in 0_usize..300,
+            others in proptest::collection::vec((0_usize..300, 1_usize..500), 0..4),
+        ) {
+            let mut budget = Budget::default();
+            let (mut left, mut read, mut fast, mut searched) = (emails, 0, 0, 0);
+            let mut all = emails;
+            let mut seconds = 0;
+            while left > 0 && read < pages {
+                for (_, more) in others.iter().filter(|(at, _)| *at == seconds) {
+                    left += more;
+                    all += more;
+                }
+                let mut requests = 7;
+                for _ in 0..3 {
+                    if read < pages && budget.is_fast(left) {
+                        read += 1;
+                        fast += 1;
+                        requests -= 1;
+                    }
+                }
+                if seconds >= settles_for {
+                    let now = left.min(requests);
+                    left -= now;
+                    searched += now;
+                }
+                seconds += 1;
+            }
+            prop_assert!(fast + searched <= 2 * all, "{fast} pages, {searched} searches of {all}");
+            // Three requests of seven at most: four are left for the searches.
+            let plain = all.div_ceil(7).max(1);
+            let last = others.iter().map(|(at, _)| *at).max().unwrap_or(0).max(settles_for);
+            prop_assert!(seconds <= last + plain * 7 / 4 + 2, "{seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_few_emails_never_hasten_the_filling() {
+        let mut budget = Budget::default();
+        assert!(!budget.is_fast(FEW));
+        assert!(budget.is_fast(FEW + 1));
+        for _ in 0..FEW {
+            assert!(budget.is_fast(FEW + 1));
+        }
+        assert!(!budget.is_fast(FEW + 1), "as many pages as e-mails");
+        assert!(budget.is_fast(FEW + 2));
+    }
+}

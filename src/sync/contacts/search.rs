@@ -1,0 +1,65 @@
+//! Searches for contacts, side by side.
+
+use super::super::{
+    batch::{Batch, at_once},
+    row::{Ended, Stage},
+};
+use crate::{
+    amocrm::{AmoError, Search},
+    domain::{Email, Operation, Phone},
+    inbox::InboxError,
+};
+
+pub(crate) const CUT_OFF: &str = "поиск контакта обрезан: похожих слишком много, проверьте вручную";
+
+pub(crate) const UNREADABLE: &str = "контакт из поиска";
+
+/// What amoCRM is asked for.
+#[derive(Debug)]
+pub(crate) enum Query {
+    Email(Email),
+    /// The part of an address before the `@`.
+    Beginning(Email),
+    Phone(Phone),
+}
+
+impl Query {
+    fn operation(&self) -> Operation {
+        match self {
+            Self::Email(_) => Operation::Search,
+            Self::Beginning(_) => Operation::SearchBeginning,
+            Self::Phone(_) => Operation::SearchPhone,
+        }
+    }
+
+    async fn ask(&self, batch: &Batch) -> Result<Search, AmoError> {
+        match self {
+            Self::Email(email) => batch.amocrm.search_email(email).await,
+            Self::Beginning(email) => batch.amocrm.search_beginning(email).await,
+            Self::Phone(phone) => batch.amocrm.search_contacts(phone.as_str()).await,
+        }
+    }
+}
+
+/// Searches for each row. Rows whose search failed go to `ended`.
+pub(crate) async fn search<T: Stage>(
+    batch: &Batch,
+    queries: Vec<(T, Query)>,
+    ended: &mut Vec<Ended>,
+) -> Result<Vec<(T, Search)>, InboxError> {
+    let searches = queries.into_iter().map(|(row, query)| async move {
+        let answer = query.ask(batch).await;
+        (row, query.operation(), answer)
+    });
+    let mut found = Vec::new();
+    for (row, operation, answer) in at_once(batch.parallel_searches(), searches).await {
+        match answer {
+            Ok(search) => {
+                batch.answered(operation, [&row]).await?;
+                found.push((row, search));
+            }
+            Err(error) => ended.extend(batch.fail(operation, vec![row], error).await?),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,3 @@
+//! The rules as pure functions.
+
+pub mod contact;
