@@ -6,6 +6,7 @@
 mod error;
 mod many;
 mod model;
+mod simulation;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -28,6 +29,7 @@ pub use model::{
     Account, ById, Contact, Deal, Found, NewDeal, NewDealAndContact, NewNote, Note, Page, Pipeline,
     Search, Stage, Target, Unreadable,
 };
+pub use simulation::Simulation;
 use transport::{Answered, Read, Transport, Write};
 use wire::{Items, Listing};
 
@@ -75,6 +77,8 @@ pub struct AmoCrm {
     transport: Arc<Transport>,
     requests_per_second: NonZeroU32,
     is_patient: bool,
+    /// Answers the writes, which are then not sent.
+    simulation: Option<Simulation>,
 }
 
 /// Most ids in one read: an answer about all of them is still short of a page, so known to be the last. With ten digits
@@ -111,6 +115,19 @@ impl AmoCrm {
             requests_per_second: settings.requests_per_second,
             transport: Arc::new(Transport::new(settings, clock, permit)?),
             is_patient: false,
+            simulation: None,
+        })
+    }
+
+    /// As [`AmoCrm::new`], but no write is sent: the simulation answers them.
+    pub fn simulated(
+        settings: Settings,
+        clock: SharedClock,
+        simulation: Simulation,
+    ) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            simulation: Some(simulation),
+            ..Self::new(settings, clock)?
         })
     }
 
@@ -198,6 +215,9 @@ impl AmoCrm {
                 break;
             }
         }
+        if let Some(simulation) = &self.simulation {
+            search.hits.extend(simulation.hits(text));
+        }
         Ok(search)
     }
 
@@ -225,6 +245,17 @@ impl AmoCrm {
 
     /// At most [`IDS_PER_READ`] ids; missing ones are simply absent. Main store, not the search index.
     pub async fn contacts(&self, ids: &[ContactId]) -> Result<Found<Contact>, AmoError> {
+        let Some(simulation) = &self.simulation else {
+            return self.contacts_in_amocrm(ids).await;
+        };
+        let (made, ids) = simulation.contacts(ids);
+        let mut found = self.contacts_in_amocrm(&ids).await?;
+        found.items.extend(made);
+        simulation.with_made_deals(&mut found.items);
+        Ok(found)
+    }
+
+    async fn contacts_in_amocrm(&self, ids: &[ContactId]) -> Result<Found<Contact>, AmoError> {
         let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
         let Some(mut query) = by_ids("filter[id][]", &ids) else {
             return Ok(Found::nothing());
@@ -265,6 +296,17 @@ impl AmoCrm {
 
     /// At most [`IDS_PER_READ`] ids; deleted and missing ones are absent.
     pub async fn deals(&self, ids: &[DealId]) -> Result<Found<Deal>, AmoError> {
+        let Some(simulation) = &self.simulation else {
+            return self.deals_in_amocrm(ids).await;
+        };
+        let (made, ids) = simulation.deals(ids);
+        let mut found = self.deals_in_amocrm(&ids).await?;
+        simulation.with_moves(&mut found.items);
+        found.items.extend(made);
+        Ok(found)
+    }
+
+    async fn deals_in_amocrm(&self, ids: &[DealId]) -> Result<Found<Deal>, AmoError> {
         let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
         let Some(mut query) = by_ids("filter[id][]", &ids) else {
             return Ok(Found::nothing());
@@ -282,6 +324,16 @@ impl AmoCrm {
 
     /// All plain notes of these deals (at most [`IDS_PER_READ`]; pages until the end).
     pub async fn notes(&self, deals: &[DealId]) -> Result<Found<Note>, AmoError> {
+        let Some(simulation) = &self.simulation else {
+            return self.notes_in_amocrm(deals).await;
+        };
+        let (made, deals) = simulation.notes(deals);
+        let mut found = self.notes_in_amocrm(&deals).await?;
+        found.items.extend(made);
+        Ok(found)
+    }
+
+    async fn notes_in_amocrm(&self, deals: &[DealId]) -> Result<Found<Note>, AmoError> {
         let deals: Vec<i64> = deals.iter().map(|id| id.get()).collect();
         let Some(mut query) = by_ids("filter[entity_id][]", &deals) else {
             return Ok(Found::nothing());
@@ -307,6 +359,9 @@ impl AmoCrm {
         target: Target,
         begin_by: Instant,
     ) -> Result<Vec<Option<DealId>>, AmoError> {
+        if let Some(simulation) = &self.simulation {
+            return Ok(simulation.move_deals(deals, target));
+        }
         if deals.is_empty() {
             return Ok(Vec::new());
         }
@@ -331,6 +386,9 @@ impl AmoCrm {
         target: Target,
         begin_by: Instant,
     ) -> Result<Vec<Option<DealId>>, AmoError> {
+        if let Some(simulation) = &self.simulation {
+            return Ok(simulation.create_deals(deals, target));
+        }
         if deals.is_empty() {
             return Ok(Vec::new());
         }
@@ -348,6 +406,9 @@ impl AmoCrm {
         begin_by: Instant,
     ) -> Result<Vec<Option<(DealId, ContactId)>>, AmoError> {
         debug_assert!(deals.len() <= COMPLEX_PER_WRITE);
+        if let Some(simulation) = &self.simulation {
+            return Ok(simulation.create_deals_and_contacts(deals, target));
+        }
         if deals.is_empty() {
             return Ok(Vec::new());
         }
@@ -367,6 +428,9 @@ impl AmoCrm {
         notes: &[NewNote],
         begin_by: Instant,
     ) -> Result<Vec<Option<NoteId>>, AmoError> {
+        if let Some(simulation) = &self.simulation {
+            return Ok(simulation.add_notes(notes));
+        }
         if notes.is_empty() {
             return Ok(Vec::new());
         }
@@ -403,11 +467,15 @@ impl AmoCrm {
         let found = self
             .page::<wire::Contacts>(route, "contacts", query, page)
             .await?;
+        let mut contacts: Vec<Contact> = alive(found.items).collect();
+        if let Some(simulation) = &self.simulation {
+            simulation.with_made_deals(&mut contacts);
+        }
         Ok(Page {
             is_last: found.is_last,
             names_next: found.names_next,
             date: found.date,
-            contacts: alive(found.items).collect(),
+            contacts,
             unreadable: found.unreadable,
         })
     }

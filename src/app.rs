@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::{
     alerts,
-    amocrm::{self, AmoCrm, Target},
+    amocrm::{self, AmoCrm, Simulation, Target},
     config::Config,
     domain::{HangAt, Heartbeat, SharedClock, SyncState, SyncStatus, TestHooks, TokenEnd},
     http::{self, HttpState, MetricsPage, RefusalLog, Verifier},
@@ -273,8 +273,9 @@ impl Works {
         tempo: &Tempo,
         inbox: &Inbox,
         clock: &SharedClock,
+        simulation: Option<Simulation>,
     ) -> Result<Self, StartError> {
-        let supabase = Supabase::new(supabase, clock.clone()).map_err(StartError::Client)?;
+        let mut supabase = Supabase::new(supabase, clock.clone()).map_err(StartError::Client)?;
         let stop = CancellationToken::new();
         let (state, status) = watch::channel(SyncState::Starting);
         let (settled, count) = watch::channel(0);
@@ -282,10 +283,20 @@ impl Works {
         let jitter: Jitter = Arc::new(|| rand::rng().random_range(0.0..1.0));
         let mut amocrm = None;
         let work = if let Some(sending) = sending {
-            let lease = Lease::new(tempo, clock.clone());
-            let permit = Arc::new(lease.clone());
-            let client = AmoCrm::permitted(sending.amocrm, clock.clone(), permit)
-                .map_err(StartError::Client)?;
+            let (lease, client) = match simulation {
+                None => {
+                    let lease = Lease::new(tempo, clock.clone());
+                    let permit = Arc::new(lease.clone());
+                    let client = AmoCrm::permitted(sending.amocrm, clock.clone(), permit);
+                    (lease, client)
+                }
+                Some(simulation) => {
+                    supabase = supabase.simulated();
+                    let client = AmoCrm::simulated(sending.amocrm, clock.clone(), simulation);
+                    (Lease::alone(tempo, clock.clone()), client)
+                }
+            };
+            let client = client.map_err(StartError::Client)?;
             amocrm = Some(client.clone());
             Work::Engine(Box::new(Engine::new(Parts {
                 inbox: inbox.clone(),
@@ -400,6 +411,7 @@ impl App {
             &settings.tempo,
             &inbox,
             &clock,
+            None,
         )?;
         let (listener, address) = listen(settings.bind_addr)?;
         let (metrics_listener, metrics_address) = listen(settings.metrics_addr)?;

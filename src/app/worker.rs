@@ -5,7 +5,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Died, Settings, StartError, Works};
 use crate::{
-    domain::{SharedClock, SyncStatus},
+    amocrm::{AmoCrm, Simulation},
+    domain::{SharedClock, StageId, SyncStatus},
     inbox::Inbox,
 };
 
@@ -13,6 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Worker {
     pub status: SyncStatus,
+    amocrm: Option<AmoCrm>,
     stop: CancellationToken,
     engine: JoinHandle<()>,
     inbox: Inbox,
@@ -24,6 +26,25 @@ impl Worker {
         inbox: &Inbox,
         clock: &SharedClock,
     ) -> Result<Self, StartError> {
+        Self::start_with(settings, inbox, clock, None)
+    }
+
+    /// As [`Worker::start`], but no write is sent: the simulation answers them, and no lease is asked for.
+    pub fn simulate(
+        settings: Settings,
+        inbox: &Inbox,
+        clock: &SharedClock,
+        simulation: Simulation,
+    ) -> Result<Self, StartError> {
+        Self::start_with(settings, inbox, clock, Some(simulation))
+    }
+
+    fn start_with(
+        settings: Settings,
+        inbox: &Inbox,
+        clock: &SharedClock,
+        simulation: Option<Simulation>,
+    ) -> Result<Self, StartError> {
         let works = Works::new(
             settings.supabase,
             settings.upkeep,
@@ -31,9 +52,11 @@ impl Worker {
             &settings.tempo,
             inbox,
             clock,
+            simulation,
         )?;
         Ok(Self {
             status: works.status,
+            amocrm: works.amocrm,
             stop: works.stop,
             engine: tokio::spawn(works.work.go()),
             inbox: inbox.clone(),
@@ -44,6 +67,18 @@ impl Worker {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.engine.is_finished() || self.inbox.is_lost()
+    }
+
+    /// The stages of all pipelines; none if amoCRM does not tell.
+    pub async fn stage_names(&self) -> Vec<(StageId, String)> {
+        let Some(amocrm) = &self.amocrm else {
+            return Vec::new();
+        };
+        let Ok(pipelines) = amocrm.pipelines().await else {
+            return Vec::new();
+        };
+        let stages = pipelines.items.into_iter().flat_map(|it| it.stages);
+        stages.map(|stage| (stage.id, stage.name)).collect()
     }
 
     /// Lets what is in flight end, as the stop of the service does.

@@ -26,9 +26,9 @@ use crate::{
 };
 
 mod dates;
+mod dry_run;
 mod follow;
 mod progress;
-mod rehearsal;
 mod report;
 
 /// Requests that failed in passing are asked again so many times.
@@ -111,7 +111,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let walk = Walk::new(supabase.clone(), period);
     if options.dry_run {
         let sending = sending.clone();
-        return rehearsal::run(options, count, settings, sending, supabase, walk, terminal).await;
+        return dry_run::run(options, count, settings, sending, walk, terminal).await;
     }
     tell_what_it_means(options, count, amocrm, &settings, terminal).await?;
     if !options.yes {

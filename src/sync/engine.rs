@@ -157,7 +157,7 @@ impl Engine {
         ctx.compare_settings().await?;
         ctx.doubts.recall().await?;
         ctx.drop_unwanted_index().await?;
-        if self.lease.is_none() {
+        if self.lease.is_none() && ctx.lease.is_asked_for() {
             let recalled = ctx.lease.recall(&ctx.inbox).await?;
             self.lease = Some(Keeping::begin(Arc::clone(ctx), recalled));
         }

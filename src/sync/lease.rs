@@ -149,6 +149,8 @@ pub struct Lease {
 
 #[derive(Debug)]
 struct Shared {
+    /// The database is asked for it.
+    is_asked_for: bool,
     terms: Terms,
     /// How long after its gateway gave up amoCRM may still carry out a write.
     late_commit: Duration,
@@ -170,8 +172,13 @@ struct State {
 impl Lease {
     #[must_use]
     pub fn new(tempo: &Tempo, clock: SharedClock) -> Self {
+        Self::of(tempo, clock, true)
+    }
+
+    fn of(tempo: &Tempo, clock: SharedClock, is_asked_for: bool) -> Self {
         Self {
             shared: Arc::new(Shared {
+                is_asked_for,
                 terms: tempo.lease,
                 late_commit: tempo.late_commit,
                 clock,
@@ -197,6 +204,11 @@ impl Lease {
     pub fn standing(&self) -> Standing {
         let now = self.now();
         self.state().book.standing(now)
+    }
+
+    /// Whether it has to be asked for.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.shared.is_asked_for
     }
 
     /// Begins the term that was granted, if one was. To be called when no run is at work: what was decided in an
@@ -270,10 +282,10 @@ impl Lease {
         self.shared.changed.notify_one();
     }
 
-    /// As in a database without the function.
-    #[cfg(test)]
-    pub(super) fn alone(tempo: &Tempo, clock: SharedClock) -> Self {
-        let lease = Self::new(tempo, clock);
+    /// A lease for work that is not shared: it is never asked for, and allows everything.
+    #[must_use]
+    pub fn alone(tempo: &Tempo, clock: SharedClock) -> Self {
+        let lease = Self::of(tempo, clock, false);
         lease.answered(LeaseAnswer::NoFunction, lease.now());
         lease.open();
         lease

@@ -38,8 +38,8 @@ pub struct Tempo {
     pub late_commit: Duration,
     /// Between two looks that must both find nothing: for a row that is gone, for a contact that is missing.
     pub second_look: Duration,
-    /// As [`Tempo::second_look`], for a contact that only the index has missed: those of an import are searched for
-    /// when it is over.
+    /// As [`Tempo::second_look`], for a contact that only the index has missed: most of an import are searched for when
+    /// it is over.
     pub second_look_after_index: Duration,
     /// When another row works on the same person.
     pub person_busy: Duration,
@@ -102,7 +102,7 @@ impl Tempo {
             connect_timeout: d(5 * SECOND),
             late_commit: d(30 * SECOND),
             second_look: d(MINUTE),
-            second_look_after_index: d(10 * MINUTE),
+            second_look_after_index: d(2 * MINUTE),
             person_busy: d(SECOND),
             retry_first: d(5 * SECOND),
             retry_longest: d(HOUR),
@@ -123,6 +123,18 @@ impl Tempo {
             grace: 6 * SECOND,
             lease: Terms::scaled(scale),
             scale,
+        }
+    }
+
+    /// For a dry run: what was read stays fresh, since nothing is written, and a second look follows at once.
+    #[must_use]
+    pub fn of_a_dry_run(self) -> Self {
+        Self {
+            fresh_for: HOUR,
+            begin_within: HOUR,
+            second_look: SECOND,
+            second_look_after_index: SECOND,
+            ..self
         }
     }
 

@@ -312,7 +312,7 @@ async fn a_dry_run_knows_a_contact_however_its_address_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dry_run_foresees_nothing_for_a_row_that_is_too_large_and_goes_on() {
+async fn a_dry_run_foresees_that_a_row_that_is_too_large_is_parked_and_goes_on() {
     // Such a row takes its time.
     let world = World::prepare(Wishes {
         time_scale: 1.0,
@@ -332,13 +332,60 @@ async fn a_dry_run_foresees_nothing_for_a_row_that_is_too_large_and_goes_on() {
 
     ended.assert_code(0);
     let foreseen = json_of(&ended);
-    assert_eq!(foreseen["would"], json!({ "move": 2, "wait": 1 }));
-    let waits = foreseen["rows"]
+    assert_eq!(foreseen["would"], json!({ "move": 2, "park": 1 }));
+    let parked = foreseen["rows"]
         .as_array()
         .unwrap()
         .iter()
-        .find(|row| row["would"] == "wait");
-    assert_eq!(waits.unwrap()["row"], json!(rows[1]));
+        .find(|row| row["would"] == "park");
+    assert_eq!(parked.unwrap()["row"], json!(rows[1]));
+}
+
+/// With and without a phone; and what stands in the inbox already is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_foresees_contacts_that_are_made_and_what_was_begun() {
+    let world = World::prepare(before_going_live());
+    let really = async |world: &World| {
+        let run = backfill(world, &["--yes"]).with("AMOCRM_MISSING_CONTACT", "create");
+        run.run().await.assert_code(0);
+    };
+    let known = world.student(EMAIL);
+    let first = world.insert(&json!({}));
+    really(&world).await;
+    let linked = world.column(first, "amocrm_deal_id");
+    assert_eq!(linked, Some(known.to_string()));
+
+    let again = world.insert(&json!({}));
+    let without_phone = world.insert(&json!({ "email": "new@example.kz" }));
+    let with_phone =
+        world.insert(&json!({ "email": "newer@example.kz", "phone": "+7 701 000 00 01" }));
+    let second = world.insert(&json!({ "email": "new@example.kz" }));
+    let before = world.sandbox.requests().len();
+    let dry = backfill(&world, &["--dry-run", "--json"]).with("AMOCRM_MISSING_CONTACT", "create");
+    let ended = dry.run().await;
+    ended.assert_code(0);
+    let asked = world.sandbox.requests().split_off(before);
+    assert!(asked.iter().all(|request| !request.is_write), "{asked:#?}");
+
+    let foreseen = json_of(&ended);
+    let of = |row: RowId| {
+        let rows = foreseen["rows"].as_array().unwrap();
+        let mut rows = rows.iter().filter(|it| it["row"] == json!(row));
+        rows.next().unwrap().clone()
+    };
+    assert_eq!(of(again)["would"], "leave");
+    assert_eq!(of(again)["deal"], json!(known.get()));
+    assert_eq!(of(with_phone)["would"], "create_with_contact");
+    let mut twins = [
+        of(without_phone)["would"].clone(),
+        of(second)["would"].clone(),
+    ];
+    twins.sort_by_key(ToString::to_string);
+    assert_eq!(twins, [json!("create_with_contact"), json!("leave")]);
+
+    really(&world).await;
+    assert_eq!(world.deals_of("new@example.kz").len(), 1);
+    assert_eq!(world.deals_of("newer@example.kz").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

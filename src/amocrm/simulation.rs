@@ -1,0 +1,219 @@
+//! Writes that are answered from memory, for a look at what a run would do: reads go to amoCRM, and show what the writes
+//! would have changed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Contact, Deal, NewDeal, NewDealAndContact, NewNote, Note, Target};
+use crate::domain::{ContactId, DealId, NoteId, Phone, SharedClock, StageId};
+
+/// Higher than any id of amoCRM's: what is made is the newest.
+const FIRST: i64 = 1 << 52;
+
+/// What simulated writes have changed; clones share it.
+#[derive(Debug, Clone)]
+pub struct Simulation {
+    clock: SharedClock,
+    changes: Arc<Mutex<Changes>>,
+}
+
+#[derive(Debug, Default)]
+struct Changes {
+    made: i64,
+    deals: HashMap<DealId, Deal>,
+    contacts: HashMap<ContactId, Contact>,
+    moved: HashMap<DealId, Target>,
+    notes: Vec<Note>,
+    /// Of all deals that were read: where they stand in amoCRM.
+    stages: HashMap<DealId, StageId>,
+}
+
+impl Changes {
+    fn next_id(&mut self) -> i64 {
+        self.made += 1;
+        FIRST + self.made
+    }
+}
+
+impl Simulation {
+    #[must_use]
+    pub fn new(clock: SharedClock) -> Self {
+        Self {
+            clock,
+            changes: Arc::default(),
+        }
+    }
+
+    /// The stage on which a deal stands in amoCRM, if it was read.
+    #[must_use]
+    pub fn stage_in_amocrm(&self, deal: DealId) -> Option<StageId> {
+        self.changes().stages.get(&deal).copied()
+    }
+
+    #[must_use]
+    pub fn is_made_deal(&self, deal: DealId) -> bool {
+        deal.get() >= FIRST
+    }
+
+    #[must_use]
+    pub fn is_made_contact(&self, contact: ContactId) -> bool {
+        contact.get() >= FIRST
+    }
+
+    // ---- reads ----
+
+    /// Those of these that were made, and the others.
+    pub(super) fn contacts(&self, ids: &[ContactId]) -> (Vec<Contact>, Vec<ContactId>) {
+        let changes = self.changes();
+        let made = ids.iter().filter_map(|id| changes.contacts.get(id));
+        let made = made.cloned().collect();
+        let others = ids.iter().filter(|id| !self.is_made_contact(**id));
+        (made, others.copied().collect())
+    }
+
+    pub(super) fn deals(&self, ids: &[DealId]) -> (Vec<Deal>, Vec<DealId>) {
+        let changes = self.changes();
+        let made = ids.iter().filter_map(|id| changes.deals.get(id));
+        let made = made.cloned().collect();
+        (made, self.real(ids))
+    }
+
+    pub(super) fn notes(&self, deals: &[DealId]) -> (Vec<Note>, Vec<DealId>) {
+        let changes = self.changes();
+        let notes = changes.notes.iter();
+        let made = notes.filter(|note| deals.contains(&note.deal));
+        (made.cloned().collect(), self.real(deals))
+    }
+
+    fn real(&self, deals: &[DealId]) -> Vec<DealId> {
+        let real = deals.iter().filter(|id| !self.is_made_deal(**id));
+        real.copied().collect()
+    }
+
+    /// A contact also has the deals that were made for it.
+    pub(super) fn with_made_deals(&self, contacts: &mut [Contact]) {
+        let changes = self.changes();
+        for contact in contacts {
+            let made = changes.deals.values();
+            let of_contact = made.filter(|deal| deal.contacts.contains(&contact.id));
+            let mut ids: Vec<DealId> = of_contact.map(|deal| deal.id).collect();
+            ids.retain(|id| !contact.deals.contains(id));
+            contact.deals.extend(ids);
+        }
+    }
+
+    /// The contacts that were made and have this e-mail or phone.
+    pub(super) fn hits(&self, text: &str) -> Vec<Contact> {
+        let changes = self.changes();
+        let made = changes.contacts.values();
+        made.filter(|contact| {
+            let mut emails = contact.emails.iter();
+            emails.any(|email| email.as_str() == text)
+                || contact.phones.iter().any(|phone| phone.as_str() == text)
+        })
+        .cloned()
+        .collect()
+    }
+
+    /// Deals that were moved stand where they were moved to.
+    pub(super) fn with_moves(&self, deals: &mut [Deal]) {
+        let now = self.clock.now();
+        let mut changes = self.changes();
+        for deal in deals {
+            changes.stages.insert(deal.id, deal.stage);
+            if let Some(target) = changes.moved.get(&deal.id) {
+                deal.pipeline = target.pipeline;
+                deal.stage = target.stage;
+                deal.updated_at = now;
+                deal.closed_at = target.stage.is_closed().then_some(now);
+            }
+        }
+    }
+
+    // ---- writes ----
+
+    pub(super) fn move_deals(&self, deals: &[DealId], target: Target) -> Vec<Option<DealId>> {
+        let mut changes = self.changes();
+        changes.moved.extend(deals.iter().map(|id| (*id, target)));
+        deals.iter().copied().map(Some).collect()
+    }
+
+    pub(super) fn create_deals(&self, deals: &[NewDeal], target: Target) -> Vec<Option<DealId>> {
+        let made = deals
+            .iter()
+            .map(|deal| self.make(&deal.name, deal.contact, target));
+        made.map(Some).collect()
+    }
+
+    pub(super) fn create_deals_and_contacts(
+        &self,
+        deals: &[NewDealAndContact],
+        target: Target,
+    ) -> Vec<Option<(DealId, ContactId)>> {
+        let now = self.clock.now();
+        let made = deals.iter().map(|new| {
+            let id = ContactId::new(self.changes().next_id());
+            let contact = Contact {
+                id,
+                emails: vec![new.email.clone()],
+                has_email: true,
+                phones: new.phone.iter().filter_map(|it| Phone::parse(it)).collect(),
+                deals: Vec::new(),
+                created_at: now,
+                updated_at: now,
+            };
+            self.changes().contacts.insert(id, contact);
+            let deal = self.make(&new.deal_name, id, target);
+            self.with_deal(id, deal);
+            (deal, id)
+        });
+        made.map(Some).collect()
+    }
+
+    pub(super) fn add_notes(&self, notes: &[NewNote]) -> Vec<Option<NoteId>> {
+        let mut changes = self.changes();
+        let mut ids = Vec::with_capacity(notes.len());
+        for note in notes {
+            let id = NoteId::new(changes.next_id());
+            changes.notes.push(Note {
+                id,
+                deal: note.deal,
+                text: note.text.clone(),
+            });
+            ids.push(Some(id));
+        }
+        ids
+    }
+
+    fn make(&self, name: &str, contact: ContactId, target: Target) -> DealId {
+        let now = self.clock.now();
+        let mut changes = self.changes();
+        let id = DealId::new(changes.next_id());
+        let deal = Deal {
+            id,
+            name: name.to_owned(),
+            pipeline: target.pipeline,
+            stage: target.stage,
+            created_at: now,
+            updated_at: now,
+            closed_at: target.stage.is_closed().then_some(now),
+            is_deleted: false,
+            contacts: vec![contact],
+            main_contact: Some(contact),
+        };
+        changes.deals.insert(id, deal);
+        id
+    }
+
+    fn with_deal(&self, contact: ContactId, deal: DealId) {
+        if let Some(contact) = self.changes().contacts.get_mut(&contact) {
+            contact.deals.push(deal);
+        }
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,506 @@
+//! `backfill --dry-run`: the engine itself, whose writes are answered from memory.
+//!
+//! It works on a copy of the inbox in a temporary folder, and knows all that the service knows. The account's and the table's
+//! rows are really read, at a command's pace: one request a second.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Options, Picker, ask, dates, patiently, progress, progress::span_text, told_to_stop};
+use crate::{
+    amocrm::Simulation,
+    app::{Sending, Settings, Worker},
+    cli::{
+        CommandError, Outcome, clock,
+        entries::stored_halt,
+        pipelines,
+        room::{REQUESTS_PER_SECOND, Room},
+        terminal::Terminal,
+    },
+    domain::{ContactId, DealId, HaltCause, RowId, StageId, SyncState},
+    inbox::{
+        self, Arrival, Entry, HALT, Inbox, InboxError, PAUSED, Placed, REFUSALS, RELEASED, Revival,
+        Role, Source, State,
+    },
+    supabase::SupabaseError,
+    sync::Walk,
+};
+
+/// Rows that share the requests that can be shared.
+const TOGETHER: u64 = 50;
+/// What takes longer is asked about first.
+const LONG: Duration = Duration::from_mins(2);
+/// A row that has failed so often is not waited for.
+const TRIED_OFTEN: u32 = 3;
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// What would be done for one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Would {
+    Move {
+        deal: DealId,
+        from: Option<StageId>,
+        to: StageId,
+        why: String,
+    },
+    /// `deal`: `None` = one that would be made for an earlier row.
+    Leave {
+        deal: Option<DealId>,
+        at: Option<StageId>,
+        why: String,
+    },
+    Create {
+        contact: Option<ContactId>,
+    },
+    CreateWithContact,
+    /// An earlier attempt has written to amoCRM: it is gone on with.
+    Finish {
+        deal: Option<DealId>,
+    },
+    Wait,
+    Park {
+        reason: String,
+    },
+    End(inbox::Outcome),
+}
+
+impl Would {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Move { .. } => "move",
+            Self::Leave { .. } => "leave",
+            Self::Create { .. } => "create",
+            Self::CreateWithContact => "create_with_contact",
+            Self::Finish { .. } => "finish",
+            Self::Wait => "wait",
+            Self::Park { .. } => "park",
+            Self::End(outcome) => progress::outcome_name(*outcome),
+        }
+    }
+
+    fn as_value(&self, row: RowId) -> Value {
+        let mut value = json!({ "row": row, "would": self.name() });
+        match self {
+            Self::Move {
+                deal,
+                from,
+                to,
+                why,
+            } => {
+                value["deal"] = json!(deal);
+                value["from"] = json!(from);
+                value["to"] = json!(to);
+                value["why"] = json!(why);
+            }
+            Self::Leave { deal, at, why } => {
+                value["deal"] = json!(deal);
+                value["at"] = json!(at);
+                value["why"] = json!(why);
+            }
+            Self::Create { contact } => value["contact"] = json!(contact),
+            Self::Finish { deal } => value["deal"] = json!(deal),
+            Self::Park { reason } => value["reason"] = json!(reason),
+            Self::CreateWithContact | Self::Wait | Self::End(_) => {}
+        }
+        value
+    }
+}
+
+pub(super) async fn run(
+    options: &Options,
+    count: u64,
+    mut settings: Settings,
+    mut sending: Sending,
+    walk: Walk,
+    terminal: &mut Terminal,
+) -> Outcome {
+    if stored_halt(&settings.inbox_path)
+        .await?
+        .is_some_and(|halt| halt.cause == HaltCause::AmocrmForbidden)
+    {
+        return pipelines::refuse(terminal);
+    }
+    tell_cost(options, count, terminal)?;
+    let room = Room::take(&settings.inbox_path, terminal).await?;
+    sending.amocrm = room.within(sending.amocrm);
+    sending.sync.inspect_every = None;
+    settings.upkeep.sweep_every = None;
+    settings.upkeep.sweep_after_another = false;
+    // A row will have settled by the time it is synced.
+    settings.upkeep.rows.settle_delay = Duration::ZERO;
+    settings.tempo = settings.tempo.of_a_dry_run();
+    settings.sending = Some(sending);
+    let ended = look_ahead(options, settings, walk, terminal).await;
+    room.give_back().await;
+    ended
+}
+
+/// What the reads take: one for each row, and a few for those that go together.
+fn cost(rows: u64) -> Duration {
+    let requests = rows + 3 * rows.div_ceil(TOGETHER) + 1;
+    Duration::from_secs(requests.div_ceil(u64::from(REQUESTS_PER_SECOND)))
+}
+
+fn tell_cost(options: &Options, count: u64, terminal: &mut Terminal) -> Outcome {
+    let rows = options.rows_at_most(count);
+    let cost = cost(rows);
+    let (looked_at, of, takes) = terminal.pick(
+        ("rows to look at", "of", "this takes about"),
+        ("строк к просмотру", "из", "это займёт около"),
+    );
+    let period = dates::told(options.since, options.until, terminal);
+    let time = span_text(cost, terminal);
+    terminal.complain(&format!(
+        "{looked_at}: {rows} {of} {count} ({period}); {takes} {time}"
+    ));
+    if cost > LONG && !options.yes {
+        terminal
+            .complain(terminal.pick("--limit looks at fewer", "--limit: посмотреть меньше строк"));
+        return ask(terminal);
+    }
+    Ok(())
+}
+
+async fn look_ahead(
+    options: &Options,
+    settings: Settings,
+    walk: Walk,
+    terminal: &mut Terminal,
+) -> Outcome {
+    let told_to_stop = told_to_stop()?;
+    let scratch = Scratch::of(&settings.inbox_path).await?;
+    let (rows, picker) = pick(walk, Picker::new(options.limit), &scratch.inbox).await?;
+    let mut foreseen = Foreseen {
+        left: scratch.prepare(&rows).await?,
+        simulation: Simulation::new(clock()),
+        target: None,
+        totals: BTreeMap::new(),
+        rows: Vec::new(),
+        picker,
+        as_json: options.json,
+    };
+    foreseen.target = settings
+        .sending
+        .as_ref()
+        .map(|it| it.sync.rules.target.stage);
+    let simulation = foreseen.simulation.clone();
+    let worker = Worker::simulate(settings, &scratch.inbox, &clock(), simulation)?;
+    let ended = tokio::select! {
+        ended = foreseen.follow(&worker, &scratch.inbox, terminal) => ended.map(|()| true),
+        () = told_to_stop => Ok(false),
+    };
+    worker.stop().await?;
+    scratch.inbox.close().await;
+    let is_whole = ended?;
+    foreseen.tell(is_whole, terminal)?;
+    if is_whole {
+        Ok(())
+    } else {
+        Err(CommandError::Told)
+    }
+}
+
+/// All rows to look at, with what is left alone.
+async fn pick(
+    mut walk: Walk,
+    mut picker: Picker,
+    inbox: &Inbox,
+) -> Result<(Vec<RowId>, Picker), CommandError> {
+    let mut rows = Vec::new();
+    while !picker.is_full() {
+        let page = patiently(SupabaseError::disposition, async || walk.next_page().await).await?;
+        if page.is_empty() {
+            break;
+        }
+        let states = inbox.states_of(page.clone()).await?;
+        rows.extend(picker.pick(page, &states));
+    }
+    Ok((rows, picker))
+}
+
+/// A copy of the inbox, removed when dropped.
+struct Scratch {
+    inbox: Inbox,
+    _folder: TempDir,
+}
+
+impl Scratch {
+    async fn of(path: &Path) -> Result<Self, CommandError> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("dry-run.db");
+        if path.exists() {
+            Inbox::copy(path, &file).await?;
+        }
+        let inbox = Inbox::open(&file, Role::Owner, clock()).await?;
+        for key in [PAUSED, HALT, REFUSALS, RELEASED] {
+            inbox.clear_state(key).await?;
+        }
+        Ok(Self {
+            inbox,
+            _folder: folder,
+        })
+    }
+
+    /// Lets these rows be due, and no others. Answers those for which an earlier attempt has written to amoCRM already.
+    async fn prepare(&self, rows: &[RowId]) -> Result<Vec<(RowId, Option<Would>)>, InboxError> {
+        let mut others = Vec::new();
+        for state in [State::Pending, State::Waiting] {
+            let entries = self.inbox.entries(Some(state), u32::MAX).await?;
+            others.extend(entries.into_iter().map(|entry| entry.row));
+        }
+        let picked: HashSet<&RowId> = rows.iter().collect();
+        others.retain(|row| !picked.contains(row));
+        let mut left = Vec::new();
+        let mut to_sync = Vec::new();
+        for row in rows {
+            let entry = self.inbox.entry(*row).await?;
+            let written = entry.filter(|entry| entry.progress.has_written());
+            let would = written.map(|entry| Would::Finish {
+                deal: entry.progress.choice.and_then(|choice| choice.deal),
+            });
+            if would.is_some() {
+                others.push(*row);
+            } else {
+                to_sync.push(*row);
+            }
+            left.push((*row, would));
+        }
+        self.inbox.forget(others, Vec::new()).await?;
+        let source = Source::Backfill(self.inbox.begin_backfill().await?);
+        let arrivals = to_sync.iter().map(|row| Arrival {
+            row: *row,
+            source: source.clone(),
+        });
+        self.inbox.store(arrivals.collect()).await?;
+        self.inbox.revive(Revival::Rows(to_sync)).await?;
+        Ok(left)
+    }
+}
+
+/// What was foreseen by now.
+struct Foreseen {
+    /// Rows that have not been told yet; of some it is known from the beginning.
+    left: Vec<(RowId, Option<Would>)>,
+    simulation: Simulation,
+    target: Option<StageId>,
+    totals: BTreeMap<&'static str, u64>,
+    /// Kept for JSON only.
+    rows: Vec<Value>,
+    picker: Picker,
+    as_json: bool,
+}
+
+impl Foreseen {
+    /// Tells each row when it has come to its end.
+    async fn follow(&mut self, worker: &Worker, inbox: &Inbox, terminal: &mut Terminal) -> Outcome {
+        let mut stages = StageNames::default();
+        let mut glance = interval(GLANCE);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.left.is_empty() {
+            glance.tick().await;
+            let state = *worker.status.borrow();
+            if let SyncState::Halted { .. } = state {
+                let why = progress::why(state, terminal).unwrap_or_default();
+                terminal.complain(&why);
+                return Err(CommandError::Told);
+            }
+            for (row, would) in std::mem::take(&mut self.left) {
+                let would = match would {
+                    Some(would) => Some(would),
+                    None => self.end_of(inbox.entry(row).await?),
+                };
+                match would {
+                    Some(would) => {
+                        self.note(row, &would, worker, &mut stages, terminal)
+                            .await?;
+                    }
+                    None => self.left.push((row, None)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `None`: the engine is not done with it.
+    fn end_of(&self, entry: Option<Entry>) -> Option<Would> {
+        let entry = entry?;
+        let progress = entry.progress;
+        let is_second_look_due = progress.daily_searches.next_from.is_none();
+        match entry.state {
+            State::Claimed => None,
+            State::Pending => (entry.attempts >= TRIED_OFTEN).then_some(Would::Wait),
+            State::Waiting if is_second_look_due => None,
+            State::Waiting => Some(Would::Wait),
+            State::Parked => Some(Would::Park {
+                reason: entry.reason.unwrap_or_default(),
+            }),
+            State::Done => Some(match (entry.outcome?, progress.choice, progress.placed) {
+                (inbox::Outcome::Synced, Some(choice), Some(placed)) => {
+                    self.placed(&choice, placed)
+                }
+                (outcome, _, _) => Would::End(outcome),
+            }),
+        }
+    }
+
+    fn placed(&self, choice: &inbox::Choice, placed: Placed) -> Would {
+        let simulation = &self.simulation;
+        let real = choice.deal.filter(|deal| !simulation.is_made_deal(*deal));
+        let stage = real.and_then(|deal| simulation.stage_in_amocrm(deal));
+        let why = choice.why.clone();
+        match (placed, real, self.target) {
+            (Placed::Created, _, _) => match choice.contact {
+                Some(contact) if simulation.is_made_contact(contact) => Would::CreateWithContact,
+                contact => Would::Create { contact },
+            },
+            (Placed::Moved, Some(deal), Some(to)) => Would::Move {
+                deal,
+                from: stage,
+                to,
+                why,
+            },
+            (Placed::Moved | Placed::Left, deal, target) => Would::Leave {
+                deal,
+                at: deal.map_or(target, |_| stage),
+                why,
+            },
+        }
+    }
+
+    async fn note(
+        &mut self,
+        row: RowId,
+        would: &Would,
+        worker: &Worker,
+        stages: &mut StageNames,
+        terminal: &mut Terminal,
+    ) -> Outcome {
+        *self.totals.entry(would.name()).or_default() += 1;
+        if self.as_json {
+            self.rows.push(would.as_value(row));
+            return Ok(());
+        }
+        let about = about(would, worker, stages, terminal).await;
+        let what = in_words(would.name(), terminal);
+        let line = format!("{row}  {what:<22}  {about}");
+        Ok(terminal.say(line.trim_end())?)
+    }
+
+    fn tell(&self, is_whole: bool, terminal: &mut Terminal) -> Outcome {
+        if self.as_json {
+            let value = json!({
+                "end": if is_whole { "drained" } else { "interrupted" },
+                "would": self.totals,
+                "before": { "waiting": self.picker.waiting, "parked": self.picker.parked },
+                "rows": self.rows,
+            });
+            return Ok(terminal.say(&serde_json::to_string_pretty(&value)?)?);
+        }
+        let mut lines: Vec<Vec<String>> = self
+            .totals
+            .iter()
+            .map(|(name, count)| vec![in_words(name, terminal).to_owned(), count.to_string()])
+            .collect();
+        let before = [
+            (
+                self.picker.waiting,
+                (
+                    "left alone: waiting already",
+                    "не тронуты: уже ждут контакта",
+                ),
+            ),
+            (
+                self.picker.parked,
+                ("left alone: parked already", "не тронуты: уже отложены"),
+            ),
+        ];
+        for (count, (english, russian)) in before.into_iter().filter(|(count, _)| *count > 0) {
+            lines.push(vec![
+                terminal.pick(english, russian).to_owned(),
+                count.to_string(),
+            ]);
+        }
+        terminal.say("")?;
+        let head = terminal.pick(
+            ["what would be done", "rows"],
+            ["что было бы сделано", "строк"],
+        );
+        terminal.table(&head, &lines)?;
+        terminal.complain(terminal.pick("nothing was written", "ничего не записано"));
+        Ok(())
+    }
+}
+
+fn in_words(name: &'static str, terminal: &Terminal) -> &'static str {
+    let (english, russian) = match name {
+        "move" => ("move the deal", "перенести сделку"),
+        "leave" => ("leave the deal, note", "сделка на месте"),
+        "create" => ("create a deal", "создать сделку"),
+        "create_with_contact" => ("create contact, deal", "создать контакт, сделку"),
+        "finish" => ("finish what was begun", "закончить начатое"),
+        "wait" => ("wait for a contact", "ждать контакта"),
+        "park" => ("park for a person", "отложить до человека"),
+        "already_linked" => ("has a deal by now", "уже со сделкой"),
+        "skipped" => ("leave out by status", "пропустить по статусу"),
+        "gone" => ("removed by now", "уже удалена"),
+        other => (other, other),
+    };
+    terminal.pick(english, russian)
+}
+
+/// The names of the account's stages, asked for with the first row that names one.
+#[derive(Debug, Default)]
+struct StageNames(Option<Vec<(StageId, String)>>);
+
+impl StageNames {
+    async fn of(&mut self, stage: Option<StageId>, worker: &Worker) -> String {
+        let Some(stage) = stage else {
+            return "?".to_owned();
+        };
+        if self.0.is_none() {
+            self.0 = Some(worker.stage_names().await);
+        }
+        let mut names = self.0.iter().flatten();
+        let known = names.find(|(id, _)| *id == stage);
+        known.map_or_else(|| stage.to_string(), |(_, name)| format!("«{name}»"))
+    }
+}
+
+async fn about(
+    would: &Would,
+    worker: &Worker,
+    stages: &mut StageNames,
+    terminal: &Terminal,
+) -> String {
+    let (deal, contact) = terminal.pick(("deal", "contact"), ("сделка", "контакт"));
+    match would {
+        Would::Move {
+            deal: id, from, to, ..
+        } => {
+            let from = stages.of(*from, worker).await;
+            let to = stages.of(Some(*to), worker).await;
+            format!("{deal} {id}: {from} → {to}")
+        }
+        Would::Leave {
+            deal: Some(id), at, ..
+        } => format!("{deal} {id}: {}", stages.of(*at, worker).await),
+        Would::Leave { deal: None, .. } => terminal
+            .pick("the one of an earlier row", "от предыдущей строки")
+            .to_owned(),
+        Would::Create { contact: Some(id) } => format!("{contact} {id}"),
+        Would::Finish { deal: Some(id) } => format!("{deal} {id}"),
+        Would::Park { reason } => reason.clone(),
+        Would::Create { contact: None }
+        | Would::Finish { deal: None }
+        | Would::CreateWithContact
+        | Would::Wait
+        | Would::End(_) => String::new(),
+    }
+}
