@@ -64,7 +64,14 @@ impl Batch {
     /// Why no step may begin.
     fn closed(&self) -> Option<Closed> {
         let closed = self.ctx.gate.closed()?;
-        let is_probed = self.is_probe && matches!(closed, Closed::Halted(_));
+        let is_probed = self.is_probe
+            && matches!(
+                closed,
+                Closed::Halted {
+                    is_paused: false,
+                    ..
+                }
+            );
         (!is_probed).then_some(closed)
     }
 

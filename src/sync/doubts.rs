@@ -161,7 +161,7 @@ impl Context {
         }
         self.doubts.store().await?;
         match self.gate.closed() {
-            Some(Closed::Halted(halt)) if self.is_decided_halt(&halt) => {
+            Some(Closed::Halted { halt, .. }) if self.is_decided_halt(&halt) => {
                 self.gate.lift(&halt).await
             }
             _ => Ok(()),
@@ -241,7 +241,7 @@ impl Context {
             rows,
             is_alone,
         } = asked;
-        let is_halted = matches!(self.gate.closed(), Some(Closed::Halted(_)));
+        let is_halted = matches!(self.gate.closed(), Some(Closed::Halted { .. }));
         if !is_halted && self.concerns_all_rows(failure, operation, rows).await? {
             return Ok(Verdict::NotItsFault);
         }
@@ -267,7 +267,7 @@ impl Context {
             reason,
             cause,
         } = refused;
-        let is_halted = matches!(self.gate.closed(), Some(Closed::Halted(_)));
+        let is_halted = matches!(self.gate.closed(), Some(Closed::Halted { .. }));
         if is_halted && !self.doubts.look().is_refused(operation, row) {
             // It was on its way when everything stopped.
             return Ok(Verdict::NotItsFault);

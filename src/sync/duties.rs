@@ -131,10 +131,10 @@ impl Duties {
 
     fn sweep_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
         let is_off = match closed {
-            Some(Closed::Halted(halt)) => halt.cause.side() == Side::Supabase,
+            Some(Closed::Halted { halt, .. }) => halt.cause.side() == Side::Supabase,
             // Who has the lease sweeps; whoever takes it over does so at once.
             Some(Closed::Standby) => true,
-            Some(Closed::Stopping | Closed::Paused) | None => false,
+            Some(Closed::Stopping | Closed::Paused { .. }) | None => false,
         };
         self.sweep
             .next
@@ -170,10 +170,11 @@ impl Duties {
         match closed {
             // amoCRM is asked by who has the lease.
             // One that a row tries is the engine's, which waits for it.
-            Some(Closed::Halted(halt)) if halt.is_tried_by_a_row() => None,
-            Some(Closed::Halted(halt))
-                if halt.cause.side() == Side::Supabase || self.ctx.lease.allows() =>
-            {
+            Some(Closed::Halted { halt, .. }) if halt.is_tried_by_a_row() => None,
+            Some(Closed::Halted {
+                halt,
+                is_paused: false,
+            }) if halt.cause.side() == Side::Supabase || self.ctx.lease.allows() => {
                 probe_due(halt, &self.ctx.tempo, self.ctx.now())
             }
             _ => None,
@@ -187,7 +188,7 @@ impl Duties {
     fn begin(&mut self, duty: Duty, closed: Option<&Closed>) {
         let ctx = Arc::clone(&self.ctx);
         let halt = match closed {
-            Some(Closed::Halted(halt)) => Some(halt.clone()),
+            Some(Closed::Halted { halt, .. }) => Some(halt.clone()),
             _ => None,
         };
         self.at_work.push(duty);

@@ -182,7 +182,10 @@ impl Engine {
         next.extend(self.duties.begin_what_is_due(closed.as_ref()).await);
         match &closed {
             None => next.extend(self.claim_what_is_due().await?),
-            Some(Closed::Halted(halt)) => next.extend(self.probe_by_a_row(halt)),
+            Some(Closed::Halted {
+                halt,
+                is_paused: false,
+            }) => next.extend(self.probe_by_a_row(halt)),
             Some(_) => {}
         }
         Ok(next.into_iter().min())

@@ -52,14 +52,58 @@ pub(super) fn probe_due(halt: &Halt, tempo: &Tempo, now: Timestamp) -> Option<Ti
     Some(if due > latest { now } else { due })
 }
 
-/// Why nothing new may begin.
+/// Why nothing new may begin. The first one that holds, in this order; what others are told follows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Closed {
     Stopping,
-    Paused,
-    Halted(Halt),
+    Halted {
+        halt: Halt,
+        /// A pause holds as well: the halt is not probed.
+        is_paused: bool,
+    },
+    Paused {
+        since: Timestamp,
+    },
     /// The lease is not ours, or its term has not begun.
     Standby,
+}
+
+impl Closed {
+    /// What is stored, whatever the lease says.
+    #[must_use]
+    pub fn stored(halt: Option<Halt>, paused: Option<Timestamp>) -> Option<Self> {
+        match (halt, paused) {
+            (Some(halt), paused) => Some(Self::Halted {
+                halt,
+                is_paused: paused.is_some(),
+            }),
+            (None, Some(since)) => Some(Self::Paused { since }),
+            (None, None) => None,
+        }
+    }
+}
+
+/// What others are told of it.
+#[must_use]
+pub fn state_of(stored: Option<&Closed>, lease: Standing) -> SyncState {
+    match stored {
+        Some(Closed::Halted { halt, .. }) => SyncState::Halted {
+            cause: halt.cause,
+            since: halt.since,
+            next_probe: halt.next_probe,
+        },
+        Some(Closed::Paused { since }) => SyncState::Paused { since: *since },
+        Some(Closed::Stopping | Closed::Standby) | None => match lease {
+            Standing::Unknown => SyncState::Starting,
+            Standing::Alone | Standing::Ours => SyncState::Working,
+            Standing::Unconfirmed => SyncState::Standby {
+                held_by_another: false,
+            },
+            Standing::Theirs => SyncState::Standby {
+                held_by_another: true,
+            },
+        },
+    }
 }
 
 #[derive(Debug)]
@@ -120,14 +164,13 @@ impl Gate {
         if self.stop.is_cancelled() {
             return Some(Closed::Stopping);
         }
+        self.stored()
+            .or_else(|| (!self.lease.allows()).then_some(Closed::Standby))
+    }
+
+    fn stored(&self) -> Option<Closed> {
         let known = self.known();
-        if known.paused.is_some() {
-            return Some(Closed::Paused);
-        }
-        if let Some(halt) = &known.halt {
-            return Some(Closed::Halted(halt.clone()));
-        }
-        (!self.lease.allows()).then_some(Closed::Standby)
+        Closed::stored(known.halt.clone(), known.paused)
     }
 
     #[must_use]
@@ -337,27 +380,7 @@ impl Gate {
     }
 
     fn publish(&self) {
-        let state = {
-            let known = self.known();
-            match (&known.halt, known.paused) {
-                (Some(halt), _) => SyncState::Halted {
-                    cause: halt.cause,
-                    since: halt.since,
-                    next_probe: halt.next_probe,
-                },
-                (None, Some(since)) => SyncState::Paused { since },
-                (None, None) => match self.lease.standing() {
-                    Standing::Unknown => SyncState::Starting,
-                    Standing::Alone | Standing::Ours => SyncState::Working,
-                    Standing::Unconfirmed => SyncState::Standby {
-                        held_by_another: false,
-                    },
-                    Standing::Theirs => SyncState::Standby {
-                        held_by_another: true,
-                    },
-                },
-            }
-        };
+        let state = state_of(self.stored().as_ref(), self.lease.standing());
         self.state.send_if_modified(|current| {
             let changed = *current != state;
             *current = state;

@@ -12,10 +12,16 @@ use super::{
 use crate::{
     app::{Died, Settings, Worker},
     cli::{CommandError, Outcome, clock, terminal::Terminal},
-    domain::{Halt, Refusals, SyncState},
+    domain::{Refusals, SyncState},
     inbox::{Arrival, BackfillId, HALT, Inbox, InboxError, PAUSED, REFUSALS, Role, Source},
     supabase::SupabaseError,
-    sync::{Walk, lease, schedule::Tempo, triage::later},
+    sync::{
+        Walk,
+        gate::{Closed, state_of},
+        lease,
+        schedule::Tempo,
+        triage::later,
+    },
 };
 
 /// So many attempts of a row that is in doubt are no passing trouble.
@@ -239,28 +245,14 @@ async fn undecided(inbox: &Inbox, id: BackfillId) -> Result<u64, InboxError> {
 
 /// What a service that we cannot ask has written down, or was told by others.
 async fn stored_state(inbox: &Inbox) -> Result<SyncState, InboxError> {
-    if let Some(halt) = inbox.state::<Halt>(HALT).await? {
-        return Ok(SyncState::Halted {
-            cause: halt.cause,
-            since: halt.since,
-            next_probe: halt.next_probe,
-        });
-    }
-    if let Some(since) = inbox.state(PAUSED).await? {
-        return Ok(SyncState::Paused { since });
-    }
+    let stored = Closed::stored(inbox.state(HALT).await?, inbox.state(PAUSED).await?);
     let record: Option<lease::Record> = inbox.state(lease::LEASE).await?;
-    Ok(match record.map(|record| record.standing) {
-        Some(lease::Standing::Theirs) => SyncState::Standby {
-            held_by_another: true,
-        },
-        Some(lease::Standing::Unconfirmed) => SyncState::Standby {
-            held_by_another: false,
-        },
-        Some(lease::Standing::Unknown | lease::Standing::Alone | lease::Standing::Ours) | None => {
-            SyncState::Working
-        }
-    })
+    // Without a record nothing is known to hinder it.
+    let standing = record.map_or(lease::Standing::Alone, |record| match record.standing {
+        lease::Standing::Unknown => lease::Standing::Alone,
+        standing => standing,
+    });
+    Ok(state_of(stored.as_ref(), standing))
 }
 
 /// A service that is restarted comes back in less: it must find the inbox free, or nobody would take deliveries.

@@ -30,7 +30,7 @@ async fn halt(gate: &Gate) {
 }
 
 fn is_halted(gate: &Gate) -> bool {
-    matches!(gate.closed(), Some(Closed::Halted(_)))
+    matches!(gate.closed(), Some(Closed::Halted { .. }))
 }
 
 #[tokio::test]
