@@ -42,7 +42,7 @@ impl Context {
             .checked_sub(self.tempo.look_overlap)
             .unwrap_or(Timestamp::MIN);
         let mut found = HashSet::new();
-        let mut since = None;
+        let (mut since, mut is_learnt) = (None, true);
         for page in 1..=PAGES {
             let read = match self.amocrm.changed_contacts(page).await {
                 Ok(read) => read,
@@ -52,7 +52,9 @@ impl Context {
             let hashes = contacts.flat_map(|contact| known_by(self.inbox.hasher(), contact));
             found.extend(hashes.filter(|hash| awaited.contains(hash)));
             let since = *since.get_or_insert_with(|| read.date.unwrap_or(began));
-            if read.unreadable.is_none() {
+            // A page that the index cannot take over is a gap: what follows it is no proof of being current.
+            is_learnt &= read.unreadable.is_none();
+            if is_learnt {
                 self.learn(&read, since).await?;
             }
             if read.is_last

@@ -39,6 +39,8 @@ const COVERAGE: &str = "contact_index";
 const FAST: u32 = 3;
 /// While no row needs it.
 const SLOW: u32 = 1;
+/// A long run reads the changes again after so long: a hit is read by id all the same, and a miss is looked for again.
+const CURRENT_FOR: Duration = Duration::from_secs(30);
 /// Pages on their way at once: a page takes amoCRM a second or so.
 const AHEAD: usize = 3;
 /// Two million contacts are 200 MB: the inbox must not be full of them.
@@ -81,6 +83,7 @@ struct Status {
     caught_up_at: Option<Instant>,
     /// A run could have used the index and could not.
     is_wanted: bool,
+    budget: Budget,
 }
 
 #[derive(Debug, Default)]
@@ -168,8 +171,12 @@ struct Budget {
 impl Budget {
     /// Whether the next page is read fast, at the expense of those who seek so many e-mails now.
     fn is_fast(&mut self, sought: usize) -> bool {
+        if sought <= FEW {
+            *self = Self::default();
+            return false;
+        }
         self.sought = self.sought.max(sought);
-        let is_fast = sought > FEW && self.spent < self.sought;
+        let is_fast = self.spent < self.sought;
         self.spent += usize::from(is_fast);
         is_fast
     }
@@ -223,7 +230,7 @@ impl Context {
                 status.is_wanted = true;
                 return Ok(false);
             }
-            let is_fresh = |at: Instant| at >= run_began && at.elapsed() < self.tempo.fresh_for;
+            let is_fresh = |at: Instant| at >= run_began && at.elapsed() < CURRENT_FOR;
             if status.caught_up_at.is_some_and(is_fresh) {
                 return Ok(true);
             }
@@ -341,7 +348,6 @@ impl Context {
             Ok(None) => return Ok(Ok(false)),
             Err(failure) => return Ok(Err(failure)),
         };
-        let mut budget = Budget::default();
         let mut next_at = Instant::now();
         let mut pages = FuturesOrdered::new();
         loop {
@@ -356,7 +362,8 @@ impl Context {
             let page = tokio::select! {
                 Some(page) = pages.next() => page,
                 () = sleep_until(next_at), if pages.len() < AHEAD => {
-                    let is_fast = budget.is_fast(self.emails_sought().await?);
+                    let sought = self.emails_sought().await?;
+                    let is_fast = self.index.status().budget.is_fast(sought);
                     next_at = Instant::now() + self.page_every(if is_fast { FAST } else { SLOW });
                     let amocrm = if is_fast { self.amocrm.clone() } else { self.amocrm.patient() };
                     let number = next;
