@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    domain::{Halt, HaltCause, InboxFault, Refusals, SyncState, TokenEnd},
+    domain::{Backoff, Halt, HaltCause, InboxFault, Refusals, SyncState, TokenEnd},
     inbox::{Replaced, Stuck},
 };
 
@@ -55,13 +55,10 @@ pub struct Pace {
     pub sure_after: Duration,
     /// The time that the budget is for; what lasts is said again once in it.
     pub day: Duration,
-    /// The first pause before a message is tried again.
-    pub retry_first: Duration,
-    /// A longer pause than this is not waited for with a message in hand.
-    pub retry_longest: Duration,
+    /// Before a message is tried again; it is dropped when Telegram asks for more.
+    pub retry: Backoff,
     /// The first and the longest time without any try, after a message was dropped.
-    pub quiet_first: Duration,
-    pub quiet_longest: Duration,
+    pub quiet: Backoff,
 }
 
 impl Default for Pace {
@@ -80,10 +77,14 @@ impl Pace {
             late_after: d(Duration::from_mins(15)),
             sure_after: d(Duration::from_mins(1)),
             day: d(Duration::from_hours(24)),
-            retry_first: d(Duration::from_secs(5)),
-            retry_longest: d(Duration::from_mins(1)),
-            quiet_first: d(Duration::from_mins(15)),
-            quiet_longest: d(Duration::from_hours(6)),
+            retry: Backoff {
+                first: d(Duration::from_secs(5)),
+                longest: d(Duration::from_mins(1)),
+            },
+            quiet: Backoff {
+                first: d(Duration::from_mins(15)),
+                longest: d(Duration::from_hours(6)),
+            },
         }
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+mod backoff;
 mod chain;
 mod email;
 mod halt;
@@ -20,6 +21,7 @@ mod text;
 mod token;
 mod webhook_secret;
 
+pub use backoff::Backoff;
 pub(crate) use chain::Chain;
 pub use email::{Email, NotOneEmail};
 pub use halt::Halt;

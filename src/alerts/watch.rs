@@ -88,9 +88,11 @@ impl Watch {
                         self.remember(alerts.said()).await;
                     }
                     Sent::Dropped(asked) => {
-                        let quiet = doubled(self.pace.quiet_first, dropped)
+                        let quiet = self.pace.quiet;
+                        let quiet = quiet
+                            .after(dropped)
                             .max(asked.unwrap_or_default())
-                            .min(self.pace.quiet_longest);
+                            .min(quiet.longest);
                         quiet_until = Instant::now() + quiet;
                         dropped = dropped.saturating_add(1);
                         break;
@@ -201,12 +203,8 @@ impl Watch {
 /// `None`: not worth another try.
 fn pause_before_retry(pace: &Pace, error: &TelegramError, tries: u32) -> Option<Duration> {
     let asked = error.retry_after().unwrap_or_default();
-    let pause = doubled(pace.retry_first, tries.saturating_sub(1)).max(asked);
-    (error.may_pass() && tries < TRIES && pause <= pace.retry_longest).then_some(pause)
-}
-
-fn doubled(first: Duration, times: u32) -> Duration {
-    first.saturating_mul(2_u32.saturating_pow(times.min(31)))
+    let pause = pace.retry.after(tries.saturating_sub(1)).max(asked);
+    (error.may_pass() && tries < TRIES && pause <= pace.retry.longest).then_some(pause)
 }
 
 fn count(outcome: &'static str) {

@@ -18,7 +18,7 @@ use super::{CommandError, Outcome, clock, terminal::Terminal, told_to_stop};
 use crate::{
     app::Settings,
     config::{AmocrmConfig, Config},
-    domain::{Disposition, RowId},
+    domain::{Backoff, Disposition, RowId},
     inbox::{Inbox, InboxError, Role, State},
     supabase::{Period, Supabase, SupabaseError},
     sync::Walk,
@@ -33,6 +33,10 @@ mod report;
 
 /// Requests that failed in passing are asked again so many times.
 const ATTEMPTS: u32 = 3;
+const AGAIN: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(1),
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -201,13 +205,12 @@ async fn patiently<T, E>(
     disposition: impl Fn(&E) -> Disposition,
     mut ask: impl AsyncFnMut() -> Result<T, E>,
 ) -> Result<T, E> {
-    let mut pause = Duration::from_secs(1);
-    for _ in 1..ATTEMPTS {
+    for attempt in 1..ATTEMPTS {
         match ask().await {
             Err(error) => match disposition(&error) {
                 Disposition::Retry { after } => {
-                    tokio::time::sleep(after.unwrap_or_default().max(pause)).await;
-                    pause *= 2;
+                    let pause = AGAIN.with_jitter(attempt - 1, after, 0.0);
+                    tokio::time::sleep(pause).await;
                 }
                 Disposition::Refused | Disposition::Halt { .. } => return Err(error),
             },

@@ -480,7 +480,7 @@ async fn run_to_the_end(ctx: &Arc<Context>, claim: Claim, treatment: Treatment) 
         return;
     };
     tracing::error!(error = %Chain(&error), "sync.run_broken_off");
-    let due_at = later(ctx.now(), ctx.tempo.retry_first);
+    let due_at = later(ctx.now(), ctx.tempo.retry.first);
     while let Err(error) = ctx.inbox.release(token, due_at).await {
         tracing::error!(error = %Chain(&error), "sync.inbox");
         tokio::select! {

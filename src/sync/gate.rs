@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     lease::{Lease, Standing},
-    schedule::{Growing, Tempo},
+    schedule::Tempo,
 };
 use crate::{
-    domain::{Halt, HaltCause, KeyedHash, Operation, RowId, SharedClock, Side, SyncState},
+    domain::{Backoff, Halt, HaltCause, KeyedHash, Operation, RowId, SharedClock, Side, SyncState},
     inbox::{HALT, Inbox, InboxError, PAUSED},
 };
 
@@ -35,7 +35,7 @@ fn outranks(cause: HaltCause, halt: &Halt) -> bool {
 }
 
 fn probe_pause(tempo: &Tempo, cause: HaltCause, probes: u32) -> Option<Duration> {
-    let growing: Growing = match (cause, cause.side()) {
+    let growing: Backoff = match (cause, cause.side()) {
         (HaltCause::AmocrmForbidden, _) => return None,
         // No login is tried: an account that moved, or a right that is missing, leads to no ban.
         (HaltCause::AmocrmAccount, _) | (_, Side::Supabase) => tempo.supabase_probe,

@@ -29,10 +29,10 @@ use tokio::{sync::Notify, time::Instant};
 pub use self::book::Standing;
 use self::book::{Book, Moment};
 pub(super) use self::{book::Opening, keeper::Keeping};
-use super::schedule::{Growing, Tempo};
+use super::schedule::Tempo;
 use crate::{
     amocrm::Permit,
-    domain::{Chain, SharedClock},
+    domain::{Backoff, Chain, SharedClock},
     inbox::{Inbox, InboxError, REPLACED, Replaced},
     supabase::LeaseAnswer,
 };
@@ -68,9 +68,9 @@ pub struct Terms {
     /// then, a person has had the time to pause, and another service may have taken the lease.
     pub after_replacement: Duration,
     /// After no answer.
-    pub retry: Growing,
+    pub retry: Backoff,
     /// After a refusal that a person has to see to.
-    pub refused: Growing,
+    pub refused: Backoff,
 }
 
 impl Terms {
@@ -91,11 +91,11 @@ impl Terms {
             give_back_within: d(2).max(SECOND),
             given_back_late: d(20),
             after_replacement: d(60),
-            retry: Growing {
+            retry: Backoff {
                 first: d(1),
                 longest: renew_after,
             },
-            refused: Growing {
+            refused: Backoff {
                 first: d(1),
                 longest: d(60),
             },

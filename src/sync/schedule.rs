@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{lease::Terms, triage::later};
-use crate::inbox::DailySearches;
+use crate::{domain::Backoff, inbox::DailySearches};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -43,16 +43,13 @@ pub struct Tempo {
     pub second_look_after_index: Duration,
     /// When another row works on the same person.
     pub person_busy: Duration,
-    pub retry_first: Duration,
-    pub retry_longest: Duration,
-    /// Un-halted time after which a failing entry is parked.
-    pub park_after: Duration,
+    pub retry: Backoff,
     /// Each waiting row is searched for by itself this often.
     pub search_waiting: Duration,
     /// How far looks at changed contacts overlap.
     pub look_overlap: Duration,
-    pub amocrm_probe: Growing,
-    pub supabase_probe: Growing,
+    pub amocrm_probe: Backoff,
+    pub supabase_probe: Backoff,
     /// How long pipelines and stages are taken as known.
     pub pipelines_for: Duration,
     /// How long `check` waits for the answer to a test event.
@@ -63,23 +60,6 @@ pub struct Tempo {
     pub grace: Duration,
     pub lease: Terms,
     scale: f64,
-}
-
-/// A pause that doubles from `first` up to `longest`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Growing {
-    pub first: Duration,
-    pub longest: Duration,
-}
-
-impl Growing {
-    /// The pause after the `n`-th attempt (from 0).
-    #[must_use]
-    pub fn after(self, n: u32) -> Duration {
-        self.first
-            .saturating_mul(2_u32.saturating_pow(n.min(31)))
-            .min(self.longest)
-    }
 }
 
 impl Default for Tempo {
@@ -104,16 +84,17 @@ impl Tempo {
             second_look: d(MINUTE),
             second_look_after_index: d(2 * MINUTE),
             person_busy: d(SECOND),
-            retry_first: d(5 * SECOND),
-            retry_longest: d(HOUR),
-            park_after: d(7 * DAY),
+            retry: Backoff {
+                first: d(5 * SECOND),
+                longest: d(HOUR),
+            },
             search_waiting: d(DAY),
             look_overlap: d(10 * MINUTE),
-            amocrm_probe: Growing {
+            amocrm_probe: Backoff {
                 first: d(15 * MINUTE),
                 longest: d(6 * HOUR),
             },
-            supabase_probe: Growing {
+            supabase_probe: Backoff {
                 first: d(MINUTE),
                 longest: d(15 * MINUTE),
             },
@@ -148,14 +129,7 @@ impl Tempo {
     /// than the peer asked for.
     #[must_use]
     pub fn backoff(&self, failed_attempts: u32, asked: Option<Duration>, jitter: f64) -> Duration {
-        let growing = Growing {
-            first: self.retry_first,
-            longest: self.retry_longest,
-        };
-        let pause = growing
-            .after(failed_attempts)
-            .mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
-        pause.max(asked.unwrap_or_default())
+        self.retry.with_jitter(failed_attempts, asked, jitter)
     }
 
     /// When those of an import who fall due about `at` are all due, so that one look serves them: later than each of

@@ -21,18 +21,13 @@ use tripwire_sync::{
     amocrm::{self, Target},
     app::{App, Sending, Settings},
     domain::{
-        self, MissingContact, NoteTemplate, RowId, SharedClock, SystemClock, TestHooks,
+        self, Backoff, MissingContact, NoteTemplate, RowId, SharedClock, SystemClock, TestHooks,
         WebhookSecret,
     },
     http::{Verifier, signature},
     inbox::{Entry, Inbox, Outcome, Role, State},
     supabase,
-    sync::{
-        self, Upkeep,
-        decide::Rules,
-        schedule::{Growing, Tempo},
-        triage::RowRules,
-    },
+    sync::{self, Upkeep, decide::Rules, schedule::Tempo, triage::RowRules},
     telemetry,
 };
 use uuid::Uuid;
@@ -107,11 +102,11 @@ impl Wishes {
             // What is kept long for the throttle's sake, and a quarter of an hour that is nine seconds still.
             tempo.fresh_for = Duration::from_millis(1_200);
             tempo.begin_within = Duration::from_millis(600);
-            tempo.amocrm_probe = Growing {
+            tempo.amocrm_probe = Backoff {
                 first: Duration::from_millis(300),
                 longest: Duration::from_secs(1),
             };
-            tempo.supabase_probe = Growing {
+            tempo.supabase_probe = Backoff {
                 first: Duration::from_millis(150),
                 longest: Duration::from_millis(600),
             };

@@ -91,9 +91,14 @@ fn settings(base_url: Url) -> Settings {
         tokens: Vec::new(),
         pace: Pace {
             look_every: moment,
-            retry_first: moment,
-            quiet_first: moment,
-            quiet_longest: moment,
+            retry: Backoff {
+                first: moment,
+                ..Pace::default().retry
+            },
+            quiet: Backoff {
+                first: moment,
+                longest: moment,
+            },
             sure_after: moment,
             ..Pace::default()
         },
@@ -390,8 +395,10 @@ async fn a_message_that_fails_thrice_is_dropped_and_said_anew_later() {
 async fn a_bot_that_cannot_be_reached_is_complained_about_without_its_token() {
     let (log, _guard) = capture();
     let mut settings = settings(nowhere().await);
-    settings.pace.quiet_first = HOUR;
-    settings.pace.quiet_longest = HOUR;
+    settings.pace.quiet = Backoff {
+        first: HOUR,
+        longest: HOUR,
+    };
     let service = Service::start(&settings).await;
 
     let dropped = async {
