@@ -164,7 +164,7 @@ impl Inbox {
     }
 
     fn of(path: &Path, opened: sqlite::Opened, clock: SharedClock, bounds: Bounds) -> Self {
-        let signals = Arc::new(Signals::new(opened.work));
+        let signals = Arc::new(Signals::new());
         let (commands, waiting) = mpsc::channel(writer::MAX_WAITING);
         let runtime = Handle::current();
         runtime.spawn(Writer::new(opened.link, waiting, clock, Arc::clone(&signals), bounds).run());
@@ -220,13 +220,6 @@ impl Inbox {
     #[must_use]
     pub fn hasher(&self) -> &Hasher {
         &self.shared.hasher
-    }
-
-    /// Time that the service has spent running un-halted, over all restarts.
-    #[must_use]
-    pub fn working_clock(&self) -> Duration {
-        let microseconds = self.shared.signals.work.load(Ordering::Relaxed);
-        Duration::from_micros(microseconds.unsigned_abs())
     }
 
     /// Completes when something was stored or revived since the last call (by this process, or noticed by polling).

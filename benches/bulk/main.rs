@@ -9,17 +9,15 @@
     reason = "a benchmark that cannot go on says so by panicking"
 )]
 
-mod chart;
 mod import;
 mod memory;
 mod one_by_one;
+mod receiver;
 mod single;
 mod stand;
 
 use std::{
-    fs,
     io::{self, Write},
-    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -31,7 +29,7 @@ use sandbox::school::IMPORT_DAY;
 use tokio::sync::Barrier;
 
 use self::{
-    import::{Figures, Import, span},
+    import::{Figures, Import, Rows, span},
     memory::Backfilled,
 };
 
@@ -45,6 +43,9 @@ const FAR: Duration = Duration::from_millis(100);
 /// Imports of students, one student, and the same one by one
 #[derive(Debug, Parser)]
 struct Options {
+    /// Measure the receiver, and nothing else
+    #[arg(value_enum)]
+    only: Option<Only>,
     /// Rows of an import
     #[arg(long, value_delimiter = ',', default_value = "100,1000,5000,20000")]
     rows: Vec<usize>,
@@ -57,6 +58,15 @@ struct Options {
     /// Rows of the backfill whose memory is measured; 0: none
     #[arg(long, default_value_t = 50_000)]
     memory: usize,
+    /// How the rows come
+    #[arg(long, value_enum, default_value = "coming")]
+    rows_are: Rows,
+    /// The index of the account's contacts before the first row comes
+    #[arg(long, value_enum, default_value = "empty")]
+    index: Index,
+    /// Items in one write
+    #[arg(long, default_value_t = 50)]
+    batch_size: usize,
     /// Without the import into an account that is not worth being listed
     #[arg(long)]
     skip_in_vain: bool,
@@ -64,12 +74,20 @@ struct Options {
     /// delay each other's requests, and amoCRM counts late ones as too many
     #[arg(long, default_value_t = 1)]
     jobs: usize,
-    /// Writes the chart here
-    #[arg(long)]
-    svg: Option<PathBuf>,
     /// `cargo bench` says it
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Index {
+    Empty,
+    Filled,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Only {
+    Receiver,
 }
 
 #[tokio::main]
@@ -89,6 +107,10 @@ async fn main() -> ExitCode {
 /// Answers whether everything came right.
 async fn measure(options: &Options) -> io::Result<bool> {
     let mut out = io::stdout();
+    if let Some(Only::Receiver) = options.only {
+        writeln!(out, "{}", receiver::run().await)?;
+        return Ok(true);
+    }
     writeln!(out, "{REQUESTS_PER_SECOND} requests a second; {}\n", mix())?;
 
     let yardstick = one_by_one::run().await;
@@ -123,9 +145,6 @@ async fn measure(options: &Options) -> io::Result<bool> {
             wrong.extend(figures.wrong.iter().map(|it| format!("{import}: {it}")));
         }
         writeln!(out)?;
-        if let (Some(path), true) = (&options.svg, latency.is_zero()) {
-            fs::write(path, chart::draw(&of_these, &yardstick))?;
-        }
     }
     let of = |scan: bool| in_vain.iter().find(|(import, _)| import.scan == scan);
     if let (Some((_, with)), Some((_, without))) = (of(true), of(false)) {
@@ -174,6 +193,9 @@ fn plan(options: &Options, latencies: &[Duration]) -> Vec<Import> {
                     contacts_per_row: *contacts_per_row,
                     latency: *latency,
                     scan: true,
+                    rows_are: options.rows_are,
+                    is_filled: options.index == Index::Filled,
+                    batch_size: options.batch_size,
                 });
             }
         }
@@ -204,7 +226,7 @@ async fn imports(plan: &[Import], jobs: usize, mut ready: Arc<Barrier>) -> Vec<(
     measured
 }
 
-/// What is read of a list that is not worth it, and what it would have cost to do without.
+/// An import into an account far too large for it, and what it costs without an index.
 fn in_vain(scan: bool) -> Import {
     let (rows, contacts_per_row) = IN_VAIN;
     Import {
@@ -212,6 +234,9 @@ fn in_vain(scan: bool) -> Import {
         contacts_per_row,
         latency: Duration::ZERO,
         scan,
+        rows_are: Rows::Coming,
+        is_filled: false,
+        batch_size: 50,
     }
 }
 
@@ -219,7 +244,7 @@ fn in_vain(scan: bool) -> Import {
 fn compare(with: &Figures, without: &Figures) -> String {
     let (rows, contacts_per_row) = IN_VAIN;
     format!(
-        "{rows} rows among {} contacts: {} requests, {} without the list: {:.2} times as many",
+        "{rows} rows among {} contacts: {} requests, {} without an index: {:.2} times as many",
         rows * contacts_per_row,
         with.requests,
         without.requests,

@@ -4,23 +4,36 @@
 #[path = "../../tests/chaos/service.rs"]
 mod service;
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 
-use sandbox::{AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget, school::Setting};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use sandbox::{AmoQuirks, PostgrestQuirks, Recorded, Sandbox, WebhookTarget, school::Setting};
 use secrecy::SecretString;
+use serde_json::json;
 use tempfile::TempDir;
+use tripwire_sync::{
+    app::{App, Settings},
+    config::Config,
+    domain::{RowId, SystemClock},
+    inbox::{Arrival, Source},
+};
 
 use self::service::Service;
 use crate::REQUESTS_PER_SECOND;
 
-const SECRET: &str = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE=";
+pub(crate) const SECRET: &str = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE=";
 
 pub(crate) struct Stand {
     pub(crate) sandbox: Sandbox,
     pub(crate) setting: Setting,
+    environment: Vec<(&'static str, String)>,
+    running: Option<Running>,
+    folder: TempDir,
+}
+
+struct Running {
     address: SocketAddr,
     service: Service,
-    _folder: TempDir,
 }
 
 /// Both neighbours, answering after `latency`.
@@ -45,41 +58,109 @@ impl Stand {
         settle_delay: &str,
         further: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Self {
+        let mut stand = Self::prepare(latency, settle_delay, further);
+        stand.launch().await;
+        stand
+    }
+
+    /// The service is not running yet.
+    pub(crate) fn prepare(
+        latency: Duration,
+        settle_delay: &str,
+        further: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
         let (sandbox, setting) = neighbours(latency);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut environment = environment(&sandbox, &setting, folder.path(), settle_delay);
         environment.extend(further);
-        let binary = Path::new(env!("CARGO_BIN_EXE_tripwire-sync"));
-        let mut service = Service::new(binary, folder.path(), environment);
-        service.spawn().expect("the service starts");
-        let address = service.listening().await.expect("the service listens");
         Self {
             sandbox,
             setting,
-            address,
-            service,
-            _folder: folder,
+            environment,
+            running: None,
+            folder,
         }
+    }
+
+    pub(crate) async fn launch(&mut self) {
+        let binary = Path::new(env!("CARGO_BIN_EXE_tripwire-sync"));
+        let mut service = Service::new(binary, self.folder.path(), self.environment.clone());
+        service.spawn().expect("the service starts");
+        let address = service.listening().await.expect("the service listens");
+        self.running = Some(Running { address, service });
+    }
+
+    /// Has the service's own engine fill the index, in this process and at a rate that no account allows: it is wanted by rows
+    /// without a contact, which are gone afterwards.
+    pub(crate) async fn fill_the_index(&self) {
+        const MANY: usize = 21;
+        let (amo, postgrest) = (&self.sandbox.amo, &self.sandbox.postgrest);
+        let quirks = amo.quirks(|quirks| std::mem::replace(quirks, AmoQuirks::patient()));
+        let variables = self.environment.iter().cloned();
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        let config = Config::from_vars(&variables.collect(), false).expect("sound settings");
+        let mut settings = Settings::from_config(&config);
+        settings.upkeep.sweep_every = None;
+        let sending = settings.sending.as_mut().expect("settings to send with");
+        sending.amocrm.requests_per_second = NonZeroU32::new(1_000).expect("not zero");
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let app = App::start(settings, Arc::new(SystemClock), metrics);
+        let app = app.await.expect("the engine starts");
+        let rows: Vec<RowId> = (0..MANY)
+            .map(|n| {
+                let row = json!({ "email": format!("wants{n}@example.kz") });
+                RowId::new(postgrest.insert_row(&row))
+            })
+            .collect();
+        let arrivals = rows.iter().map(|row| Arrival {
+            row: *row,
+            source: Source::Sweep,
+        });
+        let stored = app.inbox.store(arrivals.collect()).await;
+        stored.expect("the inbox takes them");
+        let is_filled =
+            |it: &Recorded| it.param("order[updated_at]").is_some() && it.status.is_some();
+        while !self.sandbox.requests().iter().any(is_filled) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let forgotten = app.inbox.forget(rows.clone(), Vec::new()).await;
+        forgotten.expect("the inbox forgets them");
+        app.run_until(std::future::ready(()))
+            .await
+            .expect("it stops");
+        for row in rows {
+            postgrest.delete_row(row);
+        }
+        amo.quirks(|now| *now = quirks);
     }
 
     /// From now on the service hears of every new row.
     pub(crate) fn tell_of_inserts(&self) {
+        let running = self.running.as_ref().expect("a running service");
         self.sandbox.postgrest.on_insert(WebhookTarget {
-            url: format!("http://{}/webhooks/supabase", self.address),
+            url: format!("http://{}/webhooks/supabase", running.address),
             secret: SecretString::from(SECRET),
         });
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running.as_ref().expect("a running service").address
+    }
+
     pub(crate) fn peak_kib(&self) -> u64 {
-        self.service.pid().map(peak_kib).unwrap_or_default()
+        let pid = self.running.as_ref().and_then(|it| it.service.pid());
+        pid.map(peak_kib).unwrap_or_default()
     }
 
     pub(crate) fn check_alive(&mut self) {
-        self.service.lives().expect("the service lives");
+        let running = self.running.as_mut().expect("a running service");
+        running.service.lives().expect("the service lives");
     }
 
     pub(crate) async fn end(mut self) {
-        self.service.terminate().await.expect("it stops in order");
+        let running = self.running.as_mut().expect("a running service");
+        let stopped = running.service.terminate().await;
+        stopped.expect("it stops in order");
         self.sandbox.stop().await;
     }
 }

@@ -31,9 +31,7 @@ pub(super) const CLAIM: &str = "
     UPDATE entry SET
         state = 'claimed', claim = (SELECT n + 1 FROM counter WHERE name = 'claim'), updated_at = ?1,
         pending_since = CASE state WHEN 'waiting' THEN ?1 ELSE pending_since END,
-        attempts = CASE state WHEN 'waiting' THEN 0 ELSE attempts END,
-        opened_at_work = CASE state
-            WHEN 'waiting' THEN (SELECT n FROM counter WHERE name = 'work') ELSE opened_at_work END
+        attempts = CASE state WHEN 'waiting' THEN 0 ELSE attempts END
     WHERE seq IN (
         SELECT seq FROM entry
         WHERE state IN ('pending', 'waiting') AND lane = ?2 AND due_at <= ?1
@@ -106,8 +104,7 @@ macro_rules! revive {
     ($whom:literal) => {
         concat!(
             "UPDATE entry SET state = 'pending', due_at = ?2, updated_at = ?2, events = events + 1, attempts = 0,
-                pending_since = CASE state WHEN 'pending' THEN pending_since ELSE ?2 END,
-                opened_at_work = (SELECT n FROM counter WHERE name = 'work')
+                pending_since = CASE state WHEN 'pending' THEN pending_since ELSE ?2 END
              WHERE ",
             $whom,
             " RETURNING row_id, seq, events"
@@ -359,23 +356,6 @@ impl Inbox {
     pub async fn clear_state(&self, key: &'static str) -> Result<(), InboxError> {
         self.write(move |turn| Box::pin(clear_state(turn.conn, key)))
             .await
-    }
-
-    /// See [`Inbox::working_clock`].
-    pub async fn add_working_time(&self, by: Duration) -> Result<(), InboxError> {
-        self.write(move |turn| {
-            Box::pin(async move {
-                let reading =
-                    query_scalar("UPDATE counter SET n = n + ? WHERE name = 'work' RETURNING n")
-                        .bind(i64::try_from(by.as_micros()).unwrap_or(i64::MAX))
-                        .fetch_one(&mut *turn.conn)
-                        .await
-                        .map_err(database("add working time"))?;
-                turn.effects.work = Some(reading);
-                Ok(())
-            })
-        })
-        .await
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the inbox holds, and what is said to it and by it.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -94,9 +94,6 @@ pub struct Entry {
     pub progress: Progress,
     pub stored_at: Timestamp,
     pub updated_at: Timestamp,
-    /// Reading of the working clock (see [`super::Inbox::working_clock`]) when the entry was opened: un-halted age is the
-    /// difference to now.
-    pub opened_at_work: Duration,
 }
 
 /// Proof that this process holds the entries of a run.

@@ -1,6 +1,6 @@
 //! How entries lie in the table.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -52,7 +52,6 @@ pub(super) struct EntryRecord {
     progress: String,
     stored_at: i64,
     updated_at: i64,
-    opened_at_work: i64,
 }
 
 impl TryFrom<EntryRecord> for Entry {
@@ -73,7 +72,6 @@ impl TryFrom<EntryRecord> for Entry {
                 .map_err(|_| InboxError::Corrupt { what: "progress" })?,
             stored_at: timestamp(record.stored_at)?,
             updated_at: timestamp(record.updated_at)?,
-            opened_at_work: working_time(record.opened_at_work)?,
         })
     }
 }
@@ -104,14 +102,6 @@ impl TryFrom<&Progress> for ProgressColumns {
 
 pub(super) fn timestamp(milliseconds: i64) -> Result<Timestamp, InboxError> {
     Timestamp::from_millisecond(milliseconds).map_err(|_| InboxError::Corrupt { what: "time" })
-}
-
-pub(super) fn working_time(microseconds: i64) -> Result<Duration, InboxError> {
-    u64::try_from(microseconds)
-        .map(Duration::from_micros)
-        .map_err(|_| InboxError::Corrupt {
-            what: "working time",
-        })
 }
 
 pub(super) fn json<T: Serialize + ?Sized>(

@@ -40,8 +40,6 @@ pub(super) struct Opened {
     pub(super) link: Link,
     pub(super) readers: SqlitePool,
     pub(super) hasher: Hasher,
-    /// The working clock, in microseconds.
-    pub(super) work: i64,
     /// Held by an owner as long as it lives.
     pub(super) lock: Option<File>,
 }
@@ -153,7 +151,7 @@ async fn open_file(path: &Path, role: Role, clock: &SharedClock) -> Result<Opene
         .foreign_keys(true);
     let mut link = Link::new(options.clone());
     let prepared = prepare(&mut link, role, clock).await;
-    let (hasher, work) = match prepared {
+    let hasher = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
             link.let_go().await;
@@ -176,7 +174,6 @@ async fn open_file(path: &Path, role: Role, clock: &SharedClock) -> Result<Opene
         link,
         readers,
         hasher,
-        work,
         lock: None,
     })
 }
@@ -301,7 +298,7 @@ impl Damaged {
     }
 }
 
-async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<(Hasher, i64), Cause> {
+async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<Hasher, Cause> {
     let conn = link.conn().await?;
     if role == Role::Owner {
         let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
@@ -325,9 +322,8 @@ async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<(Ha
     }
     transaction.commit().await?;
 
-    let work = link.working_time().await?;
     link.look_for_others().await?;
-    Ok((Hasher::new(&key), work))
+    Ok(Hasher::new(&key))
 }
 
 /// The first process that opens the file makes it.
@@ -412,22 +408,13 @@ impl Link {
         self.files.are_lost()
     }
 
-    /// If another process has changed the file since the last call: the working clock, which it may have moved.
-    pub(super) async fn look_for_others(&mut self) -> Result<Option<i64>, sqlx::Error> {
+    /// Whether another process has changed the file since the last call.
+    pub(super) async fn look_for_others(&mut self) -> Result<bool, sqlx::Error> {
         let version = sqlx::query_scalar("PRAGMA data_version")
             .fetch_one(self.conn().await?)
             .await?;
         // A new connection counts anew, so any change counts as one of another process.
-        if self.version.replace(version) == Some(version) {
-            return Ok(None);
-        }
-        self.working_time().await.map(Some)
-    }
-
-    async fn working_time(&mut self) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar("SELECT n FROM counter WHERE name = 'work'")
-            .fetch_one(self.conn().await?)
-            .await
+        Ok(self.version.replace(version) != Some(version))
     }
 
     /// Closes without a word: the file cannot be used, and may be about to be renamed.

@@ -9,7 +9,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -51,8 +51,6 @@ pub(super) struct Signals {
     pub(super) lasting_after: OnceLock<Duration>,
     /// Something was stored, lifted, revived or given back, here or by another process.
     pub(super) changed: Notify,
-    /// The working clock, in microseconds.
-    pub(super) work: AtomicI64,
     pub(super) heartbeat: Heartbeat,
     /// Where a test wants the writer to hang.
     pub(super) hangs: AtomicBool,
@@ -62,12 +60,11 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn new(work: i64) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             writing: watch::Sender::new(Writing::Works),
             lasting_after: OnceLock::new(),
             changed: Notify::new(),
-            work: AtomicI64::new(work),
             heartbeat: Heartbeat::default(),
             hangs: AtomicBool::new(false),
             commits: AtomicU64::new(0),
@@ -218,9 +215,6 @@ impl Writer {
         let committed = match written {
             Ok(()) => {
                 self.signals.commits.fetch_add(1, Ordering::Relaxed);
-                if let Some(work) = effects.work {
-                    self.signals.work.store(work, Ordering::Relaxed);
-                }
                 if effects.wakes || !orphans.is_empty() {
                     self.signals.changed.notify_one();
                 }
@@ -335,11 +329,8 @@ impl Writer {
             self.write(Vec::new()).await;
         }
         match self.link.look_for_others().await {
-            Ok(None) => {}
-            Ok(Some(work)) => {
-                self.signals.work.store(work, Ordering::Relaxed);
-                self.signals.changed.notify_one();
-            }
+            Ok(false) => {}
+            Ok(true) => self.signals.changed.notify_one(),
             Err(error) => {
                 tracing::warn!(%error, "the inbox could not be looked at");
                 self.link.drop_connection();

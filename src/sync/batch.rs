@@ -12,7 +12,7 @@ use super::{
     gate::Closed,
     report,
     row::{Ended, InHand, StepResult},
-    schedule::INBOX_TROUBLE,
+    schedule::{GIVEN_UP_AFTER, INBOX_TROUBLE},
     triage::later,
 };
 use crate::{
@@ -187,9 +187,7 @@ impl Batch {
                 None
             }
             Verdict::Retry { after } => {
-                let opened_at = row.attempt().entry.opened_at_work;
-                let age = self.ctx.inbox.working_clock().saturating_sub(opened_at);
-                if age > tempo.park_after && !has_open_write {
+                if attempts.saturating_add(1) >= GIVEN_UP_AFTER && !has_open_write {
                     return row.park(format!("не удаётся слишком долго: {reason}"));
                 }
                 *after

@@ -33,7 +33,7 @@ const PARALLEL_RUNS: usize = 4;
 const PASSES_OF_A_PROBE: u32 = 3;
 /// How often the engine looks around while all runs are at work.
 const BUSY_GLANCE: Duration = Duration::from_millis(500);
-/// How often working time is stored.
+/// How often the engine comes round at least.
 pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often done entries past their retention are removed.
 pub(super) const PURGE_EVERY: Duration = Duration::from_hours(1);
@@ -52,7 +52,6 @@ pub struct Engine {
     lease: Option<Keeping>,
     /// When room was left last for a command beside this service.
     command_until: Option<Instant>,
-    worked_until: Instant,
     next_housekeeping: Instant,
     next_purge: Instant,
 }
@@ -88,7 +87,6 @@ impl Engine {
             backfill_at_work: false,
             exclusive_at_work: false,
             command_until: None,
-            worked_until: now,
             next_housekeeping: now,
             next_purge: now,
         }
@@ -148,8 +146,7 @@ impl Engine {
 
     /// What the next life is to know.
     async fn keep_last(&mut self) -> Result<(), InboxError> {
-        self.ctx.lease.record(&self.ctx.inbox).await?;
-        self.add_working_time().await
+        self.ctx.lease.record(&self.ctx.inbox).await
     }
 
     async fn begin(&mut self) -> Result<(), InboxError> {
@@ -398,7 +395,6 @@ impl Engine {
             return Ok(());
         }
         self.next_housekeeping = Instant::now() + HOUSEKEEPING;
-        self.add_working_time().await?;
         if self.next_purge <= Instant::now() {
             self.next_purge = Instant::now() + PURGE_EVERY;
             let ctx = &self.ctx;
@@ -406,16 +402,6 @@ impl Engine {
             beating(&ctx.heartbeat, purging).await?;
         }
         Ok(())
-    }
-
-    /// Only time in which an entry could have been tried counts towards giving it up.
-    async fn add_working_time(&mut self) -> Result<(), InboxError> {
-        let worked = self.worked_until.elapsed();
-        self.worked_until = Instant::now();
-        match self.ctx.gate.closed() {
-            None | Some(Closed::Stopping) => self.ctx.inbox.add_working_time(worked).await,
-            Some(Closed::Paused | Closed::Halted(_) | Closed::Standby) => Ok(()),
-        }
     }
 }
 

@@ -19,7 +19,11 @@ pub(super) const INBOX_TROUBLE: Duration = SECOND;
 /// wrong for a while adds one search at most.
 pub(crate) const DAILY_SEARCHES: u32 = 90;
 
-/// What the requests of one slice need at the full rate, with room.
+/// Failed attempts after which an entry is parked: with the pauses between them they take seven days in which nothing was
+/// halted.
+pub(crate) const GIVEN_UP_AFTER: u32 = 158;
+
+/// What the requests of one batch need at the full rate, with room.
 const THROTTLED: Duration = Duration::from_secs(3);
 
 /// All durations of the engine. One factor scales them for tests with real processes.
@@ -207,6 +211,19 @@ mod tests {
         assert_eq!(tempo.backoff(0, None, 1.0), Duration::from_millis(6_250));
         assert_eq!(tempo.backoff(0, Some(5 * MINUTE), 0.0), 5 * MINUTE);
         assert_eq!(tempo.backoff(3, Some(SECOND), 0.0), 40 * SECOND);
+    }
+
+    #[test]
+    fn an_entry_is_given_up_after_about_seven_days_of_failures() {
+        let tempo = Tempo::default();
+        let pauses = |jitter| -> Duration {
+            let attempts = 0..GIVEN_UP_AFTER - 1;
+            attempts.map(|n| tempo.backoff(n, None, jitter)).sum()
+        };
+        assert!(pauses(0.0) > 6 * DAY, "{:?}", pauses(0.0));
+        assert!(pauses(0.5) > 6 * DAY + 22 * HOUR, "{:?}", pauses(0.5));
+        assert!(pauses(0.5) < 7 * DAY + 2 * HOUR, "{:?}", pauses(0.5));
+        assert!(pauses(1.0) < 8 * DAY, "{:?}", pauses(1.0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sandbox::{
 use serde_json::json;
 use tripwire_sync::{
     domain::{HaltCause, RowId, SyncState, SystemClock},
-    inbox::{HALT, State},
+    inbox::{HALT, Revival, State},
 };
 
 use crate::support::{EMAIL, Wishes, World, sending};
@@ -405,4 +405,31 @@ async fn a_chosen_deal_on_a_stage_added_meanwhile_is_moved_by_its_place_too() {
         assert_eq!(world.stage(deal), expected);
         world.assert_noted_once(row, deal);
     }
+}
+
+/// The pauses between 158 failures take seven days; here they take seconds.
+#[tokio::test]
+async fn a_row_that_keeps_failing_is_parked_in_the_end_with_the_last_reason() {
+    let world = World::start(Wishes {
+        time_scale: 0.000_01,
+        ..Wishes::brisk()
+    })
+    .await;
+    world.student(EMAIL);
+    let fails = Kind::status(When::Before, 503);
+    let fault = Fault::always(Point::amo("contacts.search"), fails);
+    world.sandbox.faults().add(fault);
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    let parked = world.until_state(row, State::Parked).await;
+    assert_eq!(
+        parked.reason.as_deref(),
+        Some("не удаётся слишком долго: сбой amoCRM (503)")
+    );
+    assert_eq!(world.asked("contacts.search"), 158);
+
+    world.sandbox.faults().clear();
+    let guest = world.guest().await;
+    guest.revive(Revival::AllParked).await.unwrap();
+    world.until_synced_once(row).await;
 }

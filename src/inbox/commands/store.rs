@@ -23,13 +23,13 @@ pub(in crate::inbox) const OPEN: &str = "
     )
     SELECT
         value ->> 0, iif(value ->> 2 IS NULL, 'live', 'backfill'), 'pending', ?2, value ->> 1, value ->> 2, ?2, ?2, ?2,
-        (SELECT n FROM counter WHERE name = 'work'), 1
+        0, 1
     FROM json_each(?1) WHERE true ORDER BY key
     ON CONFLICT (row_id) DO UPDATE SET
         state = 'pending', due_at = ?2, lane = iif(excluded.backfill IS NULL, entry.lane, 'backfill'),
         backfill = coalesce(excluded.backfill, entry.backfill), attempts = 0, outcome = NULL, reason = NULL,
         progress = json_remove(entry.progress, '$.absent_since', '$.missed_since', '$.daily_searches'),
-        updated_at = ?2, pending_since = ?2, opened_at_work = excluded.opened_at_work, events = entry.events + 1
+        updated_at = ?2, pending_since = ?2, events = entry.events + 1
     WHERE entry.state = 'done' AND excluded.delivery IS NULL
     RETURNING row_id, seq, events";
 

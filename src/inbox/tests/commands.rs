@@ -262,7 +262,6 @@ async fn rows_are_revived_anew_unless_done_or_claimed() {
     t.settled(done(4)).await;
     t.store([delivered(5)]).await;
     t.claim().await;
-    t.inbox.add_working_time(MINUTE).await.unwrap();
 
     let rows = (1..=6).map(row).collect();
     let revived = t.inbox.revive(Revival::Rows(rows)).await.unwrap();
@@ -274,7 +273,6 @@ async fn rows_are_revived_anew_unless_done_or_claimed() {
             (e.state, e.due_at, e.attempts),
             (State::Pending, t.now(), 0)
         );
-        assert_eq!(e.opened_at_work, MINUTE);
         assert_eq!(t.story(n).await.last().unwrap(), "retry");
     }
     assert_eq!(t.state_of(4).await, State::Done);
@@ -316,7 +314,6 @@ async fn the_waiting_are_revived_by_email_or_phone_and_begin_anew() {
         ..parked(4)
     };
     t.settled(not_waiting).await;
-    t.inbox.add_working_time(MINUTE).await.unwrap();
     let awaited = t.inbox.awaited().await.unwrap();
     let everyone = [1, 2, 20, 3, 30].map(hash);
     assert_eq!(awaited, HashSet::from(everyone));
@@ -326,7 +323,6 @@ async fn the_waiting_are_revived_by_email_or_phone_and_begin_anew() {
 
     let states = [t.state_of(1).await, t.state_of(2).await];
     assert_eq!(states, [State::Pending; 2]);
-    assert_eq!(t.entry(1).await.opened_at_work, MINUTE);
     assert_eq!(t.state_of(3).await, State::Waiting);
     assert_eq!(t.state_of(4).await, State::Parked);
 }
@@ -358,10 +354,8 @@ async fn whoever_waited_begins_anew_when_claimed() {
     };
     t.settled(failed).await;
     t.settled(waiting(1, t.now())).await;
-    t.inbox.add_working_time(MINUTE).await.unwrap();
 
     let claim = t.claim().await;
 
     assert_eq!(claim.entries[0].attempts, 0);
-    assert_eq!(claim.entries[0].opened_at_work, MINUTE);
 }

@@ -15,7 +15,6 @@ enum Step {
     Settle(usize, Vec<u128>, Ending, Progress),
     Revive(Revival),
     Purge,
-    Work,
     Wait,
     Restart,
 }
@@ -63,7 +62,6 @@ struct Model {
     /// In the order of storing.
     kept: Vec<Kept>,
     people: HashMap<KeyedHash, (Known, Timestamp)>,
-    work: Duration,
 }
 
 impl Model {
@@ -72,7 +70,6 @@ impl Model {
     }
 
     fn store(&mut self, now: Timestamp, arrival: &Arrival) -> Stored {
-        let work = self.work;
         let asked_for = match arrival.source {
             Source::Backfill(backfill) => Some(backfill),
             Source::Webhook { .. } | Source::Sweep => None,
@@ -96,7 +93,6 @@ impl Model {
                 progress: Progress::default(),
                 stored_at: now,
                 updated_at: now,
-                opened_at_work: work,
             };
             self.kept.push(Kept { entry, claim: None });
             return Stored::New;
@@ -123,7 +119,6 @@ impl Model {
                 entry.progress.absent_since = None;
                 entry.progress.missed_since = None;
                 entry.progress.daily_searches = DailySearches::default();
-                entry.opened_at_work = work;
                 Stored::Reopened
             }
             _ => Stored::Duplicate,
@@ -131,7 +126,6 @@ impl Model {
     }
 
     fn claim(&mut self, now: Timestamp, limit: u32, only: Option<Lane>) -> Vec<RowId> {
-        let work = self.work;
         let mut due: Vec<(Lane, Timestamp, usize)> = self
             .kept
             .iter()
@@ -150,7 +144,6 @@ impl Model {
                 let entry = &mut self.kept[index].entry;
                 if entry.state == State::Waiting {
                     entry.attempts = 0;
-                    entry.opened_at_work = work;
                 }
                 entry.state = State::Claimed;
                 entry.updated_at = now;
@@ -202,7 +195,6 @@ impl Model {
     }
 
     fn revive(&mut self, now: Timestamp, whom: &Revival) -> u64 {
-        let work = self.work;
         let mut revived = 0;
         for Kept { entry, .. } in &mut self.kept {
             let meant = match whom {
@@ -227,7 +219,6 @@ impl Model {
             entry.state = State::Pending;
             (entry.due_at, entry.updated_at) = (now, now);
             entry.attempts = 0;
-            entry.opened_at_work = work;
         }
         revived
     }
@@ -327,7 +318,6 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(back, rows, ending, steps)| Step::Settle(back, rows, ending, steps)),
         3 => revival().prop_map(Step::Revive),
         1 => Just(Step::Purge),
-        2 => Just(Step::Work),
         4 => Just(Step::Wait),
         1 => Just(Step::Restart),
     ]
@@ -447,10 +437,6 @@ impl Pair {
                 let purged = self.real.inbox.purge_done(before).await.unwrap();
                 assert_eq!(purged, expected);
             }
-            Step::Work => {
-                self.model.work += MINUTE;
-                self.real.inbox.add_working_time(MINUTE).await.unwrap();
-            }
             Step::Wait => self.real.clock.advance(MINUTE),
             Step::Restart => {
                 self.model.restart(now);
@@ -511,7 +497,6 @@ impl Pair {
         let people = inbox.people((0..3).map(hash).collect()).await.unwrap();
         let known = model.people.iter().map(|(key, (known, _))| (*key, *known));
         assert_eq!(people, known.collect());
-        assert_eq!(inbox.working_clock(), model.work);
     }
 }
 

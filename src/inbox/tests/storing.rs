@@ -6,7 +6,6 @@ use super::{
 #[tokio::test]
 async fn a_new_delivery_is_pending_at_once_and_carries_its_id() {
     let t = Fixture::new().await;
-    t.inbox.add_working_time(MINUTE).await.unwrap();
 
     assert_eq!(t.store([delivered(1)]).await, [New]);
 
@@ -23,7 +22,6 @@ async fn a_new_delivery_is_pending_at_once_and_carries_its_id() {
         progress: Progress::default(),
         stored_at: t.now(),
         updated_at: t.now(),
-        opened_at_work: MINUTE,
     };
     assert_eq!(t.entry(1).await, expected);
     assert_eq!(t.story(1).await, ["delivery msg_1"]);
@@ -137,7 +135,6 @@ async fn a_sweep_reopens_what_is_done_and_its_steps_stay() {
         ..done(1)
     })
     .await;
-    t.inbox.add_working_time(MINUTE).await.unwrap();
     t.clock.advance(MINUTE);
 
     assert_eq!(t.store([swept(1)]).await, [Reopened]);
@@ -149,7 +146,6 @@ async fn a_sweep_reopens_what_is_done_and_its_steps_stay() {
     );
     assert_eq!((entry.due_at, entry.updated_at), (t.now(), t.now()));
     assert_eq!(entry.stored_at, t.now() - MINUTE);
-    assert_eq!(entry.opened_at_work, MINUTE);
     assert_eq!(entry.progress, steps);
     assert_eq!(t.story(1).await, ["delivery msg", "settled", "sweep"]);
 }

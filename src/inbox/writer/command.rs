@@ -51,8 +51,6 @@ impl Turn<'_> {
 pub(in crate::inbox) struct Effects {
     /// Something is there to be claimed sooner.
     pub(in crate::inbox) wakes: bool,
-    /// The new reading of the working clock, in microseconds.
-    pub(in crate::inbox) work: Option<i64>,
     /// A change brings, takes or moves entries.
     pub(in crate::inbox) is_about_entries: bool,
     /// A change met a database error of its own, although its group was committed.

@@ -6,7 +6,7 @@ use super::{AmoSandbox, Case, PostgrestSandbox, School, Setting};
 
 /// Of a hundred rows, so many of each: nearly all have a deal that waits to be moved, and everything else occurs.
 pub const IMPORT_DAY: [(Case, usize); 15] = [
-    (Case::OpenBeforeTarget, 77),
+    (Case::OpenBeforeTarget, 75),
     (Case::PaddedEmail, 2),
     (Case::Lookalike, 2),
     (Case::TwoContacts, 2),
@@ -20,7 +20,7 @@ pub const IMPORT_DAY: [(Case, usize); 15] = [
     (Case::OnTarget, 2),
     (Case::BeyondTarget, 1),
     (Case::SecondRow, 2),
-    (Case::MissingContact, 1),
+    (Case::MissingContact, 3),
 ];
 
 impl School {
