@@ -316,20 +316,19 @@ impl Gate {
 
     /// A ban in force names these rows too: their requests were on their way when it was pronounced.
     pub async fn name_banned(&self, rows: Vec<RowId>) -> Result<(), InboxError> {
-        let named = {
-            let mut known = self.known();
-            let Some(halt) = known
-                .halt
-                .as_mut()
-                .filter(|halt| halt.cause == HaltCause::AmocrmForbidden)
-            else {
-                return Ok(());
-            };
-            halt.rows = rows;
-            let named = halt.clone();
-            known.set(Some(named.clone()), false);
-            named
+        let (ban, is_stored) = {
+            let known = self.known();
+            (known.halt.clone(), known.is_stored)
         };
+        let Some(ban) = ban.filter(|halt| halt.cause == HaltCause::AmocrmForbidden) else {
+            return Ok(());
+        };
+        // A person has ended it meanwhile: it is not to come back for the sake of its rows.
+        if is_stored && !self.is_in_force(&ban).await? {
+            return Ok(());
+        }
+        let named = Halt { rows, ..ban };
+        self.known().set(Some(named.clone()), false);
         self.store(&named).await
     }
 
