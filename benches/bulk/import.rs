@@ -15,9 +15,8 @@ use crate::{one_by_one::Yardstick, stand::Stand};
 
 /// As `pg_net` sends a batch.
 const DELIVERIES_AT_ONCE: usize = 128;
+/// How often to see whether the service lives.
 const GLANCE: Duration = Duration::from_secs(2);
-/// Longer than the settle delay.
-const SETTLED: Duration = Duration::from_secs(6);
 const SEED: u64 = 20_261_122;
 
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +77,9 @@ impl Import {
             ("AMOCRM_BATCH_SIZE", self.batch_size.to_string()),
         ];
         let mut stand = Stand::prepare(self.latency, "5s", further);
+        if self.rows_are == Rows::Settled {
+            stand.setting = stand.setting.with_settled_rows();
+        }
         if !self.is_filled {
             stand.launch().await;
         }
@@ -90,10 +92,8 @@ impl Import {
             stand.launch().await;
         }
         stand.tell_of_inserts();
+        let awaited = school.remaining();
 
-        if self.rows_are == Rows::Settled {
-            tokio::time::sleep(SETTLED).await;
-        }
         ready.wait().await;
         let began = Instant::now();
         stream::iter(&school.pupils)
@@ -101,10 +101,7 @@ impl Import {
             .buffer_unordered(DELIVERIES_AT_ONCE)
             .for_each(|_| async {})
             .await;
-        while school.remaining() > 0 {
-            tokio::time::sleep(GLANCE).await;
-            stand.check_alive();
-        }
+        stand.until_written_back(awaited, GLANCE).await;
 
         end.wait().await;
         let peak_kib = stand.peak_kib();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sandbox::school::School;
-use tokio::sync::Barrier;
+use tokio::{sync::Barrier, time::interval};
 
 use crate::{import::span, stand};
 
@@ -40,12 +40,13 @@ pub(crate) async fn run(rows: usize, ready: &Barrier) -> Backfilled {
         .expect("the command starts");
     let began = Instant::now();
     let mut peak_kib = 0;
+    let mut glances = interval(GLANCE);
     let status = loop {
         peak_kib = stand::peak_kib(child.id()).max(peak_kib);
         if let Some(status) = child.try_wait().expect("a child of ours") {
             break status;
         }
-        tokio::time::sleep(GLANCE).await;
+        glances.tick().await;
     };
     let took = began.elapsed();
     let mut wrong = school.verify();

@@ -1,21 +1,18 @@
 //! One student at a time, while nothing else happens.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{fmt, time::Duration};
 
 use sandbox::{
     Server,
     school::{Case, School},
 };
+use tokio::time::{Instant, interval_at};
 
 use crate::stand::Stand;
 
 const STUDENTS: usize = 20;
-const GLANCE: Duration = Duration::from_millis(1);
-/// Until the window of the throttle is empty again.
-const REST: Duration = Duration::from_millis(1_200);
+/// One student in this time, so that each finds the window of the throttle empty.
+const EACH: Duration = Duration::from_secs(2);
 
 pub(crate) struct Latency {
     neighbours: Duration,
@@ -33,10 +30,11 @@ pub(crate) async fn run(latency: Duration) -> Latency {
     let (amo, postgrest) = (stand.sandbox.amo.clone(), stand.sandbox.postgrest.clone());
     stand.tell_of_inserts();
     // A process that starts takes the throttle's window for full.
-    tokio::time::sleep(REST).await;
+    let mut turns = interval_at(Instant::now() + EACH, EACH);
     let mut took = Vec::new();
     let before = stand.sandbox.requests().len();
     for seed in 0..STUDENTS as u64 {
+        turns.tick().await;
         let began = Instant::now();
         let school = School::of_cases(
             seed,
@@ -45,12 +43,9 @@ pub(crate) async fn run(latency: Duration) -> Latency {
             &postgrest,
             &stand.setting,
         );
-        while school.remaining() > 0 {
-            tokio::time::sleep(GLANCE).await;
-            stand.check_alive();
-        }
+        stand.until_written_back(took.len() + 1, EACH).await;
         took.push(began.elapsed());
-        tokio::time::sleep(REST).await;
+        assert_eq!(school.remaining(), 0, "another row was written to");
     }
     let asked = stand.sandbox.requests().split_off(before);
     let of = |server: Server| asked.iter().filter(|it| it.server == server).count();

@@ -4,13 +4,14 @@
 #[path = "../../tests/chaos/service.rs"]
 mod service;
 
-use std::{fs, net::SocketAddr, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, num::NonZeroU32, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sandbox::{AmoQuirks, PostgrestQuirks, Recorded, Sandbox, WebhookTarget, school::Setting};
 use secrecy::SecretString;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::time::interval;
 use tripwire_sync::{
     app::{App, Settings},
     config::Config,
@@ -120,9 +121,7 @@ impl Stand {
         stored.expect("the inbox takes them");
         let is_filled =
             |it: &Recorded| it.param("order[updated_at]").is_some() && it.status.is_some();
-        while !self.sandbox.requests().iter().any(is_filled) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.sandbox.until(1, is_filled).await;
         let forgotten = app.inbox.forget(rows.clone(), Vec::new()).await;
         forgotten.expect("the inbox forgets them");
         app.run_until(std::future::ready(()))
@@ -152,7 +151,21 @@ impl Stand {
         pid.map(peak_kib).unwrap_or_default()
     }
 
-    pub(crate) fn check_alive(&mut self) {
+    /// Until so many ids were written into their rows. Sees meanwhile that the service lives, each `glance`.
+    pub(crate) async fn until_written_back(&mut self, rows: usize, glance: Duration) {
+        let sandbox = self.sandbox.clone();
+        let is_written = |it: &Recorded| it.route == "rows.update" && it.status == Some(200);
+        let mut written = pin!(sandbox.until(rows, is_written));
+        let mut glances = interval(glance);
+        loop {
+            tokio::select! {
+                () = &mut written => return,
+                _ = glances.tick() => self.check_alive(),
+            }
+        }
+    }
+
+    fn check_alive(&mut self) {
         let running = self.running.as_mut().expect("a running service");
         running.service.lives().expect("the service lives");
     }

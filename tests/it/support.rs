@@ -514,19 +514,8 @@ impl World {
         count: usize,
         wished: impl Fn(&Recorded) -> bool,
     ) {
-        let look = async {
-            // The record has no bell.
-            let mut tick = tokio::time::interval(Duration::from_millis(2));
-            while self
-                .requests_to(route)
-                .iter()
-                .filter(|it| wished(it))
-                .count()
-                < count
-            {
-                tick.tick().await;
-            }
-        };
+        let is_wished = |it: &Recorded| it.route == route && wished(it);
+        let look = self.sandbox.until(count, is_wished);
         let asked = tokio::time::timeout(self.patience(), look).await;
         assert!(asked.is_ok(), "{route}: {:?}", self.requests_to(route));
     }

@@ -76,6 +76,11 @@ impl Sandbox {
         self.amo.recorder().all()
     }
 
+    /// Completes when so many requests to either are as wished.
+    pub async fn until(&self, count: usize, wished: impl Fn(&Recorded) -> bool) {
+        self.amo.recorder().until(count, wished).await;
+    }
+
     #[must_use]
     pub fn faults(&self) -> &Faults {
         self.amo.faults()

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{Kind, Server, lock};
 
@@ -53,15 +54,21 @@ impl Recorded {
 
 /// A handle on the record; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Recorder(Arc<Mutex<Vec<Recorded>>>);
+pub struct Recorder {
+    record: Arc<Mutex<Vec<Recorded>>>,
+    /// Counts the changes of the record.
+    changes: watch::Sender<u64>,
+}
 
 impl Recorder {
     /// The record gives the request its number.
     pub(crate) fn arrived(&self, mut request: Recorded) -> u64 {
-        let mut record = lock(&self.0);
+        let mut record = lock(&self.record);
         request.number = record.len() as u64 + 1;
         let number = request.number;
         record.push(request);
+        drop(record);
+        self.changed();
         number
     }
 
@@ -74,23 +81,39 @@ impl Recorder {
     }
 
     fn edit(&self, number: u64, change: impl FnOnce(&mut Recorded)) {
-        let mut record = lock(&self.0);
+        let mut record = lock(&self.record);
         let found = usize::try_from(number)
             .ok()
             .and_then(|number| record.get_mut(number.checked_sub(1)?));
         if let Some(request) = found {
             change(request);
         }
+        drop(record);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Completes when so many requests are as wished.
+    pub async fn until(&self, count: usize, wished: impl Fn(&Recorded) -> bool) {
+        let mut changes = self.changes.subscribe();
+        while lock(&self.record).iter().filter(|it| wished(it)).count() < count {
+            // The sender lives in this handle.
+            let _ = changes.changed().await;
+        }
     }
 
     #[must_use]
     pub fn all(&self) -> Vec<Recorded> {
-        lock(&self.0).clone()
+        lock(&self.record).clone()
     }
 
     #[must_use]
     pub fn of(&self, server: Server) -> Vec<Recorded> {
-        lock(&self.0)
+        lock(&self.record)
             .iter()
             .filter(|request| request.server == server)
             .cloned()
@@ -100,7 +123,7 @@ impl Recorder {
     /// The most requests that arrived within any one second, wherever the second begins.
     #[must_use]
     pub fn max_in_any_second(&self, server: Server) -> usize {
-        let arrivals: Vec<Instant> = lock(&self.0)
+        let arrivals: Vec<Instant> = lock(&self.record)
             .iter()
             .filter(|request| request.server == server)
             .map(|request| request.at)

@@ -7,7 +7,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::{Span, Timestamp, ToSpan};
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
@@ -37,6 +37,8 @@ pub struct Setting {
     pub other_pipeline: PipelineId,
     pub other_stage: StageId,
     pub missing: Missing,
+    /// So long ago the rows were inserted.
+    pub rows_are_old: Duration,
 }
 
 impl Setting {
@@ -55,6 +57,7 @@ impl Setting {
                 other_pipeline: other.id,
                 other_stage: other.stages[0],
                 missing: Missing::Wait,
+                rows_are_old: Duration::ZERO,
             }
         })
     }
@@ -73,6 +76,15 @@ impl Setting {
     pub fn creating_missing(self) -> Self {
         Self {
             missing: Missing::Create,
+            ..self
+        }
+    }
+
+    /// The rows are older than a settle delay when they are told of.
+    #[must_use]
+    pub fn with_settled_rows(self) -> Self {
+        Self {
+            rows_are_old: Duration::from_mins(1),
             ..self
         }
     }
@@ -328,10 +340,14 @@ impl Enrolling<'_> {
             Case::PaddedEmail => format!(" {} ", capitals(&person.email)),
             _ => person.email.clone(),
         };
-        let row = json!({
+        let mut row = json!({
             "id": id.to_string(), "email": email, "full_name": person.name, "phone": person.phone,
             "manager_name": "Гульнара Есенова",
         });
+        if !self.setting.rows_are_old.is_zero() {
+            let inserted_at = self.world.now() - self.setting.rows_are_old;
+            row["created_at"] = json!(inserted_at.to_string());
+        }
         Pupil {
             row: id,
             case,
