@@ -11,5 +11,6 @@
 pub(super) mod index;
 pub(super) mod search;
 
-/// So many e-mails are searched for one by one: each search costs one request and answers at once.
-pub(super) const FEW: usize = 20;
+/// So many e-mails are searched for one by one: each search costs one request and answers at once. So many rows may be claimed
+/// beside large runs in all other places.
+pub(super) const FEW: u32 = 20;

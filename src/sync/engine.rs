@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     Context, Parts,
+    contacts::FEW,
     duties::Duties,
     failure::Chain,
     gate::{Closed, probe_due},
@@ -25,8 +26,6 @@ use crate::{
 
 /// The most entries of one run.
 const RUN: u32 = 5_000;
-/// The most entries of a run beside large ones in all other places.
-const FEW: u32 = 20;
 /// Runs at work at once: while one is deep in its steps, a purchase of this minute need not wait for it.
 const PARALLEL_RUNS: usize = 4;
 /// A row looks for what an earlier attempt may have left, chooses anew, and writes: each may take a pass.
@@ -52,7 +51,6 @@ pub struct Engine {
     lease: Option<Keeping>,
     /// When room was left last for a command beside this service.
     command_until: Option<Instant>,
-    next_housekeeping: Instant,
     next_purge: Instant,
 }
 
@@ -87,7 +85,6 @@ impl Engine {
             backfill_at_work: false,
             exclusive_at_work: false,
             command_until: None,
-            next_housekeeping: now,
             next_purge: now,
         }
     }
@@ -140,20 +137,16 @@ impl Engine {
         if let Some(lease) = self.lease.take() {
             lease.end(is_clean).await;
         }
-        let kept = self.keep_last().await;
+        // What the next life is to know.
+        let kept = self.ctx.lease.record(&self.ctx.inbox).await;
         kept.unwrap_or_else(|error| tracing::warn!(error = %Chain(&error), "sync.inbox"));
-    }
-
-    /// What the next life is to know.
-    async fn keep_last(&mut self) -> Result<(), InboxError> {
-        self.ctx.lease.record(&self.ctx.inbox).await
     }
 
     async fn begin(&mut self) -> Result<(), InboxError> {
         let ctx = &self.ctx;
         ctx.compare_settings().await?;
         ctx.doubts.recall().await?;
-        ctx.drop_unwanted_index().await?;
+        ctx.recall_index().await?;
         if self.lease.is_none() && ctx.lease.is_asked_for() {
             let recalled = ctx.lease.recall(&ctx.inbox).await?;
             self.lease = Some(Keeping::begin(Arc::clone(ctx), recalled));
@@ -391,17 +384,13 @@ impl Engine {
     // ---- keeping house ----
 
     async fn keep_house(&mut self) -> Result<(), InboxError> {
-        if self.next_housekeeping > Instant::now() {
+        if self.next_purge > Instant::now() {
             return Ok(());
         }
-        self.next_housekeeping = Instant::now() + HOUSEKEEPING;
-        if self.next_purge <= Instant::now() {
-            self.next_purge = Instant::now() + PURGE_EVERY;
-            let ctx = &self.ctx;
-            let purging = purge(&ctx.inbox, &ctx.clock, ctx.upkeep.retention);
-            beating(&ctx.heartbeat, purging).await?;
-        }
-        Ok(())
+        self.next_purge = Instant::now() + PURGE_EVERY;
+        let ctx = &self.ctx;
+        let purging = purge(&ctx.inbox, &ctx.clock, ctx.upkeep.retention);
+        beating(&ctx.heartbeat, purging).await
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn sync_claim(
     treatment: Treatment,
 ) -> Result<(), InboxError> {
     let Claim { token, entries, .. } = claim;
-    let is_long = entries.len() > FEW;
+    let is_long = entries.len() > FEW as usize;
     let amocrm = &ctx.amocrm;
     let whole = Batch {
         ctx: Arc::clone(ctx),
@@ -81,13 +81,13 @@ pub(super) async fn sync_claim(
     let loaded = whole.settle(rows::load(&whole, claimed).await?).await?;
     let unmatched = loaded.iter().filter(|row| !has_choice(row)).count();
     let _sought = ctx.index.seek(unmatched);
-    if unmatched > FEW {
+    if unmatched > FEW as usize {
         // Brought up to date before the first batch is cut.
         ctx.index_is_ready(&whole.amocrm, whole.started, unmatched)
             .await?;
     }
     // One asks for all batches. What is wrong with it and passes, each of them will be told.
-    if loaded.len() > FEW
+    if loaded.len() > FEW as usize
         && ctx.gate.closed().is_none()
         && let Err(Some(failure)) = ctx.pipeline(ctx.tempo.pipelines_for).await?
     {
@@ -120,7 +120,7 @@ struct Pass<'a> {
 /// before others of the same person.
 fn cut(whole: &Batch, mut rows: Vec<Loaded>) -> [Pass<'_>; 2] {
     rows.sort_by_key(|row| !row.attempt.progress.crm_work_is_open());
-    let is_long = rows.len() > FEW;
+    let is_long = rows.len() > FEW as usize;
     let mut people = HashSet::new();
     let (first, further): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| {
         let person = row.attempt.progress.person;

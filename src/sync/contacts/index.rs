@@ -16,6 +16,7 @@ use std::{
 use futures::{StreamExt, stream::FuturesOrdered};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -74,7 +75,7 @@ enum Filling {
 
 #[derive(Debug, Default)]
 struct Status {
-    /// Set once the account was asked who it is.
+    /// Set once amoCRM was asked whose account it is.
     account: Option<i64>,
     coverage: Option<Coverage>,
     /// More has changed than a run may read: a periodic job has to catch up.
@@ -98,7 +99,7 @@ pub(crate) struct ContactIndex {
 }
 
 /// E-mails that a run seeks, until it is dropped.
-pub(crate) struct Sought<'a> {
+pub(crate) struct Seeking<'a> {
     index: &'a ContactIndex,
     emails: usize,
 }
@@ -125,7 +126,7 @@ impl Answers {
     }
 }
 
-impl Drop for Sought<'_> {
+impl Drop for Seeking<'_> {
     fn drop(&mut self) {
         self.index.sought.fetch_sub(self.emails, Ordering::Relaxed);
     }
@@ -133,9 +134,9 @@ impl Drop for Sought<'_> {
 
 impl ContactIndex {
     /// Notes that so many e-mails are sought.
-    pub(crate) fn seek(&self, emails: usize) -> Sought<'_> {
+    pub(crate) fn seek(&self, emails: usize) -> Seeking<'_> {
         self.sought.fetch_add(emails, Ordering::Relaxed);
-        Sought {
+        Seeking {
             index: self,
             emails,
         }
@@ -171,7 +172,7 @@ struct Budget {
 impl Budget {
     /// Whether the next page is read fast, at the expense of those who seek so many e-mails now.
     fn is_fast(&mut self, sought: usize) -> bool {
-        if sought <= FEW {
+        if sought <= FEW as usize {
             *self = Self::default();
             return false;
         }
@@ -192,19 +193,18 @@ pub(crate) fn known_by(hasher: &Hasher, contact: &Contact) -> Vec<KeyedHash> {
 }
 
 impl Context {
-    /// Where it is switched off there is none.
-    pub(crate) async fn drop_unwanted_index(&self) -> Result<(), InboxError> {
-        if self.settings.contact_scan {
+    /// Takes over what is stored of the index; where it is switched off there is none.
+    pub(crate) async fn recall_index(&self) -> Result<(), InboxError> {
+        let Some(stored) = self.inbox.state::<Value>(COVERAGE).await? else {
             return Ok(());
-        }
-        if self
-            .inbox
-            .state::<serde_json::Value>(COVERAGE)
-            .await?
-            .is_some()
-        {
+        };
+        // What another version has stored is of no use: the index is filled anew.
+        let coverage = serde_json::from_value(stored).ok();
+        let coverage = coverage.filter(|_| self.settings.contact_scan);
+        if coverage.is_none() {
             self.inbox.drop_contact_index(COVERAGE).await?;
         }
+        self.index.status().coverage = coverage;
         Ok(())
     }
 
@@ -219,8 +219,12 @@ impl Context {
         if !self.may_index() || index.status().is_behind {
             return Ok(false);
         }
+        if !index.status().is_complete() {
+            index.status().is_wanted = true;
+            return Ok(false);
+        }
         let _pass = index.pass.lock().await;
-        if let Err(error) = self.recall_index(amocrm).await? {
+        if let Err(error) = self.compare_account(amocrm).await? {
             self.judge(&Failure::from(error), Asked::NOTHING).await?;
             return Ok(false);
         }
@@ -266,26 +270,22 @@ impl Context {
         self.settings.contact_scan && self.gate.closed().is_none()
     }
 
-    /// Reads what is stored, once a process. The index of another account is dropped.
-    async fn recall_index(&self, amocrm: &AmoCrm) -> Result<Result<(), AmoError>, InboxError> {
+    /// Asks once a process whose account it is. The index of another one is dropped.
+    async fn compare_account(&self, amocrm: &AmoCrm) -> Result<Result<(), AmoError>, InboxError> {
         if self.index.status().account.is_some() {
             return Ok(Ok(()));
         }
-        let Some(coverage) = self.inbox.state::<Coverage>(COVERAGE).await? else {
-            return Ok(Ok(()));
-        };
         let account = match amocrm.account().await {
             Ok(account) => account.id,
             Err(error) => return Ok(Err(error)),
         };
-        let is_same = coverage.account == account;
-        if !is_same {
+        let coverage = self.index.status().coverage.clone();
+        if coverage.is_some_and(|it| it.account != account) {
             tracing::warn!("index.of_another_account");
             self.inbox.drop_contact_index(COVERAGE).await?;
+            self.index.status().coverage = None;
         }
-        let mut status = self.index.status();
-        status.account = Some(account);
-        status.coverage = is_same.then_some(coverage);
+        self.index.status().account = Some(account);
         Ok(Ok(()))
     }
 
@@ -307,8 +307,7 @@ impl Context {
                 Some(Filling::GivenUp { .. }) | None => {}
             }
         }
-        let many = u32::try_from(FEW + 1).unwrap_or(u32::MAX);
-        Ok((self.inbox.unmatched(many).await? >= many).then_some(now))
+        Ok((self.inbox.unmatched(FEW + 1).await? > FEW).then_some(now))
     }
 
     /// Fills the index, or lets it catch up, until it is complete and current.
@@ -316,14 +315,8 @@ impl Context {
         let index = &self.index;
         {
             let _pass = index.pass.lock().await;
-            if let Err(error) = self.recall_index(&self.amocrm).await? {
+            if let Err(error) = self.compare_account(&self.amocrm).await? {
                 return Ok(Err(error.into()));
-            }
-            if index.status().account.is_none() {
-                match self.amocrm.account().await {
-                    Ok(account) => index.status().account = Some(account.id),
-                    Err(error) => return Ok(Err(error.into())),
-                }
             }
             index.status().is_wanted = false;
         }
@@ -511,18 +504,15 @@ impl Context {
         self.store_index(&[], coverage).await
     }
 
-    /// Reads what has changed, the latest first, until what the index knows already. `pages`: no more than these, and
-    /// without a pause between them. To be called with the pass held.
+    /// Reads what has changed, the latest first, until what the index knows already. `pages`: for rows that wait, and no more
+    /// than these; `None`: in the background. To be called with the pass held.
     async fn catch_up(&self, amocrm: &AmoCrm, pages: Option<usize>) -> Result<Pass, InboxError> {
         let began = Instant::now();
         let mut since = None;
-        for number in 1.. {
+        let most = pages.map_or(u32::MAX, |pages| u32::try_from(pages).unwrap_or(u32::MAX));
+        for number in 1..=most {
             if !self.may_index() {
                 return Ok(Pass::Stopped);
-            }
-            if pages.is_some_and(|most| usize::try_from(number).is_ok_and(|it| it > most)) {
-                tracing::info!(pages, "index.behind");
-                return Ok(Pass::BrokenOff);
             }
             let asked_at = Instant::now();
             let page = match amocrm.changed_contacts(number).await {
@@ -544,6 +534,7 @@ impl Context {
             let share = if pages.is_some() { FAST } else { SLOW };
             sleep_until(asked_at + self.page_every(share)).await;
         }
+        tracing::info!(pages, "index.behind");
         Ok(Pass::BrokenOff)
     }
 
@@ -616,13 +607,13 @@ mod tests {
 
     #[test]
     fn a_few_emails_never_hasten_the_filling() {
+        let few = FEW as usize;
         let mut budget = Budget::default();
-        assert!(!budget.is_fast(FEW));
-        assert!(budget.is_fast(FEW + 1));
-        for _ in 0..FEW {
-            assert!(budget.is_fast(FEW + 1));
+        assert!(!budget.is_fast(few));
+        for _ in 0..=few {
+            assert!(budget.is_fast(few + 1));
         }
-        assert!(!budget.is_fast(FEW + 1), "as many pages as e-mails");
-        assert!(budget.is_fast(FEW + 2));
+        assert!(!budget.is_fast(few + 1), "as many pages as e-mails");
+        assert!(budget.is_fast(few + 2));
     }
 }

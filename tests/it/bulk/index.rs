@@ -311,13 +311,16 @@ async fn a_filling_goes_on_after_a_restart_and_overlooks_no_contact() {
         .map(|n| (n, world.deal(old[n], world.setting.before[0])))
         .collect();
     launch(&mut world, 1.0).await;
-    fill(&world).await;
+    // No import needs it: it goes on in the background.
+    let is_read = |it: &Recorded| is_change(it) && it.status.is_some();
+    world.until_asked("contacts.list", 1, is_read).await;
     let lists = world.requests_to("contacts.list");
     let is_first = |it: &&Recorded| is_page(it) && it.param("page") == Some("1");
     let anew = lists[before..].iter().find(is_first);
     assert!(anew.is_none(), "it does not begin anew");
     let insert = |n: usize| world.insert(&json!({"email": format!("old{n}@example.kz")}));
     let sought: Vec<(RowId, DealId)> = deals.iter().map(|(n, deal)| (insert(*n), *deal)).collect();
+    fill(&world).await;
     let searched = world.asked("contacts.search");
     arrive(&world, &rows(&sought)).await;
     until_each_has_its_deal(&world, &sought).await;
@@ -343,6 +346,25 @@ async fn the_index_of_another_account_is_not_used() {
         .await;
 }
 
+/// As after an update or a downgrade.
+#[tokio::test]
+async fn an_index_that_another_version_has_stored_is_filled_anew() {
+    let mut world = World::prepare(together());
+    launch(&mut world, 1.0).await;
+    fill(&world).await;
+    let read = pages(&world);
+    let guest = world.guest().await;
+    guest
+        .set_state("contact_index", &json!({"version": 2}))
+        .await
+        .unwrap();
+    guest.close().await;
+    world.stop().await;
+    launch(&mut world, 1.0).await;
+    fill(&world).await;
+    assert!(pages(&world) > read);
+}
+
 #[tokio::test]
 async fn an_account_with_an_unreadable_contact_has_no_index_and_every_row_is_searched_for() {
     let mut world = World::prepare(together());
@@ -353,12 +375,17 @@ async fn an_account_with_an_unreadable_contact_has_no_index_and_every_row_is_sea
     let list = Fault::always(Point::amo("contacts.list"), spoilt);
     world.sandbox.faults().add(list);
     launch(&mut world, 1.0).await;
-    for round in ["first", "second"] {
+    for round in ["first", "second", "third"] {
         let students = students(&world, round, 25);
         arrive(&world, &rows(&students)).await;
         until_each_has_its_deal(&world, &students).await;
+        // A restart does not forget it.
+        if round == "second" {
+            world.stop().await;
+            launch(&mut world, 1.0).await;
+        }
     }
-    assert_eq!(world.asked("contacts.search"), 50);
+    assert_eq!(world.asked("contacts.search"), 75);
     let lists = world.requests_to("contacts.list").into_iter();
     let begun = lists.filter(|it| it.param("page") == Some("1"));
     assert_eq!(
@@ -366,6 +393,24 @@ async fn an_account_with_an_unreadable_contact_has_no_index_and_every_row_is_sea
         1,
         "it is not tried again before a day is over"
     );
+}
+
+/// Nothing after a page that names a next one is not the end of the account.
+#[tokio::test]
+async fn a_server_that_tires_of_long_lists_leaves_the_account_without_an_index() {
+    let mut world = World::prepare(together());
+    world.setting.add_crowd(&world.sandbox.amo, 1, 600);
+    let second_page = Point::amo("contacts.list").nth(2);
+    let nothing = Fault::once(second_page, Kind::NoContent);
+    world.sandbox.faults().add(nothing);
+    launch(&mut world, 1.0).await;
+    for round in ["first", "second"] {
+        let students = students(&world, round, 25);
+        arrive(&world, &rows(&students)).await;
+        until_each_has_its_deal(&world, &students).await;
+    }
+    assert_eq!(world.asked("contacts.search"), 50);
+    assert_eq!(changes(&world), 0, "it is not complete");
 }
 
 #[tokio::test]
