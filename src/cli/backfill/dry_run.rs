@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Options, Picker, ask, dates, patiently, progress, progress::span_text, told_to_stop};
 use crate::{
@@ -39,6 +39,8 @@ const TOGETHER: u64 = 50;
 const LONG: Duration = Duration::from_mins(2);
 /// A row that has failed so often is not waited for.
 const TRIED_OFTEN: u32 = 3;
+/// Six hundred requests in which no row has come to its end.
+const STANDSTILL: Duration = Duration::from_mins(10);
 const GLANCE: Duration = Duration::from_millis(500);
 
 /// What would be done for one row.
@@ -177,19 +179,16 @@ async fn look_ahead(
     let told_to_stop = told_to_stop()?;
     let scratch = Scratch::of(&settings.inbox_path).await?;
     let (rows, picker) = pick(walk, Picker::new(options.limit), &scratch.inbox).await?;
+    let target = settings.sending.as_ref();
     let mut foreseen = Foreseen {
         left: scratch.prepare(&rows).await?,
         simulation: Simulation::new(clock()),
-        target: None,
+        target: target.map(|it| it.sync.rules.target.stage),
         totals: BTreeMap::new(),
         rows: Vec::new(),
         picker,
         as_json: options.json,
     };
-    foreseen.target = settings
-        .sending
-        .as_ref()
-        .map(|it| it.sync.rules.target.stage);
     let simulation = foreseen.simulation.clone();
     let worker = Worker::simulate(settings, &scratch.inbox, &clock(), simulation)?;
     let ended = tokio::select! {
@@ -301,10 +300,15 @@ impl Foreseen {
     /// Tells each row when it has come to its end.
     async fn follow(&mut self, worker: &Worker, inbox: &Inbox, terminal: &mut Terminal) -> Outcome {
         let mut stages = StageNames::default();
+        let mut told_at = Instant::now();
         let mut glance = interval(GLANCE);
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.left.is_empty() {
             glance.tick().await;
+            if worker.is_dead() {
+                // Its stop tells what has ended.
+                return Err(CommandError::Told);
+            }
             let state = *worker.status.borrow();
             if let SyncState::Halted { .. } = state {
                 let why = progress::why(state, terminal).unwrap_or_default();
@@ -318,8 +322,13 @@ impl Foreseen {
                 };
                 match would {
                     Some(would) => {
+                        told_at = Instant::now();
                         self.note(row, &would, worker, &mut stages, terminal)
                             .await?;
+                    }
+                    // Behind another row of its person that does not end, for example.
+                    None if told_at.elapsed() > STANDSTILL => {
+                        self.left.push((row, Some(Would::Wait)));
                     }
                     None => self.left.push((row, None)),
                 }

@@ -16,7 +16,7 @@ use crate::{
 /// Arrivals in turn: each makes an entry, or opens one that is done, or changes nothing. A delivery opens none that is done.
 ///
 /// The completed steps stay, what was found missing does not: the row was just seen. A sweep leaves the entry in its lane; a
-/// person who asks for a backfill wants it in that one.
+/// person who asks for a backfill wants it in that one. `opened_at_work` is read no more.
 pub(in crate::inbox) const OPEN: &str = "
     INSERT INTO entry (
         row_id, lane, state, due_at, delivery, backfill, stored_at, updated_at, pending_since, opened_at_work, events
