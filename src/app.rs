@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use amocrm::{AmoCrm, Simulation, Target};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rand::RngExt as _;
 use secrecy::{ExposeSecret, SecretString};
@@ -18,9 +19,10 @@ use url::Url;
 
 use crate::{
     alerts,
-    amocrm::{self, AmoCrm, Simulation, Target},
     config::Config,
-    domain::{HangAt, Heartbeat, SharedClock, SyncState, SyncStatus, TestHooks, TokenEnd},
+    domain::{
+        HangAt, Heartbeat, SharedClock, SyncState, SyncStatus, TestHooks, TokenEnd, USER_AGENT,
+    },
     http::{self, HttpState, MetricsPage, RefusalLog, Verifier},
     inbox::{Inbox, InboxError},
     supabase::{self, Supabase},
@@ -212,6 +214,8 @@ pub(crate) fn amocrm_settings(
         },
         assume_full_window: true,
         extra_roots: Vec::new(),
+        user_agent: USER_AGENT,
+        metrics: "tripwire_amocrm",
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::{io::IsTerminal, process::ExitCode, sync::Arc};
 
+use amocrm::AmoError;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    amocrm::AmoError,
     app::{self, App, Died, Settings, StartError},
     config::{self, Config, ConfigErrors},
     domain::{RowId, SharedClock, SystemClock},

@@ -1,14 +1,12 @@
 //! The nouns that every part shares: ids, what may be remembered of a person, time, and what to do after an error.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 mod backoff;
 mod chain;
-mod email;
 mod halt;
 mod heartbeat;
 mod nonce;
@@ -16,25 +14,34 @@ mod note_template;
 mod price;
 mod refusals;
 mod sync_state;
+#[cfg(test)]
+mod test_clock;
 mod test_hooks;
 mod text;
 mod token;
 mod webhook_secret;
 
+pub use amocrm::{ContactId, DealId, Email, NotOneEmail, NoteId, Phone, PipelineId, StageId};
+pub(crate) use amocrm::{is_kept, visible};
 pub use backoff::Backoff;
 pub(crate) use chain::Chain;
-pub use email::{Email, NotOneEmail};
 pub use halt::Halt;
 pub use heartbeat::Heartbeat;
 pub use nonce::{Nonce, NotANonce};
 pub use note_template::{NoteTemplate, UnknownPlaceholder};
+pub use outbound::{Clock, SharedClock, SystemClock};
 pub use price::Price;
 pub use refusals::{Blame, Operation, Refusals, Refused};
 pub use sync_state::{InboxFault, SyncState, SyncStatus};
+#[cfg(test)]
+pub use test_clock::TestClock;
 pub use test_hooks::{DieAt, HangAt, TestHooks};
-pub(crate) use text::{harmless, is_kept, visible};
+pub(crate) use text::harmless;
 pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
+
+/// What every neighbour is told of us. Stable, and never a browser's name: Supabase refuses secret keys from those.
+pub const USER_AGENT: &str = concat!("tripwire-sync/", env!("CARGO_PKG_VERSION"));
 
 /// What happens to a row whose e-mail no contact has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,92 +86,6 @@ impl FromStr for RowId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
-    }
-}
-
-macro_rules! amocrm_id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(i64);
-
-        impl $name {
-            #[must_use]
-            pub const fn new(id: i64) -> Self {
-                Self(id)
-            }
-
-            #[must_use]
-            pub const fn get(self) -> i64 {
-                self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-    };
-}
-
-amocrm_id!(
-    /// A contact in amoCRM.
-    ContactId
-);
-amocrm_id!(
-    /// A deal in amoCRM (its API calls it a lead).
-    DealId
-);
-amocrm_id!(
-    /// A note on a deal.
-    NoteId
-);
-amocrm_id!(
-    /// A pipeline of deals.
-    PipelineId
-);
-amocrm_id!(
-    /// A stage of a pipeline. 142 and 143 exist in every pipeline, so a stage means nothing without its pipeline.
-    StageId
-);
-
-impl StageId {
-    /// Closed and won, the same id in every pipeline.
-    pub const WON: Self = Self::new(142);
-    /// Closed and lost, the same id in every pipeline.
-    pub const LOST: Self = Self::new(143);
-
-    #[must_use]
-    pub fn is_closed(self) -> bool {
-        self == Self::WON || self == Self::LOST
-    }
-}
-
-/// The last ten digits of a phone number: `+7…` and `8…` are the same person.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Phone(String);
-
-impl Phone {
-    /// `None` when there are fewer than ten digits: too little to tell people apart.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-        let tail = digits.len().checked_sub(10)?;
-        Some(Self(digits[tail..].to_owned()))
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Says nothing: see [`Email`].
-impl fmt::Debug for Phone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Phone(…)")
     }
 }
 
@@ -298,84 +219,13 @@ impl HaltCause {
     }
 }
 
-/// Wall-clock time, passed in so that tests can set it.
-pub trait Clock: fmt::Debug + Send + Sync {
-    fn now(&self) -> Timestamp;
-}
-
-/// The machine's own clock.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the wall clock"
-    )]
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-}
-
-pub type SharedClock = Arc<dyn Clock>;
-
-/// A clock that stands where a test puts it.
-#[cfg(test)]
-#[derive(Debug)]
-pub struct TestClock(std::sync::Mutex<Timestamp>);
-
-#[cfg(test)]
-impl TestClock {
-    #[must_use]
-    pub fn at(now: Timestamp) -> Arc<Self> {
-        Arc::new(Self(std::sync::Mutex::new(now)))
-    }
-
-    pub fn advance(&self, by: Duration) {
-        let mut now = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *now = now.saturating_add(by).unwrap_or(Timestamp::MAX);
-    }
-}
-
-#[cfg(test)]
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        *self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_phone_is_its_last_ten_digits() {
-        assert_eq!(
-            Phone::parse("+7 (701) 234-56-78"),
-            Phone::parse("8 701 2345678")
-        );
-        assert_eq!(Phone::parse("234-56-78"), None);
-    }
-
-    #[test]
     fn a_reference_is_the_last_twelve_hex_digits() {
         let id: RowId = "00000000-0000-4000-8000-00ABcdef0001".parse().unwrap();
         assert_eq!(id.reference(), "00abcdef0001");
-    }
-
-    #[test]
-    fn personal_values_say_nothing_in_debug() {
-        let text = format!(
-            "{:?} {:?}",
-            Email::parse("ann@example.org"),
-            Phone::parse("+77012345678")
-        );
-        assert!(!text.contains("ann") && !text.contains("701"), "{text}");
     }
 }

@@ -25,7 +25,5 @@ pub mod sync;
 /// Tells a person when only a person can help.
 pub mod alerts;
 
-/// The neighbours.
-pub mod amocrm;
+/// The neighbour that is no package of its own, as `amocrm` is.
 pub mod supabase;
-pub mod tls;

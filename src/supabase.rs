@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use reqwest::header::{CONTENT_RANGE, DATE};
+use reqwest::header::CONTENT_RANGE;
 use secrecy::SecretString;
 use tokio::sync::RwLock;
 use url::Url;
@@ -299,7 +299,7 @@ impl Supabase {
                 let query = query::rows(&self.shared.api, &readable, ids);
                 let answer = transport.ask("rows", transport.request(query)).await?;
                 let rows = wire::rows(&answer.body)?;
-                let read_at = wire::read_at(answer.header(&DATE), transport.now());
+                let read_at = wire::read_at(outbound::date(&answer.headers), transport.now());
                 Ok(Rows { rows, read_at })
             })
         })

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use amocrm::{AmoCrm, AmoError, Pipeline};
 use jiff::Timestamp;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -57,7 +58,6 @@ use self::{
 };
 pub use self::{engine::Engine, hold::Hold, sweep::Walk};
 use crate::{
-    amocrm::{AmoCrm, AmoError, Pipeline},
     domain::{
         Disposition, HaltCause, Heartbeat, KeyedHash, MissingContact, NoteTemplate, SharedClock,
         SyncState,

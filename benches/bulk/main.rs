@@ -92,7 +92,7 @@ enum Only {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tripwire_sync::tls::install_crypto_provider();
+    outbound::install_crypto_provider();
     let options = Options::parse();
     match measure(&options).await {
         Ok(true) => ExitCode::SUCCESS,

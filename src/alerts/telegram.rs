@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use outbound::{Failure, read_up_to};
 use reqwest::{StatusCode, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::Settings;
-use crate::{domain::harmless, tls};
+use crate::domain::{USER_AGENT, harmless};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -104,7 +105,7 @@ struct Bot {
 
 impl Telegram {
     pub fn new(settings: &Settings) -> Result<Self, reqwest::Error> {
-        let http = tls::client_builder(CONNECT_TIMEOUT, &[])?
+        let http = outbound::client_builder(USER_AGENT, CONNECT_TIMEOUT, &[])?
             .timeout(TIMEOUT)
             .build()
             .map_err(reqwest::Error::without_url)?;
@@ -162,24 +163,22 @@ impl Telegram {
     }
 
     async fn call(&self, method: &str, body: &Value) -> Result<Vec<u8>, TelegramError> {
-        let mut response = self
+        let sent = self
             .http
             .post(self.address(method))
             .header(CONTENT_TYPE, "application/json")
             .body(body.to_string())
             .send()
-            .await
-            .map_err(failure)?;
+            .await;
+        let mut response = sent.map_err(Failure::from)?;
         let status = response.status();
-        let answer = read(&mut response).await;
+        let answer = read_up_to(&mut response, LONGEST_ANSWER).await.prefix();
         if status.is_success() {
             // It is done, whatever becomes of the answer.
-            return Ok(answer.unwrap_or_default());
+            return Ok(answer);
         }
         // What cannot be read explains nothing.
-        let refusal: Option<Refusal> = answer
-            .ok()
-            .and_then(|answer| serde_json::from_slice(&answer).ok());
+        let refusal: Option<Refusal> = serde_json::from_slice(&answer).ok();
         let Parameters {
             retry_after,
             migrate_to_chat_id,
@@ -212,22 +211,11 @@ impl Telegram {
     }
 }
 
-/// No more than matters here.
-async fn read(response: &mut reqwest::Response) -> Result<Vec<u8>, reqwest::Error> {
-    let mut body = Vec::new();
-    while body.len() < LONGEST_ANSWER
-        && let Some(chunk) = response.chunk().await?
-    {
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-fn failure(error: reqwest::Error) -> TelegramError {
-    let error = error.without_url();
-    if error.is_connect() || error.is_builder() {
-        TelegramError::NotSent(error)
-    } else {
-        TelegramError::NoAnswer(error)
+impl From<Failure> for TelegramError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotSent { source, .. } => Self::NotSent(source),
+            Failure::NoAnswer { source } => Self::NoAnswer(source),
+        }
     }
 }

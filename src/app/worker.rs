@@ -1,11 +1,11 @@
 //! The engine without a receiver: for a command that works an inbox off.
 
+use amocrm::{AmoCrm, Simulation};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Died, Settings, StartError, Works};
 use crate::{
-    amocrm::{AmoCrm, Simulation},
     domain::{SharedClock, StageId, SyncStatus},
     inbox::Inbox,
 };

@@ -6,6 +6,7 @@ mod telling;
 
 use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, time::Duration};
 
+use amocrm::Target;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -22,7 +23,6 @@ use uuid::Uuid;
 use self::telling::{tell_deal, tell_requests};
 use super::{CommandError, Outcome, clock, new_secret, terminal::Terminal, told_to_stop};
 use crate::{
-    amocrm::Target,
     app::{self, App, Sending, amocrm_settings},
     domain::{self, MissingContact, NoteTemplate, TestHooks, WebhookSecret},
     http::Verifier,

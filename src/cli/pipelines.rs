@@ -1,5 +1,6 @@
 //! `pipelines`: the ids that the settings need, beside the names that a person knows.
 
+use amocrm::AmoCrm;
 use serde_json::json;
 
 use super::{
@@ -7,9 +8,7 @@ use super::{
     room::{REQUESTS_PER_SECOND, Room},
     terminal::Terminal,
 };
-use crate::{
-    amocrm::AmoCrm, app::amocrm_settings, config::Config, domain::HaltCause, sync::schedule::Tempo,
-};
+use crate::{app::amocrm_settings, config::Config, domain::HaltCause, sync::schedule::Tempo};
 
 /// While amoCRM has forbidden us to ask.
 pub(super) fn refuse(terminal: &mut Terminal) -> Outcome {

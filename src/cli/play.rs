@@ -26,7 +26,7 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
-    crate::tls::install_crypto_provider();
+    outbound::install_crypto_provider();
     let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
     let setting = Setting::build(&sandbox.amo);
     let secret = match &options.secret {

@@ -5,10 +5,7 @@ use std::{num::NonZeroU32, path::Path, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{clock, terminal::Terminal};
-use crate::{
-    amocrm,
-    inbox::{CommandTurn, Inbox, InboxError, Role},
-};
+use crate::inbox::{CommandTurn, Inbox, InboxError, Role};
 
 /// The service keeps the rest of the rate.
 pub(super) const REQUESTS_PER_SECOND: u32 = 1;

@@ -1,25 +1,6 @@
-//! Characters that people do not see, or that a neighbour cannot keep.
+//! Characters that a terminal or a log must not get.
 
 use std::{borrow::Cow, fmt::Write as _};
-
-use icu_properties::{
-    CodePointMapData, CodePointSetData,
-    props::{DefaultIgnorableCodePoint, GeneralCategory},
-};
-
-/// Without invisible characters: format characters (zero-width ones, soft hyphens, marks of byte order and direction), other
-/// ignorable ones, and controls that are no blanks.
-#[must_use]
-pub(crate) fn visible(text: &str) -> String {
-    let category = CodePointMapData::<GeneralCategory>::new();
-    let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
-    let is_invisible = |c: char| {
-        ignorable.contains(c)
-            || category.get(c) == GeneralCategory::Format
-            || (c.is_control() && !c.is_whitespace())
-    };
-    text.chars().filter(|c| !is_invisible(*c)).collect()
-}
 
 /// With the characters written out by which a text could move a terminal's cursor, reorder a line, or begin a new one. `keep`:
 /// what of them belongs to the text. `\u001b` is an escape of JSON too, so that printed JSON keeps its meaning.
@@ -55,28 +36,9 @@ fn is_of_layout(c: char) -> bool {
     )
 }
 
-/// Whether amoCRM keeps this character: a text of its was cut at the first one beyond the Basic Multilingual Plane (emoji).
-#[must_use]
-pub(crate) fn is_kept(c: char) -> bool {
-    u32::from(c) <= 0xFFFF
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_nobody_sees_is_left_out() {
-        for (text, seen) in [
-            ("\u{feff}Анна\u{200b} Ли\u{ad}", "Анна Ли"),
-            ("a\u{0}b\u{7f}c\u{85}", "abc\u{85}"),
-            ("line\nline\ttab\u{a0}", "line\nline\ttab\u{a0}"),
-            ("✅\u{fe0f} ё е\u{301}", "✅ ё е\u{301}"),
-            ("\u{202e}evil\u{202c}", "evil"),
-        ] {
-            assert_eq!(visible(text), seen, "{text:?}");
-        }
-    }
 
     #[test]
     fn what_could_move_a_cursor_or_reorder_a_line_is_written_out() {
@@ -110,20 +72,5 @@ mod tests {
         assert!(harmless.is_ascii(), "{harmless}");
         let read: serde_json::Value = serde_json::from_str(&harmless).unwrap();
         assert_eq!(read, value);
-    }
-
-    #[test]
-    fn what_is_beyond_the_first_plane_is_not_kept() {
-        for (c, kept) in [
-            ('a', true),
-            ('Ж', true),
-            ('✅', true),
-            ('\u{ffff}', true),
-            ('\u{10000}', false),
-            ('🎉', false),
-            ('𝐀', false),
-        ] {
-            assert_eq!(is_kept(c), kept, "{c}");
-        }
     }
 }

@@ -146,7 +146,7 @@ impl Service {
 
 fn client() -> Client {
     // Fails when another test of this process was first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    outbound::install_crypto_provider();
     Client::builder().no_proxy().build().unwrap()
 }
 

@@ -1,15 +1,16 @@
 //! One request, one answer: keys, sizes, the log and the count of what was asked.
 
 use jiff::Timestamp;
+use outbound::{Asked, Body, Failure, read_up_to};
 use reqwest::{
     Client, Request,
-    header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{HeaderMap, HeaderName, HeaderValue},
 };
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::{Settings, SupabaseError, bridge, wire};
-use crate::{domain::SharedClock, tls};
+use crate::domain::{SharedClock, USER_AGENT};
 
 /// Of an error only its code is wanted.
 const LARGEST_ERROR_BODY: usize = 64 << 10;
@@ -25,7 +26,7 @@ pub(super) struct Transport {
 /// A whole answer, whatever its status.
 pub(super) struct Answer {
     pub(super) status: u16,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
 }
 
@@ -41,9 +42,10 @@ impl Transport {
         rest_url: &str,
         clock: SharedClock,
     ) -> Result<Self, reqwest::Error> {
-        let client = tls::client_builder(settings.connect_timeout, &settings.extra_roots)?
-            .timeout(settings.timeout)
-            .build()?;
+        let client =
+            outbound::client_builder(USER_AGENT, settings.connect_timeout, &settings.extra_roots)?
+                .timeout(settings.timeout)
+                .build()?;
         let keys = keys(&client, rest_url, settings).map_err(reqwest::Error::without_url)?;
         Ok(Self {
             client,
@@ -89,11 +91,7 @@ impl Transport {
         if (200..300).contains(&answer.status) {
             return Ok(answer);
         }
-        // Reckoned by the peer's clock where it tells it, for ours may be off.
-        let now = answer.header(&DATE).and_then(wire::http_date);
-        let retry_after = answer
-            .header(&RETRY_AFTER)
-            .and_then(|header| wire::retry_after(header, now.unwrap_or_else(|| self.now())));
+        let retry_after = outbound::retry_after(&answer.headers, &*self.clock);
         let told = wire::told(&answer.body);
         Err(wire::failure(answer.status, told, retry_after))
     }
@@ -112,37 +110,33 @@ impl Transport {
             Err(SupabaseError::TooLarge) => "too_large".to_owned(),
             Err(_) => "no_answer".to_owned(),
         };
-        tracing::debug!(
+        Asked {
+            peer: "Supabase",
+            metrics: "tripwire_supabase",
             route,
             status,
-            duration_ms = begun.elapsed().as_millis(),
-            "asked Supabase"
-        );
-        metrics::counter!("tripwire_supabase_requests_total", "route" => route, "status" => status)
-            .increment(1);
+            took: begun.elapsed(),
+            request_id: None,
+        }
+        .tell();
         outcome
     }
 
     async fn receive(&self, request: Request) -> Result<Answer, SupabaseError> {
-        let mut response = self.client.execute(request).await.map_err(unsent)?;
+        let sent = self.client.execute(request).await;
+        let mut response = sent.map_err(Failure::from)?;
         let status = response.status();
         let largest = if status.is_success() {
             self.largest_answer
         } else {
             LARGEST_ERROR_BODY
         };
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > largest {
-                if status.is_success() {
-                    return Err(SupabaseError::TooLarge);
-                }
-                // Cut short it is no JSON any more, and is judged as such.
-                body.truncate(largest);
-                break;
-            }
-        }
+        let body = match read_up_to(&mut response, largest).await {
+            Body::Cut(_) if status.is_success() => return Err(SupabaseError::TooLarge),
+            // Cut short it is no JSON any more, and is judged as such.
+            Body::Whole(body) | Body::Cut(body) => body,
+            Body::Broken { failure, .. } => return Err(failure.into()),
+        };
         Ok(Answer {
             status: status.as_u16(),
             headers: std::mem::take(response.headers_mut()),
@@ -192,18 +186,11 @@ pub(super) fn prefer(mut request: Request, preferences: &'static str) -> Request
     request
 }
 
-fn unsent(error: reqwest::Error) -> SupabaseError {
-    if !error.is_connect() && !error.is_builder() {
-        return unanswered(error);
-    }
-    SupabaseError::NotSent {
-        untrusted: tls::is_untrusted(&error),
-        source: error.without_url(),
-    }
-}
-
-fn unanswered(error: reqwest::Error) -> SupabaseError {
-    SupabaseError::NoAnswer {
-        source: error.without_url(),
+impl From<Failure> for SupabaseError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotSent { untrusted, source } => Self::NotSent { untrusted, source },
+            Failure::NoAnswer { source } => Self::NoAnswer { source },
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, hash::Hash, sync::Arc};
 
+use amocrm::AmoCrm;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -16,7 +17,6 @@ use super::{
     triage::later,
 };
 use crate::{
-    amocrm::AmoCrm,
     domain::{Operation, RowId},
     inbox::{ClaimToken, InboxError, Mark, Settled, Settlement},
 };

@@ -8,10 +8,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use amocrm::{AmoError, COMPLEX_PER_WRITE};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
-
-use crate::amocrm::{AmoError, COMPLEX_PER_WRITE};
 
 /// So many full batches in a row come through before they grow again.
 const GROWS_AFTER: u32 = 8;

@@ -2,12 +2,10 @@
 
 use std::{collections::HashSet, fmt, time::Duration};
 
+use amocrm::{Deal, Pipeline, Target};
 use jiff::Timestamp;
 
-use crate::{
-    amocrm::{Deal, Pipeline, Target},
-    domain::{ContactId, DealId, StageId},
-};
+use crate::domain::{ContactId, DealId, StageId};
 
 /// What does not change from row to row.
 #[derive(Debug, Clone, Copy)]

@@ -5,13 +5,14 @@ use std::{
     time::Instant,
 };
 
+use amocrm::AmoError;
+
 use super::{
     Context,
     failure::{Asked, Chain, Failure, Verdict},
     gate::Closed,
 };
 use crate::{
-    amocrm::AmoError,
     domain::{Blame, Disposition, Halt, HaltCause, Operation, Refusals, RowId, Side},
     inbox::{HALT, Inbox, InboxError, REFUSALS, RELEASED, Revival, State},
     supabase::{Doctor, Examined, SupabaseError},

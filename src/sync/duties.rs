@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use amocrm::AmoError;
 use jiff::Timestamp;
 use tokio::{
     task::{JoinError, JoinSet},
@@ -18,7 +19,6 @@ use super::{
     triage::later,
 };
 use crate::{
-    amocrm::AmoError,
     domain::{Halt, HaltCause, Operation, Side},
     inbox::InboxError,
 };

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use amocrm::{AmoError, Refusal};
+
 use super::Context;
 pub(crate) use crate::domain::Chain;
 use crate::{
-    amocrm::AmoError,
     domain::{Disposition, HaltCause, Operation, RowId},
     inbox::InboxError,
     supabase::{Culprit, SupabaseError},
@@ -57,7 +58,18 @@ pub(super) enum Verdict {
 impl Failure {
     pub(super) fn disposition(&self) -> Disposition {
         match self {
-            Self::Amocrm(error) => error.disposition(),
+            Self::Amocrm(error) => match error.disposition() {
+                amocrm::Disposition::Retry { after } => Disposition::Retry { after },
+                amocrm::Disposition::Refused => Disposition::Refused,
+                amocrm::Disposition::Halt(refusal) => Disposition::Halt {
+                    cause: match refusal {
+                        Refusal::Unauthorized => HaltCause::AmocrmToken,
+                        Refusal::PaymentRequired => HaltCause::AmocrmPayment,
+                        Refusal::Forbidden => HaltCause::AmocrmForbidden,
+                    },
+                    patience: 1,
+                },
+            },
             Self::Supabase(error) => error.disposition(),
         }
     }

@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use amocrm::Permit;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
@@ -31,7 +32,6 @@ use self::book::{Book, Moment};
 pub(super) use self::{book::Opening, keeper::Keeping};
 use super::schedule::Tempo;
 use crate::{
-    amocrm::Permit,
     domain::{Backoff, Chain, SharedClock},
     inbox::{Inbox, InboxError, REPLACED, Replaced},
     supabase::LeaseAnswer,

@@ -8,12 +8,12 @@
 //!
 //! A step takes rows of one stage and gives those that went on to the next one, and those whose attempt has ended.
 
+use amocrm::{Contact, Deal};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::locks::{LockKey, PersonLock, PersonLocks};
 use crate::{
-    amocrm::{Contact, Deal},
     domain::{ContactId, DealId, Email, KeyedHash, Phone, RowId},
     inbox::{Choice, Entry, Known, Mark, Progress, Settlement},
     supabase::Row,

@@ -127,7 +127,7 @@ fn keep(folder: TempDir, sandbox: &Sandbox) -> PathBuf {
 
 impl<'a> Round<'a> {
     fn prepare(plan: &'a Plan) -> Self {
-        tripwire_sync::tls::install_crypto_provider();
+        outbound::install_crypto_provider();
         let amo = AmoQuirks {
             time_scale: TIME_SCALE,
             ..AmoQuirks::default()

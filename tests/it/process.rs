@@ -573,7 +573,7 @@ async fn a_wrong_or_misspelt_setting_is_named_and_no_value_is_shown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_starts_from_exactly_what_the_sandbox_prints() {
     let folder = tempfile::tempdir().unwrap();
-    tripwire_sync::tls::install_crypto_provider();
+    outbound::install_crypto_provider();
     let mut sandbox = Launch::new(folder.path(), &["sandbox", "--rows", "4"]).spawn();
     sandbox.until_said("SYNC_SINCE=").await;
     let settings = folder.path().join(".env");

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use amocrm::Target;
 use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sandbox::{
@@ -18,7 +19,6 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tripwire_sync::{
-    amocrm::{self, Target},
     app::{App, Sending, Settings},
     domain::{
         self, Backoff, MissingContact, NoteTemplate, RowId, SharedClock, SystemClock, TestHooks,
@@ -144,7 +144,7 @@ impl World {
 
     /// Both sandboxes; the service is not running yet.
     pub(crate) fn prepare(mut wishes: Wishes) -> Self {
-        tripwire_sync::tls::install_crypto_provider();
+        outbound::install_crypto_provider();
         wishes.amo.time_scale = wishes.time_scale;
         wishes.postgrest.time_scale = wishes.time_scale;
         let sandbox = Sandbox::start(wishes.amo, wishes.postgrest.clone()).unwrap();
@@ -236,6 +236,8 @@ impl World {
                 },
                 assume_full_window: false,
                 extra_roots: Vec::new(),
+                user_agent: domain::USER_AGENT,
+                metrics: "tripwire_amocrm",
             },
             sync: sync::Settings {
                 rules: Rules {

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
+use amocrm::Simulation;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Options, Picker, ask, dates, patiently, progress, progress::span_text, told_to_stop};
 use crate::{
-    amocrm::Simulation,
     app::{Sending, Settings, Worker},
     cli::{
         CommandError, Outcome, clock,

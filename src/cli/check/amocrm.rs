@@ -1,10 +1,10 @@
 //! The amoCRM side: account, pipeline, stage.
 
+use amocrm::{AmoCrm, Target};
 use secrecy::ExposeSecret;
 
 use super::{findings::Findings, keys};
 use crate::{
-    amocrm::{self, AmoCrm, Target},
     app::Settings,
     cli::{
         Outcome, clock,

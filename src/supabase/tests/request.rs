@@ -1,12 +1,12 @@
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
-use crate::tls;
+use crate::domain::USER_AGENT;
 
 #[test]
 fn each_query_crosses_the_bridge_unchanged() {
     let api = bridge::api("http://127.0.0.1:9/rest/v1");
-    let client = tls::client_builder(Duration::from_secs(1), &[])
+    let client = outbound::client_builder(USER_AGENT, Duration::from_secs(1), &[])
         .unwrap()
         .build()
         .unwrap();
@@ -198,7 +198,7 @@ async fn the_older_client_opens_no_connection() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let rest_url = format!("http://{}/rest/v1", listener.local_addr().unwrap());
     let api = bridge::api(&rest_url);
-    let client = tls::client_builder(Duration::from_secs(1), &[])
+    let client = outbound::client_builder(USER_AGENT, Duration::from_secs(1), &[])
         .unwrap()
         .build()
         .unwrap();

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use amocrm::{AmoCrm, AmoError, Contact, Page};
 use futures::{StreamExt, stream::FuturesOrdered};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,6 @@ use super::{
     FEW,
 };
 use crate::{
-    amocrm::{AmoCrm, AmoError, Contact, Page},
     domain::{ContactId, KeyedHash},
     inbox::{Hasher, InboxError, Indexed},
 };

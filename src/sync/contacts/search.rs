@@ -1,11 +1,12 @@
 //! Searches for contacts, side by side.
 
+use amocrm::{AmoError, Search};
+
 use super::super::{
     batch::{Batch, at_once},
     row::{Ended, Stage},
 };
 use crate::{
-    amocrm::{AmoError, Search},
     domain::{Email, Operation, Phone},
     inbox::InboxError,
 };

@@ -1,10 +1,8 @@
+use amocrm::Stage;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    amocrm::Stage,
-    domain::{PipelineId, StageId},
-};
+use crate::domain::{PipelineId, StageId};
 
 const OURS: PipelineId = PipelineId::new(31);
 const OTHER: PipelineId = PipelineId::new(32);

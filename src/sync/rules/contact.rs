@@ -1,11 +1,9 @@
 //! Which contacts are a row's person, and what becomes of a row that has none.
 
+use amocrm::{Contact, Search};
 use jiff::Timestamp;
 
-use crate::{
-    amocrm::{Contact, Search},
-    domain::{Email, MissingContact, Phone},
-};
+use crate::domain::{Email, MissingContact, Phone};
 
 /// What a search says of a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +118,10 @@ impl Miss<'_> {
 
 #[cfg(test)]
 mod tests {
+    use amocrm::Unreadable;
+
     use super::*;
-    use crate::{amocrm::Unreadable, domain::ContactId};
+    use crate::domain::ContactId;
 
     fn email() -> Email {
         Email::parse("anna@example.kz").unwrap()

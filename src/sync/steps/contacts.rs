@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use amocrm::{ById, Contact};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -20,7 +21,6 @@ use super::{
     people::{leave_begun_contacts, lock_contacts},
 };
 use crate::{
-    amocrm::{ById, Contact},
     domain::{ContactId, KeyedHash, MissingContact, Operation, Phone},
     inbox::{DailySearches, InboxError, Known, Settlement},
 };

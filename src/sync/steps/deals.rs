@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use amocrm::{Contact, Deal, Pipeline};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -16,7 +17,6 @@ use super::{
     rows::{fingerprint, refresh},
 };
 use crate::{
-    amocrm::{Contact, Deal, Pipeline},
     domain::{ContactId, DealId, Operation},
     inbox::{Choice, InboxError},
 };

@@ -1,5 +1,6 @@
 //! One note with the access data on each deal.
 
+use amocrm::{Found, NewNote, Note};
 use tokio::time::Instant;
 
 use super::{
@@ -13,7 +14,6 @@ use super::{
     rows::refresh,
 };
 use crate::{
-    amocrm::{Found, NewNote, Note},
     domain::{DealId, Operation, RowId},
     inbox::{self, InboxError, Intent},
 };

@@ -4,16 +4,15 @@
 
 use std::collections::HashSet;
 
+use amocrm::Contact;
+
 use super::super::{
     batch::Batch,
     locks::LockKey,
     row::{Ended, InHand, Loaded, Stage, StepResult},
     triage::later,
 };
-use crate::{
-    amocrm::Contact,
-    inbox::{DailySearches, InboxError, OpenWork},
-};
+use crate::inbox::{DailySearches, InboxError, OpenWork};
 
 /// Locks the people of these rows. A row whose person is at work elsewhere comes again later.
 pub(crate) async fn lock(

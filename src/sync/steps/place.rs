@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use amocrm::{AmoError, Deal, NewDeal, NewDealAndContact, Pipeline};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -19,7 +20,6 @@ use super::{
     rows::fingerprint,
 };
 use crate::{
-    amocrm::{AmoError, Deal, NewDeal, NewDealAndContact, Pipeline},
     domain::{ContactId, DealId, KeyedHash, Operation, Price},
     inbox::{self, Choice, InboxError, Intent},
 };

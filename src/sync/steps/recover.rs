@@ -1,6 +1,7 @@
 //! What an interrupted attempt may have left behind: a row joins the others where it stopped. Writes whose answers never
 //! came are looked for, and forgotten only once an empty look is decisive.
 
+use amocrm::{AmoError, Contact, Deal, Found, Unreadable};
 use tokio::time::Instant;
 
 use super::{
@@ -16,7 +17,6 @@ use super::{
     rows::refresh,
 };
 use crate::{
-    amocrm::{AmoError, Contact, Deal, Found, Unreadable},
     domain::{ContactId, DealId, KeyedHash, Operation},
     inbox::{self, InboxError, Intent},
 };

@@ -1,10 +1,9 @@
 use serde_json::{Value, json};
 
-use super::{
-    super::{AmoError, ItemProblem, NewDeal, NewDealAndContact, NewNote},
-    Reply, Server, TARGET, client, soon,
+use super::{Reply, Server, TARGET, client, soon};
+use crate::{
+    AmoError, ContactId, DealId, Email, ItemProblem, NewDeal, NewDealAndContact, NewNote, NoteId,
 };
-use crate::domain::{ContactId, DealId, Email, NoteId};
 
 fn deal(name: &str) -> NewDeal {
     NewDeal {
@@ -16,7 +15,7 @@ fn deal(name: &str) -> NewDeal {
 
 fn pair(phone: Option<&str>) -> NewDealAndContact {
     NewDealAndContact {
-        deal_name: "Tripwire - Bo".to_owned(),
+        deal_name: "Course - Bo".to_owned(),
         price: Some(100),
         contact_name: "Bo Ray".to_owned(),
         email: Email::parse("Bo@x.org").unwrap(),
@@ -96,7 +95,7 @@ async fn a_deal_with_its_contact_is_sent_in_one_piece() {
         ("POST", "/api/v4/leads/complex")
     );
     let expected = json!([{
-        "name": "Tripwire - Bo", "pipeline_id": 31, "status_id": 142, "price": 100, "request_id": "0",
+        "name": "Course - Bo", "pipeline_id": 31, "status_id": 142, "price": 100, "request_id": "0",
         "_embedded": {"contacts": [{"name": "Bo Ray", "custom_fields_values": [
             {"field_code": "EMAIL", "values": [{"value": "bo@x.org", "enum_code": "WORK"}]},
             {"field_code": "PHONE", "values": [{"value": "+7 701", "enum_code": "WORK"}]}]}]}}]);

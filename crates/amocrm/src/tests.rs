@@ -8,14 +8,15 @@ mod telling;
 mod tls;
 mod writing;
 
-use std::{error::Error, fmt::Write as _, num::NonZeroU32, time::Duration};
+use std::{error::Error, fmt::Write as _, num::NonZeroU32, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 use url::Url;
 
-use super::{AmoCrm, AmoError, Settings, Target, Timeouts};
-use crate::domain::{PipelineId, StageId, TestClock};
+use crate::{
+    AmoCrm, AmoError, Clock, PipelineId, Settings, SharedClock, StageId, Target, Timeouts,
+};
 use server::{Reply, Server};
 
 const TOKEN: &str = "sekret-token";
@@ -36,7 +37,23 @@ fn settings(base_url: &Url) -> Settings {
             write: Duration::from_secs(5),
         },
         extra_roots: Vec::new(),
+        user_agent: "test/1.0",
+        metrics: "test_amocrm",
     }
+}
+
+/// A clock that stands.
+#[derive(Debug)]
+struct Standing(Timestamp);
+
+impl Clock for Standing {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+}
+
+fn clock() -> SharedClock {
+    Arc::new(Standing("2026-11-22T12:00:00Z".parse().unwrap()))
 }
 
 fn client(server: &Server) -> AmoCrm {
@@ -44,8 +61,7 @@ fn client(server: &Server) -> AmoCrm {
 }
 
 fn client_with(settings: Settings) -> AmoCrm {
-    let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-    AmoCrm::new(settings, TestClock::at(now)).unwrap()
+    AmoCrm::new(settings, clock()).unwrap()
 }
 
 fn soon() -> Instant {

@@ -2,8 +2,6 @@
 
 use std::{fmt, time::Duration};
 
-use crate::domain::{Disposition, HaltCause};
-
 /// What went wrong with one request. No variant carries a URL, a body or a token.
 #[derive(Debug, thiserror::Error)]
 pub enum AmoError {
@@ -48,6 +46,44 @@ pub enum AmoError {
     /// A success whose body is not what the API promises: a write was probably applied.
     #[error("amoCRM answered something that is not its API ({what})")]
     Malformed { what: &'static str },
+}
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It passes by itself: try again, not before `after` if amoCRM named a time.
+    Retry { after: Option<Duration> },
+    /// amoCRM refuses the same request again.
+    Refused,
+    /// amoCRM refuses every request: send none until a person has changed something.
+    Halt(Refusal),
+}
+
+/// An answer that concerns every request: an account that goes on asking in spite of it gets banned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    Unauthorized,
+    PaymentRequired,
+    Forbidden,
+}
+
+impl From<outbound::Failure> for AmoError {
+    fn from(failure: outbound::Failure) -> Self {
+        match failure {
+            outbound::Failure::NotSent { untrusted, source } => Self::NotSent { untrusted, source },
+            outbound::Failure::NoAnswer { source } => Self::NoAnswer { source },
+        }
+    }
+}
+
+impl From<Refusal> for AmoError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unauthorized => Self::Unauthorized,
+            Refusal::PaymentRequired => Self::PaymentRequired,
+            Refusal::Forbidden => Self::Forbidden,
+        }
+    }
 }
 
 /// What amoCRM found wrong with a request: in its words, without values that name a person.
@@ -119,7 +155,6 @@ impl AmoError {
     #[deny(clippy::wildcard_enum_match_arm)]
     #[must_use]
     pub fn disposition(&self) -> Disposition {
-        let halt = |cause| Disposition::Halt { cause, patience: 1 };
         match self {
             Self::TooLate
             | Self::NotPermitted
@@ -139,9 +174,9 @@ impl AmoError {
             Self::Throttled { retry_after } => Disposition::Retry {
                 after: *retry_after,
             },
-            Self::Unauthorized => halt(HaltCause::AmocrmToken),
-            Self::PaymentRequired => halt(HaltCause::AmocrmPayment),
-            Self::Forbidden => halt(HaltCause::AmocrmForbidden),
+            Self::Unauthorized => Disposition::Halt(Refusal::Unauthorized),
+            Self::PaymentRequired => Disposition::Halt(Refusal::PaymentRequired),
+            Self::Forbidden => Disposition::Halt(Refusal::Forbidden),
         }
     }
 

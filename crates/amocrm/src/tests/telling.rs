@@ -2,15 +2,11 @@
 
 use std::{io, net::TcpListener, sync::Arc};
 
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{
-    super::{AmoCrm, NewNote},
-    Reply, Server, TOKEN, client, client_with, error_of, settings, soon, words_of,
-};
-use crate::domain::{ContactId, DealId, TestClock};
+use super::{Reply, Server, TOKEN, client, client_with, clock, error_of, settings, soon, words_of};
+use crate::{AmoCrm, ContactId, DealId, NewNote};
 
 #[tokio::test]
 async fn no_error_tells_an_address_a_url_or_the_token() {
@@ -53,7 +49,6 @@ async fn a_client_in_debug_does_not_tell_the_token() {
 
 #[test]
 fn what_no_request_could_be_sent_with_is_found_at_the_start() {
-    let clock = || TestClock::at(Timestamp::UNIX_EPOCH);
     let sound = || settings(&"https://school.amocrm.ru".parse().unwrap());
     assert!(AmoCrm::new(sound(), clock()).is_ok());
 
@@ -127,10 +122,10 @@ async fn requests_are_counted_by_route_and_outcome() {
     client.add_notes(&[note], soon()).await.unwrap_err();
     let text = handle.render();
     for line in [
-        r#"tripwire_amocrm_requests_total{route="contacts.search",status="204"} 1"#,
-        r#"tripwire_amocrm_requests_total{route="notes.add",status="no_answer"} 1"#,
-        r#"tripwire_amocrm_request_seconds_count{route="notes.add"} 1"#,
-        "tripwire_amocrm_throttle_wait_seconds_count 2",
+        r#"test_amocrm_requests_total{route="contacts.search",status="204"} 1"#,
+        r#"test_amocrm_requests_total{route="notes.add",status="no_answer"} 1"#,
+        r#"test_amocrm_request_seconds_count{route="notes.add"} 1"#,
+        "test_amocrm_throttle_wait_seconds_count 2",
     ] {
         assert!(text.contains(line), "{line} not in {text}");
     }

@@ -6,8 +6,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Contact, Deal, NewDeal, NewDealAndContact, NewNote, Note, Target};
-use crate::domain::{ContactId, DealId, NoteId, Phone, SharedClock, StageId};
+use crate::{
+    Contact, ContactId, Deal, DealId, NewDeal, NewDealAndContact, NewNote, Note, NoteId, Phone,
+    SharedClock, StageId, Target,
+};
 
 /// Higher than any id of amoCRM's: what is made is the newest.
 const FIRST: i64 = 1 << 52;

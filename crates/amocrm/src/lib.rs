@@ -1,14 +1,70 @@
-//! amoCRM's API v4: typed calls, one request each, and what an error means for the work at hand.
+//! A client of amoCRM's API v4: contacts, deals and notes as types, and errors that say what to do next.
 //!
-//! Repeating and looking-before-repeating belong to the engine; this client never repeats a request. Reads of many ids
-//! go side by side, as many a request as fit (`many`).
+//! - **The rate.** amoCRM allows an account 7 requests a second, and bans an account that sends more for long. All clones of
+//!   an [`AmoCrm`] share one gate: no more than [`Settings::requests_per_second`] requests go in any 1.05 s, at most 4 of them
+//!   at once. A 429 closes the gate for all requests, then lowers the rate for some minutes. A 401, 402 or 403 closes it until
+//!   [`AmoCrm::forgive`].
+//! - **No request is repeated.** amoCRM has no idempotency keys, so a write that is sent twice may act twice. An error tells
+//!   whether the write can have acted ([`AmoError::was_not_applied`]) and what to do ([`AmoError::disposition`]); whether to
+//!   look first or to send again is for the caller to decide.
+//! - **What cannot be read is unknown, never missing** ([`Unreadable`]). An unreadable item spoils no other item of an answer.
+//! - **No error and no log line holds a name, an address, a URL or the token.**
+//!
+//! Reads of any number of ids ([`AmoCrm::all_contacts`]) go side by side, 249 ids a request. A [`Simulation`] answers writes
+//! from memory.
+//!
+//! ```no_run
+//! use std::{num::NonZeroU32, sync::Arc, time::Duration};
+//!
+//! use amocrm::{AmoCrm, DealId, Email, PipelineId, Settings, StageId, SystemClock, Target, Timeouts};
+//! use tokio::time::Instant;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings {
+//!     base_url: "https://school.amocrm.ru".parse()?,
+//!     token: "a long-lived token".into(),
+//!     requests_per_second: NonZeroU32::new(6).unwrap(),
+//!     assume_full_window: true,
+//!     timeouts: Timeouts {
+//!         connect: Duration::from_secs(5),
+//!         read: Duration::from_secs(15),
+//!         write: Duration::from_secs(20),
+//!     },
+//!     extra_roots: Vec::new(),
+//!     user_agent: "school/1.0",
+//!     metrics: "school_amocrm",
+//! };
+//! let amocrm = AmoCrm::new(settings, Arc::new(SystemClock))?;
+//!
+//! // The search is a full-text search: a hit is a contact with this text somewhere.
+//! let email = Email::parse("Ann Lee <ann@example.org>")?;
+//! let search = amocrm.search_email(&email).await?;
+//! let deals: Vec<DealId> = search
+//!     .hits
+//!     .iter()
+//!     .filter(|contact| contact.emails.contains(&email))
+//!     .flat_map(|contact| contact.deals.clone())
+//!     .collect();
+//!
+//! let target = Target { pipeline: PipelineId::new(31), stage: StageId::WON };
+//! let begin_by = Instant::now() + Duration::from_secs(10);
+//! if let Err(error) = amocrm.move_deals(&deals, target, begin_by).await {
+//!     println!("{error}: {:?}", error.disposition());
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+mod email;
 mod error;
+mod ids;
 mod many;
 mod model;
+mod phone;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod text;
 mod throttle;
 mod transport;
 mod wire;
@@ -22,14 +78,17 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::domain::{ContactId, DealId, Email, NoteId, SharedClock};
-
-pub use error::{AmoError, ItemProblem, Problem};
+pub use email::{Email, NotOneEmail};
+pub use error::{AmoError, Disposition, ItemProblem, Problem, Refusal};
+pub use ids::{ContactId, DealId, NoteId, PipelineId, StageId};
 pub use model::{
     Account, ById, Contact, Deal, Found, NewDeal, NewDealAndContact, NewNote, Note, Page, Pipeline,
     Search, Stage, Target, Unreadable,
 };
+pub use outbound::{Clock, SharedClock, SystemClock};
+pub use phone::Phone;
 pub use simulation::Simulation;
+pub use text::{is_kept, visible};
 use transport::{Answered, Read, Transport, Write};
 use wire::{Items, Listing};
 
@@ -40,11 +99,15 @@ pub struct Settings {
     pub token: SecretString,
     /// 1 to 7.
     pub requests_per_second: NonZeroU32,
-    /// Somebody with this token may have used up the last second: our own former process, after a restart.
+    /// Another process with this token, for example the one before a restart, may have used up the last second.
     pub assume_full_window: bool,
     pub timeouts: Timeouts,
     /// PEM certificates trusted beside the system's (tests with a local authority).
     pub extra_roots: Vec<Vec<u8>>,
+    pub user_agent: &'static str,
+    /// What the names of the metrics begin with: `{metrics}_requests_total`, `{metrics}_request_seconds`,
+    /// `{metrics}_throttle_wait_seconds`.
+    pub metrics: &'static str,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +115,7 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Whole answer to a read.
     pub read: Duration,
-    /// Whole answer to a write (20 s: what the ambiguity rules of the engine reckon with).
+    /// Whole answer to a write.
     pub write: Duration,
 }
 
@@ -61,7 +124,7 @@ pub trait Permit: fmt::Debug + Send + Sync {
     fn is_valid(&self) -> bool;
 }
 
-/// For whoever need not share the account.
+/// For a client that need not share the account.
 #[derive(Debug)]
 struct Always;
 

@@ -6,8 +6,7 @@ use std::sync::{
 };
 
 use super::*;
-use crate::amocrm::{NewNote, Permit};
-use crate::domain::DealId;
+use crate::{DealId, NewNote, Permit};
 
 /// Valid so many times.
 #[derive(Debug)]
@@ -28,8 +27,7 @@ impl Permit for Valid {
 }
 
 fn client(server: &Server, permit: Arc<Valid>) -> AmoCrm {
-    let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-    AmoCrm::permitted(settings(&server.url), TestClock::at(now), permit).unwrap()
+    AmoCrm::permitted(settings(&server.url), clock(), permit).unwrap()
 }
 
 async fn add_note(client: &AmoCrm) -> AmoError {

@@ -6,25 +6,24 @@
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{
-    super::{ItemProblem, NewDeal, NewDealAndContact, NewNote, Problem, Target},
-    answers, entries, number, number_if_any, number_in,
-    told::Sent,
+use super::{answers, entries, number, number_if_any, number_in, told::Sent};
+use crate::{
+    ContactId, DealId, ItemProblem, NewDeal, NewDealAndContact, NewNote, NoteId, PipelineId,
+    Problem, StageId, Target,
 };
-use crate::domain::{ContactId, DealId, NoteId, PipelineId, StageId};
 
 /// ```json
 /// {"id":901,"pipeline_id":31,"status_id":142}
 /// ```
 /// Exactly these three: an item without `id` would create a deal, and whatever else is sent is changed too.
 #[derive(Debug, Serialize)]
-pub(in crate::amocrm) struct MovedDeal {
+pub(crate) struct MovedDeal {
     id: DealId,
     pipeline_id: PipelineId,
     status_id: StageId,
 }
 
-pub(in crate::amocrm) fn moved_deals(deals: &[DealId], target: Target) -> Vec<MovedDeal> {
+pub(crate) fn moved_deals(deals: &[DealId], target: Target) -> Vec<MovedDeal> {
     let item = |id: &DealId| MovedDeal {
         id: *id,
         pipeline_id: target.pipeline,
@@ -40,7 +39,7 @@ pub(in crate::amocrm) fn moved_deals(deals: &[DealId], target: Target) -> Vec<Mo
 /// In `/leads/complex` the contact is a [`NewContact`]. Never with `_embedded.metadata`: that would put the deal
 /// among the unsorted.
 #[derive(Debug, Serialize)]
-pub(in crate::amocrm) struct CreatedDeal<'a, C> {
+pub(crate) struct CreatedDeal<'a, C> {
     name: &'a str,
     pipeline_id: PipelineId,
     status_id: StageId,
@@ -57,7 +56,7 @@ struct WithContact<C> {
 }
 
 #[derive(Debug, Serialize)]
-pub(in crate::amocrm) struct KnownContact {
+pub(crate) struct KnownContact {
     id: ContactId,
     is_main: bool,
 }
@@ -67,7 +66,7 @@ pub(in crate::amocrm) struct KnownContact {
 ///   {"field_code":"EMAIL","values":[{"value":"bo@x.org","enum_code":"WORK"}]}]}
 /// ```
 #[derive(Debug, Serialize)]
-pub(in crate::amocrm) struct NewContact<'a> {
+pub(crate) struct NewContact<'a> {
     name: &'a str,
     custom_fields_values: Vec<NewField<'a>>,
 }
@@ -94,7 +93,7 @@ impl<'a> NewField<'a> {
     }
 }
 
-pub(in crate::amocrm) fn created_deals(
+pub(crate) fn created_deals(
     deals: &[NewDeal],
     target: Target,
 ) -> Vec<CreatedDeal<'_, KnownContact>> {
@@ -110,7 +109,7 @@ pub(in crate::amocrm) fn created_deals(
         .collect()
 }
 
-pub(in crate::amocrm) fn created_with_contacts(
+pub(crate) fn created_with_contacts(
     deals: &[NewDealAndContact],
     target: Target,
 ) -> Vec<CreatedDeal<'_, NewContact<'_>>> {
@@ -153,7 +152,7 @@ fn created_deal<C>(
 /// {"entity_id":901,"note_type":"common","params":{"text":"…"},"request_id":"0"}
 /// ```
 #[derive(Debug, Serialize)]
-pub(in crate::amocrm) struct AddedNote<'a> {
+pub(crate) struct AddedNote<'a> {
     entity_id: DealId,
     note_type: &'static str,
     params: NoteParams<'a>,
@@ -165,7 +164,7 @@ struct NoteParams<'a> {
     text: &'a str,
 }
 
-pub(in crate::amocrm) fn added_notes(notes: &[NewNote]) -> Vec<AddedNote<'_>> {
+pub(crate) fn added_notes(notes: &[NewNote]) -> Vec<AddedNote<'_>> {
     let items = notes.iter().enumerate();
     items
         .map(|(position, note)| AddedNote {
@@ -184,7 +183,7 @@ pub(in crate::amocrm) fn added_notes(notes: &[NewNote]) -> Vec<AddedNote<'_>> {
 /// {"_embedded":{"leads":[{"id":901,"updated_at":1760000900}]},"errors":{"999":"Lead not found"}}
 /// ```
 #[derive(Debug, Deserialize)]
-pub(in crate::amocrm) struct MovedDeals {
+pub(crate) struct MovedDeals {
     #[serde(rename = "_embedded")]
     embedded: Option<Value>,
     errors: Option<Value>,
@@ -192,7 +191,7 @@ pub(in crate::amocrm) struct MovedDeals {
 
 impl MovedDeals {
     /// In the order of the request. `None`: neither moved deals nor errors were answered.
-    pub(in crate::amocrm) fn in_order(self, deals: &[DealId]) -> Option<Vec<Option<DealId>>> {
+    pub(crate) fn in_order(self, deals: &[DealId]) -> Option<Vec<Option<DealId>>> {
         if self.embedded.is_none() && self.errors.is_none() {
             return None;
         }
@@ -210,7 +209,7 @@ impl MovedDeals {
 /// {"_embedded":{"leads":[{"id":903,"request_id":"0"}]}}
 /// ```
 #[derive(Debug, Deserialize)]
-pub(in crate::amocrm) struct CreatedDeals {
+pub(crate) struct CreatedDeals {
     #[serde(rename = "_embedded")]
     embedded: Leads<Created>,
 }
@@ -230,7 +229,7 @@ struct Created {
 }
 
 impl CreatedDeals {
-    pub(in crate::amocrm) fn in_order(self, count: usize) -> Vec<Option<DealId>> {
+    pub(crate) fn in_order(self, count: usize) -> Vec<Option<DealId>> {
         let leads = self.embedded.leads.into_iter();
         by_position(
             count,
@@ -247,7 +246,7 @@ impl CreatedDeals {
 /// ```
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(in crate::amocrm) enum CreatedWithContacts {
+pub(crate) enum CreatedWithContacts {
     Bare(#[serde(deserialize_with = "answers")] Vec<CreatedPair>),
     Wrapped {
         #[serde(rename = "_embedded")]
@@ -256,13 +255,13 @@ pub(in crate::amocrm) enum CreatedWithContacts {
 }
 
 #[derive(Debug, Deserialize)]
-pub(in crate::amocrm) struct Pairs {
+pub(crate) struct Pairs {
     #[serde(deserialize_with = "answers")]
     leads: Vec<CreatedPair>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(in crate::amocrm) struct CreatedPair {
+pub(crate) struct CreatedPair {
     #[serde(deserialize_with = "number")]
     id: i64,
     #[serde(default, deserialize_with = "number_if_any")]
@@ -273,7 +272,7 @@ pub(in crate::amocrm) struct CreatedPair {
 
 impl CreatedWithContacts {
     /// A deal without its contact counts as not answered: its item has to be looked for.
-    pub(in crate::amocrm) fn in_order(self, count: usize) -> Vec<Option<(DealId, ContactId)>> {
+    pub(crate) fn in_order(self, count: usize) -> Vec<Option<(DealId, ContactId)>> {
         let pairs = match self {
             Self::Bare(pairs) => pairs,
             Self::Wrapped { embedded } => embedded.leads,
@@ -290,7 +289,7 @@ impl CreatedWithContacts {
 /// {"_embedded":{"notes":[{"id":77,"entity_id":901,"request_id":"0"}]}}
 /// ```
 #[derive(Debug, Deserialize)]
-pub(in crate::amocrm) struct AddedNotes {
+pub(crate) struct AddedNotes {
     #[serde(rename = "_embedded")]
     embedded: NoteList,
 }
@@ -302,7 +301,7 @@ struct NoteList {
 }
 
 impl AddedNotes {
-    pub(in crate::amocrm) fn in_order(self, count: usize) -> Vec<Option<NoteId>> {
+    pub(crate) fn in_order(self, count: usize) -> Vec<Option<NoteId>> {
         let notes = self.embedded.notes.into_iter();
         by_position(
             count,
@@ -354,7 +353,7 @@ fn position(request_id: &Value) -> Option<usize> {
 /// ```json
 /// {"title":"Bad Request","detail":"Код ошибки 244","status":400}
 /// ```
-pub(in crate::amocrm) fn problem(body: &[u8], deals: &[DealId], sent: &impl Serialize) -> Problem {
+pub(crate) fn problem(body: &[u8], deals: &[DealId], sent: &impl Serialize) -> Problem {
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
         return Problem::default();
     };

@@ -1,4 +1,4 @@
-//! What amoCRM holds and is asked for, as far as this service needs to know.
+//! What amoCRM holds and is asked for, as far as the calls of this client go.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::domain::{ContactId, DealId, Email, NoteId, Phone, PipelineId, StageId};
+use crate::{ContactId, DealId, Email, NoteId, Phone, PipelineId, StageId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {

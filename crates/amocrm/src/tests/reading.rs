@@ -3,13 +3,11 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{
-    super::{Account, AmoCrm, AmoError, IDS_PER_READ, Note, Settings, Unreadable},
-    Reply, Server, client, client_with,
-    server::Seen,
-    settings,
+use super::{Reply, Server, client, client_with, server::Seen, settings};
+use crate::{
+    Account, AmoCrm, AmoError, ContactId, DealId, Email, IDS_PER_READ, Note, NoteId, Phone,
+    PipelineId, Settings, StageId, Unreadable,
 };
-use crate::domain::{ContactId, DealId, Email, NoteId, Phone, PipelineId, StageId};
 
 fn contacts(items: &[Value]) -> Reply {
     Reply::json(200, &json!({"_page": 1, "_embedded": {"contacts": items}}))
@@ -54,8 +52,7 @@ async fn every_request_carries_the_token_and_our_name() {
     client(&server).search_contacts("ann@x.org").await.unwrap();
     let seen = server.only_seen();
     assert_eq!(seen.header("authorization"), Some("Bearer sekret-token"));
-    let agent = seen.header("user-agent").unwrap();
-    assert!(agent.starts_with("tripwire-sync/") && !agent.contains("Mozilla"));
+    assert_eq!(seen.header("user-agent"), Some("test/1.0"));
 }
 
 #[tokio::test]

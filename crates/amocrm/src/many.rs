@@ -4,8 +4,7 @@ use std::hash::Hash;
 
 use futures::future::{BoxFuture, join_all};
 
-use super::{AmoCrm, AmoError, ById, Contact, Deal, Found, IDS_PER_READ, Note};
-use crate::domain::{ContactId, DealId};
+use crate::{AmoCrm, AmoError, ById, Contact, ContactId, Deal, DealId, Found, IDS_PER_READ, Note};
 
 type Answer<'a, T> = BoxFuture<'a, Result<Found<T>, AmoError>>;
 

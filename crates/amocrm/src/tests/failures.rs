@@ -3,18 +3,11 @@ use std::{net::TcpListener, time::Duration};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{
-    super::{AmoError, ItemProblem, NewNote, Problem},
-    Reply, Server, TARGET, client, client_with, error_of, settings, soon,
-};
-use crate::domain::{ContactId, DealId, Disposition, HaltCause};
+use super::{Reply, Server, TARGET, client, client_with, error_of, settings, soon};
+use crate::{AmoError, ContactId, DealId, Disposition, ItemProblem, NewNote, Problem, Refusal};
 
 const RETRY: Disposition = Disposition::Retry { after: None };
 const REFUSED: Disposition = Disposition::Refused;
-
-fn halt(cause: HaltCause) -> Disposition {
-    Disposition::Halt { cause, patience: 1 }
-}
 
 fn bought() -> NewNote {
     NewNote {
@@ -34,7 +27,10 @@ async fn a_refused_token_halts() {
     for reply in both_ways(401) {
         let error = error_of(reply).await;
         assert!(matches!(error, AmoError::Unauthorized), "{error:?}");
-        assert_eq!(error.disposition(), halt(HaltCause::AmocrmToken));
+        assert_eq!(
+            error.disposition(),
+            Disposition::Halt(Refusal::Unauthorized)
+        );
         assert!(error.was_not_applied());
     }
 }
@@ -44,7 +40,10 @@ async fn an_unpaid_account_halts() {
     for reply in both_ways(402) {
         let error = error_of(reply).await;
         assert!(matches!(error, AmoError::PaymentRequired), "{error:?}");
-        assert_eq!(error.disposition(), halt(HaltCause::AmocrmPayment));
+        assert_eq!(
+            error.disposition(),
+            Disposition::Halt(Refusal::PaymentRequired)
+        );
         assert!(error.was_not_applied());
     }
 }
@@ -54,7 +53,7 @@ async fn a_ban_halts() {
     for reply in both_ways(403) {
         let error = error_of(reply).await;
         assert!(matches!(error, AmoError::Forbidden), "{error:?}");
-        assert_eq!(error.disposition(), halt(HaltCause::AmocrmForbidden));
+        assert_eq!(error.disposition(), Disposition::Halt(Refusal::Forbidden));
         assert!(error.was_not_applied());
     }
 }

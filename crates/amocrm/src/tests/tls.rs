@@ -7,15 +7,11 @@ use tokio_rustls::{
 };
 
 use super::{Reply, Server, client, client_with, settings, soon, words_of};
-use crate::{
-    amocrm::{AmoError, NewNote},
-    domain::{DealId, Disposition},
-    tls::install_crypto_provider,
-};
+use crate::{AmoError, DealId, Disposition, NewNote};
 
 /// An authority of this test's own, and a server's key and certificate from it.
 fn authority() -> (Vec<u8>, TlsAcceptor) {
-    install_crypto_provider();
+    outbound::install_crypto_provider();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

@@ -5,11 +5,11 @@ use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 use tokio::time::Instant;
 
 /// amoCRM counts 7 requests a second; its second is not ours, hence the margin.
-pub(in crate::amocrm) const WINDOW: Duration = Duration::from_millis(1050);
+pub(crate) const WINDOW: Duration = Duration::from_millis(1050);
 /// After idleness so many may go at once; whoever follows is spaced evenly.
-pub(in crate::amocrm) const BURST: u32 = 4;
+pub(crate) const BURST: u32 = 4;
 /// No pause is longer, whatever the peer names: a mistaken header must not stop us for a day.
-pub(in crate::amocrm) const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 /// After so long without a 429 one more request a window is allowed, up to the rate that is set.
 pub(super) const GROWS_EVERY: Duration = Duration::from_mins(1);
 /// Pauses grow 1, 2, 4 … 32 s: one more second was seen to be not enough (reference, section 3).

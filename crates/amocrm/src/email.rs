@@ -4,7 +4,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use super::text::visible;
+use crate::text::visible;
 
 /// RFC 5321: a path of 256 characters, less its brackets.
 const LONGEST: usize = 254;

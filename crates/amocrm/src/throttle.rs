@@ -16,6 +16,8 @@ use std::{
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::Refusal;
+
 pub(super) use pace::LONGEST_PAUSE;
 use pace::Pace;
 
@@ -48,14 +50,6 @@ pub(super) enum Denied {
     TooLate,
     /// An earlier request was refused, in a way that this one would be too.
     Refused(Refusal),
-}
-
-/// An answer that concerns every request: asking on, in spite of it, is what gets an account banned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Unauthorized,
-    PaymentRequired,
-    Forbidden,
 }
 
 /// Leave to send one request, now.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::domain::visible;
+use crate::text::visible;
 
 /// Of one text; the rest is left out.
 const LONGEST: usize = 200;
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn an_explanation_is_told_without_the_people() {
         let sent = Sent::of(&json!([{
-            "name": "Tripwire - Bo Ray-Li", "price": 990,
+            "name": "Course - Bo Ray-Li", "price": 990,
             "_embedded": {"contacts": [{"values": ["bo@x.org", "+7 701 234-56-78"]}]},
         }]));
         for (text, told) in [

@@ -24,8 +24,10 @@ use self::php::{
     Filled, answers, each, entries, flag, list, note_text, number, number_if_any, number_in,
     php_object, text, time,
 };
-use super::{Account, AmoError, Contact, Deal, Note, Pipeline, Stage, Unreadable};
-use crate::domain::{ContactId, DealId, Email, NoteId, Phone, PipelineId, StageId};
+use crate::{
+    Account, AmoError, Contact, ContactId, Deal, DealId, Email, Note, NoteId, Phone, Pipeline,
+    PipelineId, Stage, StageId, Unreadable,
+};
 
 pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, AmoError> {
     serde_json::from_slice(body).map_err(|error| AmoError::Malformed {
@@ -452,13 +454,7 @@ pub(super) fn retry_after(body: &[u8]) -> Option<Duration> {
         .ok()?
         .get("retry_after")?
     {
-        Value::String(text) => seconds(text),
-        value => seconds(&value.to_string()),
+        Value::String(text) => outbound::seconds(text),
+        value => outbound::seconds(&value.to_string()),
     }
-}
-
-/// A number of seconds; absurdly many are cut by the caller.
-pub(super) fn seconds(text: &str) -> Option<Duration> {
-    let seconds: f64 = text.trim().parse().ok()?;
-    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }

@@ -2,24 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::{Timestamp, fmt::rfc2822};
+use jiff::Timestamp;
+use outbound::{Asked, Body, Failure, date, read_up_to};
 use reqwest::{
     Method, Request, Response, StatusCode,
-    header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER},
+    header::{CONTENT_TYPE, HeaderMap, LOCATION},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use url::{Url, form_urlencoded::byte_serialize};
 
-use super::{
-    AmoError, Permit, Problem, Settings, Timeouts,
-    throttle::{Denied, LONGEST_PAUSE, Refusal, Throttle},
-    wire,
-};
 use crate::{
-    domain::{DealId, SharedClock},
-    tls,
+    AmoError, DealId, Permit, Problem, Refusal, Settings, SharedClock, Timeouts,
+    throttle::{Denied, LONGEST_PAUSE, Throttle},
+    wire,
 };
 
 /// A page of 250 contacts with many fields is about 1 MB.
@@ -37,6 +34,7 @@ pub(super) struct Transport {
     throttle: Throttle,
     permit: Arc<dyn Permit>,
     clock: SharedClock,
+    metrics: &'static str,
 }
 
 /// A question.
@@ -78,8 +76,12 @@ impl Transport {
         clock: SharedClock,
         permit: Arc<dyn Permit>,
     ) -> Result<Self, reqwest::Error> {
-        let http =
-            tls::client_builder(settings.timeouts.connect, &settings.extra_roots)?.build()?;
+        let http = outbound::client_builder(
+            settings.user_agent,
+            settings.timeouts.connect,
+            &settings.extra_roots,
+        )?
+        .build()?;
         // Says now what every request would say: an address without a host, a token that no header can carry.
         http.get(settings.base_url.clone())
             .bearer_auth(settings.token.expose_secret())
@@ -93,6 +95,7 @@ impl Transport {
             throttle: Throttle::new(settings.requests_per_second, settings.assume_full_window),
             permit,
             clock,
+            metrics: settings.metrics,
         })
     }
 
@@ -200,7 +203,8 @@ impl Transport {
         } else {
             self.throttle.acquire(line.begin_by).await
         };
-        metrics::histogram!("tripwire_amocrm_throttle_wait_seconds").record(asked.elapsed());
+        let metrics = self.metrics;
+        metrics::histogram!(format!("{metrics}_throttle_wait_seconds")).record(asked.elapsed());
         let turn = turn.map_err(AmoError::from)?;
         // In the last moment: the wait, or a process that stood still, may have taken any time.
         self.permitted()?;
@@ -223,16 +227,16 @@ impl Transport {
                 .status
                 .map_or_else(String::new, |status| status.to_string()),
         };
-        metrics::histogram!("tripwire_amocrm_request_seconds", "route" => route).record(took);
-        tracing::debug!(
+        metrics::histogram!(format!("{metrics}_request_seconds"), "route" => route).record(took);
+        Asked {
+            peer: "amoCRM",
+            metrics,
             route,
             status,
-            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            request_id = seen.request_id,
-            "asked amoCRM"
-        );
-        metrics::counter!("tripwire_amocrm_requests_total", "route" => route, "status" => status)
-            .increment(1);
+            took,
+            request_id: seen.request_id,
+        }
+        .tell();
         result
     }
 
@@ -259,9 +263,7 @@ impl Transport {
                     Body::Cut(_) => Err(AmoError::Malformed {
                         what: "an endless answer",
                     }),
-                    Body::Broken { error, .. } => Err(AmoError::NoAnswer {
-                        source: error.without_url(),
-                    }),
+                    Body::Broken { failure, .. } => Err(failure.into()),
                 }
             }
             // The gateway's own time-out says nothing about what was sent.
@@ -308,33 +310,12 @@ impl Transport {
         refusal.into()
     }
 
-    /// The header, as seconds or as an HTTP date, else the body's `retry_after`.
+    /// The header's, else the body's.
     fn retry_after(&self, headers: &HeaderMap, body: &[u8]) -> Option<Duration> {
-        let named = headers.get(RETRY_AFTER);
-        let named = named
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| {
-                wire::seconds(value).or_else(|| {
-                    // Reckoned by the peer's clock where it tells it, for ours may be off.
-                    let now = date(headers).unwrap_or_else(|| self.clock.now());
-                    Some(
-                        Duration::try_from(http_date(value)?.duration_since(now))
-                            .unwrap_or_default(),
-                    )
-                })
-            });
-        named
+        outbound::retry_after(headers, &*self.clock)
             .or_else(|| wire::retry_after(body))
             .map(|wait| wait.min(LONGEST_PAUSE))
     }
-}
-
-fn date(headers: &HeaderMap) -> Option<Timestamp> {
-    http_date(headers.get(DATE)?.to_str().ok()?)
-}
-
-fn http_date(text: &str) -> Option<Timestamp> {
-    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 
 /// A long answer is decoded on a thread of its own. On this one somebody may have been given a turn that must not be late:
@@ -401,16 +382,6 @@ impl Seen {
     }
 }
 
-impl From<Refusal> for AmoError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Unauthorized => Self::Unauthorized,
-            Refusal::PaymentRequired => Self::PaymentRequired,
-            Refusal::Forbidden => Self::Forbidden,
-        }
-    }
-}
-
 impl From<Denied> for AmoError {
     fn from(denied: Denied) -> Self {
         match denied {
@@ -423,59 +394,12 @@ impl From<Denied> for AmoError {
 }
 
 fn failure(error: reqwest::Error) -> AmoError {
-    let source = error.without_url();
-    if source.is_connect() || source.is_builder() {
-        AmoError::NotSent {
-            untrusted: tls::is_untrusted(&source),
-            source,
-        }
-    } else {
-        AmoError::NoAnswer { source }
-    }
+    Failure::from(error).into()
 }
 
 fn rejected(status: StatusCode, problem: Problem) -> AmoError {
     AmoError::Rejected {
         status: status.as_u16(),
         problem,
-    }
-}
-
-enum Body {
-    Whole(Vec<u8>),
-    /// Longer than allowed.
-    Cut(Vec<u8>),
-    Broken {
-        so_far: Vec<u8>,
-        error: reqwest::Error,
-    },
-}
-
-impl Body {
-    /// Whatever came: enough for a body that only explains.
-    fn prefix(self) -> Vec<u8> {
-        match self {
-            Self::Whole(body) | Self::Cut(body) | Self::Broken { so_far: body, .. } => body,
-        }
-    }
-}
-
-async fn read_up_to(response: &mut Response, longest: usize) -> Body {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(None) => return Body::Whole(body),
-            Ok(Some(chunk)) if body.len() + chunk.len() > longest => {
-                body.extend_from_slice(&chunk[..longest - body.len()]);
-                return Body::Cut(body);
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Err(error) => {
-                return Body::Broken {
-                    so_far: body,
-                    error,
-                };
-            }
-        }
     }
 }
