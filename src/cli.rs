@@ -24,6 +24,7 @@ mod demo;
 mod entries;
 mod explain;
 mod jwt;
+mod messages;
 mod pipelines;
 #[cfg(feature = "sandbox")]
 mod play;

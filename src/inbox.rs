@@ -49,11 +49,12 @@ pub use self::{
     announcement::CommandTurn,
     contact_index::Indexed,
     entry::{
-        Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Event, Heard, Known, Lane, Mark,
-        OpenWork, Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Tally,
+        Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Heard, Known, Lane, Mark, OpenWork,
+        Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Tally,
     },
     hasher::Hasher,
-    progress::{Choice, DailySearches, Intent, Placed, Progress},
+    history::{Fact, HistoryLine},
+    progress::{Choice, DailySearches, Intent, Placed, Progress, Why},
     writing::Writing,
 };
 use self::{

@@ -121,7 +121,7 @@ fn deal_of(entry: &Entry) -> Option<crate::domain::DealId> {
 
 fn what(entry: &Entry) -> String {
     match (&entry.outcome, &entry.reason) {
-        (Some(outcome), _) => format!("{outcome:?}"),
+        (Some(outcome), _) => outcome.as_str().to_owned(),
         (None, Some(reason)) => reason.clone(),
         (None, None) => String::new(),
     }

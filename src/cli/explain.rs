@@ -7,18 +7,17 @@ use serde_json::{Value, json};
 use super::{
     CommandError, Outcome as Told,
     entries::{open, seconds},
-    terminal::Terminal,
+    messages,
+    terminal::{Lang, Terminal},
 };
 use crate::{
     domain::{Email, Halt, KeyedHash, Refusals, Refused, RowId},
     inbox::{
-        Choice, Entry, Event, HALT, Inbox, InboxError, Intent, Known, Lane, Outcome, PAUSED,
+        Choice, Entry, HALT, HistoryLine, Inbox, InboxError, Intent, Known, Lane, Outcome, PAUSED,
         Placed, Progress, REFUSALS, State,
     },
     sync::schedule::DAILY_SEARCHES,
 };
-
-mod russian;
 
 /// Whose story is asked for.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ struct Story {
     refused: Option<Refused>,
     /// amoCRM answered it with 403: it goes after all others.
     is_held: bool,
-    history: Vec<Event>,
+    history: Vec<HistoryLine>,
 }
 
 /// Why nothing is sent at the moment.
@@ -147,7 +146,7 @@ fn as_value(story: &Story, stopped: Option<&Stopped>) -> Value {
         "daily_searches": progress.daily_searches.in_vain,
         "contact": choice.and_then(|choice| choice.contact),
         "deal": choice.and_then(|choice| choice.deal),
-        "why": choice.map(|choice| &choice.why),
+        "why": choice.map(|choice| messages::why(choice.why, Lang::English)),
         "placed": progress.placed,
         "noted": progress.noted,
         "intent": progress.intent.as_ref().map(|intent| {
@@ -166,7 +165,10 @@ fn as_value(story: &Story, stopped: Option<&Stopped>) -> Value {
             "works_for_others": refused.works_for_others,
         })),
         "held": story.is_held,
-        "history": story.history.iter().map(|event| json!({ "at": event.at, "text": event.text })).collect::<Vec<_>>(),
+        "history": story.history.iter().map(|line| json!({
+            "at": line.at,
+            "text": messages::history(&line.facts, Lang::English),
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -221,9 +223,9 @@ fn tell(story: &Story, stopped: Option<&Stopped>, terminal: &mut Terminal) -> To
         return Ok(());
     }
     terminal.say(&format!("\n{}", terminal.pick("history", "история")))?;
-    for event in &story.history {
-        let text = terminal.pick(event.text.clone(), russian::history(&event.text));
-        terminal.say(&format!("{}  {text}", seconds(event.at)))?;
+    for line in &story.history {
+        let text = messages::history(&line.facts, terminal.lang());
+        terminal.say(&format!("{}  {text}", seconds(line.at)))?;
     }
     Ok(())
 }
@@ -339,9 +341,7 @@ impl Lines<'_> {
                 .to_owned()
         });
         self.add("deal", "сделка", deal);
-        let why = self
-            .terminal
-            .pick(choice.why.clone(), russian::history(&choice.why));
+        let why = messages::why(choice.why, self.terminal.lang());
         self.add("why this one", "почему она", why);
     }
 

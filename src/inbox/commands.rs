@@ -13,8 +13,8 @@ use sqlx::{FromRow, SqliteConnection, query, query_as, query_scalar};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Arrival, BackfillId, Claim, ClaimToken, Entry, Inbox, InboxError, Lane, Mark, Outcome, Revival,
-    Settled, Settlement, State, Stored,
+    Arrival, BackfillId, Claim, ClaimToken, Entry, Fact, Inbox, InboxError, Lane, Mark, Outcome,
+    Revival, Settled, Settlement, State, Stored,
     history::{self, Line},
     maintenance::release,
     queries::LIVE_DUE,
@@ -265,7 +265,7 @@ impl Inbox {
                 let mut settled = change(turn.conn, "settle entries", settled).await?;
                 let lines = ends
                     .iter()
-                    .map(|end| Ok(take(&mut settled, end.row)?.line(&end.event)))
+                    .map(|end| Ok(take(&mut settled, end.row)?.line(&end.facts)))
                     .collect::<Result<Vec<_>, InboxError>>()?;
                 history::append(turn.conn, turn.now, &lines).await
             })
@@ -275,17 +275,15 @@ impl Inbox {
 
     /// Answers how many are pending now that were not, or not yet due.
     pub async fn revive(&self, whom: Revival) -> Result<u64, InboxError> {
-        let (statement, keys, text) = match whom {
-            Revival::Suspects(rows) => (
-                REVIVE_SUSPECTS,
-                json("rows", &rows)?,
-                "works for another row",
-            ),
-            Revival::Rows(rows) => (REVIVE_ROWS, json("rows", &rows)?, "retry"),
-            Revival::AllParked => (REVIVE_PARKED, "[]".to_owned(), "retry"),
-            Revival::Waiting(keys) => (REVIVE_WAITING, json("people", &keys)?, "contact seen"),
+        let (statement, keys, fact) = match whom {
+            Revival::Suspects(rows) => {
+                (REVIVE_SUSPECTS, json("rows", &rows)?, Fact::WorksForAnother)
+            }
+            Revival::Rows(rows) => (REVIVE_ROWS, json("rows", &rows)?, Fact::Retry),
+            Revival::AllParked => (REVIVE_PARKED, "[]".to_owned(), Fact::Retry),
+            Revival::Waiting(keys) => (REVIVE_WAITING, json("people", &keys)?, Fact::ContactSeen),
         };
-        self.move_unclaimed(statement, keys, text).await
+        self.move_unclaimed(statement, keys, fact).await
     }
 
     /// Gives back the entries that are still claimed. What was stored of them stays.
@@ -303,7 +301,7 @@ impl Inbox {
 
     /// Sets these rows aside for a person, unless they are done, parked already, or claimed. Answers how many.
     pub async fn park(&self, rows: Vec<RowId>) -> Result<u64, InboxError> {
-        self.move_unclaimed(PARK, json("rows", &rows)?, "parked by hand")
+        self.move_unclaimed(PARK, json("rows", &rows)?, Fact::ParkedByHand)
             .await
     }
 
@@ -311,7 +309,7 @@ impl Inbox {
         &self,
         statement: &'static str,
         keys: String,
-        text: &'static str,
+        fact: Fact,
     ) -> Result<u64, InboxError> {
         self.write(move |turn| {
             Box::pin(async move {
@@ -319,7 +317,8 @@ impl Inbox {
                     .bind(keys)
                     .bind(turn.now.as_millisecond());
                 let moved = change(turn.conn, "move entries", moved).await?;
-                let lines: Vec<Line<'_>> = moved.values().map(|it| it.line(text)).collect();
+                let facts = [fact];
+                let lines: Vec<Line<'_>> = moved.values().map(|it| it.line(&facts)).collect();
                 history::append(turn.conn, turn.now, &lines).await?;
                 turn.effects.wakes |= !moved.is_empty();
                 Ok(moved.len() as u64)
@@ -414,8 +413,8 @@ struct Changed {
 }
 
 impl Changed {
-    fn line<'a>(&self, text: &'a str) -> Line<'a> {
-        Line(self.seq, self.events, text)
+    fn line<'a>(&self, facts: &'a [Fact]) -> Line<'a> {
+        Line(self.seq, self.events, facts)
     }
 
     /// For an entry that an arrival has opened.

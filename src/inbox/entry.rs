@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::progress::Progress;
+use super::{history::Fact, progress::Progress};
 use crate::domain::{ContactId, DealId, KeyedHash, RowId};
 
 /// The live lane goes first: purchases of this minute. The other one holds rows of an explicit backfill.
@@ -162,8 +162,8 @@ pub struct Settled {
     pub row: RowId,
     pub progress: Progress,
     pub settlement: Settlement,
-    /// One line for the row's history (see [`super::Inbox::history`]): ids, rule names and error classes only.
-    pub event: String,
+    /// One line for the row's history.
+    pub facts: Vec<Fact>,
 }
 
 /// Which entries become pending before their time.
@@ -214,6 +214,20 @@ pub struct Stuck {
     pub since: Timestamp,
 }
 
+impl Outcome {
+    /// The name on disk, in logs, metrics and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::AlreadyLinked => "already_linked",
+            Self::Skipped => "skipped",
+            Self::TooOld => "too_old",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 impl State {
     pub const ALL: [Self; 5] = [
         Self::Pending,
@@ -245,11 +259,4 @@ impl Counts {
             )
         })
     }
-}
-
-/// One line of a row's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    pub at: Timestamp,
-    pub text: String,
 }

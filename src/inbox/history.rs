@@ -1,20 +1,105 @@
 //! The history of each row, line by line.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::SqliteConnection;
 
 use super::{
-    InboxError,
+    InboxError, Outcome, Settlement, Why,
     record::{database, json},
 };
+use crate::domain::DealId;
 
 /// Lines kept of a row's history: a row that is looked up daily for three months has about a hundred.
 const KEPT: i64 = 200;
 
-/// An entry by its key, the number of its newest event, and the line about it.
+/// One line of a row's history: an arrival, a command, or an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryLine {
+    pub at: Timestamp,
+    /// In the order in which they happened.
+    pub facts: Vec<Fact>,
+}
+
+/// What happened to an entry. The name of a variant is its name on disk. Ids, rules and error classes only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// A delivery told of the row; its `webhook-id`.
+    Delivery(String),
+    Sweep,
+    Backfill,
+    /// Read from a damaged inbox.
+    CarriedOver,
+
+    Retry,
+    ParkedByHand,
+    /// The operation that was refused for the row works for another one.
+    WorksForAnother,
+    ContactSeen,
+
+    ContactByPhone,
+    ContactByBeginning,
+    DealChosen(DealId, Why),
+    Moved,
+    DealCreated(DealId),
+    Noted,
+    /// The deal of an earlier attempt, whose answer was lost.
+    DealFound(DealId),
+    /// As `DealFound`.
+    NoteFound,
+    /// Made before this entry, or by another service.
+    NoteWasThere,
+
+    SendingStopped,
+    OneAtATime,
+    PersonUnknown,
+    PersonAtWork,
+    PersonUnfinished,
+    ContactAtWork,
+    ContactUnfinished,
+    IndexBehind,
+    TargetUnusable,
+    EmailChanged,
+    /// The choice was made for another e-mail or phone.
+    PersonChanged,
+    DealGone,
+    CreateNeverHappened,
+    CreateInDoubt,
+    NoteInDoubt,
+    BrokenOff,
+    /// A failure that is not the row's fault, in Russian.
+    Failed(String),
+
+    Done(Outcome),
+    Again(Option<String>),
+    Waiting(String),
+    Parked(String),
+
+    /// A whole line in the words of an earlier version.
+    #[serde(skip)]
+    Earlier(String),
+}
+
+impl From<&Settlement> for Fact {
+    fn from(settlement: &Settlement) -> Self {
+        match settlement {
+            Settlement::Done(outcome) => Self::Done(*outcome),
+            Settlement::Again { reason, .. } => Self::Again(reason.clone()),
+            Settlement::Waiting { reason, .. } => Self::Waiting(reason.clone()),
+            Settlement::Parked { reason } => Self::Parked(reason.clone()),
+        }
+    }
+}
+
+/// The facts of a line as it is stored.
+pub(super) fn read(text: String) -> Vec<Fact> {
+    serde_json::from_str(&text).unwrap_or_else(|_| vec![Fact::Earlier(text)])
+}
+
+/// An entry by its key, the number of its newest event, and what happened.
 #[derive(Debug, Serialize)]
-pub(super) struct Line<'a>(pub(super) i64, pub(super) i64, pub(super) &'a str);
+pub(super) struct Line<'a>(pub(super) i64, pub(super) i64, pub(super) &'a [Fact]);
 
 /// Appends these lines. Each pushes an old one out once the history of its entry is long.
 pub(super) async fn append(

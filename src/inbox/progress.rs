@@ -14,8 +14,26 @@ pub struct Choice {
     pub contact: Option<ContactId>,
     /// `None` = the deal is still to be created.
     pub deal: Option<DealId>,
-    /// Why this one, in the words of `sync::decide` (ids and rule names only).
-    pub why: String,
+    pub why: Why,
+}
+
+/// The rule that picked a deal, the best one first; or why one is made. An earlier version stored the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    #[serde(alias = "recorded for this person")]
+    Recorded,
+    Open,
+    #[serde(alias = "recently closed, on the target stage")]
+    ClosedOnTarget,
+    #[serde(alias = "recently won")]
+    ClosedWon,
+    #[serde(alias = "recently lost")]
+    ClosedLost,
+    #[serde(alias = "no usable deal")]
+    NoDeal,
+    #[serde(alias = "no contact")]
+    NoContact,
 }
 
 /// How the deal came to stand where it stands.

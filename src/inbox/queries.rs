@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use sqlx::{FromRow, query_as, sqlite::SqliteRow};
 
 use super::{
-    BackfillId, Counts, Entry, Event, Heard, Inbox, InboxError, Known, OpenWork, Outcome, State,
-    Stuck, Tally,
+    BackfillId, Counts, Entry, Heard, HistoryLine, Inbox, InboxError, Known, OpenWork, Outcome,
+    State, Stuck, Tally, history,
     record::{EntryRecord, Query, database, json, timestamp},
 };
 use crate::domain::{ContactId, DealId, KeyedHash, RowId};
@@ -138,14 +138,14 @@ impl Inbox {
     }
 
     /// The oldest line first.
-    pub async fn history(&self, row: RowId) -> Result<Vec<Event>, InboxError> {
+    pub async fn history(&self, row: RowId) -> Result<Vec<HistoryLine>, InboxError> {
         let query = query_as(HISTORY).bind(row.to_string());
         let lines: Vec<(i64, String)> = self.read("read a history", query).await?;
-        let event = |(at, text)| {
-            let at = timestamp(at)?;
-            Ok(Event { at, text })
+        let line = |(at, text)| {
+            let (at, facts) = (timestamp(at)?, history::read(text));
+            Ok(HistoryLine { at, facts })
         };
-        lines.into_iter().map(event).collect()
+        lines.into_iter().map(line).collect()
     }
 
     pub async fn counts(&self) -> Result<Counts, InboxError> {

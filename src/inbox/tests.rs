@@ -65,7 +65,7 @@ fn end(n: u128, settlement: Settlement) -> Settled {
         row: row(n),
         progress: Progress::default(),
         settlement,
-        event: "settled".to_owned(),
+        facts: vec![Fact::Noted],
     }
 }
 
@@ -97,7 +97,7 @@ fn chosen(contact: i64) -> Progress {
             fingerprint: hash(9),
             contact: Some(ContactId::new(contact)),
             deal: Some(DealId::new(1)),
-            why: "open".to_owned(),
+            why: Why::Open,
         }),
         ..Progress::default()
     }
@@ -181,9 +181,9 @@ impl Fixture {
         self.entry(n).await.state
     }
 
-    async fn story(&self, n: u128) -> Vec<String> {
-        let events = self.inbox.history(row(n)).await.unwrap();
-        events.into_iter().map(|event| event.text).collect()
+    async fn story(&self, n: u128) -> Vec<Fact> {
+        let lines = self.inbox.history(row(n)).await.unwrap();
+        lines.into_iter().flat_map(|line| line.facts).collect()
     }
 
     /// A connection past the inbox.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{Operation, RowId},
-    inbox::{ClaimToken, InboxError, Mark, Settled, Settlement},
+    inbox::{ClaimToken, Fact, InboxError, Mark, Settled, Settlement},
 };
 
 /// So often a row is tried whose answers cannot be read, over some minutes.
@@ -81,31 +81,26 @@ impl Batch {
 
     /// The rows of a step that is about to begin: none once sending has been stopped.
     pub(super) fn begin<T: InHand>(&self, rows: Vec<T>) -> StepResult<T> {
-        if !self.is_closed() {
-            return StepResult {
-                next: rows,
-                ended: Vec::new(),
-            };
-        }
-        self.all_again(rows, "sending stopped")
+        self.again_if(self.is_closed(), &Fact::SendingStopped, rows)
     }
 
     /// While an operation is in doubt, no batch begins its writes to amoCRM: rows go one at a time.
     pub(super) fn stay_back<T: InHand>(&self, rows: Vec<T>) -> StepResult<T> {
-        if self.is_alone || !self.ctx.doubts.is_in_doubt() {
-            return StepResult {
-                next: rows,
-                ended: Vec::new(),
-            };
-        }
-        self.all_again(rows, "an operation is in doubt: rows go one at a time")
+        let is_to_wait = !self.is_alone && self.ctx.doubts.is_in_doubt();
+        self.again_if(is_to_wait, &Fact::OneAtATime, rows)
     }
 
-    fn all_again<T: InHand>(&self, rows: Vec<T>, why: &str) -> StepResult<T> {
+    fn again_if<T: InHand>(&self, is_to_end: bool, why: &Fact, rows: Vec<T>) -> StepResult<T> {
         let now = self.now();
+        let again = |row: T| row.again_at(now, why.clone());
+        let (ended, next) = if is_to_end {
+            (rows, Vec::new())
+        } else {
+            (Vec::new(), rows)
+        };
         StepResult {
-            next: Vec::new(),
-            ended: rows.into_iter().map(|row| row.again_at(now, why)).collect(),
+            next,
+            ended: ended.into_iter().map(again).collect(),
         }
     }
 
@@ -178,7 +173,10 @@ impl Batch {
         let attempts = row.attempt().entry.attempts;
         let has_open_write = row.attempt().progress.intent.is_some();
         let after = match verdict {
-            Verdict::NotItsFault => return row.again_at(later(now, tempo.person_busy), reason),
+            Verdict::NotItsFault => {
+                let failed = Fact::Failed(reason.to_owned());
+                return row.again_at(later(now, tempo.person_busy), failed);
+            }
             Verdict::SetAside => return row.park(reason),
             // A write whose fate is open is looked for first.
             Verdict::Park if !has_open_write => return row.park(reason),
@@ -252,7 +250,7 @@ impl Batch {
             row: end.attempt.row(),
             progress: end.attempt.progress.clone(),
             settlement: end.settlement.clone(),
-            event: end.line(),
+            facts: end.facts(),
         });
         let store = |ends| self.ctx.inbox.settle(self.token, ends);
         self.until_stored(ends.collect(), |end| end.row, store)

@@ -1,11 +1,14 @@
 //! Which deal, and what to do with it: every rule about deals, as pure functions.
 
-use std::{collections::HashSet, fmt, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use amocrm::{Deal, Pipeline, Target};
 use jiff::Timestamp;
 
-use crate::domain::{ContactId, DealId, StageId};
+use crate::{
+    domain::{ContactId, DealId, StageId},
+    inbox::Why,
+};
 
 /// What does not change from row to row.
 #[derive(Debug, Clone, Copy)]
@@ -31,28 +34,6 @@ pub struct Situation<'a> {
 pub enum Decision {
     Use { deal: DealId, why: Why },
     Create,
-}
-
-/// The rule that picked a deal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    Recorded,
-    Open,
-    ClosedOnTarget,
-    ClosedWon,
-    ClosedLost,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Recorded => "recorded for this person",
-            Self::Open => "open",
-            Self::ClosedOnTarget => "recently closed, on the target stage",
-            Self::ClosedWon => "recently won",
-            Self::ClosedLost => "recently lost",
-        })
-    }
 }
 
 /// Picks the deal of a row that has none yet.

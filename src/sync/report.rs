@@ -6,11 +6,11 @@ use jiff::Timestamp;
 
 use super::row::Ended;
 use crate::{
-    domain::{DealId, RowId},
+    domain::DealId,
     inbox::{Outcome, Settlement},
 };
 
-/// The one line of an attempt.
+/// The one line of an attempt. Documented in `docs/operation.md`.
 pub(super) fn attempt(ended: &Ended, duration: Duration, now: Timestamp) {
     let Ended {
         attempt,
@@ -29,65 +29,31 @@ pub(super) fn attempt(ended: &Ended, duration: Duration, now: Timestamp) {
         Settlement::Parked { reason } => (None, Some(reason.as_str())),
         Settlement::Done(_) => (None, None),
     };
-    let line = AttemptLine {
-        row: attempt.row(),
-        deal: attempt.deal().map(DealId::get),
-        attempt: attempt.entry.attempts.saturating_add(1),
-        duration,
-        delivery: attempt.entry.delivery.as_deref(),
-        next_attempt: next_attempt.map(|at| at.to_string()),
-        reason,
-        outcome,
-    };
-    line.write(end);
-}
-
-/// Everything that one attempt has to say. Documented in `docs/operation.md`.
-struct AttemptLine<'a> {
-    row: RowId,
-    deal: Option<i64>,
-    attempt: u32,
-    duration: Duration,
-    delivery: Option<&'a str>,
-    next_attempt: Option<String>,
-    reason: Option<&'a str>,
-    outcome: &'static str,
-}
-
-impl AttemptLine<'_> {
-    fn write(&self, end: &Settlement) {
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    row.id = %self.row,
-                    deal.id = self.deal,
-                    delivery.id = self.delivery,
-                    outcome = self.outcome,
-                    attempt = self.attempt,
-                    duration_ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
-                    next_attempt = self.next_attempt,
-                    reason = self.reason,
-                    "sync.attempt"
-                )
-            };
-        }
-        match end {
-            Settlement::Parked { .. } => line!(error),
-            Settlement::Again { failed: true, .. } => line!(warn),
-            Settlement::Again { .. } | Settlement::Waiting { .. } | Settlement::Done(_) => {
-                line!(info);
-            }
-        }
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                row.id = %attempt.row(),
+                deal.id = attempt.deal().map(DealId::get),
+                delivery.id = attempt.entry.delivery,
+                outcome,
+                attempt = attempt.entry.attempts.saturating_add(1),
+                duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+                next_attempt = next_attempt.map(|at| at.to_string()),
+                reason,
+                "sync.attempt"
+            )
+        };
+    }
+    match end {
+        Settlement::Parked { .. } => line!(error),
+        Settlement::Again { failed: true, .. } => line!(warn),
+        Settlement::Again { .. } | Settlement::Waiting { .. } | Settlement::Done(_) => line!(info),
     }
 }
 
 fn outcome_name(end: &Settlement) -> &'static str {
     match end {
-        Settlement::Done(Outcome::Synced) => "synced",
-        Settlement::Done(Outcome::AlreadyLinked) => "already_linked",
-        Settlement::Done(Outcome::Skipped) => "skipped",
-        Settlement::Done(Outcome::TooOld) => "too_old",
-        Settlement::Done(Outcome::Gone) => "gone",
+        Settlement::Done(outcome) => outcome.as_str(),
         Settlement::Again { failed: true, .. } => "retry",
         Settlement::Again { failed: false, .. } => "later",
         Settlement::Waiting { .. } => "waiting",

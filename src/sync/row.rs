@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::locks::{LockKey, PersonLock, PersonLocks};
 use crate::{
     domain::{ContactId, DealId, Email, KeyedHash, Phone, RowId},
-    inbox::{Choice, Entry, Known, Mark, Progress, Settlement},
+    inbox::{Choice, Entry, Fact, Known, Mark, Progress, Settlement},
     supabase::Row,
 };
 
@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Attempt {
     pub(super) entry: Entry,
     pub(super) progress: Progress,
-    pub(super) history: Vec<String>,
+    pub(super) history: Vec<Fact>,
     /// Keep other rows off this person and these contacts.
     locks: Vec<PersonLock>,
 }
@@ -44,8 +44,8 @@ impl Attempt {
         self.entry.row
     }
 
-    pub(super) fn log(&mut self, line: impl Into<String>) {
-        self.history.push(line.into());
+    pub(super) fn log(&mut self, fact: Fact) {
+        self.history.push(fact);
     }
 
     /// The deal of this row, once there is one.
@@ -99,20 +99,10 @@ impl Ended {
     }
 
     /// The attempt in one line of the row's history.
-    pub(super) fn line(&self) -> String {
-        let end = match &self.settlement {
-            Settlement::Done(outcome) => format!("done: {outcome:?}").to_lowercase(),
-            Settlement::Again {
-                reason: Some(reason),
-                ..
-            } => format!("again: {reason}"),
-            Settlement::Again { .. } => "again".to_owned(),
-            Settlement::Waiting { reason, .. } => format!("waiting: {reason}"),
-            Settlement::Parked { reason } => format!("parked: {reason}"),
-        };
-        let history = self.attempt.history.iter().map(String::as_str);
-        let lines: Vec<&str> = history.chain([end.as_str()]).collect();
-        lines.join("; ")
+    pub(super) fn facts(&self) -> Vec<Fact> {
+        let mut facts = self.attempt.history.clone();
+        facts.push((&self.settlement).into());
+        facts
     }
 }
 
@@ -165,7 +155,7 @@ pub(super) trait InHand: Sized + Send {
     }
 
     /// Back to pending without blame.
-    fn again_at(mut self, due_at: Timestamp, why: &str) -> Ended {
+    fn again_at(mut self, due_at: Timestamp, why: Fact) -> Ended {
         self.attempt_mut().log(why);
         self.end(Settlement::Again {
             due_at,

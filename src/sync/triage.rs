@@ -37,16 +37,14 @@ pub enum Sight<'a> {
         /// By PostgREST's clock.
         read_at: Timestamp,
     },
-    /// `others_visible`: a control read returned some row, so this one is missing and not merely hidden.
-    Absent { others_visible: bool },
+    /// A control read returned some row, so this one is missing and not merely hidden.
+    Absent,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Triage {
     Proceed(Email),
     End(Settlement),
-    /// Nobody can tell whether the row exists: try again like after an error, with this reason.
-    Unclear(&'static str),
 }
 
 pub(super) const STATUSES_SKIPPED: [&str; 2] = ["blocked", "inactive"];
@@ -65,12 +63,7 @@ pub fn triage(
             progress.absent_since = None;
             (row, read_at)
         }
-        Sight::Absent {
-            others_visible: false,
-        } => return Triage::Unclear("ни одна строка не видна: права или политика"),
-        Sight::Absent {
-            others_visible: true,
-        } => return absent(tempo, progress, now),
+        Sight::Absent => return absent(tempo, progress, now),
     };
 
     if let Some(filled) = &row.deal_id {
@@ -133,34 +126,23 @@ pub(super) fn since(first: &mut Option<Timestamp>, now: Timestamp) -> Timestamp 
     *first.insert(first.map_or(now, |at| at.min(now)))
 }
 
-fn already_filled(progress: &Progress, filled: &str) -> Settlement {
+/// What becomes of a row that has a deal id.
+pub(super) fn already_filled(progress: &Progress, filled: &str) -> Settlement {
     let ours = progress.choice.as_ref().and_then(|choice| choice.deal);
-    match ours {
-        Some(deal) if deal.to_string() == filled.trim() => Settlement::Done(Outcome::Synced),
-        Some(deal) if progress.has_written() => Settlement::Parked {
-            reason: format!(
-                "в строке сделка {}, а мы работали со сделкой {deal}",
-                id_only(filled)
-            ),
-        },
-        None if progress.has_written() => Settlement::Parked {
-            reason: format!(
-                "в строке сделка {}, а наше создание сделки осталось без ответа",
-                id_only(filled)
-            ),
-        },
-        _ => Settlement::Done(Outcome::AlreadyLinked),
-    }
-}
-
-/// The column is free text: only what looks like an id is repeated.
-pub(super) fn id_only(text: &str) -> &str {
-    let text = text.trim();
-    if text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        text
-    } else {
-        "(не число)"
-    }
+    let reason = match ours {
+        Some(deal) if deal.to_string() == filled.trim() => {
+            return Settlement::Done(Outcome::Synced);
+        }
+        _ if !progress.has_written() => return Settlement::Done(Outcome::AlreadyLinked),
+        Some(deal) => format!("а мы работали со сделкой {deal}"),
+        None => "а наше создание сделки осталось без ответа".to_owned(),
+    };
+    // The column is free text: only what looks like an id is repeated.
+    let filled = filled.trim();
+    let is_id = filled.len() <= 20 && filled.bytes().all(|byte| byte.is_ascii_digit());
+    let filled = if is_id { filled } else { "(не число)" };
+    let reason = format!("в строке сделка {filled}, {reason}");
+    Settlement::Parked { reason }
 }
 
 /// From when on the row has settled, by our clock; `None` when it has.

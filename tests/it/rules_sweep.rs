@@ -166,7 +166,9 @@ async fn a_row_cut_off_by_the_page_cap_is_not_gone() {
         world.until_synced_once(row).await;
         let story = world.inbox().history(row).await.unwrap();
         assert!(
-            story.iter().all(|event| !event.text.contains("строки нет")),
+            story
+                .iter()
+                .all(|line| !format!("{line:?}").contains("строки нет")),
             "{story:?}"
         );
     }

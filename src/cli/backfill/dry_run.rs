@@ -20,14 +20,14 @@ use crate::{
     cli::{
         CommandError, Outcome, clock,
         entries::stored_halt,
-        pipelines,
+        messages, pipelines,
         room::{REQUESTS_PER_SECOND, Room},
-        terminal::Terminal,
+        terminal::{Lang, Terminal},
     },
     domain::{ContactId, DealId, HaltCause, RowId, StageId, SyncState},
     inbox::{
         self, Arrival, Entry, HALT, Inbox, InboxError, PAUSED, Placed, REFUSALS, RELEASED, Revival,
-        Role, Source, State,
+        Role, Source, State, Why,
     },
     supabase::SupabaseError,
     sync::Walk,
@@ -50,13 +50,13 @@ enum Would {
         deal: DealId,
         from: Option<StageId>,
         to: StageId,
-        why: String,
+        why: Why,
     },
     /// `deal`: `None` = one that would be made for an earlier row.
     Leave {
         deal: Option<DealId>,
         at: Option<StageId>,
-        why: String,
+        why: Why,
     },
     Create {
         contact: Option<ContactId>,
@@ -83,7 +83,7 @@ impl Would {
             Self::Finish { .. } => "finish",
             Self::Wait => "wait",
             Self::Park { .. } => "park",
-            Self::End(outcome) => progress::outcome_name(*outcome),
+            Self::End(outcome) => outcome.as_str(),
         }
     }
 
@@ -99,12 +99,12 @@ impl Would {
                 value["deal"] = json!(deal);
                 value["from"] = json!(from);
                 value["to"] = json!(to);
-                value["why"] = json!(why);
+                value["why"] = messages::why(*why, Lang::English).into();
             }
             Self::Leave { deal, at, why } => {
                 value["deal"] = json!(deal);
                 value["at"] = json!(at);
-                value["why"] = json!(why);
+                value["why"] = messages::why(*why, Lang::English).into();
             }
             Self::Create { contact } => value["contact"] = json!(contact),
             Self::Finish { deal } => value["deal"] = json!(deal),
@@ -363,7 +363,7 @@ impl Foreseen {
         let simulation = &self.simulation;
         let real = choice.deal.filter(|deal| !simulation.is_made_deal(*deal));
         let stage = real.and_then(|deal| simulation.stage_in_amocrm(deal));
-        let why = choice.why.clone();
+        let why = choice.why;
         match (placed, real, self.target) {
             (Placed::Created, _, _) => match choice.contact {
                 Some(contact) if simulation.is_made_contact(contact) => Would::CreateWithContact,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     cli::{clock, terminal::Terminal},
     domain::{InboxFault, SyncState},
-    inbox::{Outcome, State, Tally},
+    inbox::{State, Tally},
 };
 
 /// Between two lines where there is no bar.
@@ -37,16 +37,6 @@ pub(super) struct Standing {
     pub(super) next_due: Option<Timestamp>,
 }
 
-pub(super) fn outcome_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Synced => "synced",
-        Outcome::AlreadyLinked => "already_linked",
-        Outcome::Skipped => "skipped",
-        Outcome::TooOld => "too_old",
-        Outcome::Gone => "gone",
-    }
-}
-
 impl Standing {
     pub(super) fn new(total: u64, tally: &Tally) -> Self {
         let mut standing = Self {
@@ -57,7 +47,7 @@ impl Standing {
         for (&(state, outcome), &count) in &tally.by_end {
             match (state, outcome) {
                 (State::Done, Some(outcome)) => {
-                    standing.done.insert(outcome_name(outcome), count);
+                    standing.done.insert(outcome.as_str(), count);
                 }
                 (State::Waiting, _) => {
                     standing.waiting += count - tally.waiting_briefly.min(count);
@@ -315,7 +305,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::cli::terminal::Lang;
+    use crate::{cli::terminal::Lang, inbox::Outcome};
 
     fn after(began: Instant, seconds: u64) -> Instant {
         began + Duration::from_secs(seconds)

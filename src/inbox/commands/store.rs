@@ -6,7 +6,7 @@ use super::{Changed, change};
 use crate::{
     domain::RowId,
     inbox::{
-        Arrival, BackfillId, InboxError, Source, Stored, history,
+        Arrival, BackfillId, Fact, InboxError, Source, Stored, history,
         history::Line,
         record::{database, json},
         writer::Turn,
@@ -73,7 +73,7 @@ pub(in crate::inbox) async fn store(
     let is_any_opened = !opened.is_empty();
 
     let mut stored = Vec::with_capacity(arrivals.len());
-    let mut openings: Vec<(Changed, String)> = Vec::with_capacity(opened.len());
+    let mut openings: Vec<(Changed, [Fact; 1])> = Vec::with_capacity(opened.len());
     let mut heard: HashMap<RowId, Columns<'_>> = HashMap::new();
     let mut lifting: HashSet<RowId> = HashSet::new();
     for (row, delivery, backfill) in columns {
@@ -81,12 +81,12 @@ pub(in crate::inbox) async fn store(
             Slot::Occupied(entry) if entry.get().stored() == Stored::New || delivery.is_none() => {
                 let entry = entry.remove();
                 stored.push(entry.stored());
-                let text = match (delivery, backfill) {
-                    (Some(delivery), _) => format!("delivery {delivery}"),
-                    (None, Some(_)) => "backfill".to_owned(),
-                    (None, None) => "sweep".to_owned(),
+                let fact = match (delivery, backfill) {
+                    (Some(delivery), _) => Fact::Delivery(delivery.to_owned()),
+                    (None, Some(_)) => Fact::Backfill,
+                    (None, None) => Fact::Sweep,
                 };
-                openings.push((entry, text));
+                openings.push((entry, [fact]));
             }
             slot => {
                 stored.push(Stored::Duplicate);
@@ -102,7 +102,7 @@ pub(in crate::inbox) async fn store(
             }
         }
     }
-    let lines: Vec<Line<'_>> = openings.iter().map(|(it, text)| it.line(text)).collect();
+    let lines: Vec<Line<'_>> = openings.iter().map(|(it, facts)| it.line(facts)).collect();
     history::append(turn.conn, turn.now, &lines).await?;
     hear(turn, heard.into_values().collect()).await?;
     let is_any_lifted = lift(turn, &lifting).await?;

@@ -24,7 +24,7 @@ use super::{Cause, MIGRATOR, hash_key, plain, private_file, sibling};
 use crate::{
     domain::{Halt, Refusals, RowId},
     inbox::{
-        Entry, HALT, PAUSED, REFUSALS, REPLACED, Replaced, State,
+        Entry, Fact, HALT, PAUSED, REFUSALS, REPLACED, Replaced, State,
         commands::set_state,
         record::{EntryRecord, ProgressColumns},
     },
@@ -34,7 +34,6 @@ use crate::{
 const KEPT: usize = 2;
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 const PAGE: u32 = 500;
-const HISTORY: &str = "carried over from a damaged inbox";
 
 /// What is done once the new file is complete, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -380,7 +379,7 @@ async fn fill(
     }
     sqlx::query("INSERT INTO history (entry, nr, at, text) SELECT seq, events, ?, ? FROM entry")
         .bind(now.as_millisecond())
-        .bind(HISTORY)
+        .bind(serde_json::to_string(&[Fact::CarriedOver])?)
         .execute(&mut *conn)
         .await?;
     // The number of a backfill that is to come is none of those that entries name.

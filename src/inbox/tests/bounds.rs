@@ -115,7 +115,7 @@ async fn the_oldest_finished_entries_go_first_and_unfinished_ones_never() {
     assert!((1_000..=1_375).contains(&left), "{left}");
     assert_eq!(t.state_of(2_059).await, State::Done);
     assert_eq!(t.inbox.entry(row(30)).await.unwrap(), None);
-    assert_eq!(t.story(30).await, Vec::<String>::new());
+    assert_eq!(t.story(30).await, []);
 
     assert_eq!(t.room(entries(49)).await, Space::Full);
     assert_eq!(t.count(State::Done).await, 0);

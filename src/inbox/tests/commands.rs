@@ -214,7 +214,10 @@ async fn each_settlement_leaves_its_mark() {
             (e.state, e.due_at, e.attempts, e.outcome, e.reason),
             expected
         );
-        assert_eq!(t.story(n).await, ["delivery msg", "settled"]);
+        assert_eq!(
+            t.story(n).await,
+            [Fact::Delivery("msg".to_owned()), Fact::Noted]
+        );
     }
 }
 
@@ -273,7 +276,7 @@ async fn rows_are_revived_anew_unless_done_or_claimed() {
             (e.state, e.due_at, e.attempts),
             (State::Pending, t.now(), 0)
         );
-        assert_eq!(t.story(n).await.last().unwrap(), "retry");
+        assert_eq!(t.story(n).await.last(), Some(&Fact::Retry));
     }
     assert_eq!(t.state_of(4).await, State::Done);
     assert_eq!(t.state_of(5).await, State::Claimed);
@@ -338,7 +341,7 @@ async fn history_keeps_the_newest_two_hundred_lines() {
     }
     let story = t.story(1).await;
     assert_eq!(story.len(), 200);
-    assert_eq!(story[198..], ["retry", "settled"]);
+    assert_eq!(story[198..], [Fact::Retry, Fact::Noted]);
 }
 
 #[tokio::test]

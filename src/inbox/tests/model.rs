@@ -415,7 +415,7 @@ impl Pair {
                         row: *row,
                         progress: progress.clone(),
                         settlement: settlement.clone(),
-                        event: "settled".to_owned(),
+                        facts: vec![Fact::Noted],
                     })
                     .collect();
                 let expected = self.model.holds(token, &rows);

@@ -276,3 +276,32 @@ async fn states_are_told_of_rows_that_have_an_entry() {
     let expected = [(row(1), State::Parked), (row(2), State::Pending)];
     assert_eq!(states.unwrap(), HashMap::from(expected));
 }
+
+#[tokio::test]
+async fn what_an_earlier_version_has_stored_stays_readable() {
+    let t = Fixture::new().await;
+    t.settled(Settled {
+        progress: chosen(11),
+        ..parked(1)
+    })
+    .await;
+    let earlier = "deal 41 chosen: recently won; moved; again: нет соединения с amoCRM";
+    let written = r#"["moved",{"deal_chosen":[41,"closed_won"]},{"done":"too_old"}]"#;
+    t.tamper(&format!(
+        "DELETE FROM history;
+         INSERT INTO history (entry, nr, at, text) SELECT seq, 1, 0, '{earlier}' FROM entry;
+         INSERT INTO history (entry, nr, at, text) SELECT seq, 2, 0, '{written}' FROM entry;
+         UPDATE entry SET progress = json_set(progress, '$.choice.why', 'recently won')"
+    ))
+    .await;
+
+    let why = t.entry(1).await.progress.choice.map(|choice| choice.why);
+    assert_eq!(why, Some(Why::ClosedWon));
+    let expected = [
+        Fact::Earlier(earlier.to_owned()),
+        Fact::Moved,
+        Fact::DealChosen(DealId::new(41), Why::ClosedWon),
+        Fact::Done(Outcome::TooOld),
+    ];
+    assert_eq!(t.story(1).await, expected);
+}

@@ -245,7 +245,7 @@ async fn what_is_whole_and_was_not_paused_goes_on() {
     let t = t.restarted().await;
     assert_eq!(t.inbox.state::<Timestamp>(PAUSED).await.unwrap(), None);
     assert_eq!(t.state_of(1).await, State::Parked);
-    assert_eq!(t.story(1).await, ["carried over from a damaged inbox"]);
+    assert_eq!(t.story(1).await, [Fact::CarriedOver]);
     assert_eq!(
         t.inbox.revive(Revival::AllParked).await.unwrap(),
         1,

@@ -24,7 +24,7 @@ async fn a_new_delivery_is_pending_at_once_and_carries_its_id() {
         updated_at: t.now(),
     };
     assert_eq!(t.entry(1).await, expected);
-    assert_eq!(t.story(1).await, ["delivery msg_1"]);
+    assert_eq!(t.story(1).await, [Fact::Delivery("msg_1".to_owned())]);
     assert_eq!(t.inbox.entry(row(2)).await.unwrap(), None);
 }
 
@@ -147,7 +147,8 @@ async fn a_sweep_reopens_what_is_done_and_its_steps_stay() {
     assert_eq!((entry.due_at, entry.updated_at), (t.now(), t.now()));
     assert_eq!(entry.stored_at, t.now() - MINUTE);
     assert_eq!(entry.progress, steps);
-    assert_eq!(t.story(1).await, ["delivery msg", "settled", "sweep"]);
+    let delivery = Fact::Delivery("msg".to_owned());
+    assert_eq!(t.story(1).await, [delivery, Fact::Noted, Fact::Sweep]);
 }
 
 #[tokio::test]
@@ -254,7 +255,7 @@ async fn arrivals_of_one_row_in_one_call_are_answered_in_turn() {
     );
     assert_eq!(t.entry(1).await.lane, Lane::Live);
     assert_eq!(t.entry(2).await.lane, Lane::Live);
-    assert_eq!(t.story(2).await, ["backfill"]);
+    assert_eq!(t.story(2).await, [Fact::Backfill]);
 }
 
 #[tokio::test]
@@ -275,7 +276,7 @@ async fn each_call_of_one_group_gets_the_answers_to_its_own_arrivals() {
     let commits = t.inbox.shared.signals.commits.load(Ordering::Relaxed) - before;
     assert_eq!(commits, 1);
     assert_eq!(t.entry(2).await.delivery.as_deref(), Some("msg_2"));
-    assert_eq!(t.story(2).await, ["sweep"]);
+    assert_eq!(t.story(2).await, [Fact::Sweep]);
 }
 
 #[tokio::test]

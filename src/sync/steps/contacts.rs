@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     domain::{ContactId, KeyedHash, MissingContact, Operation, Phone},
-    inbox::{DailySearches, InboxError, Known, Settlement},
+    inbox::{DailySearches, Fact, InboxError, Known, Settlement},
 };
 
 /// A row, and what is known of its contacts so far.
@@ -169,7 +169,7 @@ fn search_next(
     // The batch was cut for the index, which has fallen behind meanwhile: what is searched for goes in small batches.
     let now = batch.now();
     let too_many = left.split_off(left.len().min(SMALLEST_BATCH));
-    let again = |row: Candidate| row.again_at(now, "the contact index has fallen behind");
+    let again = |row: Candidate| row.again_at(now, Fact::IndexBehind);
     found.ended.extend(too_many.into_iter().map(again));
     let rest = left.split_off(left.len().min(batch.parallel_searches()));
     std::mem::replace(left, rest)
@@ -377,7 +377,7 @@ async fn search_phones(
             }
             answer => {
                 if matches!(answer, Answer::Found(_)) {
-                    row.loaded.attempt.log("contact found by phone");
+                    row.loaded.attempt.log(Fact::ContactByPhone);
                 }
                 unless_found(batch, row, answer, found);
             }
@@ -400,8 +400,7 @@ async fn before_a_create(
     for (mut row, search) in search(batch, queries.collect(), &mut found.ended).await? {
         let answer = by_beginning(&row.loaded.email, search);
         if matches!(answer, Answer::Found(_)) {
-            let line = "contact found by the beginning of its e-mail";
-            row.loaded.attempt.log(line);
+            row.loaded.attempt.log(Fact::ContactByBeginning);
         }
         to_make.extend(unless_found(batch, row, answer, found));
     }

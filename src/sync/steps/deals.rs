@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{ContactId, DealId, Operation},
-    inbox::{Choice, InboxError},
+    inbox::{Choice, Fact, InboxError},
 };
 
 /// A row with the deals of its contacts.
@@ -98,12 +98,12 @@ impl Candidate {
         let first = self.matched.contacts.first().map(|contact| contact.id);
         let mut loaded = self.matched.loaded;
         let attempt = &mut loaded.attempt;
-        attempt.log(format!("deal {id} chosen: {why}"));
+        attempt.log(Fact::DealChosen(id, why));
         attempt.progress.choice = Some(Choice {
             fingerprint: fingerprint(batch.ctx.inbox.hasher(), &attempt.progress),
             contact: deal.main_contact.or(first),
             deal: Some(id),
-            why: why.to_string(),
+            why,
         });
         let deal = DealChoice::Existing(deal);
         Choosing::Deal(Chosen { loaded, deal })
@@ -239,7 +239,7 @@ pub(crate) async fn pipeline<T: InHand, U>(
         }
         Err(None) => {
             let now = batch.now();
-            let again = |row: T| row.again_at(now, "the target stage is not usable");
+            let again = |row: T| row.again_at(now, Fact::TargetUnusable);
             result.ended.extend(rows.into_iter().map(again));
         }
     }

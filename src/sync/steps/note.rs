@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::{DealId, Operation, RowId},
-    inbox::{self, InboxError, Intent},
+    inbox::{self, Fact, InboxError, Intent},
 };
 
 /// Adds the note of each row, unless it is there.
@@ -69,7 +69,7 @@ pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<N
                 noted.ended.push(batch.retry(row, reason));
                 continue;
             }
-            row.attempt_mut().log("noted");
+            row.attempt_mut().log(Fact::Noted);
             let id = row.id();
             noted.push(with_note(batch, row));
             batch.ctx.worked(Operation::Note, id, begun).await?;
@@ -108,7 +108,7 @@ async fn find_earlier_notes(
     let mut found = StepResult::default();
     for mut row in doubtful {
         if has_our_note(&notes.items, row.deal, row.id()) {
-            row.attempt_mut().log("our note was there already");
+            row.attempt_mut().log(Fact::NoteWasThere);
             found.push(with_note(batch, row));
         } else if let Some(what) = hidden_notes(&notes, row.deal) {
             step.ended.push(batch.unreadable(row, &what));
@@ -129,7 +129,7 @@ pub(crate) fn with_note(batch: &Batch, mut row: Placed) -> Result<Noted, super::
     progress.intent = None;
     let Some(choice) = progress.choice.clone() else {
         // Stored progress without its choice: read anew.
-        return Err(row.again_at(batch.now(), "run broken off"));
+        return Err(row.again_at(batch.now(), Fact::BrokenOff));
     };
     let Placed { loaded, deal } = row;
     Ok(Noted {

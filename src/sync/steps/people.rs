@@ -12,7 +12,7 @@ use super::super::{
     row::{Ended, InHand, Loaded, Stage, StepResult},
     triage::later,
 };
-use crate::inbox::{DailySearches, InboxError, OpenWork};
+use crate::inbox::{DailySearches, Fact, InboxError, OpenWork};
 
 /// Locks the people of these rows. A row whose person is at work elsewhere comes again later.
 pub(crate) async fn lock(
@@ -39,17 +39,16 @@ pub(crate) async fn lock(
         let contact = progress.choice.as_ref().and_then(|choice| choice.contact);
         // It was read, so its person is known.
         let Some(person) = progress.person else {
-            step.ended
-                .push(row.again_at(soon, "the person is not known"));
+            step.ended.push(row.again_at(soon, Fact::PersonUnknown));
             continue;
         };
         let locks = &batch.ctx.locks;
         let result = if !has_begun && begun.contains(&person) {
-            Err(row.again_at(later_on, "another row of this person is not finished"))
+            Err(row.again_at(later_on, Fact::PersonUnfinished))
         } else if !row.attempt.lock(locks, LockKey::Person(person))
             || contact.is_some_and(|id| !row.attempt.lock(locks, LockKey::Contact(id)))
         {
-            Err(row.again_at(soon, "another row of this person is at work"))
+            Err(row.again_at(soon, Fact::PersonAtWork))
         } else {
             Ok(row)
         };
@@ -79,7 +78,7 @@ pub(crate) fn lock_contacts<T: Stage>(
         tempo.person_busy
     };
     let soon = later(batch.now(), pause);
-    Err(row.again_at(soon, "another row of this contact is at work"))
+    Err(row.again_at(soon, Fact::ContactAtWork))
 }
 
 /// Puts off rows whose contact has open work of an entry outside this batch. Looked at with the contacts locked, so that
@@ -99,7 +98,7 @@ pub(crate) async fn leave_begun_contacts<T: Stage>(
     for row in rows {
         let has_begun = contacts(&row).iter().any(|it| begun.contains(&it.id));
         step.push(if has_begun {
-            Err(row.again_at(later_on, "another row of this contact is not finished"))
+            Err(row.again_at(later_on, Fact::ContactUnfinished))
         } else {
             Ok(row)
         });

@@ -11,7 +11,6 @@ use super::{
         batch::{Batch, distinct},
         bulk::{self, Item, Kind, Sent},
         decide::{Placement, placement, stage_is_unknown},
-        failure::Verdict,
         note::{contact_name, deal_name},
         row::{Chosen, DealChoice, InHand, Loaded, Placed, StepResult},
         triage::later,
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::{ContactId, DealId, KeyedHash, Operation, Price},
-    inbox::{self, Choice, InboxError, Intent},
+    inbox::{self, Choice, Fact, InboxError, Intent, Why},
 };
 
 /// Moves the deals that are there, and makes the others.
@@ -80,7 +79,7 @@ impl ToMove {
     }
 
     fn moved(mut self) -> Placed {
-        self.loaded.attempt.log("moved");
+        self.loaded.attempt.log(Fact::Moved);
         self.placed(inbox::Placed::Moved)
     }
 }
@@ -118,8 +117,8 @@ async fn move_deals(
             Err(error @ AmoError::Rejected { .. }) if keys.len() > 1 => {
                 let rows = left.take_all(&keys);
                 if error.is_about_stage() && target_is_gone(batch).await? {
-                    let reason = "the target stage is not usable";
-                    let again = |row| batch.end_by(row, &Verdict::NotItsFault, reason);
+                    let soon = later(batch.now(), batch.ctx.tempo.person_busy);
+                    let again = |row: ToMove| row.again_at(soon, Fact::TargetUnusable);
                     placed.ended.extend(rows.into_iter().map(again));
                 } else {
                     let rows = if is_in_doubt {
@@ -353,7 +352,7 @@ async fn created(
             continue;
         };
         let attempt = &mut row.loaded.attempt;
-        attempt.log(format!("deal {deal} created"));
+        attempt.log(Fact::DealCreated(deal));
         let progress = &mut attempt.progress;
         if let Some(choice) = progress.choice.as_mut() {
             choice.deal = Some(deal);
@@ -373,9 +372,9 @@ fn intend_create(batch: &Batch, row: &mut Chosen, decisive_from: Timestamp) {
         DealChoice::New {
             contact,
             after_deal,
-        } => (Some(contact), after_deal, None, "no usable deal"),
+        } => (Some(contact), after_deal, None, Why::NoDeal),
         DealChoice::NewWithContact { after_contact } => {
-            (None, DealId::new(0), Some(after_contact), "no contact")
+            (None, DealId::new(0), Some(after_contact), Why::NoContact)
         }
         DealChoice::Existing(_) => return,
     };
@@ -386,7 +385,7 @@ fn intend_create(batch: &Batch, row: &mut Chosen, decisive_from: Timestamp) {
         fingerprint,
         contact,
         deal: None,
-        why: why.to_owned(),
+        why,
     });
     progress.intent = Some(Intent::Create {
         decisive_from,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{ContactId, DealId, KeyedHash, Operation},
-    inbox::{self, InboxError, Intent},
+    inbox::{self, Fact, InboxError, Intent},
 };
 
 const CREATES: [Operation; 2] = [Operation::Create, Operation::CreateWithContact];
@@ -64,11 +64,9 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
             }
             (Some(deal), _) => with_deal.push((row, deal)),
             (None, Some(Intent::Create { .. })) => creates.push(row),
-            (None, _) => resumed.ended.push(anew(
-                batch,
-                row,
-                "an earlier create never happened, choosing anew",
-            )),
+            (None, _) => resumed
+                .ended
+                .push(anew(batch, row, Fact::CreateNeverHappened)),
         }
     }
     let mut with_note_in_doubt = Vec::new();
@@ -101,7 +99,7 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
 }
 
 /// Nothing was written: the next attempt chooses anew.
-fn anew(batch: &Batch, mut row: Loaded, why: &str) -> Ended {
+fn anew(batch: &Batch, mut row: Loaded, why: Fact) -> Ended {
     row.attempt.progress.choice = None;
     row.again_at(batch.now(), why)
 }
@@ -145,7 +143,7 @@ async fn read_chosen(
             let reason = format!("сделка {id} удалена или ушла из воронки после нашей записи");
             resumed.ended.push(row.park(reason));
         } else {
-            let ended = anew(batch, row, "the chosen deal is gone, choosing anew");
+            let ended = anew(batch, row, Fact::DealGone);
             resumed.ended.push(ended);
         }
     }
@@ -182,8 +180,7 @@ async fn resolve_notes(
             continue;
         };
         if has_our_note(&notes.items, row.deal, id) {
-            row.attempt_mut()
-                .log("the note of an earlier attempt was found");
+            row.attempt_mut().log(Fact::NoteFound);
             batch.ctx.landed(id, &[Operation::Note]).await?;
             match with_note(batch, row) {
                 Ok(row) => found.push(row),
@@ -193,7 +190,7 @@ async fn resolve_notes(
             resumed.ended.push(batch.unreadable(row, &what));
         } else if let Some(until) = batch.ctx.fate_is_open_until(id, decisive_from, look) {
             row.attempt_mut().progress.is_decisive_from(until);
-            let ended = row.again_at(until, "the fate of a note is open");
+            let ended = row.again_at(until, Fact::NoteInDoubt);
             resumed.ended.push(ended);
         } else {
             row.attempt_mut().progress.intent = None;
@@ -452,20 +449,16 @@ fn create_resolved(
         choice.contact = choice.contact.or(contact);
         progress.placed = Some(inbox::Placed::Created);
         progress.intent = None;
-        let line = format!("the deal {deal} of an earlier attempt was found");
-        row.attempt.log(line);
+        row.attempt.log(Fact::DealFound(deal));
         return Ok(Placed { loaded: row, deal });
     }
     if let Some(until) = open_until {
-        return Err(row.again_at(until, "the fate of a create is open"));
+        return Err(row.again_at(until, Fact::CreateInDoubt));
     }
     progress.intent = None;
     progress.choice = None;
     Err(match batch.ctx.doubts.look().blamed(id, &CREATES) {
         Some(reason) => row.park(reason),
-        None => row.again_at(
-            batch.now(),
-            "an earlier create never happened, choosing anew",
-        ),
+        None => row.again_at(batch.now(), Fact::CreateNeverHappened),
     })
 }

@@ -13,7 +13,7 @@ use super::super::{
 };
 use crate::{
     domain::{Disposition, Email, KeyedHash, Operation, RowId},
-    inbox::{Hasher, InboxError, Progress, Settlement},
+    inbox::{Fact, Hasher, InboxError, Progress, Settlement},
     supabase::{self, Row, Rows, Supabase, SupabaseError},
 };
 
@@ -45,7 +45,7 @@ pub(crate) async fn load(
                     read_at: read.asked_at,
                 })
             }
-            end => Err(ended(batch, attempt, end)),
+            end @ Triage::End(_) => Err(ended(batch, attempt, end)),
         }
     })
     .await
@@ -72,7 +72,7 @@ pub(crate) async fn refresh<T: Stage>(
         let loaded = row.loaded_mut();
         match see(batch, &mut loaded.attempt, &read) {
             Triage::Proceed(email) if email != loaded.email => {
-                Err(row.again_at(now, "the e-mail changed on the way"))
+                Err(row.again_at(now, Fact::EmailChanged))
             }
             Triage::Proceed(email) => {
                 let had_choice = loaded.attempt.progress.choice.is_some();
@@ -88,7 +88,7 @@ pub(crate) async fn refresh<T: Stage>(
                 }
                 Ok(row)
             }
-            end => Err(ended(batch, row, end)),
+            end @ Triage::End(_) => Err(ended(batch, row, end)),
         }
     })
     .await?;
@@ -98,7 +98,7 @@ pub(crate) async fn refresh<T: Stage>(
 }
 
 /// Not one row of the table can be read, these among them.
-pub(crate) async fn none_is_visible<T: InHand>(
+pub(super) async fn none_is_visible<T: InHand>(
     batch: &Batch,
     rows: Vec<T>,
 ) -> Result<Vec<Ended>, InboxError> {
@@ -124,7 +124,7 @@ fn recognise(batch: &Batch, attempt: &mut Attempt, row: &Row, email: &Email) {
     if choice.is_some_and(|choice| choice.fingerprint != fingerprint)
         && !attempt.progress.has_written()
     {
-        attempt.log("e-mail or phone changed, choosing anew");
+        attempt.log(Fact::PersonChanged);
         attempt.progress.choice = None;
     }
 }
@@ -163,8 +163,7 @@ fn judge(batch: &Batch, attempt: &mut Attempt, sight: Sight<'_>) -> Triage {
 fn ended<T: InHand>(batch: &Batch, row: T, triage: Triage) -> Ended {
     match triage {
         Triage::End(settlement) => row.end(settlement),
-        Triage::Unclear(reason) => batch.retry(row, reason),
-        Triage::Proceed(_) => row.again_at(batch.now(), "run broken off"),
+        Triage::Proceed(_) => row.again_at(batch.now(), Fact::BrokenOff),
     }
 }
 
@@ -233,16 +232,13 @@ async fn see_absent<P: InHand>(batch: &Batch, absent: Vec<P>) -> Result<Vec<Ende
     if absent.is_empty() {
         return Ok(Vec::new());
     }
-    let others_visible = match batch.ctx.supabase.can_see_any_row().await {
-        Ok(visible) => visible,
+    match batch.ctx.supabase.can_see_any_row().await {
+        Ok(true) => {}
+        Ok(false) => return none_is_visible(batch, absent).await,
         Err(error) => return batch.fail(None, absent, error).await,
-    };
-    if !others_visible && batch.ctx.see_why_no_row().await? {
-        let of = |row| batch.end_by(row, &Verdict::NotItsFault, "ни одна строка не видна");
-        return Ok(absent.into_iter().map(of).collect());
     }
     let of = |mut row: P| {
-        let triage = judge(batch, row.attempt_mut(), Sight::Absent { others_visible });
+        let triage = judge(batch, row.attempt_mut(), Sight::Absent);
         ended(batch, row, triage)
     };
     Ok(absent.into_iter().map(of).collect())

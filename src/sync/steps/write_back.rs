@@ -9,13 +9,13 @@ use super::{
     super::{
         batch::Batch,
         row::{Ended, InHand, Noted},
-        triage::id_only,
+        triage::already_filled,
     },
     rows::none_is_visible,
 };
 use crate::{
     domain::Operation,
-    inbox::{InboxError, Outcome, Settlement},
+    inbox::{Fact, InboxError, Outcome, Settlement},
     supabase::WriteBack,
 };
 
@@ -58,7 +58,7 @@ pub(crate) async fn fill(batch: &Batch, rows: Vec<Noted>) -> Result<Vec<Ended>, 
             Some((_, Err(error))) => {
                 ended.extend(batch.fail(Operation::WriteBack, vec![row], error).await?);
             }
-            None => ended.push(row.again_at(now, "sending stopped")),
+            None => ended.push(row.again_at(now, Fact::SendingStopped)),
         }
     }
     Ok(ended)
@@ -66,26 +66,20 @@ pub(crate) async fn fill(batch: &Batch, rows: Vec<Noted>) -> Result<Vec<Ended>, 
 
 /// No row matched: filled by a person, gone, or not ours to change.
 async fn why_no_row(batch: &Batch, row: Noted) -> Result<Vec<Ended>, InboxError> {
-    let deal = row.deal;
     let read = match batch.ctx.supabase.rows(&[row.id()]).await {
         Ok(read) => read.rows.into_iter().next(),
         Err(error) => return batch.fail(Operation::Read, vec![row], error).await,
     };
-    let ended = match read {
-        Some(read) => match read.deal_id {
-            Some(filled) if filled.trim() == deal.to_string() => {
-                row.end(Settlement::Done(Outcome::Synced))
-            }
-            Some(filled) => row.park(format!(
-                "в строке сделка {}, а мы работали со сделкой {deal}",
-                id_only(&filled)
-            )),
-            None => {
-                let refused = batch.ctx.write_back_matched_nothing(row.id()).await?;
-                let (verdict, reason) = refused;
-                batch.end_by(row, &verdict, &reason)
-            }
-        },
+    let ended = match read.map(|read| read.deal_id) {
+        Some(Some(filled)) => {
+            let settlement = already_filled(&row.attempt().progress, &filled);
+            row.end(settlement)
+        }
+        Some(None) => {
+            let refused = batch.ctx.write_back_matched_nothing(row.id()).await?;
+            let (verdict, reason) = refused;
+            batch.end_by(row, &verdict, &reason)
+        }
         None => match batch.ctx.supabase.can_see_any_row().await {
             Ok(true) => row.end(Settlement::Done(Outcome::Gone)),
             Ok(false) => return none_is_visible(batch, vec![row]).await,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     domain::{ContactId, DealId, KeyedHash},
-    inbox::{Choice, Intent, Placed},
+    inbox::{Choice, Intent, Placed, Why},
 };
 
 const SINCE: i64 = 1_790_000_000;
@@ -42,7 +42,7 @@ fn written(deal: Option<i64>) -> Progress {
             fingerprint: KeyedHash::new([0; 16]),
             contact: Some(ContactId::new(501)),
             deal: deal.map(DealId::new),
-            why: "open".into(),
+            why: Why::Open,
         }),
         placed: deal.map(|_| Placed::Moved),
         intent: deal.is_none().then_some(Intent::Note {
@@ -221,7 +221,7 @@ fn a_row_is_left_alone_until_it_has_settled() {
             ..
         }) => Some(due_at),
         Triage::Proceed(_) => None,
-        other => panic!("{other:?}"),
+        end @ Triage::End(_) => panic!("{end:?}"),
     };
     // Read at 100 by PostgREST's clock, while ours says 200.
     assert_eq!(due(&young(0)), Some(at(205)));
@@ -251,36 +251,30 @@ fn a_row_without_a_sound_email_is_parked() {
 #[test]
 fn a_row_is_gone_when_absent_twice_a_minute_apart_while_others_can_be_seen() {
     let mut progress = Progress::default();
-    let mut look = |others_visible, now| {
-        let sight = Sight::Absent { others_visible };
+    let mut look = |now| {
         triage(
             &rules(),
             &Tempo::default(),
             known(TOLD),
             &mut progress,
-            sight,
+            Sight::Absent,
             at(now),
         )
     };
-    assert!(
-        matches!(look(false, 0), Triage::Unclear(_)),
-        "nothing visible says nothing"
-    );
     let Triage::End(Settlement::Again {
         due_at,
         failed: false,
         ..
-    }) = look(true, 10)
+    }) = look(10)
     else {
         panic!()
     };
     assert_eq!(due_at, at(70));
-    let Triage::End(Settlement::Again { due_at, .. }) = look(true, 69) else {
+    let Triage::End(Settlement::Again { due_at, .. }) = look(69) else {
         panic!()
     };
     assert_eq!(due_at, at(70));
-    assert!(matches!(look(false, 70), Triage::Unclear(_)));
-    assert_eq!(look(true, 70), done(Outcome::Gone));
+    assert_eq!(look(70), done(Outcome::Gone));
 }
 
 #[test]

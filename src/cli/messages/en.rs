@@ -1,0 +1,60 @@
+//! In English, and in `--json`.
+
+use crate::inbox::{Fact, Why};
+
+pub(super) fn fact(fact: &Fact) -> String {
+    let words = match fact {
+        Fact::Delivery(delivery) => return format!("delivery {delivery}"),
+        Fact::Sweep => "sweep",
+        Fact::Backfill => "backfill",
+        Fact::CarriedOver => "carried over from a damaged inbox",
+        Fact::Retry => "retry",
+        Fact::ParkedByHand => "parked by hand",
+        Fact::WorksForAnother => "works for another row",
+        Fact::ContactSeen => "contact seen",
+        Fact::ContactByPhone => "contact found by phone",
+        Fact::ContactByBeginning => "contact found by the beginning of its e-mail",
+        Fact::DealChosen(deal, rule) => return format!("deal {deal} chosen: {}", why(*rule)),
+        Fact::Moved => "moved",
+        Fact::DealCreated(deal) => return format!("deal {deal} created"),
+        Fact::Noted => "noted",
+        Fact::DealFound(deal) => return format!("the deal {deal} of an earlier attempt was found"),
+        Fact::NoteFound => "the note of an earlier attempt was found",
+        Fact::NoteWasThere => "our note was there already",
+        Fact::SendingStopped => "sending stopped",
+        Fact::OneAtATime => "an operation is in doubt: rows go one at a time",
+        Fact::PersonUnknown => "the person is not known",
+        Fact::PersonAtWork => "another row of this person is at work",
+        Fact::PersonUnfinished => "another row of this person is not finished",
+        Fact::ContactAtWork => "another row of this contact is at work",
+        Fact::ContactUnfinished => "another row of this contact is not finished",
+        Fact::IndexBehind => "the contact index has fallen behind",
+        Fact::TargetUnusable => "the target stage is not usable",
+        Fact::EmailChanged => "the e-mail changed on the way",
+        Fact::PersonChanged => "e-mail or phone changed, choosing anew",
+        Fact::DealGone => "the chosen deal is gone, choosing anew",
+        Fact::CreateNeverHappened => "an earlier create never happened, choosing anew",
+        Fact::CreateInDoubt => "the fate of a create is open",
+        Fact::NoteInDoubt => "the fate of a note is open",
+        Fact::BrokenOff => "run broken off",
+        Fact::Done(outcome) => return format!("done: {}", outcome.as_str()),
+        Fact::Again(None) => "again",
+        Fact::Again(Some(reason)) => return format!("again: {reason}"),
+        Fact::Waiting(reason) => return format!("waiting: {reason}"),
+        Fact::Parked(reason) => return format!("parked: {reason}"),
+        Fact::Failed(told) | Fact::Earlier(told) => told,
+    };
+    words.to_owned()
+}
+
+pub(super) fn why(why: Why) -> &'static str {
+    match why {
+        Why::Recorded => "recorded for this person",
+        Why::Open => "open",
+        Why::ClosedOnTarget => "recently closed, on the target stage",
+        Why::ClosedWon => "recently won",
+        Why::ClosedLost => "recently lost",
+        Why::NoDeal => "no usable deal",
+        Why::NoContact => "no contact",
+    }
+}
