@@ -54,7 +54,7 @@ pub use self::{
     },
     hasher::Hasher,
     history::{Fact, HistoryLine},
-    progress::{Choice, DailySearches, Intent, Placed, Progress, Why},
+    progress::{Choice, Create, CreateFor, DailySearches, Placed, Progress, Step, Why},
     writing::Writing,
 };
 use self::{

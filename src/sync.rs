@@ -62,7 +62,7 @@ use crate::{
         Disposition, HaltCause, Heartbeat, KeyedHash, MissingContact, NoteTemplate, SharedClock,
         SyncState,
     },
-    inbox::{Inbox, InboxError},
+    inbox::{Inbox, InboxError, Step},
     supabase::Supabase,
 };
 
@@ -304,7 +304,7 @@ async fn sync_batch(batch: &Batch, turn: Turn, rows: Vec<Loaded>) -> Result<(), 
     let rows = batch.settle(people::lock(batch, rows).await?).await?;
     let (begun, fresh) = rows
         .into_iter()
-        .partition(|row: &Loaded| row.attempt.progress.choice.is_some());
+        .partition(|row: &Loaded| row.attempt.progress.step != Step::Begun);
 
     let sought = batch
         .settle(steps::contacts::find(batch, fresh).await?)

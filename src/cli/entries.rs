@@ -116,7 +116,7 @@ fn as_value(entry: &Entry) -> serde_json::Value {
 }
 
 fn deal_of(entry: &Entry) -> Option<crate::domain::DealId> {
-    entry.progress.choice.as_ref()?.deal
+    Some(entry.progress.step.choice()?.deal)
 }
 
 fn what(entry: &Entry) -> String {

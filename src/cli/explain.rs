@@ -13,8 +13,8 @@ use super::{
 use crate::{
     domain::{Email, Halt, KeyedHash, Refusals, Refused, RowId},
     inbox::{
-        Choice, Entry, HALT, HistoryLine, Inbox, InboxError, Intent, Known, Lane, Outcome, PAUSED,
-        Placed, Progress, REFUSALS, State,
+        Entry, HALT, HistoryLine, Inbox, InboxError, Known, Lane, Outcome, PAUSED, Placed,
+        Progress, REFUSALS, State, Step,
     },
     sync::schedule::DAILY_SEARCHES,
 };
@@ -128,7 +128,8 @@ async fn read(inbox: &Inbox, whom: &Whom) -> Result<(Vec<Story>, Option<Stopped>
 fn as_value(story: &Story, stopped: Option<&Stopped>) -> Value {
     let entry = &story.entry;
     let progress = &entry.progress;
-    let choice = progress.choice.as_ref();
+    let step = &progress.step;
+    let choice = step.choice();
     json!({
         "row": entry.row,
         "reference": entry.row.reference(),
@@ -144,13 +145,13 @@ fn as_value(story: &Story, stopped: Option<&Stopped>) -> Value {
         "absent_since": progress.absent_since,
         "missed_since": progress.missed_since,
         "daily_searches": progress.daily_searches.in_vain,
-        "contact": choice.and_then(|choice| choice.contact),
-        "deal": choice.and_then(|choice| choice.deal),
-        "why": choice.map(|choice| messages::why(choice.why, Lang::English)),
-        "placed": progress.placed,
-        "noted": progress.noted,
-        "intent": progress.intent.as_ref().map(|intent| {
-            let (write, decisive_from) = open_write(intent);
+        "contact": step.contact(),
+        "deal": choice.map(|choice| choice.deal),
+        "why": step.why().map(|why| messages::why(why, Lang::English)),
+        "placed": step.placed(),
+        "noted": step.is_noted(),
+        "intent": step.decisive_from().map(|decisive_from| {
+            let write = if matches!(step, Step::Creating(_)) { "create" } else { "note" };
             json!({ "write": write, "decisive_from": decisive_from })
         }),
         "known": story.known.map(|known| json!({ "contact": known.contact, "deal": known.deal })),
@@ -187,13 +188,6 @@ fn next_attempt(entry: &Entry) -> Option<jiff::Timestamp> {
     }
 }
 
-fn open_write(intent: &Intent) -> (&'static str, jiff::Timestamp) {
-    match intent {
-        Intent::Create { decisive_from, .. } => ("create", *decisive_from),
-        Intent::Note { decisive_from } => ("note", *decisive_from),
-    }
-}
-
 fn tell(story: &Story, stopped: Option<&Stopped>, terminal: &mut Terminal) -> Told {
     let mut lines = Lines {
         terminal,
@@ -202,10 +196,10 @@ fn tell(story: &Story, stopped: Option<&Stopped>, terminal: &mut Terminal) -> To
     lines.entry(&story.entry, stopped);
     lines.doubt(story);
     lines.progress(&story.entry.progress);
-    let chosen = story.entry.progress.choice.as_ref();
+    let chosen = story.entry.progress.step.choice();
     let others = story
         .known
-        .filter(|known| chosen.and_then(|choice| choice.deal) != Some(known.deal));
+        .filter(|known| chosen.map(|choice| choice.deal) != Some(known.deal));
     if let Some(known) = others {
         lines.known(known);
     }
@@ -305,27 +299,29 @@ impl Lines<'_> {
             );
             self.add("daily searches", "ежедневных поисков", text);
         }
-        if let Some(choice) = &progress.choice {
-            self.choice(choice);
+        let step = &progress.step;
+        if *step != Step::Begun {
+            self.choice(step);
             self.add(
                 "deal's place",
                 "этап сделки",
-                placed(progress.placed, self.terminal),
+                placed(step.placed(), self.terminal),
             );
-            let noted = if progress.noted {
+            let noted = if step.is_noted() {
                 self.terminal.pick("is there", "есть")
             } else {
                 self.terminal.pick("not yet", "ещё нет")
             };
             self.add("note", "примечание", noted);
         }
-        if let Some(intent) = &progress.intent {
-            self.add("in flight", "без ответа", in_flight(intent, self.terminal));
+        if let Some(decisive_from) = step.decisive_from() {
+            let in_flight = in_flight(step, decisive_from, self.terminal);
+            self.add("in flight", "без ответа", in_flight);
         }
     }
 
-    fn choice(&mut self, choice: &Choice) {
-        let contact = choice.contact.map(|contact| contact.to_string());
+    fn choice(&mut self, step: &Step) {
+        let contact = step.contact().map(|contact| contact.to_string());
         let contact = contact.unwrap_or_else(|| {
             let new = (
                 "new, made with the deal",
@@ -334,15 +330,17 @@ impl Lines<'_> {
             self.terminal.pick(new.0, new.1).to_owned()
         });
         self.add("contact", "контакт", contact);
-        let deal = choice.deal.map(|deal| deal.to_string());
+        let deal = step.choice().map(|choice| choice.deal.to_string());
         let deal = deal.unwrap_or_else(|| {
             self.terminal
                 .pick("to be created", "будет создана")
                 .to_owned()
         });
         self.add("deal", "сделка", deal);
-        let why = messages::why(choice.why, self.terminal.lang());
-        self.add("why this one", "почему она", why);
+        if let Some(why) = step.why() {
+            let why = messages::why(why, self.terminal.lang());
+            self.add("why this one", "почему она", why);
+        }
     }
 
     fn known(&mut self, known: Known) {
@@ -416,10 +414,9 @@ fn placed(placed: Option<Placed>, terminal: &Terminal) -> &'static str {
     }
 }
 
-fn in_flight(intent: &Intent, terminal: &Terminal) -> String {
-    let (write, decisive_from) = open_write(intent);
-    let what = match write {
-        "create" => terminal.pick("the deal's creation", "создание сделки"),
+fn in_flight(step: &Step, decisive_from: jiff::Timestamp, terminal: &Terminal) -> String {
+    let what = match step {
+        Step::Creating(_) => terminal.pick("the deal's creation", "создание сделки"),
         _ => terminal.pick("the note", "примечание"),
     };
     let then = terminal.pick(

@@ -1,20 +1,90 @@
 //! What is done and decided for one row: which deal, how far its writes came, and which of them may be in flight.
 
+mod stored;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{ContactId, DealId, KeyedHash};
+use stored::StoredProgress;
 
-/// The deal that a row was matched with, stored before the first write and never decided again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is done and decided for one row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredProgress", into = "StoredProgress")]
+pub struct Progress {
+    /// Keyed hash of the row's e-mail, once it was read.
+    pub person: Option<KeyedHash>,
+    /// Keyed hash of the row's phone, if it has a usable one.
+    pub phone: Option<KeyedHash>,
+    /// When the row was first found absent while other rows could be read.
+    pub absent_since: Option<Timestamp>,
+    /// When no contact was first found for the row.
+    pub missed_since: Option<Timestamp>,
+    pub daily_searches: DailySearches,
+    pub step: Step,
+    /// amoCRM rejected a bulk write that this entry was part of: it is sent alone from now on.
+    pub alone: bool,
+    /// How often an answer that it needs could not be read.
+    pub unreadable: u32,
+}
+
+/// How far a row has come in amoCRM. A write that may be in flight belongs to the step that it ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Step {
+    /// No deal is chosen.
+    #[default]
+    Begun,
+    /// This deal is to be used. Nothing is written for the row.
+    Chosen(Choice),
+    /// The deal that is made for the row may exist: its answer is not known (yet).
+    Creating(Create),
+    /// The deal is in its place.
+    Placed {
+        choice: Choice,
+        how: Placed,
+        /// The note may be there: its answer is not known (yet). From when on an empty look is decisive, as in [`Create`].
+        note_decisive_from: Option<Timestamp>,
+    },
+    /// The note is on the deal.
+    Noted { choice: Choice, how: Placed },
+}
+
+/// The deal of a row, stored before the first write and never decided again.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// Keyed hash of e-mail and phone at the time of the choice: if it changes before the first write, decide anew.
     pub fingerprint: KeyedHash,
-    /// `None` = a new contact is to be made with the deal.
     pub contact: Option<ContactId>,
-    /// `None` = the deal is still to be created.
-    pub deal: Option<DealId>,
+    pub deal: DealId,
     pub why: Why,
+}
+
+/// A create that was about to be sent. Resolved by looking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Create {
+    /// As in [`Choice`].
+    pub fingerprint: KeyedHash,
+    pub made_for: CreateFor,
+    /// Keyed hash of the exact name of the deal.
+    pub name: KeyedHash,
+    /// From when on an empty look proves that the write never happened and never will (our clock).
+    pub decisive_from: Timestamp,
+}
+
+/// Whose deal is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateFor {
+    /// A contact that is there.
+    Contact {
+        contact: ContactId,
+        /// The highest deal id known for the contact before the write: a lost create has a higher one.
+        after_deal: DealId,
+    },
+    /// A contact that is made with the deal.
+    NewContact {
+        /// The highest contact id of the account before the write, for the same purpose.
+        after_contact: ContactId,
+    },
 }
 
 /// The rule that picked a deal, the best one first; or why one is made. An earlier version stored the words.
@@ -46,26 +116,6 @@ pub enum Placed {
     Created,
 }
 
-/// A write that was about to be sent; its answer is not known (yet). Resolved by looking.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "write")]
-pub enum Intent {
-    Create {
-        /// From when on an empty look proves that the write never happened and never will (our clock).
-        decisive_from: Timestamp,
-        /// Keyed hash of the exact name of the deal.
-        name: KeyedHash,
-        /// The highest deal id known for the contact before the write: a lost create has a higher one.
-        after_deal: DealId,
-        /// The highest contact id of the account before the write, when a contact is made with the deal.
-        after_contact: Option<ContactId>,
-    },
-    Note {
-        /// As above.
-        decisive_from: Timestamp,
-    },
-}
-
 /// The searches of a waiting row, one for each day. What an earlier version stored has none, and begins to count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -76,72 +126,173 @@ pub struct DailySearches {
     pub next_from: Option<Timestamp>,
 }
 
-/// What is done and decided for one row. Stored as JSON.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Progress {
-    /// Keyed hash of the row's e-mail, once it was read.
-    pub person: Option<KeyedHash>,
-    /// Keyed hash of the row's phone, if it has a usable one.
-    pub phone: Option<KeyedHash>,
-    /// When the row was first found absent while other rows could be read.
-    pub absent_since: Option<Timestamp>,
-    /// When no contact was first found for the row.
-    pub missed_since: Option<Timestamp>,
-    pub daily_searches: DailySearches,
-    pub choice: Option<Choice>,
-    pub placed: Option<Placed>,
-    pub noted: bool,
-    pub intent: Option<Intent>,
-    /// amoCRM rejected a bulk write that this entry was part of: it is sent alone from now on.
-    pub alone: bool,
-    /// How often an answer that it needs could not be read.
-    pub unreadable: u32,
+impl Create {
+    #[must_use]
+    pub fn why(&self) -> Why {
+        match self.made_for {
+            CreateFor::Contact { .. } => Why::NoDeal,
+            CreateFor::NewContact { .. } => Why::NoContact,
+        }
+    }
+
+    /// The deal was made, or found; with its contact, if that was made with it.
+    #[must_use]
+    pub fn made(&self, deal: DealId, contact: Option<ContactId>) -> Step {
+        let contact = match self.made_for {
+            CreateFor::Contact { contact, .. } => Some(contact),
+            CreateFor::NewContact { .. } => contact,
+        };
+        Step::Placed {
+            choice: Choice {
+                fingerprint: self.fingerprint,
+                contact,
+                deal,
+                why: self.why(),
+            },
+            how: Placed::Created,
+            note_decisive_from: None,
+        }
+    }
 }
 
-impl Progress {
+impl Step {
+    /// The deal that stands, or is to be moved.
+    #[must_use]
+    pub fn choice(&self) -> Option<&Choice> {
+        match self {
+            Self::Begun | Self::Creating(_) => None,
+            Self::Chosen(choice) | Self::Placed { choice, .. } | Self::Noted { choice, .. } => {
+                Some(choice)
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn contact(&self) -> Option<ContactId> {
+        match self {
+            Self::Creating(Create {
+                made_for: CreateFor::Contact { contact, .. },
+                ..
+            }) => Some(*contact),
+            _ => self.choice()?.contact,
+        }
+    }
+
+    /// Why this deal, or why one is made.
+    #[must_use]
+    pub fn why(&self) -> Option<Why> {
+        match self {
+            Self::Creating(create) => Some(create.why()),
+            _ => Some(self.choice()?.why),
+        }
+    }
+
+    #[must_use]
+    pub fn placed(&self) -> Option<Placed> {
+        match self {
+            Self::Placed { how, .. } | Self::Noted { how, .. } => Some(*how),
+            Self::Begun | Self::Chosen(_) | Self::Creating(_) => None,
+        }
+    }
+
+    #[must_use]
+    pub fn is_noted(&self) -> bool {
+        matches!(self, Self::Noted { .. })
+    }
+
+    /// From when on an empty look for the write that may be in flight is decisive.
+    #[must_use]
+    pub fn decisive_from(&self) -> Option<Timestamp> {
+        match self {
+            Self::Creating(create) => Some(create.decisive_from),
+            Self::Placed {
+                note_decisive_from, ..
+            } => *note_decisive_from,
+            Self::Begun | Self::Chosen(_) | Self::Noted { .. } => None,
+        }
+    }
+
+    /// From now on, an empty look for the write that may be in flight is decisive from then.
+    pub fn is_decisive_from(&mut self, from: Timestamp) {
+        match self {
+            Self::Creating(create) => create.decisive_from = from,
+            Self::Placed {
+                note_decisive_from: Some(decisive_from),
+                ..
+            } => *decisive_from = from,
+            Self::Begun | Self::Chosen(_) | Self::Placed { .. } | Self::Noted { .. } => {}
+        }
+    }
+
+    /// The write that may be in flight was certainly not carried out: nothing is to look for.
+    pub fn forget_write(&mut self) {
+        match self {
+            Self::Creating(_) => *self = Self::Begun,
+            Self::Placed {
+                note_decisive_from, ..
+            } => *note_decisive_from = None,
+            Self::Begun | Self::Chosen(_) | Self::Noted { .. } => {}
+        }
+    }
+
+    /// The chosen deal is in its place.
+    pub fn place(&mut self, how: Placed) {
+        if let Self::Chosen(choice) = self {
+            *self = Self::Placed {
+                choice: choice.clone(),
+                how,
+                note_decisive_from: None,
+            };
+        }
+    }
+
+    /// The note is about to be sent.
+    pub fn begin_note(&mut self, decisive_from: Timestamp) {
+        if let Self::Placed {
+            note_decisive_from, ..
+        } = self
+        {
+            *note_decisive_from = Some(decisive_from);
+        }
+    }
+
+    /// The note is on the deal.
+    pub fn note(&mut self) {
+        if let Self::Placed { choice, how, .. } = self {
+            *self = Self::Noted {
+                choice: choice.clone(),
+                how: *how,
+            };
+        }
+    }
+
     /// A deal is chosen and amoCRM may still be written to for it: no other entry may work on this person.
     #[must_use]
-    pub fn crm_work_is_open(&self) -> bool {
-        self.choice.is_some() && !self.noted
+    pub fn is_open(&self) -> bool {
+        !matches!(self, Self::Begun | Self::Noted { .. })
     }
 
     /// Something of this row has, or may have, reached amoCRM.
     #[must_use]
     pub fn has_written(&self) -> bool {
-        self.placed.is_some() || self.noted || self.intent.is_some()
+        !matches!(self, Self::Begun | Self::Chosen(_))
     }
+}
 
+impl Progress {
     /// What stays true under another hash key. A choice of which nothing is done is made anew; a lost create is then found as
     /// a deal of the contact.
     #[must_use]
     pub fn without_hashes(self) -> Self {
-        let is_begun = self.placed.is_some() || self.noted;
+        let step = match self.step {
+            Step::Begun | Step::Chosen(_) | Step::Creating(_) => Step::Begun,
+            step @ (Step::Placed { .. } | Step::Noted { .. }) => step,
+        };
         Self {
             person: None,
             phone: None,
-            choice: self.choice.filter(|_| is_begun),
-            intent: self
-                .intent
-                .filter(|intent| matches!(intent, Intent::Note { .. })),
+            step,
             ..self
-        }
-    }
-
-    /// From now on, an empty look for the open write is decisive from then.
-    pub fn is_decisive_from(&mut self, from: Timestamp) {
-        match self.intent.as_mut() {
-            Some(Intent::Create { decisive_from, .. } | Intent::Note { decisive_from }) => {
-                *decisive_from = from;
-            }
-            None => {}
-        }
-    }
-
-    /// A write that was certainly not carried out leaves nothing to look for, and a create nothing chosen.
-    pub fn forget_intent(&mut self) {
-        if let Some(Intent::Create { .. }) = self.intent.take() {
-            self.choice = None;
         }
     }
 }

@@ -94,8 +94,8 @@ impl TryFrom<&Progress> for ProgressColumns {
             progress: json("progress", progress)?,
             person: progress.person,
             phone: progress.phone,
-            contact: progress.choice.as_ref().and_then(|choice| choice.contact),
-            crm_open: progress.crm_work_is_open(),
+            contact: progress.step.contact(),
+            crm_open: progress.step.is_open(),
         })
     }
 }

@@ -91,16 +91,62 @@ fn mark(n: u128, progress: Progress) -> Mark {
     }
 }
 
-fn chosen(contact: i64) -> Progress {
+fn choice(contact: i64) -> Choice {
+    Choice {
+        fingerprint: hash(9),
+        contact: Some(ContactId::new(contact)),
+        deal: DealId::new(1),
+        why: Why::Open,
+    }
+}
+
+fn at(step: Step) -> Progress {
     Progress {
-        choice: Some(Choice {
-            fingerprint: hash(9),
-            contact: Some(ContactId::new(contact)),
-            deal: Some(DealId::new(1)),
-            why: Why::Open,
-        }),
+        step,
         ..Progress::default()
     }
+}
+
+fn chosen(contact: i64) -> Progress {
+    at(Step::Chosen(choice(contact)))
+}
+
+fn placed(contact: i64, note_decisive_from: Option<Timestamp>) -> Progress {
+    at(Step::Placed {
+        choice: choice(contact),
+        how: Placed::Moved,
+        note_decisive_from,
+    })
+}
+
+fn noted(contact: i64) -> Progress {
+    at(Step::Noted {
+        choice: choice(contact),
+        how: Placed::Moved,
+    })
+}
+
+fn creating(contact: i64, decisive_from: Timestamp) -> Progress {
+    at(Step::Creating(Create {
+        fingerprint: hash(9),
+        made_for: CreateFor::Contact {
+            contact: ContactId::new(contact),
+            after_deal: DealId::new(7),
+        },
+        name: hash(3),
+        decisive_from,
+    }))
+}
+
+fn creating_with_contact(decisive_from: Timestamp) -> Progress {
+    at(Step::Creating(Create {
+        fingerprint: hash(9),
+        made_for: CreateFor::NewContact {
+            after_contact: ContactId::new(8),
+        },
+        name: hash(3),
+        decisive_from,
+    }))
 }
 
 /// What is there without a process.

@@ -1,8 +1,12 @@
 //! Rows that go through the steps together: what they share, how their failures are told apart, how their ends are stored.
 
-use std::{collections::HashSet, hash::Hash, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    sync::Arc,
+};
 
-use amocrm::AmoCrm;
+use amocrm::{AmoCrm, AmoError, ById, Contact, Deal};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -17,7 +21,7 @@ use super::{
     triage::later,
 };
 use crate::{
-    domain::{Operation, RowId},
+    domain::{ContactId, DealId, Operation, RowId},
     inbox::{ClaimToken, Fact, InboxError, Mark, Settled, Settlement},
 };
 
@@ -121,6 +125,83 @@ impl Batch {
         Ok(())
     }
 
+    /// Asks for what these rows need, and answers both. If it fails, all of them end.
+    pub(super) async fn ask<T: InHand, A>(
+        &self,
+        operation: Operation,
+        rows: Vec<T>,
+        request: impl Future<Output = Result<A, AmoError>>,
+        ended: &mut Vec<Ended>,
+    ) -> Result<Option<(Vec<T>, A)>, InboxError> {
+        match request.await {
+            Ok(answer) => {
+                self.answered(operation, &rows).await?;
+                Ok(Some((rows, answer)))
+            }
+            Err(error) => {
+                ended.extend(self.fail(operation, rows, error).await?);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads the deals that these rows name. A row ends if one of its deals cannot be read.
+    pub(super) async fn read_deals<T: InHand>(
+        &self,
+        rows: Vec<T>,
+        ids: impl Fn(&T) -> Vec<DealId>,
+        ended: &mut Vec<Ended>,
+    ) -> Result<Option<(Vec<T>, HashMap<DealId, Deal>)>, InboxError> {
+        let wanted = distinct(rows.iter().flat_map(&ids));
+        let request = self.amocrm.all_deals(&wanted);
+        let asked = self.ask(Operation::ReadDeals, rows, request, ended).await?;
+        Ok(asked.map(|(rows, found)| {
+            let unreadable = |row: &T| {
+                let mut ids = ids(row).into_iter();
+                let id = ids.find(|id| is_unknown(&found, id, DealId::get))?;
+                Some(format!("сделка {id}"))
+            };
+            (self.readable(rows, unreadable, ended), found.items)
+        }))
+    }
+
+    /// As [`Batch::read_deals`], of contacts.
+    pub(super) async fn read_contacts<T: InHand>(
+        &self,
+        rows: Vec<T>,
+        ids: impl Fn(&T) -> Vec<ContactId>,
+        ended: &mut Vec<Ended>,
+    ) -> Result<Option<(Vec<T>, HashMap<ContactId, Contact>)>, InboxError> {
+        let wanted = distinct(rows.iter().flat_map(&ids));
+        let request = self.amocrm.all_contacts(&wanted);
+        let asked = self.ask(Operation::ReadContacts, rows, request, ended);
+        Ok(asked.await?.map(|(rows, found)| {
+            let unreadable = |row: &T| {
+                let mut ids = ids(row).into_iter();
+                let id = ids.find(|id| is_unknown(&found, id, ContactId::get))?;
+                Some(format!("контакт {id}"))
+            };
+            (self.readable(rows, unreadable, ended), found.items)
+        }))
+    }
+
+    /// The rows of which everything could be read.
+    fn readable<T: InHand>(
+        &self,
+        rows: Vec<T>,
+        unreadable: impl Fn(&T) -> Option<String>,
+        ended: &mut Vec<Ended>,
+    ) -> Vec<T> {
+        let mut readable = Vec::new();
+        for row in rows {
+            match unreadable(&row) {
+                Some(what) => ended.push(self.unreadable(row, &what)),
+                None => readable.push(row),
+            }
+        }
+        readable
+    }
+
     /// Ends rows for which the operation failed, as the client that saw the error says. `None`: the question was about no
     /// row.
     ///
@@ -171,7 +252,7 @@ impl Batch {
         let now = self.now();
         let tempo = &self.ctx.tempo;
         let attempts = row.attempt().entry.attempts;
-        let has_open_write = row.attempt().progress.intent.is_some();
+        let has_open_write = row.attempt().progress.step.decisive_from().is_some();
         let after = match verdict {
             Verdict::NotItsFault => {
                 let failed = Fact::Failed(reason.to_owned());
@@ -318,4 +399,13 @@ pub(super) fn distinct<T: Copy + Eq + Hash>(values: impl IntoIterator<Item = T>)
     let mut seen = HashSet::new();
     let values = values.into_iter();
     values.filter(|value| seen.insert(*value)).collect()
+}
+
+/// Not answered, and perhaps one of the items that could not be read.
+fn is_unknown<K: Copy + Eq + Hash, T>(
+    found: &ById<K, T>,
+    id: &K,
+    number: impl Fn(K) -> i64,
+) -> bool {
+    found.get(id).is_none() && found.unreadable.may_be(number(*id))
 }

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::locks::{LockKey, PersonLock, PersonLocks};
 use crate::{
-    domain::{ContactId, DealId, Email, KeyedHash, Phone, RowId},
-    inbox::{Choice, Entry, Fact, Known, Mark, Progress, Settlement},
+    domain::{DealId, Email, KeyedHash, Phone, RowId},
+    inbox::{Choice, CreateFor, Entry, Fact, Known, Mark, Progress, Settlement},
     supabase::Row,
 };
 
@@ -50,15 +50,15 @@ impl Attempt {
 
     /// The deal of this row, once there is one.
     pub(super) fn deal(&self) -> Option<DealId> {
-        self.progress.choice.as_ref()?.deal
+        Some(self.progress.step.choice()?.deal)
     }
 
     /// What is worth remembering of this person for their next row.
     fn known(&self) -> Option<(KeyedHash, Known)> {
-        let choice = self.progress.choice.as_ref()?;
+        let choice = self.progress.step.choice()?;
         let known = Known {
             contact: choice.contact?,
-            deal: choice.deal?,
+            deal: choice.deal,
         };
         Some((self.progress.person?, known))
     }
@@ -257,15 +257,7 @@ pub(super) struct Chosen {
 #[derive(Debug)]
 pub(super) enum DealChoice {
     Existing(Deal),
-    /// `after_deal`: the highest deal of the contact, so that a lost create is known by its higher id.
-    New {
-        contact: ContactId,
-        after_deal: DealId,
-    },
-    /// `after_contact`: the highest contact of the account, for the same purpose.
-    NewWithContact {
-        after_contact: ContactId,
-    },
+    New(CreateFor),
 }
 
 /// The deal is in its place.
@@ -280,7 +272,6 @@ pub(super) struct Placed {
 pub(super) struct Noted {
     pub(super) loaded: Loaded,
     pub(super) choice: Choice,
-    pub(super) deal: DealId,
 }
 
 /// For stages with a field `loaded`.
@@ -304,6 +295,21 @@ macro_rules! stages {
 pub(super) use stages;
 
 stages!(Matched, Chosen, Placed, Noted);
+
+/// A row, and what is known of it.
+impl<T: Stage, X: Send> Stage for (T, X) {
+    fn loaded(&self) -> &Loaded {
+        self.0.loaded()
+    }
+
+    fn loaded_mut(&mut self) -> &mut Loaded {
+        self.0.loaded_mut()
+    }
+
+    fn into_loaded(self) -> Loaded {
+        self.0.into_loaded()
+    }
+}
 
 impl Stage for Loaded {
     fn loaded(&self) -> &Loaded {

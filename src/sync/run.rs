@@ -18,7 +18,7 @@ use super::{
     steps::rows,
     sync_batch,
 };
-use crate::inbox::{Claim, InboxError};
+use crate::inbox::{Claim, InboxError, Step};
 
 /// Batches of a run under way at once, from their first read to their last row.
 const PARALLEL_BATCHES: usize = 4;
@@ -119,7 +119,7 @@ struct Pass<'a> {
 /// Further rows of a person go in a pass of their own, which finds what the first has made. A row that has begun goes
 /// before others of the same person.
 fn cut(whole: &Batch, mut rows: Vec<Loaded>) -> [Pass<'_>; 2] {
-    rows.sort_by_key(|row| !row.attempt.progress.crm_work_is_open());
+    rows.sort_by_key(|row| !row.attempt.progress.step.is_open());
     let is_long = rows.len() > FEW as usize;
     let mut people = HashSet::new();
     let (first, further): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| {
@@ -140,7 +140,7 @@ fn cut(whole: &Batch, mut rows: Vec<Loaded>) -> [Pass<'_>; 2] {
 }
 
 fn has_choice(row: &Loaded) -> bool {
-    row.attempt.progress.choice.is_some()
+    row.attempt.progress.step != Step::Begun
 }
 
 /// Each batch is cut when its turn comes: how large it may be depends on whether the contact index can be used by then.

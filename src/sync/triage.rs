@@ -70,7 +70,7 @@ pub fn triage(
         return Triage::End(already_filled(progress, filled));
     }
     // What was begun is finished, whatever the row says by now.
-    if !progress.has_written() {
+    if !progress.step.has_written() {
         let status = row
             .status
             .as_deref()
@@ -128,12 +128,12 @@ pub(super) fn since(first: &mut Option<Timestamp>, now: Timestamp) -> Timestamp 
 
 /// What becomes of a row that has a deal id.
 pub(super) fn already_filled(progress: &Progress, filled: &str) -> Settlement {
-    let ours = progress.choice.as_ref().and_then(|choice| choice.deal);
+    let ours = progress.step.choice().map(|choice| choice.deal);
     let reason = match ours {
         Some(deal) if deal.to_string() == filled.trim() => {
             return Settlement::Done(Outcome::Synced);
         }
-        _ if !progress.has_written() => return Settlement::Done(Outcome::AlreadyLinked),
+        _ if !progress.step.has_written() => return Settlement::Done(Outcome::AlreadyLinked),
         Some(deal) => format!("а мы работали со сделкой {deal}"),
         None => "а наше создание сделки осталось без ответа".to_owned(),
     };

@@ -9,7 +9,7 @@ use sandbox::{
 };
 use serde_json::{Value, json};
 use tripwire_sync::{
-    domain::{DealId, RowId},
+    domain::RowId,
     inbox::{Arrival, Outcome, Placed, Source, State},
 };
 use uuid::Uuid;
@@ -248,7 +248,7 @@ async fn a_dry_run_writes_nothing_and_foresees_what_the_run_then_does() {
     for would in foreseen["rows"].as_array().unwrap() {
         let row: RowId = would["row"].as_str().unwrap().parse().unwrap();
         let entry = inbox.entry(row).await.unwrap().unwrap();
-        let placed = entry.progress.placed;
+        let placed = entry.progress.step.placed();
         let became = match (entry.state, placed) {
             (State::Done, Some(Placed::Moved)) => "move",
             (State::Done, Some(Placed::Left)) => "leave",
@@ -265,8 +265,10 @@ async fn a_dry_run_writes_nothing_and_foresees_what_the_run_then_does() {
             .any(|twin| world.column(*twin, "email").unwrap() == email);
         if is_alone {
             assert_eq!(would["would"], became, "{would} {entry:?}");
-            if let (Some(deal), Some(choice)) = (would["deal"].as_i64(), &entry.progress.choice) {
-                assert_eq!(choice.deal.map(DealId::get), Some(deal), "{would}");
+            if let (Some(deal), Some(choice)) =
+                (would["deal"].as_i64(), entry.progress.step.choice())
+            {
+                assert_eq!(choice.deal.get(), deal, "{would}");
             }
         }
     }

@@ -345,7 +345,7 @@ async fn a_clock_put_back_a_day_delays_no_write_that_never_happened() {
             let row = write.meet(&world, Kind::server_error(When::Before)).await;
             world
                 .until(row, "open", |entry| {
-                    entry.attempts > 0 && entry.progress.intent.is_some()
+                    entry.attempts > 0 && entry.progress.step.decisive_from().is_some()
                 })
                 .await;
             clock.set(SignedDuration::ZERO);

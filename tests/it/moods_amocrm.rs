@@ -10,7 +10,7 @@ use sandbox::{
 use serde_json::json;
 use tripwire_sync::{
     domain::{HaltCause, RowId, SyncState, SystemClock},
-    inbox::{HALT, Revival, State},
+    inbox::{HALT, Revival, State, Step},
 };
 
 use crate::support::{EMAIL, Wishes, World, sending};
@@ -385,7 +385,7 @@ async fn a_chosen_deal_on_a_stage_added_meanwhile_is_moved_by_its_place_too() {
         world.deliver(row).await;
         world
             .until(row, "chosen", |entry| {
-                entry.progress.choice.is_some() && entry.attempts > 0
+                entry.progress.step != Step::Begun && entry.attempts > 0
             })
             .await;
         let stage = add_stage(&world, sort);

@@ -6,7 +6,7 @@ use sandbox::{ContactId, DealId, Fault, Kind, Point, StageId, When, school::Miss
 use serde_json::json;
 use tripwire_sync::{
     domain::RowId,
-    inbox::{Entry, Outcome},
+    inbox::{Entry, Outcome, Step},
 };
 
 use crate::support::{EMAIL, NAME, Wishes, World};
@@ -61,7 +61,7 @@ fn has_tried(entry: &Entry, step: impl Fn(&Entry) -> bool) -> bool {
 async fn until_moved(world: &World, row: RowId) -> Entry {
     world
         .until(row, "moved", |entry| {
-            has_tried(entry, |entry| entry.progress.placed.is_some())
+            has_tried(entry, |entry| entry.progress.step.placed().is_some())
         })
         .await
 }
@@ -69,7 +69,7 @@ async fn until_moved(world: &World, row: RowId) -> Entry {
 async fn until_noted(world: &World, row: RowId) -> Entry {
     world
         .until(row, "noted", |entry| {
-            has_tried(entry, |entry| entry.progress.noted)
+            has_tried(entry, |entry| entry.progress.step.is_noted())
         })
         .await
 }
@@ -101,7 +101,7 @@ async fn an_email_corrected_after_the_choice_and_before_any_write_is_another_stu
     let row = deliver(&world, json!({})).await;
     world
         .until(row, "chosen", |entry| {
-            has_tried(entry, |entry| entry.progress.choice.is_some())
+            has_tried(entry, |entry| entry.progress.step != Step::Begun)
         })
         .await;
     set_email(&world, row, OTHER);
@@ -310,8 +310,8 @@ async fn death_after_the_move_of_one_deal_never_moves_the_other() {
         world
             .until_asked("leads.update", 1, |it| it.fault.is_some())
             .await;
-        let chosen = world.entry(row).await.unwrap().progress.choice.unwrap();
-        let chosen = DealId::new(chosen.deal.unwrap().get());
+        let chosen = world.entry(row).await.unwrap().progress;
+        let chosen = DealId::new(chosen.step.choice().unwrap().deal.get());
         let other = deals.into_iter().find(|deal| *deal != chosen).unwrap();
         world.die().await;
         // Now the other one is the newest, and further on.

@@ -10,7 +10,7 @@ use sandbox::{
 use serde_json::json;
 use tripwire_sync::{
     domain::RowId,
-    inbox::{Outcome, State},
+    inbox::{Outcome, State, Step},
 };
 
 use crate::support::{EMAIL, NAME, NowForTests, Wishes, World, rows_of};
@@ -342,7 +342,7 @@ async fn a_chosen_deal_that_is_lost_before_the_move_is_decided_anew() {
     world.deliver(row).await;
     world
         .until(row, "chosen", |entry| {
-            entry.progress.choice.is_some() && entry.attempts > 0
+            entry.progress.step != Step::Begun && entry.attempts > 0
         })
         .await;
     world.sandbox.amo.world(|world| world.delete_deal(chosen));
@@ -365,7 +365,7 @@ async fn a_chosen_deal_that_leaves_the_pipeline_after_our_write_is_parked_and_na
     world.deliver(row).await;
     world
         .until(row, "moved", |entry| {
-            entry.progress.placed.is_some() && entry.attempts > 0
+            entry.progress.step.placed().is_some() && entry.attempts > 0
         })
         .await;
     let (pipeline, stage) = (world.setting.other_pipeline, world.setting.other_stage);

@@ -164,7 +164,7 @@ async fn a_403_in_the_middle_of_writes_leaves_no_double_behind() {
         world.until_sync_is("halted").await;
         let entry = world.until_state(creates, State::Pending).await;
         assert_eq!(
-            (entry.attempts, entry.progress.intent),
+            (entry.attempts, entry.progress.step.decisive_from()),
             (0, None),
             "{route}"
         );

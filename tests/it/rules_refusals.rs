@@ -178,7 +178,7 @@ async fn one_of_many_is_set_aside(refusal: Refusal) {
     let entry = world.until_state(bad, State::Parked).await;
     assert_eq!(halt_of(&world), None, "{refusal:?}");
     assert!(entry.reason.is_some(), "{refusal:?}");
-    assert_eq!(entry.progress.intent, None, "{refusal:?}");
+    assert_eq!(entry.progress.step.decisive_from(), None, "{refusal:?}");
     let left: serde_json::Value = world.inbox().state(REFUSALS).await.unwrap().unwrap();
     assert_eq!(left["refused"], json!([]), "{refusal:?}");
 }

@@ -7,7 +7,7 @@ use sandbox::postgrest::Policies;
 use serde_json::json;
 use tripwire_sync::{
     domain::{Clock, RowId, SystemClock},
-    inbox::{Entry, Outcome, Revival, State},
+    inbox::{Entry, Outcome, Revival, State, Step},
 };
 use uuid::Uuid;
 
@@ -239,5 +239,5 @@ async fn rows_that_are_too_large_hide_no_others() {
     let entry = world.until(rows[3], "tried", tried).await;
     let reason = entry.reason.unwrap_or_default();
     assert!(reason.contains("строка слишком велика"), "{reason}");
-    assert_eq!(entry.progress.choice, None);
+    assert_eq!(entry.progress.step, Step::Begun);
 }

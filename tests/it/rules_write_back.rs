@@ -78,7 +78,7 @@ async fn a_row_filled_by_somebody_between_two_attempts_is_parked_unless_it_is_ou
         world.deliver(row).await;
         world
             .until(row, "noted", |entry| {
-                entry.progress.noted && entry.attempts > 0
+                entry.progress.step.is_noted() && entry.attempts > 0
             })
             .await;
         fill(&world, row, if ours { &deal } else { "77001" });
@@ -116,7 +116,7 @@ async fn a_missing_update_policy_stops_crm_writes_until_it_is_mended() {
         "{state:?}"
     );
     let entry = world.until_state(row, State::Pending).await;
-    assert_eq!((entry.attempts, entry.progress.noted), (0, true));
+    assert_eq!((entry.attempts, entry.progress.step.is_noted()), (0, true));
 
     let second = world.insert(&json!({"email": "second@example.kz"}));
     let untouched = world.student("second@example.kz");

@@ -6,7 +6,7 @@ use sandbox::{DealId, Fault, Kind, Page, Point, When, school::Missing};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::RowId,
-    inbox::{Outcome, State},
+    inbox::{Outcome, State, Step},
 };
 
 use crate::support::{EMAIL, NAME, Wishes, World, sending};
@@ -241,7 +241,7 @@ async fn a_429_closes_the_intent_and_nothing_is_doubled() {
         let entry = world
             .until(row, "refused", |entry| entry.attempts == 1)
             .await;
-        assert_eq!(entry.progress.intent, None, "{route}");
+        assert_eq!(entry.progress.step.decisive_from(), None, "{route}");
 
         let deal = world.until_synced_once(row).await;
         assert_eq!(world.deals_of(EMAIL), [deal], "{route}");
@@ -402,8 +402,8 @@ async fn a_create_for_a_contact_that_vanished_decides_anew() {
         .world(|world| world.delete_contact(contact));
 
     let entry = world.until_state(row, State::Waiting).await;
-    assert_eq!(entry.progress.intent, None);
-    assert_eq!(entry.progress.choice, None);
+    assert_eq!(entry.progress.step.decisive_from(), None);
+    assert_eq!(entry.progress.step, Step::Begun);
     assert_eq!(world.asked("leads.create"), 1);
 }
 

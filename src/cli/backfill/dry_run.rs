@@ -27,7 +27,7 @@ use crate::{
     domain::{ContactId, DealId, HaltCause, RowId, StageId, SyncState},
     inbox::{
         self, Arrival, Entry, HALT, Inbox, InboxError, PAUSED, Placed, REFUSALS, RELEASED, Revival,
-        Role, Source, State, Why,
+        Role, Source, State, Step, Why,
     },
     supabase::SupabaseError,
     sync::Walk,
@@ -260,9 +260,9 @@ impl Scratch {
         let mut to_sync = Vec::new();
         for row in rows {
             let entry = self.inbox.entry(*row).await?;
-            let written = entry.filter(|entry| entry.progress.has_written());
+            let written = entry.filter(|entry| entry.progress.step.has_written());
             let would = written.map(|entry| Would::Finish {
-                deal: entry.progress.choice.and_then(|choice| choice.deal),
+                deal: entry.progress.step.choice().map(|choice| choice.deal),
             });
             if would.is_some() {
                 others.push(*row);
@@ -350,18 +350,19 @@ impl Foreseen {
             State::Parked => Some(Would::Park {
                 reason: entry.reason.unwrap_or_default(),
             }),
-            State::Done => Some(match (entry.outcome?, progress.choice, progress.placed) {
-                (inbox::Outcome::Synced, Some(choice), Some(placed)) => {
-                    self.placed(&choice, placed)
-                }
-                (outcome, _, _) => Would::End(outcome),
+            State::Done => Some(match (entry.outcome?, progress.step) {
+                (
+                    inbox::Outcome::Synced,
+                    Step::Placed { choice, how, .. } | Step::Noted { choice, how },
+                ) => self.placed(&choice, how),
+                (outcome, _) => Would::End(outcome),
             }),
         }
     }
 
     fn placed(&self, choice: &inbox::Choice, placed: Placed) -> Would {
         let simulation = &self.simulation;
-        let real = choice.deal.filter(|deal| !simulation.is_made_deal(*deal));
+        let real = Some(choice.deal).filter(|deal| !simulation.is_made_deal(*deal));
         let stage = real.and_then(|deal| simulation.stage_in_amocrm(deal));
         let why = choice.why;
         match (placed, real, self.target) {

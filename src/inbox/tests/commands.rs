@@ -107,14 +107,7 @@ async fn a_checkpoint_stores_progress_and_the_person() {
     let progress = Progress {
         person: Some(hash(1)),
         phone: Some(hash(2)),
-        placed: Some(Placed::Created),
-        intent: Some(Intent::Create {
-            decisive_from: t.now(),
-            name: hash(3),
-            after_deal: DealId::new(7),
-            after_contact: None,
-        }),
-        ..chosen(5)
+        ..creating(5, t.now())
     };
     let marks = vec![
         mark(1, Progress::default()),

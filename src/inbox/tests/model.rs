@@ -271,21 +271,32 @@ fn key() -> impl Strategy<Value = KeyedHash> {
     (0..3_u8).prop_map(hash)
 }
 
+/// Each step, with and without a write that may be in flight.
+fn begun() -> impl Strategy<Value = Progress> {
+    let at = Timestamp::UNIX_EPOCH;
+    prop_oneof![
+        Just(Progress::default()),
+        (1..4_i64).prop_map(chosen),
+        (1..4_i64).prop_map(move |contact| creating(contact, at)),
+        Just(creating_with_contact(at)),
+        (1..4_i64, any::<bool>())
+            .prop_map(move |(contact, unsure)| placed(contact, unsure.then_some(at))),
+        (1..4_i64).prop_map(noted),
+    ]
+}
+
 fn progress() -> impl Strategy<Value = Progress> {
     (
         prop::option::of(key()),
         prop::option::of(key()),
-        prop::option::of(1..4_i64),
-        any::<[bool; 3]>(),
+        begun(),
+        any::<bool>(),
     )
-        .prop_map(|(person, phone, contact, [noted, unsure, missed])| {
+        .prop_map(|(person, phone, begun, missed)| {
             let at = Timestamp::UNIX_EPOCH;
-            let begun = contact.map(chosen).unwrap_or_default();
             Progress {
                 person,
                 phone,
-                noted,
-                intent: unsure.then_some(Intent::Note { decisive_from: at }),
                 absent_since: missed.then_some(at),
                 missed_since: missed.then_some(at),
                 daily_searches: DailySearches {
@@ -295,6 +306,14 @@ fn progress() -> impl Strategy<Value = Progress> {
                 ..begun
             }
         })
+}
+
+proptest! {
+    #[test]
+    fn progress_is_read_as_it_was_written(progress in progress()) {
+        let stored = serde_json::to_string(&progress).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Progress>(&stored).unwrap(), progress);
+    }
 }
 
 fn revival() -> impl Strategy<Value = Revival> {
@@ -467,10 +486,8 @@ impl Pair {
         let next_due = due.map(|entry| entry.due_at).min();
         assert_eq!(inbox.next_due().await.unwrap(), next_due);
 
-        let unmatched = in_state(State::Pending).filter(|entry| {
-            let choice = entry.progress.choice.as_ref();
-            choice.is_none_or(|it| it.contact.is_none())
-        });
+        let unmatched =
+            in_state(State::Pending).filter(|entry| entry.progress.step.contact().is_none());
         let unmatched = unmatched.count();
         assert_eq!(inbox.unmatched(2).await.unwrap() as usize, unmatched.min(2));
         let awaited: HashSet<KeyedHash> = in_state(State::Waiting)
@@ -483,7 +500,7 @@ impl Pair {
             .kept
             .iter()
             .map(|kept| &kept.entry)
-            .filter(|entry| entry.progress.crm_work_is_open())
+            .filter(|entry| entry.progress.step.is_open())
             .filter(|entry| match entry.state {
                 State::Done | State::Parked => false,
                 State::Pending | State::Claimed | State::Waiting => true,

@@ -5,16 +5,8 @@ async fn open_work_is_what_may_still_be_written() {
     let t = Fixture::new().await;
     t.store((1..=7).map(delivered).collect::<Vec<_>>()).await;
     let theirs = t.claim().await;
-    let noted = Progress {
-        noted: true,
-        ..chosen(14)
-    };
-    let unsure = Progress {
-        intent: Some(Intent::Note {
-            decisive_from: t.now(),
-        }),
-        ..chosen(15)
-    };
+    let noted = noted(14);
+    let unsure = placed(15, Some(t.now()));
     let with = |settled, progress| Settled {
         progress,
         ..settled
@@ -278,30 +270,102 @@ async fn states_are_told_of_rows_that_have_an_entry() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_version_has_stored_stays_readable() {
+async fn an_inbox_of_an_earlier_version_is_read_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteConnectOptions::new().filename(folder.path().join("inbox.db"));
+    let mut earlier = options.create_if_missing(true).connect().await.unwrap();
+    sqlx::raw_sql(include_str!("earlier.sql"))
+        .execute(&mut earlier)
+        .await
+        .unwrap();
+    earlier.close().await.unwrap();
+    let written_at: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+    let t = Fixture::on((TestClock::at(written_at), folder)).await;
+
+    let with_person = |progress| Progress {
+        person: Some(hash(1)),
+        ..progress
+    };
+    let with = |how, progress: Progress| match progress.step {
+        Step::Placed {
+            choice,
+            note_decisive_from,
+            ..
+        } => at(Step::Placed {
+            choice,
+            how,
+            note_decisive_from,
+        }),
+        Step::Noted { choice, .. } => at(Step::Noted { choice, how }),
+        step => at(step),
+    };
+    let in_doubt = Progress {
+        phone: Some(hash(2)),
+        absent_since: Some(written_at),
+        missed_since: Some(written_at),
+        daily_searches: DailySearches {
+            in_vain: 3,
+            next_from: Some(written_at),
+        },
+        alone: true,
+        unreadable: 2,
+        ..with_person(Progress::default())
+    };
+    let expected = [
+        in_doubt,
+        chosen(5),
+        with_person(creating(5, written_at)),
+        with_person(creating_with_contact(written_at)),
+        placed(5, None),
+        with(Placed::Created, placed(5, Some(written_at))),
+        with(Placed::Left, noted(5)),
+    ];
+    for (n, expected) in (1..).zip(expected) {
+        let entry = t.entry(n).await;
+        assert_eq!(entry.state, State::Waiting);
+        assert_eq!(entry.progress, expected, "{n}");
+        let told = [
+            format!("delivery msg_{n}"),
+            "deal 1 chosen: open; moved; noted; again: нет соединения с amoCRM".to_owned(),
+        ];
+        assert_eq!(t.story(n).await, told.map(Fact::Earlier));
+    }
+    // And they can be worked on.
+    t.clock.advance(MINUTE);
+    let claim = t.claim().await;
+    let settled = claim.entries.iter().map(|entry| Settled {
+        row: entry.row,
+        progress: entry.progress.clone(),
+        ..done(1)
+    });
+    t.inbox
+        .settle(claim.token, settled.collect())
+        .await
+        .unwrap();
+    assert_eq!(t.entry(6).await.outcome, Some(Outcome::Synced));
+}
+
+#[tokio::test]
+async fn the_words_of_each_rule_of_an_earlier_version_are_read_as_the_rule() {
     let t = Fixture::new().await;
     t.settled(Settled {
         progress: chosen(11),
         ..parked(1)
     })
     .await;
-    let earlier = "deal 41 chosen: recently won; moved; again: нет соединения с amoCRM";
-    let written = r#"["moved",{"deal_chosen":[41,"closed_won"]},{"done":"too_old"}]"#;
-    t.tamper(&format!(
-        "DELETE FROM history;
-         INSERT INTO history (entry, nr, at, text) SELECT seq, 1, 0, '{earlier}' FROM entry;
-         INSERT INTO history (entry, nr, at, text) SELECT seq, 2, 0, '{written}' FROM entry;
-         UPDATE entry SET progress = json_set(progress, '$.choice.why', 'recently won')"
-    ))
-    .await;
-
-    let why = t.entry(1).await.progress.choice.map(|choice| choice.why);
-    assert_eq!(why, Some(Why::ClosedWon));
-    let expected = [
-        Fact::Earlier(earlier.to_owned()),
-        Fact::Moved,
-        Fact::DealChosen(DealId::new(41), Why::ClosedWon),
-        Fact::Done(Outcome::TooOld),
-    ];
-    assert_eq!(t.story(1).await, expected);
+    for (words, why) in [
+        ("recorded for this person", Why::Recorded),
+        ("open", Why::Open),
+        ("recently closed, on the target stage", Why::ClosedOnTarget),
+        ("recently won", Why::ClosedWon),
+        ("recently lost", Why::ClosedLost),
+        ("no usable deal", Why::NoDeal),
+        ("no contact", Why::NoContact),
+    ] {
+        t.tamper(&format!(
+            "UPDATE entry SET progress = json_set(progress, '$.choice.why', '{words}')"
+        ))
+        .await;
+        assert_eq!(t.entry(1).await.progress.step.why(), Some(why));
+    }
 }

@@ -283,8 +283,7 @@ async fn a_row_keeps_its_steps_its_backfill_and_none_of_its_hashes() {
     let done = Progress {
         person: Some(hash(1)),
         phone: Some(hash(2)),
-        placed: Some(Placed::Moved),
-        ..chosen(5)
+        ..placed(5, None)
     };
     t.inbox
         .checkpoint(claim.token, vec![mark(1, done.clone())])
@@ -299,7 +298,7 @@ async fn a_row_keeps_its_steps_its_backfill_and_none_of_its_hashes() {
     assert_eq!((entry.lane, entry.state), (Lane::Backfill, State::Pending));
     assert_eq!(entry.backfill, Some(BackfillId(1)));
     assert_eq!(entry.progress, done.without_hashes());
-    assert!(entry.progress.has_written());
+    assert!(entry.progress.step.has_written());
     assert_eq!(
         t.inbox.begin_backfill().await.unwrap(),
         BackfillId(2),
@@ -310,25 +309,13 @@ async fn a_row_keeps_its_steps_its_backfill_and_none_of_its_hashes() {
 #[test]
 fn without_its_hashes_progress_says_what_is_done_and_a_lost_create_is_chosen_anew() {
     let at = Timestamp::UNIX_EPOCH;
-    let create = Intent::Create {
-        decisive_from: at,
-        name: hash(3),
-        after_deal: DealId::new(1),
-        after_contact: None,
-    };
-    let note = Intent::Note { decisive_from: at };
-    let moved = Progress {
-        placed: Some(Placed::Moved),
-        intent: Some(note),
-        ..chosen(5)
-    };
+    let moved = placed(5, Some(at));
     let table = [
         (chosen(5), Progress::default()),
         (
             Progress {
-                intent: Some(create),
                 person: Some(hash(1)),
-                ..chosen(5)
+                ..creating(5, at)
             },
             Progress::default(),
         ),

@@ -123,8 +123,7 @@ async fn a_webhook_does_not_reopen_what_is_done() {
 #[tokio::test]
 async fn a_sweep_reopens_what_is_done_and_its_steps_stay() {
     let t = Fixture::new().await;
-    let mut steps = chosen(5);
-    steps.noted = true;
+    let steps = noted(5);
     let doubts = Progress {
         absent_since: Some(t.now()),
         missed_since: Some(t.now()),

@@ -283,22 +283,15 @@ async fn beyond_the_search(
     if !missed.iter().any(has_waited) {
         return Ok(missed);
     }
-    let page = match batch.amocrm.changed_contacts(1).await {
-        // What cannot be read shows no contact; before a create the search looks for it.
-        Ok(page) => {
-            batch.answered(Operation::ReadChanged, &missed).await?;
-            page.contacts
-        }
-        Err(error) => {
-            found
-                .ended
-                .extend(batch.fail(Operation::ReadChanged, missed, error).await?);
-            return Ok(Vec::new());
-        }
+    let request = batch.amocrm.changed_contacts(1);
+    let asked = batch.ask(Operation::ReadChanged, missed, request, &mut found.ended);
+    // What cannot be read shows no contact; before a create the search looks for it.
+    let Some((missed, page)) = asked.await? else {
+        return Ok(Vec::new());
     };
     let mut left = Vec::new();
     for row in missed {
-        let contacts = with_email(&row.loaded.email, page.iter().cloned());
+        let contacts = with_email(&row.loaded.email, page.contacts.iter().cloned());
         if contacts.is_empty() {
             left.push(row);
         } else {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{ContactId, DealId, Operation},
-    inbox::{Choice, Fact, InboxError},
+    inbox::{Choice, CreateFor, Fact, InboxError, Step},
 };
 
 /// A row with the deals of its contacts.
@@ -99,10 +99,10 @@ impl Candidate {
         let mut loaded = self.matched.loaded;
         let attempt = &mut loaded.attempt;
         attempt.log(Fact::DealChosen(id, why));
-        attempt.progress.choice = Some(Choice {
+        attempt.progress.step = Step::Chosen(Choice {
             fingerprint: fingerprint(batch.ctx.inbox.hasher(), &attempt.progress),
             contact: deal.main_contact.or(first),
-            deal: Some(id),
+            deal: id,
             why,
         });
         let deal = DealChoice::Existing(deal);
@@ -123,11 +123,11 @@ impl Candidate {
             .iter()
             .flat_map(|it| it.deals.iter().copied())
             .max();
-        let deal = DealChoice::New {
+        let deal = DealChoice::New(CreateFor::Contact {
             // A row that was matched has a contact.
             contact: newest.map_or(ContactId::new(0), |it| it.id),
             after_deal: highest.unwrap_or(DealId::new(0)),
-        };
+        });
         let loaded = self.matched.loaded;
         Chosen { loaded, deal }
     }
@@ -172,7 +172,7 @@ pub(crate) async fn choose(
 async fn store(batch: &Batch, rows: &[Chosen]) -> Result<(), InboxError> {
     if rows
         .iter()
-        .any(|row| row.loaded.attempt.progress.choice.is_some())
+        .any(|row| row.loaded.attempt.progress.step != Step::Begun)
     {
         batch.checkpoint(rows).await?;
     }
@@ -192,24 +192,12 @@ async fn read_deals(
         return Ok(read);
     }
     let asked_at = Instant::now();
-    let ids = distinct(wanted.iter().flat_map(|row| row.unread.iter().copied()));
-    let found = match batch.amocrm.all_deals(&ids).await {
-        Ok(found) => found,
-        Err(error) => {
-            let failed = batch.fail(Operation::ReadDeals, wanted, error);
-            chosen.ended.extend(failed.await?);
-            return Ok(read);
-        }
+    let unread = |row: &Candidate| row.unread.clone();
+    let asked = batch.read_deals(wanted, unread, &mut chosen.ended);
+    let Some((wanted, found)) = asked.await? else {
+        return Ok(read);
     };
-    batch.answered(Operation::ReadDeals, &wanted).await?;
     for mut row in wanted {
-        let is_unknown =
-            |id: &&DealId| found.get(id).is_none() && found.unreadable.may_be(id.get());
-        if let Some(id) = row.unread.iter().find(is_unknown) {
-            let what = format!("сделка {id}");
-            chosen.ended.push(batch.unreadable(row, &what));
-            continue;
-        }
         let unread = std::mem::take(&mut row.unread);
         row.deals
             .extend(unread.iter().filter_map(|id| found.get(id).cloned()));
@@ -262,28 +250,13 @@ async fn confirm_creates(
     if rows.is_empty() {
         return Ok(());
     }
-    let contacts = rows.iter().flat_map(|row| &row.matched.contacts);
-    let ids = distinct(contacts.map(|contact| contact.id));
-    let fresh = match batch.amocrm.all_contacts(&ids).await {
-        Ok(fresh) => fresh,
-        Err(error) => {
-            chosen
-                .ended
-                .extend(batch.fail(Operation::ReadContacts, rows, error).await?);
-            return Ok(());
-        }
+    let ids = |row: &Candidate| row.matched.contacts.iter().map(|it| it.id).collect();
+    let asked = batch.read_contacts(rows, ids, &mut chosen.ended);
+    let Some((rows, fresh)) = asked.await? else {
+        return Ok(());
     };
-    batch.answered(Operation::ReadContacts, &rows).await?;
     let mut confirmed = Vec::new();
     for mut row in rows {
-        let is_unknown = |contact: &&Contact| {
-            fresh.get(&contact.id).is_none() && fresh.unreadable.may_be(contact.id.get())
-        };
-        if let Some(contact) = row.matched.contacts.iter().find(is_unknown) {
-            let what = format!("контакт {}", contact.id);
-            chosen.ended.push(batch.unreadable(row, &what));
-            continue;
-        }
         let contacts = row.matched.contacts.iter();
         let still: Vec<_> = contacts
             .filter_map(|it| fresh.get(&it.id).cloned())
@@ -324,16 +297,11 @@ async fn confirm_new_contacts(
     if rows.is_empty() {
         return Ok(());
     }
-    let newest = match batch.amocrm.newest_contacts(1).await {
-        Ok(page) => page,
-        Err(error) => {
-            chosen
-                .ended
-                .extend(batch.fail(Operation::ReadNewest, rows, error).await?);
-            return Ok(());
-        }
+    let request = batch.amocrm.newest_contacts(1);
+    let asked = batch.ask(Operation::ReadNewest, rows, request, &mut chosen.ended);
+    let Some((rows, newest)) = asked.await? else {
+        return Ok(());
     };
-    batch.answered(Operation::ReadNewest, &rows).await?;
     // What the search may not show yet. An older contact it shows, if that is this person's.
     let lag = batch.ctx.tempo.look_overlap;
     let shown_until = batch.now().checked_sub(lag).unwrap_or(Timestamp::MIN);
@@ -363,11 +331,12 @@ async fn confirm_new_contacts(
     }
     // Searching for a whole batch may have taken as long as a row stays fresh.
     let next = chosen.keep(refresh(batch, confirmed).await?);
-    let deal = |_: &Loaded| DealChoice::NewWithContact {
+    let made_for = CreateFor::NewContact {
         after_contact: highest,
     };
+    let deal = || DealChoice::New(made_for);
     chosen.next.extend(next.into_iter().map(|loaded| Chosen {
-        deal: deal(&loaded),
+        deal: deal(),
         loaded,
     }));
     Ok(())

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::{DealId, Operation, RowId},
-    inbox::{self, Fact, InboxError, Intent},
+    inbox::{self, Fact, InboxError},
 };
 
 /// Adds the note of each row, unless it is there.
@@ -32,7 +32,7 @@ pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<N
     let begin_by = Instant::now() + batch.ctx.tempo.begin_within;
     let decisive_from = begin_writes(batch, &rows);
     for row in &mut rows {
-        row.attempt_mut().progress.intent = Some(Intent::Note { decisive_from });
+        row.attempt_mut().progress.step.begin_note(decisive_from);
     }
     batch.checkpoint(&rows).await?;
 
@@ -88,23 +88,19 @@ async fn find_earlier_notes(
 ) -> Result<Vec<Placed>, InboxError> {
     let may_be_noted = |row: &Placed| {
         let attempt = row.attempt();
-        attempt.progress.placed == Some(inbox::Placed::Left)
-            || attempt.entry.progress.placed.is_some()
+        attempt.progress.step.placed() == Some(inbox::Placed::Left)
+            || attempt.entry.progress.step.placed().is_some()
     };
     let (doubtful, mut without): (Vec<_>, Vec<_>) = rows.into_iter().partition(may_be_noted);
     if doubtful.is_empty() {
         return Ok(without);
     }
     let deals = distinct(doubtful.iter().map(|row| row.deal));
-    let notes = match batch.amocrm.all_notes(&deals).await {
-        Ok(notes) => notes,
-        Err(error) => {
-            step.ended
-                .extend(batch.fail(Operation::ReadNotes, doubtful, error).await?);
-            return Ok(without);
-        }
+    let request = batch.amocrm.all_notes(&deals);
+    let asked = batch.ask(Operation::ReadNotes, doubtful, request, &mut step.ended);
+    let Some((doubtful, notes)) = asked.await? else {
+        return Ok(without);
     };
-    batch.answered(Operation::ReadNotes, &doubtful).await?;
     let mut found = StepResult::default();
     for mut row in doubtful {
         if has_our_note(&notes.items, row.deal, row.id()) {
@@ -124,19 +120,16 @@ async fn find_earlier_notes(
 
 /// The row once its note is there.
 pub(crate) fn with_note(batch: &Batch, mut row: Placed) -> Result<Noted, super::super::row::Ended> {
-    let progress = &mut row.loaded.attempt.progress;
-    progress.noted = true;
-    progress.intent = None;
-    let Some(choice) = progress.choice.clone() else {
-        // Stored progress without its choice: read anew.
-        return Err(row.again_at(batch.now(), Fact::BrokenOff));
-    };
-    let Placed { loaded, deal } = row;
-    Ok(Noted {
-        loaded,
-        choice,
-        deal,
-    })
+    let step = &mut row.loaded.attempt.progress.step;
+    step.note();
+    match step.choice().cloned() {
+        Some(choice) => Ok(Noted {
+            loaded: row.loaded,
+            choice,
+        }),
+        // No placed row is without one.
+        None => Err(row.again_at(batch.now(), Fact::BrokenOff)),
+    }
 }
 
 /// The notes of the deal that could not be read, one of which may be ours.

@@ -25,7 +25,7 @@ pub(crate) async fn lock(
     }
     let mut rows = std::mem::take(&mut step.next);
     // A row that has begun goes before others of the same person.
-    rows.sort_by_key(|row| !row.attempt.progress.crm_work_is_open());
+    rows.sort_by_key(|row| !row.attempt.progress.step.is_open());
 
     let begun = begun_elsewhere(batch).await?;
     let begun: HashSet<_> = begun.iter().filter_map(|open| open.person).collect();
@@ -35,8 +35,8 @@ pub(crate) async fn lock(
     let later_on = later(batch.now(), tempo.second_look / 4);
     for mut row in rows {
         let progress = &row.attempt.progress;
-        let has_begun = progress.crm_work_is_open();
-        let contact = progress.choice.as_ref().and_then(|choice| choice.contact);
+        let has_begun = progress.step.is_open();
+        let contact = progress.step.contact();
         // It was read, so its person is known.
         let Some(person) = progress.person else {
             step.ended.push(row.again_at(soon, Fact::PersonUnknown));

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        batch::{Batch, distinct},
+        batch::Batch,
         bulk::{self, Item, Kind, Sent},
         decide::{Placement, placement, stage_is_unknown},
         note::{contact_name, deal_name},
@@ -19,8 +19,8 @@ use super::{
     rows::fingerprint,
 };
 use crate::{
-    domain::{ContactId, DealId, KeyedHash, Operation, Price},
-    inbox::{self, Choice, Fact, InboxError, Intent, Why},
+    domain::{ContactId, DealId, Operation, Price},
+    inbox::{self, Create, CreateFor, Fact, InboxError, Step},
 };
 
 /// Moves the deals that are there, and makes the others.
@@ -36,7 +36,7 @@ pub(crate) async fn move_or_create(
                 loaded: row.loaded,
                 deal,
             }),
-            deal => new.push(Chosen {
+            deal @ DealChoice::New(_) => new.push(Chosen {
                 loaded: row.loaded,
                 deal,
             }),
@@ -71,7 +71,7 @@ super::super::row::stages!(ToMove);
 
 impl ToMove {
     fn placed(mut self, how: inbox::Placed) -> Placed {
-        self.loaded.attempt.progress.placed = Some(how);
+        self.loaded.attempt.progress.step.place(how);
         Placed {
             loaded: self.loaded,
             deal: self.deal.id,
@@ -211,19 +211,13 @@ async fn move_one_by_one(
     placed: &mut StepResult<Placed>,
 ) -> Result<bool, InboxError> {
     let target = batch.ctx.settings.rules.target;
-    let ids = distinct(rows.iter().map(|row| row.deal.id));
     let looked_at = Instant::now();
-    let standing = match batch.amocrm.all_deals(&ids).await {
-        Ok(standing) => standing,
-        Err(error) => {
-            placed
-                .ended
-                .extend(batch.fail(Operation::ReadDeals, rows, error).await?);
-            return Ok(false);
-        }
+    let deal = |row: &ToMove| vec![row.deal.id];
+    let asked = batch.read_deals(rows, deal, &mut placed.ended);
+    let Some((mut rows, standing)) = asked.await? else {
+        return Ok(false);
     };
     let mut has_failed = false;
-    let mut rows = rows;
     rows.reverse();
     while let Some(mut row) = rows.pop() {
         let id = row.deal.id;
@@ -353,13 +347,9 @@ async fn created(
         };
         let attempt = &mut row.loaded.attempt;
         attempt.log(Fact::DealCreated(deal));
-        let progress = &mut attempt.progress;
-        if let Some(choice) = progress.choice.as_mut() {
-            choice.deal = Some(deal);
-            choice.contact = contact.or(choice.contact);
+        if let Step::Creating(create) = &attempt.progress.step {
+            attempt.progress.step = create.made(deal, contact);
         }
-        progress.placed = Some(inbox::Placed::Created);
-        progress.intent = None;
         let (id, loaded) = (row.id(), row.loaded);
         placed.next.push(Placed { loaded, deal });
         batch.ctx.worked(operation, id, begun).await?;
@@ -368,35 +358,20 @@ async fn created(
 }
 
 fn intend_create(batch: &Batch, row: &mut Chosen, decisive_from: Timestamp) {
-    let (contact, after_deal, after_contact, why) = match row.deal {
-        DealChoice::New {
-            contact,
-            after_deal,
-        } => (Some(contact), after_deal, None, Why::NoDeal),
-        DealChoice::NewWithContact { after_contact } => {
-            (None, DealId::new(0), Some(after_contact), Why::NoContact)
-        }
-        DealChoice::Existing(_) => return,
+    let DealChoice::New(made_for) = row.deal else {
+        return;
     };
-    let name = batch.ctx.name_hash(&deal_name(&row.loaded.row));
     let progress = &mut row.loaded.attempt.progress;
-    let fingerprint: KeyedHash = fingerprint(batch.ctx.inbox.hasher(), progress);
-    progress.choice = Some(Choice {
-        fingerprint,
-        contact,
-        deal: None,
-        why,
-    });
-    progress.intent = Some(Intent::Create {
+    progress.step = Step::Creating(Create {
+        fingerprint: fingerprint(batch.ctx.inbox.hasher(), progress),
+        made_for,
+        name: batch.ctx.name_hash(&deal_name(&row.loaded.row)),
         decisive_from,
-        name,
-        after_deal,
-        after_contact,
     });
 }
 
 fn new_deal(row: &Chosen) -> Option<NewDeal> {
-    let DealChoice::New { contact, .. } = row.deal else {
+    let DealChoice::New(CreateFor::Contact { contact, .. }) = row.deal else {
         return None;
     };
     let row = &row.loaded.row;
@@ -408,7 +383,7 @@ fn new_deal(row: &Chosen) -> Option<NewDeal> {
 }
 
 fn new_deal_and_contact(row: &Chosen) -> Option<NewDealAndContact> {
-    let DealChoice::NewWithContact { .. } = row.deal else {
+    let DealChoice::New(CreateFor::NewContact { .. }) = row.deal else {
         return None;
     };
     let (email, row) = (row.loaded.email.clone(), &row.loaded.row);
@@ -445,11 +420,11 @@ pub(crate) async fn write_failed<T: InHand>(
         let id = row.id();
         let progress = &mut row.attempt_mut().progress;
         if is_not_applied {
-            progress.forget_intent();
+            progress.step.forget_write();
         } else if is_rejected {
             // Some of the batch may have been carried out, but nothing more can land: look at once, then go alone.
             progress.alone = true;
-            progress.is_decisive_from(now);
+            progress.step.is_decisive_from(now);
             batch.ctx.in_flight.end(id);
         }
     }

@@ -2,6 +2,7 @@
 //! came are looked for, and forgotten only once an empty look is decisive.
 
 use amocrm::{AmoError, Contact, Deal, Found, Unreadable};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
@@ -10,15 +11,15 @@ use super::{
         contacts::search::{Query, UNREADABLE, search},
         fate::Look,
         note::as_sent,
-        row::{Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, StepResult},
+        row::{Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, Stage, StepResult},
         rules::contact::with_email,
     },
     note::{has_our_note, hidden_notes, with_note},
     rows::refresh,
 };
 use crate::{
-    domain::{ContactId, DealId, KeyedHash, Operation},
-    inbox::{self, Fact, InboxError, Intent},
+    domain::{ContactId, DealId, Operation},
+    inbox::{Create, CreateFor, Fact, InboxError, Step},
 };
 
 const CREATES: [Operation; 2] = [Operation::Create, Operation::CreateWithContact];
@@ -40,13 +41,6 @@ impl Resumed {
         self.ended.extend(part.ended);
         part.next
     }
-
-    fn push_noted(&mut self, row: Result<Noted, Ended>) {
-        match row {
-            Ok(row) => self.noted.push(row),
-            Err(ended) => self.ended.push(ended),
-        }
-    }
 }
 
 /// Takes up rows for which an earlier attempt has chosen.
@@ -55,44 +49,52 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
     let rows = resumed.keep(refresh(batch, rows).await?);
     let rows = resumed.keep(batch.begin(rows));
 
-    let (mut with_deal, mut creates) = (Vec::new(), Vec::new());
+    let (mut with_deal, mut for_contact, mut with_contact) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
-        let progress = &row.attempt.progress;
-        match (row.attempt.deal(), &progress.intent) {
-            (Some(deal), _) if progress.noted => {
-                resumed.push_noted(with_note(batch, Placed { loaded: row, deal }));
+        match &row.attempt.progress.step {
+            Step::Begun => resumed.ended.push(anew(batch, row, Fact::BrokenOff)),
+            Step::Creating(create) => {
+                let create = create.clone();
+                match create.made_for {
+                    CreateFor::Contact { .. } => for_contact.push((row, create)),
+                    CreateFor::NewContact { .. } => with_contact.push((row, create)),
+                }
             }
-            (Some(deal), _) => with_deal.push((row, deal)),
-            (None, Some(Intent::Create { .. })) => creates.push(row),
-            (None, _) => resumed
-                .ended
-                .push(anew(batch, row, Fact::CreateNeverHappened)),
+            Step::Chosen(choice) | Step::Placed { choice, .. } => {
+                let deal = choice.deal;
+                with_deal.push((row, deal));
+            }
+            Step::Noted { choice, .. } => resumed.noted.push(Noted {
+                choice: choice.clone(),
+                loaded: row,
+            }),
         }
     }
     let mut with_note_in_doubt = Vec::new();
     for (row, deal) in read_chosen(batch, with_deal, &mut resumed).await? {
-        let progress = &row.attempt.progress;
-        match (progress.placed, &progress.intent) {
-            (Some(_), Some(Intent::Note { .. })) => with_note_in_doubt.push(Placed {
+        let id = deal.id;
+        match row.attempt.progress.step {
+            Step::Placed {
+                note_decisive_from: Some(decisive_from),
+                ..
+            } => {
+                let row = Placed {
+                    loaded: row,
+                    deal: id,
+                };
+                with_note_in_doubt.push((row, decisive_from));
+            }
+            Step::Placed { .. } => resumed.placed.push(Placed {
                 loaded: row,
-                deal: deal.id,
+                deal: id,
             }),
-            (Some(_), _) => resumed.placed.push(Placed {
-                loaded: row,
-                deal: deal.id,
-            }),
-            (None, _) => resumed.chosen.push(Chosen {
+            _ => resumed.chosen.push(Chosen {
                 loaded: row,
                 deal: DealChoice::Existing(deal),
             }),
         }
     }
     resolve_notes(batch, with_note_in_doubt, &mut resumed).await?;
-    let has_contact = |row: &Loaded| {
-        let choice = row.attempt.progress.choice.as_ref();
-        choice.is_some_and(|choice| choice.contact.is_some())
-    };
-    let (for_contact, with_contact) = creates.into_iter().partition(has_contact);
     resolve_creates(batch, for_contact, &mut resumed).await?;
     resolve_creates_with_contact(batch, with_contact, &mut resumed).await?;
     Ok(resumed)
@@ -100,7 +102,7 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
 
 /// Nothing was written: the next attempt chooses anew.
 fn anew(batch: &Batch, mut row: Loaded, why: Fact) -> Ended {
-    row.attempt.progress.choice = None;
+    row.attempt.progress.step = Step::Begun;
     row.again_at(batch.now(), why)
 }
 
@@ -114,32 +116,18 @@ async fn read_chosen(
         return Ok(Vec::new());
     }
     let asked_at = Instant::now();
-    let ids = distinct(rows.iter().map(|(_, deal)| *deal));
-    let found = match batch.amocrm.all_deals(&ids).await {
-        Ok(found) => found,
-        Err(error) => {
-            let rows = rows.into_iter().map(|(row, _)| row).collect();
-            resumed
-                .ended
-                .extend(batch.fail(Operation::ReadDeals, rows, error).await?);
-            return Ok(Vec::new());
-        }
+    let asked = batch.read_deals(rows, |(_, deal)| vec![*deal], &mut resumed.ended);
+    let Some((rows, found)) = asked.await? else {
+        return Ok(Vec::new());
     };
-    let asked = rows.iter().map(|(row, _)| row);
-    batch.answered(Operation::ReadDeals, asked).await?;
     let pipeline = batch.ctx.settings.rules.target.pipeline;
     let mut read = Vec::new();
     for (mut row, id) in rows {
         let deal = found.get(&id);
-        if deal.is_none() && found.unreadable.may_be(id.get()) {
-            let ended = batch.unreadable(row, &format!("сделка {id}"));
-            resumed.ended.push(ended);
-            continue;
-        }
         if let Some(deal) = deal.filter(|deal| deal.pipeline == pipeline) {
             row.read_at = row.read_at.min(asked_at);
             read.push((row, deal.clone()));
-        } else if row.attempt.progress.has_written() {
+        } else if row.attempt.progress.step.has_written() {
             let reason = format!("сделка {id} удалена или ушла из воронки после нашей записи");
             resumed.ended.push(row.park(reason));
         } else {
@@ -152,33 +140,24 @@ async fn read_chosen(
 
 async fn resolve_notes(
     batch: &Batch,
-    rows: Vec<Placed>,
+    rows: Vec<(Placed, Timestamp)>,
     resumed: &mut Resumed,
 ) -> Result<(), InboxError> {
     let rows = resumed.keep(batch.begin(rows));
     if rows.is_empty() {
         return Ok(());
     }
-    let deals = distinct(rows.iter().map(|row| row.deal));
+    let deals = distinct(rows.iter().map(|(row, _)| row.deal));
     // What is seen is older than the answer that tells it.
     let look = Look::begin(&batch.ctx);
-    let notes = match batch.amocrm.all_notes(&deals).await {
-        Ok(notes) => notes,
-        Err(error) => {
-            resumed
-                .ended
-                .extend(batch.fail(Operation::ReadNotes, rows, error).await?);
-            return Ok(());
-        }
+    let request = batch.amocrm.all_notes(&deals);
+    let asked = batch.ask(Operation::ReadNotes, rows, request, &mut resumed.ended);
+    let Some((rows, notes)) = asked.await? else {
+        return Ok(());
     };
-    batch.answered(Operation::ReadNotes, &rows).await?;
     let (mut found, mut absent) = (Vec::new(), Vec::new());
-    for mut row in rows {
+    for (mut row, decisive_from) in rows {
         let id = row.id();
-        let Some(Intent::Note { decisive_from }) = row.attempt().progress.intent else {
-            absent.push(row);
-            continue;
-        };
         if has_our_note(&notes.items, row.deal, id) {
             row.attempt_mut().log(Fact::NoteFound);
             batch.ctx.landed(id, &[Operation::Note]).await?;
@@ -189,11 +168,11 @@ async fn resolve_notes(
         } else if let Some(what) = hidden_notes(&notes, row.deal) {
             resumed.ended.push(batch.unreadable(row, &what));
         } else if let Some(until) = batch.ctx.fate_is_open_until(id, decisive_from, look) {
-            row.attempt_mut().progress.is_decisive_from(until);
+            row.attempt_mut().progress.step.is_decisive_from(until);
             let ended = row.again_at(until, Fact::NoteInDoubt);
             resumed.ended.push(ended);
         } else {
-            row.attempt_mut().progress.intent = None;
+            row.attempt_mut().progress.step.forget_write();
             match batch.ctx.doubts.look().blamed(id, &[Operation::Note]) {
                 Some(reason) => resumed.ended.push(row.park(reason)),
                 None => absent.push(row),
@@ -207,108 +186,102 @@ async fn resolve_notes(
     Ok(())
 }
 
-/// The open create of a row.
-#[derive(Debug, Clone, Copy)]
-struct OpenCreate {
-    decisive_from: jiff::Timestamp,
-    name: KeyedHash,
-    after_deal: DealId,
-    after_contact: Option<ContactId>,
+/// A create without an answer, and the contact whose deal it makes; `None`: that is not there.
+struct Lost {
+    row: Loaded,
+    create: Create,
+    contact: Option<Contact>,
 }
 
-fn open_create(row: &Loaded) -> Option<OpenCreate> {
-    match row.attempt.progress.intent {
-        Some(Intent::Create {
-            decisive_from,
-            name,
-            after_deal,
-            after_contact,
-        }) => Some(OpenCreate {
-            decisive_from,
-            name,
-            after_deal,
-            after_contact,
-        }),
-        Some(Intent::Note { .. }) | None => None,
+impl Stage for Lost {
+    fn loaded(&self) -> &Loaded {
+        &self.row
+    }
+
+    fn loaded_mut(&mut self) -> &mut Loaded {
+        &mut self.row
+    }
+
+    fn into_loaded(self) -> Loaded {
+        self.row
     }
 }
 
 async fn resolve_creates(
     batch: &Batch,
-    rows: Vec<Loaded>,
-    resumed: &mut Resumed,
-) -> Result<(), InboxError> {
-    let rows = resumed.keep(batch.begin(rows));
-    let contact_of = |row: &Loaded| row.attempt.progress.choice.as_ref()?.contact;
-    let contacts = distinct(rows.iter().filter_map(contact_of));
-    if contacts.is_empty() {
-        return Ok(());
-    }
-    let look = Look::begin(&batch.ctx);
-    let found = match batch.amocrm.all_contacts(&contacts).await {
-        Ok(found) => found,
-        Err(error) => {
-            resumed
-                .ended
-                .extend(batch.fail(Operation::ReadContacts, rows, error).await?);
-            return Ok(());
-        }
-    };
-    batch.answered(Operation::ReadContacts, &rows).await?;
-    let mut lost = Vec::new();
-    for row in rows {
-        let Some(id) = contact_of(&row) else { continue };
-        match found.get(&id) {
-            None if found.unreadable.may_be(id.get()) => {
-                let ended = batch.unreadable(row, &format!("контакт {id}"));
-                resumed.ended.push(ended);
-            }
-            contact => lost.push((row, contact.cloned())),
-        }
-    }
-    recover_creates(batch, look, lost, resumed).await
-}
-
-async fn resolve_creates_with_contact(
-    batch: &Batch,
-    rows: Vec<Loaded>,
+    rows: Vec<(Loaded, Create)>,
     resumed: &mut Resumed,
 ) -> Result<(), InboxError> {
     let rows = resumed.keep(batch.begin(rows));
     if rows.is_empty() {
         return Ok(());
     }
-    let earlier = rows
-        .iter()
-        .filter_map(|row| open_create(row)?.after_contact);
+    let contact_of = |create: &Create| match create.made_for {
+        CreateFor::Contact { contact, .. } => Some(contact),
+        CreateFor::NewContact { .. } => None,
+    };
     let look = Look::begin(&batch.ctx);
-    let newest = match newest_contacts(batch, earlier.min()).await {
-        Ok(newest) => newest,
-        Err(error) => {
-            resumed
-                .ended
-                .extend(batch.fail(Operation::ReadNewest, rows, error).await?);
-            return Ok(());
-        }
+    let ids = |(_, create): &(Loaded, Create)| contact_of(create).into_iter().collect();
+    let asked = batch.read_contacts(rows, ids, &mut resumed.ended);
+    let Some((rows, found)) = asked.await? else {
+        return Ok(());
+    };
+    let lost = rows.into_iter().map(|(row, create)| Lost {
+        contact: contact_of(&create).and_then(|id| found.get(&id).cloned()),
+        row,
+        create,
+    });
+    let lost = lost.collect();
+    recover_creates(batch, look, lost, resumed).await
+}
+
+async fn resolve_creates_with_contact(
+    batch: &Batch,
+    rows: Vec<(Loaded, Create)>,
+    resumed: &mut Resumed,
+) -> Result<(), InboxError> {
+    let rows = resumed.keep(batch.begin(rows));
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let earlier = rows.iter().filter_map(|(_, create)| match create.made_for {
+        CreateFor::NewContact { after_contact } => Some(after_contact),
+        CreateFor::Contact { .. } => None,
+    });
+    let look = Look::begin(&batch.ctx);
+    let request = newest_contacts(batch, earlier.min());
+    let asked = batch.ask(Operation::ReadNewest, rows, request, &mut resumed.ended);
+    let Some((rows, newest)) = asked.await? else {
+        return Ok(());
     };
     let (mut lost, mut to_search) = (Vec::new(), Vec::new());
-    for row in rows {
+    for (row, create) in rows {
         let same = with_email(&row.email, newest.items.iter().cloned());
         if same.is_empty() {
             let query = Query::Email(row.email.clone());
-            to_search.push((row, query));
+            to_search.push(((row, create), query));
         } else {
-            lost.push((row, latest(same)));
+            let contact = latest(same);
+            lost.push(Lost {
+                row,
+                create,
+                contact,
+            });
         }
     }
-    for (row, found) in search(batch, to_search, &mut resumed.ended).await? {
+    for ((row, create), found) in search(batch, to_search, &mut resumed.ended).await? {
         let same = with_email(&row.email, found.hits);
         let may_be_hidden = !newest.unreadable.is_none() || !found.unreadable.is_none();
         if same.is_empty() && may_be_hidden {
             let ended = batch.unreadable(row, UNREADABLE);
             resumed.ended.push(ended);
         } else {
-            lost.push((row, latest(same)));
+            let contact = latest(same);
+            lost.push(Lost {
+                row,
+                create,
+                contact,
+            });
         }
     }
     recover_creates(batch, look, lost, resumed).await
@@ -348,70 +321,41 @@ async fn newest_contacts(
 async fn recover_creates(
     batch: &Batch,
     look: Look,
-    lost: Vec<(Loaded, Option<Contact>)>,
+    lost: Vec<Lost>,
     resumed: &mut Resumed,
 ) -> Result<(), InboxError> {
     if lost.is_empty() {
         return Ok(());
     }
-    let newer = |row: &Loaded, contact: Option<&Contact>| -> Vec<DealId> {
-        let after = open_create(row).map(|create| create.after_deal);
-        let deals = contact
-            .into_iter()
-            .flat_map(|contact| contact.deals.iter().copied());
-        deals
-            .filter(|id| after.is_some_and(|after| *id > after))
-            .collect()
+    let asked = batch.read_deals(lost, Lost::newer_deals, &mut resumed.ended);
+    let Some((lost, deals)) = asked.await? else {
+        return Ok(());
     };
-    let all_newer = lost
-        .iter()
-        .flat_map(|(row, contact)| newer(row, contact.as_ref()));
-    let ids = distinct(all_newer);
-    let deals = match batch.amocrm.all_deals(&ids).await {
-        Ok(deals) => deals,
-        Err(error) => {
-            let rows = lost.into_iter().map(|(row, _)| row).collect();
-            resumed
-                .ended
-                .extend(batch.fail(Operation::ReadDeals, rows, error).await?);
-            return Ok(());
-        }
-    };
-    let asked = lost.iter().map(|(row, _)| row);
-    batch.answered(Operation::ReadDeals, asked).await?;
     let mut found = Vec::new();
-    for (row, contact) in lost {
-        let newer = newer(&row, contact.as_ref());
-        let is_unknown =
-            |id: &&DealId| deals.get(id).is_none() && deals.unreadable.may_be(id.get());
-        if let Some(id) = newer.iter().find(is_unknown) {
-            let ended = batch.unreadable(row, &format!("сделка {id}"));
-            resumed.ended.push(ended);
-            continue;
-        }
-        let made = newer.into_iter().filter_map(|id| deals.get(&id));
-        let made = made.filter(|deal| is_the_created(batch, &row, deal));
+    for lost in lost {
+        let newer = lost.newer_deals().into_iter();
+        let made = newer.filter_map(|id| deals.get(&id));
+        let made = made.filter(|deal| is_the_created(batch, &lost.create, deal));
         let mut made: Vec<DealId> = made.map(|deal| deal.id).collect();
         made.sort_unstable();
         let deal = match made.as_slice() {
             [] | [_] => made.first().copied(),
             several => match batch.amocrm.all_notes(several).await {
                 Ok(notes) => {
-                    let ours = |deal: &&DealId| has_our_note(&notes.items, **deal, row.id());
+                    let ours = |deal: &&DealId| has_our_note(&notes.items, **deal, lost.id());
                     several.iter().find(ours).or(several.first()).copied()
                 }
                 Err(error) => {
-                    let failed = batch.fail(Operation::ReadNotes, vec![row], error);
+                    let failed = batch.fail(Operation::ReadNotes, vec![lost], error);
                     resumed.ended.extend(failed.await?);
                     continue;
                 }
             },
         };
         if deal.is_some() {
-            batch.ctx.landed(row.id(), &CREATES).await?;
+            batch.ctx.landed(lost.id(), &CREATES).await?;
         }
-        let contact = contact.map(|contact| contact.id);
-        match create_resolved(batch, row, look, contact, deal) {
+        match create_resolved(batch, lost, look, deal) {
             Ok(row) => found.push(row),
             Err(ended) => resumed.ended.push(ended),
         }
@@ -421,10 +365,19 @@ async fn recover_creates(
     Ok(())
 }
 
-fn is_the_created(batch: &Batch, row: &Loaded, deal: &Deal) -> bool {
-    let Some(create) = open_create(row) else {
-        return false;
-    };
+impl Lost {
+    /// The deals of the contact that were not there before the create.
+    fn newer_deals(&self) -> Vec<DealId> {
+        let after = match self.create.made_for {
+            CreateFor::Contact { after_deal, .. } => Some(after_deal),
+            CreateFor::NewContact { .. } => None,
+        };
+        let deals = self.contact.iter().flat_map(|it| it.deals.iter().copied());
+        deals.filter(|id| Some(*id) > after).collect()
+    }
+}
+
+fn is_the_created(batch: &Batch, create: &Create, deal: &Deal) -> bool {
     let has_name = |read: &str| batch.ctx.name_hash(read) == create.name;
     deal.pipeline == batch.ctx.settings.rules.target.pipeline
         && (has_name(&deal.name) || has_name(&as_sent(&deal.name)))
@@ -432,33 +385,30 @@ fn is_the_created(batch: &Batch, row: &Loaded, deal: &Deal) -> bool {
 
 fn create_resolved(
     batch: &Batch,
-    mut row: Loaded,
+    lost: Lost,
     look: Look,
-    contact: Option<ContactId>,
     deal: Option<DealId>,
 ) -> Result<Placed, Ended> {
-    let id = row.id();
-    let open_until = open_create(&row)
-        .and_then(|create| batch.ctx.fate_is_open_until(id, create.decisive_from, look));
-    let progress = &mut row.attempt.progress;
-    if let Some(until) = open_until {
-        progress.is_decisive_from(until);
-    }
-    if let (Some(deal), Some(choice)) = (deal, progress.choice.as_mut()) {
-        choice.deal = Some(deal);
-        choice.contact = choice.contact.or(contact);
-        progress.placed = Some(inbox::Placed::Created);
-        progress.intent = None;
+    let Lost {
+        mut row,
+        create,
+        contact,
+    } = lost;
+    let (id, step) = (row.id(), &mut row.attempt.progress.step);
+    if let Some(deal) = deal {
+        *step = create.made(deal, contact.map(|contact| contact.id));
         row.attempt.log(Fact::DealFound(deal));
         return Ok(Placed { loaded: row, deal });
     }
-    if let Some(until) = open_until {
+    if let Some(until) = batch.ctx.fate_is_open_until(id, create.decisive_from, look) {
+        step.is_decisive_from(until);
         return Err(row.again_at(until, Fact::CreateInDoubt));
     }
-    progress.intent = None;
-    progress.choice = None;
     Err(match batch.ctx.doubts.look().blamed(id, &CREATES) {
-        Some(reason) => row.park(reason),
-        None => row.again_at(batch.now(), Fact::CreateNeverHappened),
+        Some(reason) => {
+            *step = Step::Begun;
+            row.park(reason)
+        }
+        None => anew(batch, row, Fact::CreateNeverHappened),
     })
 }

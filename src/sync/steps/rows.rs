@@ -13,7 +13,7 @@ use super::super::{
 };
 use crate::{
     domain::{Disposition, Email, KeyedHash, Operation, RowId},
-    inbox::{Fact, Hasher, InboxError, Progress, Settlement},
+    inbox::{Fact, Hasher, InboxError, Progress, Settlement, Step},
     supabase::{self, Row, Rows, Supabase, SupabaseError},
 };
 
@@ -75,11 +75,11 @@ pub(crate) async fn refresh<T: Stage>(
                 Err(row.again_at(now, Fact::EmailChanged))
             }
             Triage::Proceed(email) => {
-                let had_choice = loaded.attempt.progress.choice.is_some();
+                let before = loaded.attempt.progress.step.clone();
                 recognise(batch, &mut loaded.attempt, &read.row, &email);
                 loaded.row = read.row;
                 loaded.read_at = read.asked_at;
-                if had_choice && loaded.attempt.progress.choice.is_none() {
+                if loaded.attempt.progress.step != before {
                     return Err(row.end(Settlement::Again {
                         due_at: now,
                         failed: false,
@@ -119,13 +119,11 @@ fn recognise(batch: &Batch, attempt: &mut Attempt, row: &Row, email: &Email) {
     let hasher = batch.ctx.inbox.hasher();
     attempt.progress.person = Some(hasher.email(email));
     attempt.progress.phone = phone_of(row).map(|phone| hasher.phone(&phone));
-    let fingerprint = fingerprint(hasher, &attempt.progress);
-    let choice = attempt.progress.choice.as_ref();
-    if choice.is_some_and(|choice| choice.fingerprint != fingerprint)
-        && !attempt.progress.has_written()
+    if let Step::Chosen(choice) = &attempt.progress.step
+        && choice.fingerprint != fingerprint(hasher, &attempt.progress)
     {
         attempt.log(Fact::PersonChanged);
-        attempt.progress.choice = None;
+        attempt.progress.step = Step::Begun;
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     domain::{ContactId, DealId, KeyedHash},
-    inbox::{Choice, Intent, Placed, Why},
+    inbox::{Choice, Create, CreateFor, Placed, Step, Why},
 };
 
 const SINCE: i64 = 1_790_000_000;
@@ -37,17 +37,30 @@ fn row() -> Row {
 }
 
 fn written(deal: Option<i64>) -> Progress {
-    Progress {
-        choice: Some(Choice {
-            fingerprint: KeyedHash::new([0; 16]),
-            contact: Some(ContactId::new(501)),
-            deal: deal.map(DealId::new),
-            why: Why::Open,
-        }),
-        placed: deal.map(|_| Placed::Moved),
-        intent: deal.is_none().then_some(Intent::Note {
+    let (fingerprint, contact) = (KeyedHash::new([0; 16]), ContactId::new(501));
+    let step = match deal {
+        Some(deal) => Step::Placed {
+            choice: Choice {
+                fingerprint,
+                contact: Some(contact),
+                deal: DealId::new(deal),
+                why: Why::Open,
+            },
+            how: Placed::Moved,
+            note_decisive_from: None,
+        },
+        None => Step::Creating(Create {
+            fingerprint,
+            made_for: CreateFor::Contact {
+                contact,
+                after_deal: DealId::new(0),
+            },
+            name: fingerprint,
             decisive_from: at(0),
         }),
+    };
+    Progress {
+        step,
         ..Progress::default()
     }
 }

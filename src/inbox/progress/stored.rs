@@ -1,0 +1,209 @@
+//! Progress as JSON: a flat form that every version so far reads and writes, so that an update can be taken back.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Choice, Create, CreateFor, DailySearches, Placed, Progress, Step, Why};
+use crate::domain::{ContactId, DealId, KeyedHash};
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct StoredProgress {
+    person: Option<KeyedHash>,
+    phone: Option<KeyedHash>,
+    absent_since: Option<Timestamp>,
+    missed_since: Option<Timestamp>,
+    daily_searches: DailySearches,
+    choice: Option<StoredChoice>,
+    placed: Option<Placed>,
+    noted: bool,
+    intent: Option<Intent>,
+    alone: bool,
+    unreadable: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredChoice {
+    fingerprint: KeyedHash,
+    contact: Option<ContactId>,
+    /// `None`: it is to be made.
+    deal: Option<DealId>,
+    why: Why,
+}
+
+/// A write that may be in flight.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "write")]
+enum Intent {
+    Create {
+        decisive_from: Timestamp,
+        name: KeyedHash,
+        after_deal: DealId,
+        after_contact: Option<ContactId>,
+    },
+    Note {
+        decisive_from: Timestamp,
+    },
+}
+
+impl From<StoredProgress> for Progress {
+    fn from(stored: StoredProgress) -> Self {
+        let StoredProgress {
+            person,
+            phone,
+            absent_since,
+            missed_since,
+            daily_searches,
+            choice,
+            placed,
+            noted,
+            intent,
+            alone,
+            unreadable,
+        } = stored;
+        Self {
+            person,
+            phone,
+            absent_since,
+            missed_since,
+            daily_searches,
+            // No deal and no create of one: nothing is chosen.
+            step: choice
+                .and_then(|choice| step(&choice, placed, noted, intent.as_ref()))
+                .unwrap_or_default(),
+            alone,
+            unreadable,
+        }
+    }
+}
+
+fn step(
+    choice: &StoredChoice,
+    placed: Option<Placed>,
+    noted: bool,
+    intent: Option<&Intent>,
+) -> Option<Step> {
+    let Some(deal) = choice.deal else {
+        return create(choice, intent?).map(Step::Creating);
+    };
+    let choice = Choice {
+        fingerprint: choice.fingerprint,
+        contact: choice.contact,
+        deal,
+        why: choice.why,
+    };
+    Some(match (placed, noted) {
+        (how, true) => Step::Noted {
+            choice,
+            how: how.unwrap_or(Placed::Left),
+        },
+        (Some(how), false) => Step::Placed {
+            choice,
+            how,
+            note_decisive_from: match intent {
+                Some(Intent::Note { decisive_from }) => Some(*decisive_from),
+                Some(Intent::Create { .. }) | None => None,
+            },
+        },
+        (None, false) => Step::Chosen(choice),
+    })
+}
+
+fn create(choice: &StoredChoice, intent: &Intent) -> Option<Create> {
+    let &Intent::Create {
+        decisive_from,
+        name,
+        after_deal,
+        after_contact,
+    } = intent
+    else {
+        return None;
+    };
+    let made_for = match (choice.contact, after_contact) {
+        (Some(contact), _) => CreateFor::Contact {
+            contact,
+            after_deal,
+        },
+        (None, after_contact) => CreateFor::NewContact {
+            after_contact: after_contact.unwrap_or(ContactId::new(0)),
+        },
+    };
+    Some(Create {
+        fingerprint: choice.fingerprint,
+        made_for,
+        name,
+        decisive_from,
+    })
+}
+
+impl From<Progress> for StoredProgress {
+    fn from(progress: Progress) -> Self {
+        let (placed, noted) = (progress.step.placed(), progress.step.is_noted());
+        let (choice, intent) = match progress.step {
+            Step::Begun => (None, None),
+            Step::Chosen(choice) | Step::Noted { choice, .. } => (Some(choice.into()), None),
+            Step::Creating(create) => {
+                let (choice, intent) = create.into();
+                (Some(choice), Some(intent))
+            }
+            Step::Placed {
+                choice,
+                note_decisive_from,
+                ..
+            } => {
+                let note = |decisive_from| Intent::Note { decisive_from };
+                (Some(choice.into()), note_decisive_from.map(note))
+            }
+        };
+        Self {
+            person: progress.person,
+            phone: progress.phone,
+            absent_since: progress.absent_since,
+            missed_since: progress.missed_since,
+            daily_searches: progress.daily_searches,
+            choice,
+            placed,
+            noted,
+            intent,
+            alone: progress.alone,
+            unreadable: progress.unreadable,
+        }
+    }
+}
+
+impl From<Choice> for StoredChoice {
+    fn from(choice: Choice) -> Self {
+        Self {
+            fingerprint: choice.fingerprint,
+            contact: choice.contact,
+            deal: Some(choice.deal),
+            why: choice.why,
+        }
+    }
+}
+
+impl From<Create> for (StoredChoice, Intent) {
+    fn from(create: Create) -> Self {
+        let why = create.why();
+        let (contact, after_deal, after_contact) = match create.made_for {
+            CreateFor::Contact {
+                contact,
+                after_deal,
+            } => (Some(contact), after_deal, None),
+            CreateFor::NewContact { after_contact } => (None, DealId::new(0), Some(after_contact)),
+        };
+        let choice = StoredChoice {
+            fingerprint: create.fingerprint,
+            contact,
+            deal: None,
+            why,
+        };
+        let intent = Intent::Create {
+            decisive_from: create.decisive_from,
+            name: create.name,
+            after_deal,
+            after_contact,
+        };
+        (choice, intent)
+    }
+}
