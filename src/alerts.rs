@@ -14,9 +14,9 @@ use crate::{
     inbox::{Replaced, Stuck},
 };
 
+mod messages;
 mod telegram;
 mod watch;
-mod words;
 
 pub use self::{
     telegram::{Telegram, TelegramError},
@@ -318,7 +318,7 @@ impl Alerts {
         }
         Some(Message {
             kind: Kind::Replaced,
-            text: words::replaced(replaced),
+            text: messages::replaced(replaced),
             then: Said {
                 replaced_at: Some(replaced.at),
                 ..self.said.clone()
@@ -341,7 +341,7 @@ impl Alerts {
         };
         Some(Message {
             kind: Kind::Inbox,
-            text: words::inbox(fault, since, before.is_some()),
+            text: messages::inbox(fault, since, before.is_some()),
             then: Said {
                 inbox: Some(inbox),
                 ..self.said.clone()
@@ -356,7 +356,7 @@ impl Alerts {
         }
         Some(Message {
             kind: Kind::Writable,
-            text: words::writable(inbox.since),
+            text: messages::writable(inbox.since),
             then: Said {
                 inbox: None,
                 ..self.said.clone()
@@ -382,7 +382,7 @@ impl Alerts {
         };
         Some(Message {
             kind: Kind::Halted,
-            text: words::halted(cause, since, seen.halt.as_ref(), before.is_some()),
+            text: messages::halted(cause, since, seen.halt.as_ref(), before.is_some()),
             then: Said {
                 halt: Some(halt),
                 ..self.said.clone()
@@ -410,7 +410,7 @@ impl Alerts {
         });
         Some(Message {
             kind: Kind::Expiring,
-            text: words::expiring(*end, seen.now),
+            text: messages::expiring(*end, seen.now),
             then: Said {
                 tokens,
                 ..self.said.clone()
@@ -425,7 +425,7 @@ impl Alerts {
         }
         Some(Message {
             kind: Kind::Recovered,
-            text: words::recovered(halt.cause, halt.since, seen.state),
+            text: messages::recovered(halt.cause, halt.since, seen.state),
             then: Said {
                 halt: None,
                 ..self.said.clone()
@@ -449,7 +449,7 @@ impl Alerts {
         }
         Some(Message {
             kind: Kind::InDoubt,
-            text: words::in_doubt(&news),
+            text: messages::in_doubt(&news),
             then: Said {
                 doubts_until: news.iter().map(|it| it.since).max(),
                 ..self.said.clone()
@@ -472,7 +472,7 @@ impl Alerts {
         let until = ready.iter().map(|stuck| stuck.since).max()?;
         Some(Message {
             kind: Kind::Parked,
-            text: words::parked(&ready),
+            text: messages::parked(&ready),
             then: Said {
                 parked_until: Some(until),
                 ..self.said.clone()
@@ -491,7 +491,7 @@ impl Alerts {
         }
         Some(Message {
             kind: Kind::Late,
-            text: words::late(&seen.late.iter().collect::<Vec<_>>(), self.pace.late_after),
+            text: messages::late(&seen.late.iter().collect::<Vec<_>>(), self.pace.late_after),
             then: Said {
                 late_at: Some(seen.now),
                 ..self.said.clone()
@@ -506,7 +506,7 @@ impl Alerts {
         }
         Some(Message {
             kind: Kind::Moving,
-            text: words::moving(),
+            text: messages::moving(),
             then: Said {
                 late_at: None,
                 ..self.said.clone()
@@ -526,7 +526,7 @@ impl Alerts {
         }
         alarms.push(alarm);
         if let Some(room_at) = self.room_at(alarms, alarm.about_entries) {
-            message.text.push_str(&words::held_back(room_at));
+            message.text.push_str(&messages::held_back(room_at));
         }
         Some(message)
     }

@@ -27,8 +27,8 @@ use crate::{
     inbox::{Inbox, InboxError},
     supabase::{self, Supabase},
     sync::{
-        self, Engine, Hold, Jitter, Parts, Upkeep, decide::Rules, lease::Lease, schedule::Tempo,
-        triage::RowRules,
+        self, Engine, Hold, Jitter, Maintenance, Parts, lease::Lease, rules::deal::Rules,
+        rules::eligibility::RowRules, rules::timings::Timings,
     },
 };
 
@@ -56,10 +56,10 @@ pub struct Settings {
     pub verifier: Verifier,
     pub inbox_path: PathBuf,
     pub supabase: supabase::Settings,
-    pub upkeep: Upkeep,
+    pub maintenance: Maintenance,
     /// `None`: deliveries are stored, and nothing is sent.
     pub sending: Option<Sending>,
-    pub tempo: Tempo,
+    pub timings: Timings,
     pub hooks: TestHooks,
     /// `None`: nobody is alerted.
     pub telegram: Option<alerts::Settings>,
@@ -99,7 +99,7 @@ pub enum Died {
 impl Settings {
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
-        let tempo = Tempo::scaled(config.hooks.time_scale);
+        let timings = Timings::scaled(config.hooks.time_scale);
         let note = config.note_template.clone();
         let supabase = supabase::Settings {
             project_url: config.supabase.url.clone(),
@@ -107,8 +107,8 @@ impl Settings {
             jwt: config.supabase.jwt.clone(),
             note_columns: note.columns(),
             largest_answer: supabase::LARGEST_ANSWER,
-            connect_timeout: tempo.connect_timeout,
-            timeout: tempo.read_timeout,
+            connect_timeout: timings.connect_timeout,
+            timeout: timings.read_timeout,
             extra_roots: Vec::new(),
         };
         let sending = config.amocrm.as_ref().map(|amocrm| {
@@ -120,7 +120,7 @@ impl Settings {
                 amocrm.base_url.clone(),
                 amocrm.token.clone(),
                 amocrm.requests_per_second,
-                &tempo,
+                &timings,
             );
             let sync = sync::Settings {
                 rules: Rules {
@@ -131,7 +131,7 @@ impl Settings {
                 note,
                 batch_size: amocrm.batch_size,
                 contact_scan: amocrm.contact_scan,
-                inspect_every: Some(tempo.pipelines_for),
+                inspect_every: Some(timings.pipelines_for),
                 amocrm_fingerprint: amocrm_fingerprint(&client, target),
                 supabase_fingerprint: supabase_fingerprint(&supabase),
             };
@@ -150,7 +150,7 @@ impl Settings {
             },
             inbox_path: config.inbox_path.clone(),
             supabase,
-            upkeep: Upkeep {
+            maintenance: Maintenance {
                 rows: RowRules {
                     since: config.sync_since,
                     settle_delay: config.settle_delay,
@@ -160,7 +160,7 @@ impl Settings {
                 retention: config.retention,
             },
             sending,
-            tempo,
+            timings,
             hooks: config.hooks,
             telegram: config.telegram.as_ref().map(|telegram| alerts::Settings {
                 bot_token: telegram.bot_token.clone(),
@@ -201,16 +201,16 @@ pub(crate) fn amocrm_settings(
     base_url: Url,
     token: SecretString,
     requests_per_second: u32,
-    tempo: &Tempo,
+    timings: &Timings,
 ) -> amocrm::Settings {
     amocrm::Settings {
         base_url,
         token,
         requests_per_second: NonZeroU32::new(requests_per_second).unwrap_or(NonZeroU32::MIN),
         timeouts: amocrm::Timeouts {
-            connect: tempo.connect_timeout,
-            read: tempo.read_timeout,
-            write: tempo.write_timeout,
+            connect: timings.connect_timeout,
+            read: timings.read_timeout,
+            write: timings.write_timeout,
         },
         assume_full_window: true,
         extra_roots: Vec::new(),
@@ -272,9 +272,9 @@ struct Works {
 impl Works {
     fn new(
         supabase: supabase::Settings,
-        upkeep: Upkeep,
+        maintenance: Maintenance,
         sending: Option<Sending>,
-        tempo: &Tempo,
+        timings: &Timings,
         inbox: &Inbox,
         clock: &SharedClock,
         simulation: Option<Simulation>,
@@ -289,7 +289,7 @@ impl Works {
         let work = if let Some(sending) = sending {
             let (lease, client) = match simulation {
                 None => {
-                    let lease = Lease::new(tempo, clock.clone());
+                    let lease = Lease::new(timings, clock.clone());
                     let permit = Arc::new(lease.clone());
                     let client = AmoCrm::permitted(sending.amocrm, clock.clone(), permit);
                     (lease, client)
@@ -297,7 +297,7 @@ impl Works {
                 Some(simulation) => {
                     supabase = supabase.simulated();
                     let client = AmoCrm::simulated(sending.amocrm, clock.clone(), simulation);
-                    (Lease::alone(tempo, clock.clone()), client)
+                    (Lease::alone(timings, clock.clone()), client)
                 }
             };
             let client = client.map_err(StartError::Client)?;
@@ -307,9 +307,9 @@ impl Works {
                 amocrm: client,
                 supabase,
                 clock: clock.clone(),
-                upkeep,
+                maintenance,
                 settings: sending.sync,
-                tempo: *tempo,
+                timings: *timings,
                 jitter,
                 lease,
                 stop: stop.clone(),
@@ -322,8 +322,8 @@ impl Works {
                 inbox: inbox.clone(),
                 supabase,
                 clock: clock.clone(),
-                upkeep,
-                tempo: *tempo,
+                maintenance,
+                timings: *timings,
                 jitter,
                 stop: stop.clone(),
                 heartbeat: heartbeat.clone(),
@@ -401,7 +401,7 @@ impl App {
         };
         let hooks = settings.hooks;
         let inbox = Inbox::open_or_replace(&settings.inbox_path, clock.clone()).await?;
-        inbox.call_it_lasting_after(settings.tempo.inbox_lasting);
+        inbox.call_it_lasting_after(settings.timings.inbox_lasting);
         if let Some(at) = hooks.die_at {
             inbox.die_at(at);
         }
@@ -410,9 +410,9 @@ impl App {
         }
         let works = Works::new(
             settings.supabase,
-            settings.upkeep,
+            settings.maintenance,
             settings.sending,
-            &settings.tempo,
+            &settings.timings,
             &inbox,
             &clock,
             None,

@@ -26,9 +26,9 @@ mod explain;
 mod jwt;
 mod messages;
 mod pipelines;
-#[cfg(feature = "sandbox")]
-mod play;
 mod room;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 mod setup_sql;
 mod terminal;
 
@@ -52,7 +52,7 @@ enum Command {
     Demo(demo::Options),
     /// Run the amoCRM and PostgREST sandboxes alone, for trying things
     #[cfg(feature = "sandbox")]
-    Sandbox(play::Options),
+    Sandbox(sandbox::Options),
     /// Check every setting and both neighbours, and send a test event the whole way: one line each, with what to do
     Check(check::Options),
     /// Print pipelines and stages with their ids
@@ -213,7 +213,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         #[cfg(feature = "sandbox")]
         Command::Demo(options) => demo::run(&options, terminal).await,
         #[cfg(feature = "sandbox")]
-        Command::Sandbox(options) => play::run(&options, terminal).await,
+        Command::Sandbox(options) => sandbox::run(&options, terminal).await,
         Command::Check(options) => check::run(&options, terminal).await,
         Command::Pipelines { json } => pipelines::run(json, terminal).await,
         Command::Backfill(options) => backfill::run(&options, terminal).await,

@@ -20,10 +20,10 @@ use crate::{
 };
 
 mod environment;
-mod form;
 mod hooks;
-mod lookalike;
+mod parse;
 mod reader;
+mod suggest;
 mod variable;
 
 #[cfg(test)]
@@ -136,7 +136,7 @@ impl Config {
     ) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(vars);
         let config = read(&mut reader, is_terminal);
-        lookalike::point_out(&mut reader, variable::NAMES);
+        suggest::point_out(&mut reader, variable::NAMES);
         let warnings = std::mem::take(&mut reader.warnings);
         let config = reader.finish(config)?;
         Ok(Self { warnings, ..config })
@@ -145,7 +145,7 @@ impl Config {
     pub fn inbox_path_from_vars(vars: &BTreeMap<String, String>) -> Result<PathBuf, ConfigErrors> {
         let mut reader = Reader::new(vars);
         let path = inbox_path(&mut reader);
-        lookalike::point_out(&mut reader, &[variable::DATABASE_URL]);
+        suggest::point_out(&mut reader, &[variable::DATABASE_URL]);
         reader.finish(path)
     }
 
@@ -153,8 +153,8 @@ impl Config {
         vars: &BTreeMap<String, String>,
     ) -> Result<Vec<WebhookSecret>, ConfigErrors> {
         let mut reader = Reader::new(vars);
-        let secrets = reader.optional(variable::WEBHOOK_SECRET, form::webhook_secrets);
-        lookalike::point_out(&mut reader, &[variable::WEBHOOK_SECRET]);
+        let secrets = reader.optional(variable::WEBHOOK_SECRET, parse::webhook_secrets);
+        suggest::point_out(&mut reader, &[variable::WEBHOOK_SECRET]);
         reader.finish(secrets.map(Option::unwrap_or_default))
     }
 
@@ -162,7 +162,7 @@ impl Config {
         let mut reader = Reader::new(vars);
         let base_url = amocrm_base_url(&mut reader, true);
         let token = amocrm_token(&mut reader, true);
-        lookalike::point_out(
+        suggest::point_out(
             &mut reader,
             &[
                 variable::AMOCRM_BASE_URL,
@@ -191,16 +191,16 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     };
 
     let bind_addr = bind_addr(reader);
-    let metrics_addr = reader.or(METRICS_ADDR, form::address, ([127, 0, 0, 1], 9464).into());
+    let metrics_addr = reader.or(METRICS_ADDR, parse::address, ([127, 0, 0, 1], 9464).into());
     let webhook = webhook(reader);
     let supabase = supabase(reader);
-    let sync_since = reader.required(SYNC_SINCE, form::time);
-    let settle_delay = reader.or(SETTLE_DELAY, form::duration, Duration::from_secs(5));
-    let reconcile_interval = reader.or(RECONCILE_INTERVAL, form::duration, Duration::from_mins(5));
+    let sync_since = reader.required(SYNC_SINCE, parse::time);
+    let settle_delay = reader.or(SETTLE_DELAY, parse::duration, Duration::from_secs(5));
+    let reconcile_interval = reader.or(RECONCILE_INTERVAL, parse::duration, Duration::from_mins(5));
     let amocrm = amocrm(reader);
-    let note_template = reader.or(NOTE_TEMPLATE, form::note_template, NoteTemplate::default());
+    let note_template = reader.or(NOTE_TEMPLATE, parse::note_template, NoteTemplate::default());
     let inbox_path = inbox_path(reader);
-    let retention = reader.or(RETENTION_DAYS, form::days(1), form::DAY * 90);
+    let retention = reader.or(RETENTION_DAYS, parse::days(1), parse::DAY * 90);
     let telegram = telegram(reader);
     let log = log(reader, is_terminal);
     let hooks = hooks::read(reader);
@@ -232,8 +232,8 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
 fn bind_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, Absent> {
     use variable::{BIND_ADDR, PORT};
 
-    let addr = reader.optional(BIND_ADDR, form::address);
-    let port = reader.optional(PORT, form::number::<u16>(0, u16::MAX));
+    let addr = reader.optional(BIND_ADDR, parse::address);
+    let port = reader.optional(PORT, parse::number::<u16>(0, u16::MAX));
     let (addr, port) = (addr?, port?);
     if let (Some(addr), Some(port)) = (addr, port)
         && addr.port() != port
@@ -250,11 +250,11 @@ fn bind_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, Absent> {
 fn webhook(reader: &mut Reader<'_>) -> Result<WebhookAuth, Absent> {
     use variable::{WEBHOOK_BEARER_TOKEN, WEBHOOK_SECRET, WEBHOOK_TOLERANCE};
 
-    let secrets = reader.optional(WEBHOOK_SECRET, form::webhook_secrets);
-    let bearer = reader.optional(WEBHOOK_BEARER_TOKEN, form::bearer_token);
+    let secrets = reader.optional(WEBHOOK_SECRET, parse::webhook_secrets);
+    let bearer = reader.optional(WEBHOOK_BEARER_TOKEN, parse::bearer_token);
     let tolerance = reader.or(
         WEBHOOK_TOLERANCE,
-        form::positive_duration,
+        parse::positive_duration,
         Duration::from_mins(5),
     );
     if let (Ok(None), Ok(None)) = (&secrets, &bearer) {
@@ -274,9 +274,9 @@ fn webhook(reader: &mut Reader<'_>) -> Result<WebhookAuth, Absent> {
 fn supabase(reader: &mut Reader<'_>) -> Result<SupabaseConfig, Absent> {
     use variable::{SUPABASE_JWT, SUPABASE_KEY, SUPABASE_URL};
 
-    let url = reader.required(SUPABASE_URL, form::supabase_url);
-    let key = reader.required(SUPABASE_KEY, form::secret);
-    let jwt = reader.optional(SUPABASE_JWT, form::jwt);
+    let url = reader.required(SUPABASE_URL, parse::supabase_url);
+    let key = reader.required(SUPABASE_KEY, parse::secret);
+    let jwt = reader.optional(SUPABASE_JWT, parse::jwt);
     if let Ok(url) = &url {
         warn_of_clear_text(reader, SUPABASE_URL, url);
     }
@@ -302,22 +302,22 @@ fn amocrm(reader: &mut Reader<'_>) -> Result<Option<AmocrmConfig>, Absent> {
         AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID,
     };
 
-    let is_enabled = reader.or(AMOCRM_ENABLED, form::truth, true);
+    let is_enabled = reader.or(AMOCRM_ENABLED, parse::truth, true);
     // What is given is checked even while nothing is sent, so that switching on holds no surprise.
     let is_needed = is_enabled.unwrap_or(true);
     let base_url = amocrm_base_url(reader, is_needed);
     let token = amocrm_token(reader, is_needed);
-    let pipeline = reader.needed(AMOCRM_TRIPWIRE_PIPELINE_ID, form::amocrm_id, is_needed);
-    let stage = reader.needed(AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID, form::amocrm_id, is_needed);
+    let pipeline = reader.needed(AMOCRM_TRIPWIRE_PIPELINE_ID, parse::amocrm_id, is_needed);
+    let stage = reader.needed(AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID, parse::amocrm_id, is_needed);
     let missing_contact = reader.or(
         AMOCRM_MISSING_CONTACT,
-        form::missing_contact,
+        parse::missing_contact,
         MissingContact::Wait,
     );
-    let reuse_closed = reader.or(AMOCRM_REUSE_CLOSED_DAYS, form::days(0), form::DAY * 90);
-    let requests_per_second = reader.or(AMOCRM_REQUESTS_PER_SECOND, form::number(1, 7), 6);
-    let batch_size = reader.or(AMOCRM_BATCH_SIZE, form::number(1, 250), 50);
-    let contact_scan = reader.or(AMOCRM_CONTACT_SCAN, form::truth, true);
+    let reuse_closed = reader.or(AMOCRM_REUSE_CLOSED_DAYS, parse::days(0), parse::DAY * 90);
+    let requests_per_second = reader.or(AMOCRM_REQUESTS_PER_SECOND, parse::number(1, 7), 6);
+    let batch_size = reader.or(AMOCRM_BATCH_SIZE, parse::number(1, 250), 50);
+    let contact_scan = reader.or(AMOCRM_CONTACT_SCAN, parse::truth, true);
 
     if !is_enabled? {
         return Ok(None);
@@ -338,9 +338,9 @@ fn amocrm(reader: &mut Reader<'_>) -> Result<Option<AmocrmConfig>, Absent> {
 fn amocrm_base_url(reader: &mut Reader<'_>, is_needed: bool) -> Result<Url, Absent> {
     use variable::{AMOCRM_BASE_URL, AMOCRM_SUBDOMAIN};
 
-    let base_url = reader.optional(AMOCRM_BASE_URL, form::base_url);
+    let base_url = reader.optional(AMOCRM_BASE_URL, parse::base_url);
     let is_needed = is_needed && reader.text(AMOCRM_BASE_URL).is_none();
-    let account = reader.needed(AMOCRM_SUBDOMAIN, form::amocrm_subdomain, is_needed);
+    let account = reader.needed(AMOCRM_SUBDOMAIN, parse::amocrm_subdomain, is_needed);
     let Some(base_url) = base_url? else {
         return account;
     };
@@ -365,13 +365,13 @@ fn amocrm_token(reader: &mut Reader<'_>, is_needed: bool) -> Result<SecretString
             "OAuth is not supported by this version: AMOCRM_CLIENT_ID and the like are not used",
         );
     }
-    reader.needed(AMOCRM_ACCESS_TOKEN, form::secret, is_needed)
+    reader.needed(AMOCRM_ACCESS_TOKEN, parse::secret, is_needed)
 }
 
 fn inbox_path(reader: &mut Reader<'_>) -> Result<PathBuf, Absent> {
     reader.or(
         variable::DATABASE_URL,
-        form::sqlite_path,
+        parse::sqlite_path,
         PathBuf::from("data/inbox.db"),
     )
 }
@@ -379,9 +379,9 @@ fn inbox_path(reader: &mut Reader<'_>) -> Result<PathBuf, Absent> {
 fn telegram(reader: &mut Reader<'_>) -> Result<Option<TelegramConfig>, Absent> {
     use variable::{TELEGRAM_BASE_URL, TELEGRAM_BOT_TOKEN, TELEGRAM_CHAT_ID};
 
-    let bot_token = reader.optional(TELEGRAM_BOT_TOKEN, form::telegram_token);
-    let chat_id = reader.optional(TELEGRAM_CHAT_ID, form::chat_id);
-    let base_url = reader.optional(TELEGRAM_BASE_URL, form::base_url);
+    let bot_token = reader.optional(TELEGRAM_BOT_TOKEN, parse::telegram_token);
+    let chat_id = reader.optional(TELEGRAM_CHAT_ID, parse::chat_id);
+    let base_url = reader.optional(TELEGRAM_BASE_URL, parse::base_url);
     match (
         reader.text(TELEGRAM_BOT_TOKEN),
         reader.text(TELEGRAM_CHAT_ID),
@@ -398,7 +398,7 @@ fn telegram(reader: &mut Reader<'_>) -> Result<Option<TelegramConfig>, Absent> {
     }
     let base_url = match base_url? {
         Some(base_url) => base_url,
-        None => form::base_url("https://api.telegram.org").map_err(|_| Absent)?,
+        None => parse::base_url("https://api.telegram.org").map_err(|_| Absent)?,
     };
     warn_of_clear_text(reader, TELEGRAM_BASE_URL, &base_url);
     let both = bot_token?.zip(chat_id?);
@@ -415,8 +415,8 @@ fn log(reader: &mut Reader<'_>, is_terminal: bool) -> Result<LogConfig, Absent> 
     } else {
         LogFormat::Json
     };
-    let format = reader.or(variable::LOG_FORMAT, form::log_format, usual);
-    let filter = reader.or(variable::RUST_LOG, form::log_filter, "info".to_owned());
+    let format = reader.or(variable::LOG_FORMAT, parse::log_format, usual);
+    let filter = reader.or(variable::RUST_LOG, parse::log_filter, "info".to_owned());
     Ok(LogConfig {
         format: format?,
         filter: filter?,

@@ -17,25 +17,21 @@ use tokio_util::sync::CancellationToken;
 mod batch;
 mod bulk;
 mod contacts;
-pub mod decide;
 mod doubts;
-mod duties;
 mod engine;
 mod failure;
-mod fate;
-pub mod gate;
 mod hold;
+mod in_flight;
 pub mod lease;
 mod locks;
-pub mod note;
+mod periodic;
 mod report;
 mod row;
 pub mod rules;
 mod run;
-pub mod schedule;
+pub mod sending;
 mod steps;
 mod sweep;
-pub mod triage;
 mod waiting;
 
 pub(crate) use self::failure::Chain;
@@ -43,18 +39,18 @@ use self::{
     batch::Batch,
     bulk::BatchSize,
     contacts::index::ContactIndex,
-    decide::{Rules, target_problem},
     doubts::Doubts,
     failure::Failure,
-    fate::InFlight,
-    gate::Gate,
+    in_flight::InFlight,
     lease::Lease,
     locks::PersonLocks,
     row::Loaded,
+    rules::deal::{Rules, target_problem},
+    rules::eligibility::RowRules,
+    rules::timings::Timings,
     run::{ASKING_BATCHES, Turn},
-    schedule::Tempo,
+    sending::Sending,
     steps::{deals, note as notes, people, place, recover, write_back},
-    triage::RowRules,
 };
 pub use self::{engine::Engine, hold::Hold, sweep::Walk};
 use crate::{
@@ -68,7 +64,7 @@ use crate::{
 
 /// What concerns rows and inbox, whether or not anything is sent.
 #[derive(Debug, Clone)]
-pub struct Upkeep {
+pub struct Maintenance {
     pub rows: RowRules,
     /// `None` = no sweeps.
     pub sweep_every: Option<Duration>,
@@ -103,12 +99,12 @@ pub(crate) struct Context {
     amocrm: AmoCrm,
     supabase: Supabase,
     clock: SharedClock,
-    upkeep: Upkeep,
+    maintenance: Maintenance,
     settings: Settings,
-    tempo: Tempo,
+    timings: Timings,
     jitter: Jitter,
     heartbeat: Heartbeat,
-    gate: Gate,
+    sending: Sending,
     doubts: Doubts,
     lease: Lease,
     locks: PersonLocks,
@@ -137,9 +133,9 @@ pub struct Parts {
     pub amocrm: AmoCrm,
     pub supabase: Supabase,
     pub clock: SharedClock,
-    pub upkeep: Upkeep,
+    pub maintenance: Maintenance,
     pub settings: Settings,
-    pub tempo: Tempo,
+    pub timings: Timings,
     pub jitter: Jitter,
     /// The permit of `amocrm`.
     pub lease: Lease,
@@ -166,9 +162,9 @@ impl Context {
             amocrm,
             supabase,
             clock,
-            upkeep,
+            maintenance,
             settings,
-            tempo,
+            timings,
             jitter,
             lease,
             stop,
@@ -176,10 +172,10 @@ impl Context {
             state,
             settled,
         } = parts;
-        let gate = Gate::new(
+        let sending = Sending::new(
             inbox.clone(),
             clock.clone(),
-            tempo,
+            timings,
             lease.clone(),
             stop,
             state,
@@ -191,12 +187,12 @@ impl Context {
             amocrm,
             supabase,
             clock,
-            upkeep,
+            maintenance,
             settings,
-            tempo,
+            timings,
             jitter,
             heartbeat,
-            gate,
+            sending,
             doubts,
             lease,
             locks: PersonLocks::default(),
@@ -255,8 +251,8 @@ impl Context {
             *known = usable.clone().map(|pipeline| (asked_at, pipeline));
         }
         if usable.is_none() {
-            self.gate
-                .strike(HaltCause::AmocrmStage, 1, problem.unwrap_or_default())
+            self.sending
+                .record_failure(HaltCause::AmocrmStage, 1, problem.unwrap_or_default())
                 .await?;
         }
         Ok(usable.ok_or(None))
@@ -266,7 +262,7 @@ impl Context {
     async fn pipelines_failed(&self, failure: &Failure) -> Result<(), InboxError> {
         if failure.disposition() == Disposition::Refused {
             let (cause, detail) = (HaltCause::AmocrmStage, failure.reason());
-            self.gate.strike(cause, 3, detail).await?;
+            self.sending.record_failure(cause, 3, detail).await?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use sandbox::{Server, school::School};
+use sandbox::{Server, scenario::Scenario};
 use tokio::{runtime, sync::Barrier};
 
 use crate::{one_by_one::Yardstick, stand::Stand};
@@ -85,19 +85,19 @@ impl Import {
         }
         let (amo, postgrest) = (stand.sandbox.amo.clone(), stand.sandbox.postgrest.clone());
         let crowd = self.contacts() - self.rows;
-        let school =
-            School::import_day_among(SEED, self.rows, crowd, &amo, &postgrest, &stand.setting);
+        let scenario =
+            Scenario::import_day_among(SEED, self.rows, crowd, &amo, &postgrest, &stand.setting);
         if self.is_filled {
             stand.fill_the_index().await;
             stand.launch().await;
         }
         stand.tell_of_inserts();
-        let awaited = school.remaining();
+        let awaited = scenario.remaining();
 
         ready.wait().await;
         let began = Instant::now();
-        stream::iter(&school.pupils)
-            .map(|pupil| postgrest.deliver(pupil.row))
+        stream::iter(&scenario.students)
+            .map(|student| postgrest.deliver(student.row))
             .buffer_unordered(DELIVERIES_AT_ONCE)
             .for_each(|_| async {})
             .await;
@@ -105,12 +105,12 @@ impl Import {
 
         end.wait().await;
         let peak_kib = stand.peak_kib();
-        let figures = self.figures(&stand, &school, began, peak_kib);
+        let figures = self.figures(&stand, &scenario, began, peak_kib);
         stand.end().await;
         figures
     }
 
-    fn figures(self, stand: &Stand, school: &School, began: Instant, peak_kib: u64) -> Figures {
+    fn figures(self, stand: &Stand, scenario: &Scenario, began: Instant, peak_kib: u64) -> Figures {
         let requests = stand.sandbox.requests();
         let write_backs = requests.iter().filter(|it| it.route == "rows.update");
         let ended = write_backs.map(|it| it.at).max().unwrap_or(began);
@@ -120,7 +120,7 @@ impl Import {
             requests: 0,
             by_route: BTreeMap::new(),
             peak_kib,
-            wrong: school.verify(),
+            wrong: scenario.verify(),
         };
         // Whoever has no contact is looked for again a minute later, while others are still being measured.
         let asked = requests

@@ -25,7 +25,7 @@ use std::{
 
 use clap::Parser;
 use futures::{future::join_all, join};
-use sandbox::school::IMPORT_DAY;
+use sandbox::scenario::IMPORT_DAY;
 use tokio::sync::Barrier;
 
 use self::{

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sandbox::school::School;
+use sandbox::scenario::Scenario;
 use tokio::{sync::Barrier, time::interval};
 
 use crate::{import::span, stand};
@@ -25,7 +25,7 @@ pub(crate) struct Backfilled {
 pub(crate) async fn run(rows: usize, ready: &Barrier) -> Backfilled {
     let (sandbox, setting) = stand::neighbours(Duration::ZERO);
     let (amo, postgrest) = (&sandbox.amo, &sandbox.postgrest);
-    let school = School::import_day_among(SEED, rows, rows, amo, postgrest, &setting);
+    let scenario = Scenario::import_day_among(SEED, rows, rows, amo, postgrest, &setting);
     let folder = tempfile::tempdir().expect("a temporary folder");
     ready.wait().await;
     let mut child = Command::new(env!("CARGO_BIN_EXE_tripwire-sync"))
@@ -49,7 +49,7 @@ pub(crate) async fn run(rows: usize, ready: &Barrier) -> Backfilled {
         glances.tick().await;
     };
     let took = began.elapsed();
-    let mut wrong = school.verify();
+    let mut wrong = scenario.verify();
     if !status.success() {
         wrong.push(format!("the backfill ended with {status}"));
     }

@@ -10,7 +10,7 @@ use std::{
 use reqwest::Method;
 use sandbox::{
     Sandbox, Server,
-    school::{School, Setting},
+    scenario::{Scenario, Setting},
 };
 use serde_json::{Value, json};
 
@@ -48,12 +48,15 @@ impl fmt::Display for Yardstick {
 
 pub(crate) async fn run() -> Yardstick {
     let (sandbox, setting) = stand::neighbours(Duration::ZERO);
-    let school =
-        School::import_day_among(SEED, ROWS, ROWS, &sandbox.amo, &sandbox.postgrest, &setting);
+    let scenario =
+        Scenario::import_day_among(SEED, ROWS, ROWS, &sandbox.amo, &sandbox.postgrest, &setting);
     let client = Client::new(&sandbox, &setting);
     let began = Instant::now();
-    for pupil in &school.pupils {
-        let row = sandbox.postgrest.row(pupil.row).expect("the row is there");
+    for student in &scenario.students {
+        let row = sandbox
+            .postgrest
+            .row(student.row)
+            .expect("the row is there");
         client.sync(&Value::Object(row)).await;
     }
     let took = began.elapsed();

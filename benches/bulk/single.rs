@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use sandbox::{
     Server,
-    school::{Case, School},
+    scenario::{Case, Scenario},
 };
 use tokio::time::{Instant, interval_at};
 
@@ -36,7 +36,7 @@ pub(crate) async fn run(latency: Duration) -> Latency {
     for seed in 0..STUDENTS as u64 {
         turns.tick().await;
         let began = Instant::now();
-        let school = School::of_cases(
+        let scenario = Scenario::of_cases(
             seed,
             [Case::OpenBeforeTarget],
             &amo,
@@ -45,7 +45,7 @@ pub(crate) async fn run(latency: Duration) -> Latency {
         );
         stand.until_written_back(took.len() + 1, EACH).await;
         took.push(began.elapsed());
-        assert_eq!(school.remaining(), 0, "another row was written to");
+        assert_eq!(scenario.remaining(), 0, "another row was written to");
     }
     let asked = stand.sandbox.requests().split_off(before);
     let of = |server: Server| asked.iter().filter(|it| it.server == server).count();

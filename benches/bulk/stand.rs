@@ -7,7 +7,7 @@ mod service;
 use std::{fs, net::SocketAddr, num::NonZeroU32, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use sandbox::{AmoQuirks, PostgrestQuirks, Recorded, Sandbox, WebhookTarget, school::Setting};
+use sandbox::{AmoQuirks, PostgrestQuirks, Recorded, Sandbox, WebhookTarget, scenario::Setting};
 use secrecy::SecretString;
 use serde_json::json;
 use tempfile::TempDir;
@@ -101,7 +101,7 @@ impl Stand {
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
         let config = Config::from_vars(&variables.collect(), false).expect("sound settings");
         let mut settings = Settings::from_config(&config);
-        settings.upkeep.sweep_every = None;
+        settings.maintenance.sweep_every = None;
         let sending = settings.sending.as_mut().expect("settings to send with");
         sending.amocrm.requests_per_second = NonZeroU32::new(1_000).expect("not zero");
         let metrics = PrometheusBuilder::new().build_recorder().handle();

@@ -47,9 +47,9 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let works = Works::new(
             settings.supabase,
-            settings.upkeep,
+            settings.maintenance,
             settings.sending,
-            &settings.tempo,
+            &settings.timings,
             inbox,
             clock,
             simulation,

@@ -2,7 +2,7 @@
 //!
 //! Reads no environment and no `.env`, and talks to 127.0.0.1 only.
 
-mod telling;
+mod render;
 
 use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, time::Duration};
 
@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use sandbox::{
     AmoQuirks, DealId, PipelineId, PostgrestQuirks, Sandbox, StageId, WebhookTarget,
-    school::{School, Setting},
+    scenario::{Scenario, Setting},
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
 
-use self::telling::{tell_deal, tell_requests};
+use self::render::{tell_deal, tell_requests};
 use super::{CommandError, Outcome, clock, new_secret, terminal::Terminal, told_to_stop};
 use crate::{
     app::{self, App, Sending, amocrm_settings},
@@ -28,7 +28,10 @@ use crate::{
     http::Verifier,
     inbox::State,
     supabase,
-    sync::{self, Upkeep, decide::Rules, schedule::Tempo, triage::RowRules},
+    sync::{
+        self, Maintenance, rules::deal::Rules, rules::eligibility::RowRules,
+        rules::timings::Timings,
+    },
     telemetry,
 };
 
@@ -154,13 +157,18 @@ fn settings(
     secret: &str,
     inbox: PathBuf,
 ) -> Result<app::Settings, CommandError> {
-    let tempo = Tempo::default();
+    let timings = Timings::default();
     let note = NoteTemplate::default();
     let url = |text: String| Url::parse(&text).map_err(|error| CommandError::Failed(error.into()));
     let any_port = || std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let key = WebhookSecret::parse(secret).map_err(|error| CommandError::Failed(error.into()))?;
     let token = SecretString::from(sandbox.amo.token());
-    let mut amocrm = amocrm_settings(url(sandbox.amo.url())?, token, REQUESTS_PER_SECOND, &tempo);
+    let mut amocrm = amocrm_settings(
+        url(sandbox.amo.url())?,
+        token,
+        REQUESTS_PER_SECOND,
+        &timings,
+    );
     // Nobody has asked this amoCRM anything yet.
     amocrm.assume_full_window = false;
     Ok(app::Settings {
@@ -178,11 +186,11 @@ fn settings(
             jwt: None,
             note_columns: note.columns(),
             largest_answer: supabase::LARGEST_ANSWER,
-            connect_timeout: tempo.connect_timeout,
-            timeout: tempo.read_timeout,
+            connect_timeout: timings.connect_timeout,
+            timeout: timings.read_timeout,
             extra_roots: Vec::new(),
         },
-        upkeep: Upkeep {
+        maintenance: Maintenance {
             rows: RowRules {
                 since: Timestamp::UNIX_EPOCH,
                 settle_delay: SETTLE_DELAY,
@@ -207,7 +215,7 @@ fn settings(
                 supabase_fingerprint: String::new(),
             },
         }),
-        tempo,
+        timings,
         hooks: TestHooks::default(),
         telegram: None,
     })
@@ -343,7 +351,7 @@ async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
 
     let began = Instant::now();
     let count = usize::try_from(rows).unwrap_or(usize::MAX);
-    let school = School::mixed(
+    let scenario = Scenario::mixed(
         SEED,
         count,
         &stage.sandbox.amo,
@@ -357,7 +365,7 @@ async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
     terminal.say(&format!("{rows} {told} {REQUESTS_PER_SECOND}/s"))?;
     let everything_ended = watch(&stage, u64::from(rows), terminal).await?;
 
-    let violations = school.verify();
+    let violations = scenario.verify();
     let requests = stage.sandbox.amo.requests();
     let refused = requests
         .iter()

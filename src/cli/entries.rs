@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     domain::{Halt, Refusals, RowId},
     inbox::{Entry, HALT, Inbox, InboxError, PAUSED, REFUSALS, RELEASED, Revival, Role, State},
-    sync::lease::{LEASE, Record, Standing},
+    sync::lease::{LEASE, LeaseStatus, Record},
 };
 
 pub(super) async fn list(
@@ -83,18 +83,18 @@ pub(super) async fn list(
 
 /// How the service on this inbox stood to the lease when it last changed.
 fn standing(lease: &Record, terminal: &Terminal) -> &'static str {
-    match lease.standing {
-        Standing::Unknown => "",
-        Standing::Ours => terminal.pick("this service syncs", "синхронизирует этот сервис"),
-        Standing::Theirs => terminal.pick(
+    match lease.status {
+        LeaseStatus::Unknown => "",
+        LeaseStatus::Ours => terminal.pick("this service syncs", "синхронизирует этот сервис"),
+        LeaseStatus::Theirs => terminal.pick(
             "standby: another service syncs, this one accepts",
             "standby: синхронизирует другой сервис, этот принимает записи",
         ),
-        Standing::Unconfirmed => terminal.pick(
+        LeaseStatus::Unconfirmed => terminal.pick(
             "standby: Supabase does not confirm the lease",
             "standby: Supabase не подтверждает право на отправку",
         ),
-        Standing::Alone => terminal.pick(
+        LeaseStatus::Alone => terminal.pick(
             "no lease function in Supabase (run the SQL of `tripwire-sync setup-sql`): two services would work at once",
             "в Supabase нет функции tripwire_sync_lease (выполните SQL из `tripwire-sync setup-sql`): два сервиса работали бы одновременно",
         ),

@@ -16,7 +16,7 @@ use crate::{
         Entry, HALT, HistoryLine, Inbox, InboxError, Known, Lane, Outcome, PAUSED, Placed,
         Progress, REFUSALS, State, Step,
     },
-    sync::schedule::DAILY_SEARCHES,
+    sync::rules::timings::DAILY_SEARCHES,
 };
 
 /// Whose story is asked for.
@@ -150,9 +150,9 @@ fn as_value(story: &Story, stopped: Option<&Stopped>) -> Value {
         "why": step.why().map(|why| messages::why(why, Lang::English)),
         "placed": step.placed(),
         "noted": step.is_noted(),
-        "intent": step.decisive_from().map(|decisive_from| {
+        "intent": step.resolve_after().map(|resolve_after| {
             let write = if matches!(step, Step::Creating(_)) { "create" } else { "note" };
-            json!({ "write": write, "decisive_from": decisive_from })
+            json!({ "write": write, "decisive_from": resolve_after })
         }),
         "known": story.known.map(|known| json!({ "contact": known.contact, "deal": known.deal })),
         "stopped": stopped.filter(|_| is_open(entry)).map(|stopped| match stopped {
@@ -314,8 +314,8 @@ impl Lines<'_> {
             };
             self.add("note", "примечание", noted);
         }
-        if let Some(decisive_from) = step.decisive_from() {
-            let in_flight = in_flight(step, decisive_from, self.terminal);
+        if let Some(resolve_after) = step.resolve_after() {
+            let in_flight = in_flight(step, resolve_after, self.terminal);
             self.add("in flight", "без ответа", in_flight);
         }
     }
@@ -414,7 +414,7 @@ fn placed(placed: Option<Placed>, terminal: &Terminal) -> &'static str {
     }
 }
 
-fn in_flight(step: &Step, decisive_from: jiff::Timestamp, terminal: &Terminal) -> String {
+fn in_flight(step: &Step, resolve_after: jiff::Timestamp, terminal: &Terminal) -> String {
     let what = match step {
         Step::Creating(_) => terminal.pick("the deal's creation", "создание сделки"),
         _ => terminal.pick("the note", "примечание"),
@@ -423,7 +423,7 @@ fn in_flight(step: &Step, decisive_from: jiff::Timestamp, terminal: &Terminal) -
         "looked for before anything is repeated; not finding it is proof from",
         "сначала ищем, потом повторяем; если не найдено, это доказывает отсутствие с",
     );
-    format!("{what}: {then} {}", seconds(decisive_from))
+    format!("{what}: {then} {}", seconds(resolve_after))
 }
 
 fn told_stopped(stopped: &Stopped, terminal: &Terminal) -> String {

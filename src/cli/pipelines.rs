@@ -8,7 +8,9 @@ use super::{
     room::{REQUESTS_PER_SECOND, Room},
     terminal::Terminal,
 };
-use crate::{app::amocrm_settings, config::Config, domain::HaltCause, sync::schedule::Tempo};
+use crate::{
+    app::amocrm_settings, config::Config, domain::HaltCause, sync::rules::timings::Timings,
+};
 
 /// While amoCRM has forbidden us to ask.
 pub(super) fn refuse(terminal: &mut Terminal) -> Outcome {
@@ -33,7 +35,7 @@ pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
         access.base_url,
         access.token,
         REQUESTS_PER_SECOND,
-        &Tempo::default(),
+        &Timings::default(),
     );
     let room = match &inbox_path {
         Some(path) => Some(Room::take(path, terminal).await?),

@@ -43,7 +43,7 @@ pub enum Step {
         choice: Choice,
         how: Placed,
         /// The note may be there: its answer is not known (yet). From when on an empty look is decisive, as in [`Create`].
-        note_decisive_from: Option<Timestamp>,
+        note_resolve_after: Option<Timestamp>,
     },
     /// The note is on the deal.
     Noted { choice: Choice, how: Placed },
@@ -68,7 +68,7 @@ pub struct Create {
     /// Keyed hash of the exact name of the deal.
     pub name: KeyedHash,
     /// From when on an empty look proves that the write never happened and never will (our clock).
-    pub decisive_from: Timestamp,
+    pub resolve_after: Timestamp,
 }
 
 /// Whose deal is to be made.
@@ -150,7 +150,7 @@ impl Create {
                 why: self.why(),
             },
             how: Placed::Created,
-            note_decisive_from: None,
+            note_resolve_after: None,
         }
     }
 }
@@ -202,24 +202,24 @@ impl Step {
 
     /// From when on an empty look for the write that may be in flight is decisive.
     #[must_use]
-    pub fn decisive_from(&self) -> Option<Timestamp> {
+    pub fn resolve_after(&self) -> Option<Timestamp> {
         match self {
-            Self::Creating(create) => Some(create.decisive_from),
+            Self::Creating(create) => Some(create.resolve_after),
             Self::Placed {
-                note_decisive_from, ..
-            } => *note_decisive_from,
+                note_resolve_after, ..
+            } => *note_resolve_after,
             Self::Begun | Self::Chosen(_) | Self::Noted { .. } => None,
         }
     }
 
     /// From now on, an empty look for the write that may be in flight is decisive from then.
-    pub fn is_decisive_from(&mut self, from: Timestamp) {
+    pub fn set_resolve_after(&mut self, from: Timestamp) {
         match self {
-            Self::Creating(create) => create.decisive_from = from,
+            Self::Creating(create) => create.resolve_after = from,
             Self::Placed {
-                note_decisive_from: Some(decisive_from),
+                note_resolve_after: Some(resolve_after),
                 ..
-            } => *decisive_from = from,
+            } => *resolve_after = from,
             Self::Begun | Self::Chosen(_) | Self::Placed { .. } | Self::Noted { .. } => {}
         }
     }
@@ -229,8 +229,8 @@ impl Step {
         match self {
             Self::Creating(_) => *self = Self::Begun,
             Self::Placed {
-                note_decisive_from, ..
-            } => *note_decisive_from = None,
+                note_resolve_after, ..
+            } => *note_resolve_after = None,
             Self::Begun | Self::Chosen(_) | Self::Noted { .. } => {}
         }
     }
@@ -241,18 +241,18 @@ impl Step {
             *self = Self::Placed {
                 choice: choice.clone(),
                 how,
-                note_decisive_from: None,
+                note_resolve_after: None,
             };
         }
     }
 
     /// The note is about to be sent.
-    pub fn begin_note(&mut self, decisive_from: Timestamp) {
+    pub fn begin_note(&mut self, resolve_after: Timestamp) {
         if let Self::Placed {
-            note_decisive_from, ..
+            note_resolve_after, ..
         } = self
         {
-            *note_decisive_from = Some(decisive_from);
+            *note_resolve_after = Some(resolve_after);
         }
     }
 

@@ -111,11 +111,11 @@ fn chosen(contact: i64) -> Progress {
     at(Step::Chosen(choice(contact)))
 }
 
-fn placed(contact: i64, note_decisive_from: Option<Timestamp>) -> Progress {
+fn placed(contact: i64, note_resolve_after: Option<Timestamp>) -> Progress {
     at(Step::Placed {
         choice: choice(contact),
         how: Placed::Moved,
-        note_decisive_from,
+        note_resolve_after,
     })
 }
 
@@ -126,7 +126,7 @@ fn noted(contact: i64) -> Progress {
     })
 }
 
-fn creating(contact: i64, decisive_from: Timestamp) -> Progress {
+fn creating(contact: i64, resolve_after: Timestamp) -> Progress {
     at(Step::Creating(Create {
         fingerprint: hash(9),
         made_for: CreateFor::Contact {
@@ -134,18 +134,18 @@ fn creating(contact: i64, decisive_from: Timestamp) -> Progress {
             after_deal: DealId::new(7),
         },
         name: hash(3),
-        decisive_from,
+        resolve_after,
     }))
 }
 
-fn creating_with_contact(decisive_from: Timestamp) -> Progress {
+fn creating_with_contact(resolve_after: Timestamp) -> Progress {
     at(Step::Creating(Create {
         fingerprint: hash(9),
         made_for: CreateFor::NewContact {
             after_contact: ContactId::new(8),
         },
         name: hash(3),
-        decisive_from,
+        resolve_after,
     }))
 }
 

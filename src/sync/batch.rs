@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use super::{
     Context,
     failure::{Asked, Chain, Failure, Verdict},
-    gate::Closed,
     report,
     row::{Ended, InHand, StepResult},
-    schedule::{GIVEN_UP_AFTER, INBOX_TROUBLE},
-    triage::later,
+    rules::eligibility::later,
+    rules::timings::{GIVEN_UP_AFTER, INBOX_TROUBLE},
+    sending::Blocked,
 };
 use crate::{
     domain::{ContactId, DealId, Operation, RowId},
@@ -66,26 +66,26 @@ impl Batch {
     }
 
     /// Why no step may begin.
-    fn closed(&self) -> Option<Closed> {
-        let closed = self.ctx.gate.closed()?;
+    fn blocked(&self) -> Option<Blocked> {
+        let blocked = self.ctx.sending.blocked()?;
         let is_probed = self.is_probe
             && matches!(
-                closed,
-                Closed::Halted {
+                blocked,
+                Blocked::Halted {
                     is_paused: false,
                     ..
                 }
             );
-        (!is_probed).then_some(closed)
+        (!is_probed).then_some(blocked)
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed().is_some()
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked().is_some()
     }
 
     /// The rows of a step that is about to begin: none once sending has been stopped.
     pub(super) fn begin<T: InHand>(&self, rows: Vec<T>) -> StepResult<T> {
-        self.again_if(self.is_closed(), &Fact::SendingStopped, rows)
+        self.again_if(self.is_blocked(), &Fact::SendingStopped, rows)
     }
 
     /// While an operation is in doubt, no batch begins its writes to amoCRM: rows go one at a time.
@@ -220,7 +220,7 @@ impl Batch {
             rows: if operation.is_some() { &ids } else { &[] },
             is_alone: self.goes_alone(operation, rows.len()),
         };
-        let verdict = self.ctx.judge(&failure, asked).await?;
+        let verdict = self.ctx.classify(&failure, asked).await?;
         let reason = failure.reason();
         let verdict = match verdict {
             Verdict::Park if operation.is_none() => Verdict::Retry { after: None },
@@ -250,13 +250,13 @@ impl Batch {
 
     pub(super) fn end_by<T: InHand>(&self, mut row: T, verdict: &Verdict, reason: &str) -> Ended {
         let now = self.now();
-        let tempo = &self.ctx.tempo;
+        let timings = &self.ctx.timings;
         let attempts = row.attempt().entry.attempts;
-        let has_open_write = row.attempt().progress.step.decisive_from().is_some();
+        let has_open_write = row.attempt().progress.step.resolve_after().is_some();
         let after = match verdict {
             Verdict::NotItsFault => {
                 let failed = Fact::Failed(reason.to_owned());
-                return row.again_at(later(now, tempo.person_busy), failed);
+                return row.again_at(later(now, timings.person_busy), failed);
             }
             Verdict::SetAside => return row.park(reason),
             // A write whose fate is open is looked for first.
@@ -272,7 +272,7 @@ impl Batch {
                 *after
             }
         };
-        let pause = tempo.backoff(attempts, after, (self.ctx.jitter)());
+        let pause = timings.backoff(attempts, after, (self.ctx.jitter)());
         row.end(Settlement::Again {
             due_at: later(now, pause),
             failed: true,
@@ -374,7 +374,7 @@ impl Batch {
                     tracing::error!(error = %Chain(&error), "sync.inbox");
                     tokio::select! {
                         () = tokio::time::sleep(INBOX_TROUBLE) => {}
-                        () = self.ctx.gate.stopping() => return Err(error),
+                        () = self.ctx.sending.stopping() => return Err(error),
                     }
                 }
             }

@@ -10,7 +10,7 @@ use amocrm::AmoError;
 use super::{
     Context,
     failure::{Asked, Chain, Failure, Verdict},
-    gate::Closed,
+    sending::Blocked,
 };
 use crate::{
     domain::{Blame, Disposition, Halt, HaltCause, Operation, Refusals, RowId, Side},
@@ -161,9 +161,9 @@ impl Context {
             }
         }
         self.doubts.store().await?;
-        match self.gate.closed() {
-            Some(Closed::Halted { halt, .. }) if self.is_decided_halt(&halt) => {
-                self.gate.lift(&halt).await
+        match self.sending.blocked() {
+            Some(Blocked::Halted { halt, .. }) if self.is_decided_halt(&halt) => {
+                self.sending.lift(&halt).await
             }
             _ => Ok(()),
         }
@@ -189,15 +189,15 @@ impl Context {
         let blame = self.doubts.change(|refusals| refusals.forbid(rows, at));
         let verdict = match blame {
             Blame::Row | Blame::Doubt => {
-                self.amocrm.forgive();
+                self.amocrm.reset();
                 Verdict::SetAside
             }
             Blame::AllRows(rows) => {
                 // First of all, so that nothing is sent whatever becomes of the inbox.
                 let cause = HaltCause::AmocrmForbidden;
                 let detail = failure.reason();
-                self.gate.halt(cause, detail, None, rows.clone()).await?;
-                self.gate.name_banned(rows).await?;
+                self.sending.halt(cause, detail, None, rows.clone()).await?;
+                self.sending.name_banned(rows).await?;
                 Verdict::NotItsFault
             }
         };
@@ -207,7 +207,7 @@ impl Context {
 
     /// A request was not sent because another one was answered with 403, which stops all sending, wherever that answer is read.
     pub(super) async fn turned_away(&self, failure: &Failure) -> Result<Verdict, InboxError> {
-        if self.gate.closed().is_none() && self.amocrm.is_turned_away() {
+        if self.sending.blocked().is_none() && self.amocrm.is_turned_away() {
             return self.forbidden(failure, &[]).await;
         }
         Ok(Verdict::NotItsFault)
@@ -225,7 +225,9 @@ impl Context {
                 Ok(true)
             }
             Disposition::Halt { cause, patience } => {
-                self.gate.strike(cause, patience, failure.reason()).await
+                self.sending
+                    .record_failure(cause, patience, failure.reason())
+                    .await
             }
             Disposition::Retry { .. } | Disposition::Refused => Ok(false),
         }
@@ -242,7 +244,7 @@ impl Context {
             rows,
             is_alone,
         } = asked;
-        let is_halted = matches!(self.gate.closed(), Some(Closed::Halted { .. }));
+        let is_halted = matches!(self.sending.blocked(), Some(Blocked::Halted { .. }));
         if !is_halted && self.concerns_all_rows(failure, operation, rows).await? {
             return Ok(Verdict::NotItsFault);
         }
@@ -268,7 +270,7 @@ impl Context {
             reason,
             cause,
         } = refused;
-        let is_halted = matches!(self.gate.closed(), Some(Closed::Halted { .. }));
+        let is_halted = matches!(self.sending.blocked(), Some(Blocked::Halted { .. }));
         if is_halted && !self.doubts.look().is_refused(operation, row) {
             // It was on its way when everything stopped.
             return Ok(Verdict::NotItsFault);
@@ -287,7 +289,9 @@ impl Context {
             Blame::Doubt => Verdict::InDoubt,
             Blame::AllRows(rows) => {
                 let detail = format!("{}: {reason}", operation.in_russian());
-                self.gate.halt(cause, detail, Some(operation), rows).await?;
+                self.sending
+                    .halt(cause, detail, Some(operation), rows)
+                    .await?;
                 Verdict::NotItsFault
             }
         };
@@ -304,7 +308,7 @@ impl Context {
                 let failure = Failure::from(error);
                 let cause = halt_cause(&failure, Operation::Read);
                 let operation = Some(Operation::Read);
-                self.gate
+                self.sending
                     .halt(cause, failure.reason(), operation, vec![row])
                     .await
             }
@@ -375,7 +379,7 @@ impl Context {
                 Err(error) if error.is_no_api() => {
                     let cause = HaltCause::AmocrmAccount;
                     let detail = Failure::from(error).reason();
-                    self.gate.halt(cause, detail, None, Vec::new()).await?;
+                    self.sending.halt(cause, detail, None, Vec::new()).await?;
                     Ok(true)
                 }
                 Err(error) => self.stops(error).await,
@@ -392,7 +396,7 @@ impl Context {
                         let failure = Failure::from(error);
                         let cause = halt_cause(&failure, Operation::Read);
                         let detail = failure.reason();
-                        self.gate.halt(cause, detail, None, Vec::new()).await?;
+                        self.sending.halt(cause, detail, None, Vec::new()).await?;
                         Ok(true)
                     }
                     _ => Ok(false),
@@ -425,7 +429,7 @@ impl Context {
                 refusals.refuse(operation, *row, true, &detail, times);
             }
         });
-        self.gate
+        self.sending
             .halt(cause, detail, Some(operation), rows.to_vec())
             .await?;
         self.doubts.store().await
@@ -438,7 +442,7 @@ impl Context {
     ) -> Result<(Verdict, String), InboxError> {
         let reason = "запись amocrm_deal_id ничего не меняет: политика UPDATE или триггер";
         let cause = HaltCause::SupabaseWriteBack;
-        if self.gate.closed().is_none()
+        if self.sending.blocked().is_none()
             && let Some(missing) = self.missing_right(Doctor::missing_to_write).await
         {
             self.halt_write_back(&[row], missing.to_owned()).await?;
@@ -461,7 +465,7 @@ impl Context {
             return Ok(false);
         };
         let cause = HaltCause::SupabaseKey;
-        self.gate
+        self.sending
             .halt(cause, missing.to_owned(), None, Vec::new())
             .await?;
         Ok(true)

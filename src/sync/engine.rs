@@ -11,13 +11,13 @@ use tokio::{
 use super::{
     Context, Parts,
     contacts::FEW,
-    duties::Duties,
     failure::Chain,
-    gate::{Closed, probe_due},
-    lease::{Keeping, Opening},
+    lease::{LeaseTask, Opening},
+    periodic::PeriodicJobs,
+    rules::eligibility::later,
+    rules::timings::INBOX_TROUBLE,
     run::{Treatment, sync_claim},
-    schedule::INBOX_TROUBLE,
-    triage::later,
+    sending::{Blocked, probe_due},
 };
 use crate::{
     domain::{Halt, Heartbeat, RowId, SharedClock, Side},
@@ -47,8 +47,8 @@ pub struct Engine {
     large_at_work: usize,
     backfill_at_work: bool,
     exclusive_at_work: bool,
-    duties: Duties,
-    lease: Option<Keeping>,
+    jobs: PeriodicJobs,
+    lease: Option<LeaseTask>,
     /// When room was left last for a command beside this service.
     command_until: Option<Instant>,
     next_purge: Instant,
@@ -77,7 +77,7 @@ impl Engine {
         let ctx = Arc::new(Context::new(parts));
         let now = Instant::now();
         Self {
-            duties: Duties::new(Arc::clone(&ctx)),
+            jobs: PeriodicJobs::new(Arc::clone(&ctx)),
             ctx,
             lease: None,
             runs: JoinSet::new(),
@@ -102,16 +102,16 @@ impl Engine {
             }
         }
         let ctx = Arc::clone(&self.ctx);
-        while !ctx.gate.is_stopping() {
+        while !ctx.sending.is_stopping() {
             // A probe, look or sweep may wait for a neighbour longer than a stop allows. Whatever it has asked of the
             // inbox is carried out all the same.
             let turn = tokio::select! {
                 turn = self.turn() => turn,
-                () = ctx.gate.stopping() => break,
+                () = ctx.sending.stopping() => break,
             };
             ctx.heartbeat.beat();
             match turn {
-                // The end of a duty may have a neighbour asked, who may be slow: that is no hang.
+                // The end of a job may have a neighbour asked, who may be slow: that is no hang.
                 Ok(rest) => beating(&ctx.heartbeat, self.rest(rest)).await,
                 Err(error) => {
                     if self.trouble(&error).await {
@@ -120,9 +120,9 @@ impl Engine {
                 }
             }
         }
-        let grace = Instant::now() + self.ctx.tempo.grace;
+        let grace = Instant::now() + self.ctx.timings.grace;
         let mut is_clean = true;
-        self.duties.stop().await;
+        self.jobs.stop().await;
         while !self.runs.is_empty() {
             match tokio::time::timeout_at(grace, self.runs.join_next()).await {
                 Ok(Some(joined)) => self.joined(joined),
@@ -149,7 +149,7 @@ impl Engine {
         ctx.recall_index().await?;
         if self.lease.is_none() && ctx.lease.is_asked_for() {
             let recalled = ctx.lease.recall(&ctx.inbox).await?;
-            self.lease = Some(Keeping::begin(Arc::clone(ctx), recalled));
+            self.lease = Some(LeaseTask::begin(Arc::clone(ctx), recalled));
         }
         Ok(())
     }
@@ -157,22 +157,22 @@ impl Engine {
     /// Does what is due now, and answers when something will be due next.
     async fn turn(&mut self) -> Result<Option<Timestamp>, InboxError> {
         self.open_term();
-        if self.ctx.gate.refresh().await? {
-            self.ctx.amocrm.forgive();
+        if self.ctx.sending.refresh().await? {
+            self.ctx.amocrm.reset();
             self.ctx.begin_anew().await?;
         }
         self.ctx.review_doubts().await?;
         self.leave_room_for_a_command().await;
         self.ctx.lease.record(&self.ctx.inbox).await?;
         self.keep_house().await?;
-        let closed = self.ctx.gate.closed();
+        let blocked = self.ctx.sending.blocked();
         let mut next: Vec<Timestamp> = Vec::new();
         let lease_changes = self.ctx.lease.changes_in();
         next.extend(lease_changes.map(|pause| later(self.ctx.now(), pause)));
-        next.extend(self.duties.begin_what_is_due(closed.as_ref()).await);
-        match &closed {
+        next.extend(self.jobs.begin_what_is_due(blocked.as_ref()).await);
+        match &blocked {
             None => next.extend(self.claim_what_is_due().await?),
-            Some(Closed::Halted {
+            Some(Blocked::Halted {
                 halt,
                 is_paused: false,
             }) => next.extend(self.probe_by_a_row(halt)),
@@ -210,11 +210,11 @@ impl Engine {
             after_another: true,
         }) = self.ctx.lease.open()
         {
-            self.duties.take_over();
+            self.jobs.take_over();
         }
     }
 
-    /// Sleeps until `next`, a change in the inbox, the end of a run or a duty, or the stop.
+    /// Sleeps until `next`, a change in the inbox, the end of a run or a job, or the stop.
     async fn rest(&mut self, next: Option<Timestamp>) {
         // With all runs taken nothing can be claimed: changes are then looked at less eagerly, a pause among them.
         let may_claim = self.runs.len() < PARALLEL_RUNS;
@@ -228,14 +228,14 @@ impl Engine {
         tokio::select! {
             () = tokio::time::sleep(until) => {}
             () = ctx.inbox.changed(), if may_claim => {}
-            () = ctx.gate.stopping() => {}
+            () = ctx.sending.stopping() => {}
             () = ctx.lease.changed() => {}
             error = died(&mut self.lease) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(error) => tracing::error!(%error, "lease.ended"),
             },
             Some(joined) = self.runs.join_next() => self.joined(joined),
-            Some(ended) = self.duties.next_end() => self.duties.ended(ended).await,
+            Some(ended) = self.jobs.next_end() => self.jobs.ended(ended).await,
         }
     }
 
@@ -255,7 +255,7 @@ impl Engine {
         tracing::error!(error = %Chain(error), "sync.inbox");
         tokio::select! {
             () = tokio::time::sleep(INBOX_TROUBLE) => false,
-            () = self.ctx.gate.stopping() => true,
+            () = self.ctx.sending.stopping() => true,
         }
     }
 
@@ -277,7 +277,7 @@ impl Engine {
         {
             self.spawn(claim, Apart::OneRow);
         }
-        let soon = later(self.ctx.now(), self.ctx.tempo.person_busy);
+        let soon = later(self.ctx.now(), self.ctx.timings.person_busy);
         if refusals.is_in_doubt() {
             if self.runs.is_empty() {
                 let mut claim = inbox.claim_but(1, None, refusals.rows()).await?;
@@ -348,7 +348,7 @@ impl Engine {
         if !halt.is_tried_by_a_row() || !self.ctx.lease.allows() || !self.runs.is_empty() {
             return None;
         }
-        let due = probe_due(halt, &self.ctx.tempo, now);
+        let due = probe_due(halt, &self.ctx.timings, now);
         if due.is_none_or(|due| due > now) {
             return due;
         }
@@ -377,7 +377,7 @@ impl Engine {
         }
         // The earliest of both lanes may be a row of the backfill that waits for a run to end, and not for the clock:
         // behind it, somebody live may fall due at any time.
-        let soon = later(self.ctx.now(), self.ctx.tempo.person_busy);
+        let soon = later(self.ctx.now(), self.ctx.timings.person_busy);
         Ok(due.map(|due| due.max(soon)))
     }
 
@@ -389,7 +389,7 @@ impl Engine {
         }
         self.next_purge = Instant::now() + PURGE_EVERY;
         let ctx = &self.ctx;
-        let purging = purge(&ctx.inbox, &ctx.clock, ctx.upkeep.retention);
+        let purging = purge(&ctx.inbox, &ctx.clock, ctx.maintenance.retention);
         beating(&ctx.heartbeat, purging).await
     }
 }
@@ -420,7 +420,7 @@ pub(super) async fn beating<T>(heartbeat: &Heartbeat, waiting: impl Future<Outpu
     }
 }
 
-async fn died(lease: &mut Option<Keeping>) -> JoinError {
+async fn died(lease: &mut Option<LeaseTask>) -> JoinError {
     match lease {
         Some(lease) => lease.died().await,
         None => std::future::pending().await,
@@ -430,7 +430,7 @@ async fn died(lease: &mut Option<Keeping>) -> JoinError {
 /// Tries whether a halt is over, by the first of these rows that is pending.
 async fn probe(ctx: &Arc<Context>, halt: &Halt, mut rows: Vec<RowId>) -> Result<(), InboxError> {
     if halt.cause.side() == Side::Amocrm {
-        ctx.amocrm.forgive();
+        ctx.amocrm.reset();
     }
     for pass in 0..PASSES_OF_A_PROBE {
         let claim = ctx.inbox.claim_one_of(rows, pass > 0).await?;
@@ -442,7 +442,7 @@ async fn probe(ctx: &Arc<Context>, halt: &Halt, mut rows: Vec<RowId>) -> Result<
     let is_over = ctx.is_decided_halt(halt);
     tracing::info!(cause = halt.cause.as_str(), is_over, "sync.probe");
     if !is_over {
-        ctx.gate.probe_failed(halt).await?;
+        ctx.sending.probe_failed(halt).await?;
     }
     Ok(())
 }
@@ -455,12 +455,12 @@ async fn run_to_the_end(ctx: &Arc<Context>, claim: Claim, treatment: Treatment) 
         return;
     };
     tracing::error!(error = %Chain(&error), "sync.run_broken_off");
-    let due_at = later(ctx.now(), ctx.tempo.retry.first);
+    let due_at = later(ctx.now(), ctx.timings.retry.first);
     while let Err(error) = ctx.inbox.release(token, due_at).await {
         tracing::error!(error = %Chain(&error), "sync.inbox");
         tokio::select! {
             () = tokio::time::sleep(INBOX_TROUBLE) => {}
-            () = ctx.gate.stopping() => return,
+            () = ctx.sending.stopping() => return,
         }
     }
 }

@@ -170,7 +170,7 @@ fn in_russian(culprit: &Culprit) -> String {
 impl Context {
     /// What the failure means for the rows of its request; stops all sending when no row is to blame.
     ///
-    pub(super) async fn judge(
+    pub(super) async fn classify(
         &self,
         failure: &Failure,
         asked: Asked<'_>,
@@ -201,7 +201,10 @@ impl Context {
             Disposition::Halt { cause, patience }
                 if asked.operation != Some(Operation::WriteBack) =>
             {
-                let is_halted = self.gate.strike(cause, patience, failure.reason()).await?;
+                let is_halted = self
+                    .sending
+                    .record_failure(cause, patience, failure.reason())
+                    .await?;
                 Ok(if is_halted {
                     Verdict::NotItsFault
                 } else {

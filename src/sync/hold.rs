@@ -6,11 +6,11 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Jitter, Upkeep,
-    duties::Plan,
+    Jitter, Maintenance,
     engine::{HOUSEKEEPING, PURGE_EVERY, beating, purge},
     failure::Chain,
-    schedule::{INBOX_TROUBLE, Tempo},
+    periodic::Plan,
+    rules::timings::{INBOX_TROUBLE, Timings},
     sweep::sweep,
 };
 use crate::{
@@ -24,8 +24,8 @@ pub struct Hold {
     pub inbox: Inbox,
     pub supabase: Supabase,
     pub clock: SharedClock,
-    pub upkeep: Upkeep,
-    pub tempo: Tempo,
+    pub maintenance: Maintenance,
+    pub timings: Timings,
     pub jitter: Jitter,
     pub stop: CancellationToken,
     /// Beats every quarter of a minute at least.
@@ -36,7 +36,7 @@ pub struct Hold {
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hold")
-            .field("upkeep", &self.upkeep)
+            .field("maintenance", &self.maintenance)
             .finish_non_exhaustive()
     }
 }
@@ -45,7 +45,7 @@ impl Hold {
     /// Works until it is told to stop.
     pub async fn work(self) {
         self.state.send_replace(SyncState::Holding);
-        let mut sweeps = Plan::each(self.upkeep.sweep_every);
+        let mut sweeps = Plan::each(self.maintenance.sweep_every);
         let mut next_purge = Instant::now();
         while !self.stop.is_cancelled() {
             self.heartbeat.beat();
@@ -61,13 +61,13 @@ impl Hold {
         self.notice_command().await;
         if *next_purge <= Instant::now() {
             *next_purge = Instant::now() + PURGE_EVERY;
-            if let Err(error) = purge(&self.inbox, &self.clock, self.upkeep.retention).await {
+            if let Err(error) = purge(&self.inbox, &self.clock, self.maintenance.retention).await {
                 tracing::error!(error = %Chain(&error), "sync.inbox");
             }
         }
         if sweeps.next.is_some_and(|next| next <= Instant::now()) {
             let pause = self.sweep(sweeps.failed).await;
-            sweeps.ended(pause, self.upkeep.sweep_every);
+            sweeps.ended(pause, self.maintenance.sweep_every);
         }
         let rest = Instant::now() + HOUSEKEEPING;
         let until = sweeps.next.map_or(rest, |next| next.min(rest));
@@ -92,7 +92,7 @@ impl Hold {
 
     /// Answers the pause after a failure; `None`: it went well.
     async fn sweep(&self, failed: u32) -> Option<Duration> {
-        let asked = match sweep(&self.inbox, &self.supabase, self.upkeep.rows.since).await {
+        let asked = match sweep(&self.inbox, &self.supabase, self.maintenance.rows.since).await {
             Ok(Ok(_)) => return None,
             Ok(Err(failure)) => {
                 tracing::warn!(error = %Chain(&failure), "sync.request_failed");
@@ -106,6 +106,6 @@ impl Hold {
                 Some(INBOX_TROUBLE)
             }
         };
-        Some(self.tempo.backoff(failed, asked, (self.jitter)()))
+        Some(self.timings.backoff(failed, asked, (self.jitter)()))
     }
 }

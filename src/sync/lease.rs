@@ -12,8 +12,8 @@
 //! wants nothing sent, and an account that has forbidden one service would ban the other. Only a service that holds
 //! (`AMOCRM_ENABLED=false`) never asks.
 
-mod book;
-mod keeper;
+mod state;
+mod task;
 #[cfg(test)]
 mod tests;
 
@@ -27,12 +27,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
-pub use self::book::Standing;
-use self::book::{Book, Moment};
-pub(super) use self::{book::Opening, keeper::Keeping};
-use super::schedule::Tempo;
+pub use self::state::LeaseStatus;
+use self::state::{LeaseState, Moment};
+pub(super) use self::{state::Opening, task::LeaseTask};
+use super::rules::timings::{LeaseTimings, Timings};
 use crate::{
-    domain::{Backoff, Chain, SharedClock},
+    domain::{Chain, SharedClock},
     inbox::{Inbox, InboxError, REPLACED, Replaced},
     supabase::LeaseAnswer,
 };
@@ -42,80 +42,11 @@ pub const HOLDER: &str = "lease_holder";
 pub const LEASE: &str = "lease";
 const LAST_END: &str = "lease_last_end";
 
-const SECOND: Duration = Duration::from_secs(1);
-
-/// All durations of the lease.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Terms {
-    /// What the database is asked for.
-    pub seconds: u32,
-    /// At its end no request begins: as long as a write may take to land.
-    pub reserve: Duration,
-    /// From one grant to the next time it is asked for.
-    pub renew_after: Duration,
-    /// How often it is asked for while another has it.
-    pub poll: Duration,
-    /// How often it is asked for while there is no such function.
-    pub poll_alone: Duration,
-    /// The longest wait for an answer.
-    pub timeout: Duration,
-    /// The longest wait for an answer when it is given back.
-    pub give_back_within: Duration,
-    /// How long after that the database may still carry it out: as long as PostgREST waits for a connection, and a
-    /// statement for its end.
-    pub given_back_late: Duration,
-    /// From the replacement of a damaged inbox to the first request to amoCRM: writes of the former process have landed by
-    /// then, a person has had the time to pause, and another service may have taken the lease.
-    pub after_replacement: Duration,
-    /// After no answer.
-    pub retry: Backoff,
-    /// After a refusal that a person has to see to.
-    pub refused: Backoff,
-}
-
-impl Terms {
-    /// The database counts in whole seconds; and below some length, a slow machine would look like a lost lease.
-    #[must_use]
-    pub fn scaled(scale: f64) -> Self {
-        let d = |seconds: u32| (seconds * SECOND).mul_f64(scale);
-        let renew_after = d(15).max(SECOND / 2);
-        Self {
-            seconds: u32::try_from(d(80).as_millis().div_ceil(1_000))
-                .unwrap_or(u32::MAX)
-                .max(3),
-            reserve: d(50),
-            renew_after,
-            poll: d(5).max(SECOND / 20),
-            poll_alone: d(60),
-            timeout: d(5).max(SECOND),
-            give_back_within: d(2).max(SECOND),
-            given_back_late: d(20),
-            after_replacement: d(60),
-            retry: Backoff {
-                first: d(1),
-                longest: renew_after,
-            },
-            refused: Backoff {
-                first: d(1),
-                longest: d(60),
-            },
-        }
-    }
-
-    fn lasting(&self) -> Duration {
-        Duration::from_secs(self.seconds.into())
-    }
-
-    /// How long after it was asked for requests may begin.
-    fn usable(&self) -> Duration {
-        self.lasting().saturating_sub(self.reserve)
-    }
-}
-
 /// How this service stood last, for who looks into its inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    pub standing: Standing,
+    #[serde(rename = "standing")]
+    pub status: LeaseStatus,
     pub since: Timestamp,
     /// From then on its absence is an outage.
     pub was_ever_there: bool,
@@ -151,7 +82,7 @@ pub struct Lease {
 struct Shared {
     /// The database is asked for it.
     is_asked_for: bool,
-    terms: Terms,
+    timings: LeaseTimings,
     /// How long after its gateway gave up amoCRM may still carry out a write.
     late_commit: Duration,
     clock: SharedClock,
@@ -161,7 +92,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    book: Book,
+    lease: LeaseState,
     /// Whether the last answer was a refusal that a person has to see to.
     is_refused: bool,
     /// Until then a write without an answer may still be carried out.
@@ -171,19 +102,19 @@ struct State {
 
 impl Lease {
     #[must_use]
-    pub fn new(tempo: &Tempo, clock: SharedClock) -> Self {
-        Self::of(tempo, clock, true)
+    pub fn new(timings: &Timings, clock: SharedClock) -> Self {
+        Self::of(timings, clock, true)
     }
 
-    fn of(tempo: &Tempo, clock: SharedClock, is_asked_for: bool) -> Self {
+    fn of(timings: &Timings, clock: SharedClock, is_asked_for: bool) -> Self {
         Self {
             shared: Arc::new(Shared {
                 is_asked_for,
-                terms: tempo.lease,
-                late_commit: tempo.late_commit,
+                timings: timings.lease,
+                late_commit: timings.late_commit,
                 clock,
                 state: Mutex::new(State {
-                    book: Book::new(tempo.lease),
+                    lease: LeaseState::new(timings.lease),
                     is_refused: false,
                     doubt_until: None,
                     recorded: None,
@@ -197,13 +128,13 @@ impl Lease {
     #[must_use]
     pub fn allows(&self) -> bool {
         let now = self.now();
-        self.state().book.allows(now)
+        self.state().lease.allows(now)
     }
 
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn status(&self) -> LeaseStatus {
         let now = self.now();
-        self.state().book.standing(now)
+        self.state().lease.status(now)
     }
 
     /// Whether it has to be asked for.
@@ -215,13 +146,13 @@ impl Lease {
     /// earlier term, between which and now another may have worked, is not carried out in this one.
     pub(super) fn open(&self) -> Option<Opening> {
         let now = self.now();
-        self.state().book.open(now)
+        self.state().lease.open(now)
     }
 
     /// When what we may do changes by itself.
     pub(super) fn changes_in(&self) -> Option<Duration> {
         let now = self.now();
-        self.state().book.changes_in(now)
+        self.state().lease.changes_in(now)
     }
 
     /// Completes when an answer has changed how we stand. For one waiter.
@@ -255,9 +186,9 @@ impl Lease {
         let (before, after) = {
             let mut state = self.state();
             state.is_refused = false;
-            let before = state.book.standing(now);
-            state.book.answered(answer, asked, now);
-            (before, state.book.standing(now))
+            let before = state.lease.status(now);
+            state.lease.answered(answer, asked, now);
+            (before, state.lease.status(now))
         };
         if before != after {
             self.shared.changed.notify_one();
@@ -266,26 +197,26 @@ impl Lease {
 
     /// Whether the function was ever there.
     fn is_known(&self) -> bool {
-        self.state().book.was_ever_there()
+        self.state().lease.was_ever_there()
     }
 
-    fn terms(&self) -> &Terms {
-        &self.shared.terms
+    fn timings(&self) -> &LeaseTimings {
+        &self.shared.timings
     }
 
     /// `is_refused`: in a way that a person has to see to.
     fn unanswered(&self, is_refused: bool) {
         let mut state = self.state();
         state.is_refused = is_refused;
-        state.book.unanswered();
+        state.lease.unanswered();
         drop(state);
         self.shared.changed.notify_one();
     }
 
     /// A lease for work that is not shared: it is never asked for, and allows everything.
     #[must_use]
-    pub fn alone(tempo: &Tempo, clock: SharedClock) -> Self {
-        let lease = Self::of(tempo, clock, false);
+    pub fn alone(timings: &Timings, clock: SharedClock) -> Self {
+        let lease = Self::of(timings, clock, false);
         lease.answered(LeaseAnswer::NoFunction, lease.now());
         lease.open();
         lease
@@ -295,16 +226,16 @@ impl Lease {
     pub(super) async fn recall(&self, inbox: &Inbox) -> Result<Recalled, InboxError> {
         let record: Option<Record> = inbox.state(LEASE).await?;
         if record.is_some_and(|record| record.was_ever_there) {
-            self.state().book.remember();
+            self.state().lease.remember();
         }
         let mut not_before = None;
         let holder = if let Some(holder) = inbox.state(HOLDER).await? {
             match inbox.state(LAST_END).await? {
                 Some(End::Clean) => {}
                 Some(End::Unanswered { at }) => {
-                    not_before = Some(self.soon_after(at, self.shared.terms.given_back_late));
+                    not_before = Some(self.soon_after(at, self.shared.timings.given_back_late));
                 }
-                Some(End::AtWork) | None => self.doubt_for(self.shared.terms.reserve),
+                Some(End::AtWork) | None => self.doubt_for(self.shared.timings.reserve),
             }
             holder
         } else {
@@ -314,7 +245,7 @@ impl Lease {
         };
         inbox.set_state(LAST_END, &End::AtWork).await?;
         let replaced: Option<Replaced> = inbox.state(REPLACED).await?;
-        let look_first = self.shared.terms.after_replacement;
+        let look_first = self.shared.timings.after_replacement;
         let replaced = replaced.map(|replaced| self.soon_after(replaced.at, look_first));
         let not_before = not_before.max(replaced);
         Ok(Recalled { holder, not_before })
@@ -335,29 +266,29 @@ impl Lease {
     /// Stores how we stand, where that has changed, and tells it.
     pub(super) async fn record(&self, inbox: &Inbox) -> Result<(), InboxError> {
         let now = self.now();
-        let (last, standing, was_ever_there) = {
+        let (last, status, was_ever_there) = {
             let mut state = self.state();
-            let standing = state.book.standing(now);
-            (state.recorded, standing, state.book.was_ever_there())
+            let status = state.lease.status(now);
+            (state.recorded, status, state.lease.was_ever_there())
         };
-        let is_known = last
-            .is_some_and(|last| (last.standing, last.was_ever_there) == (standing, was_ever_there));
-        if standing == Standing::Unknown || is_known {
+        let is_known =
+            last.is_some_and(|last| (last.status, last.was_ever_there) == (status, was_ever_there));
+        if status == LeaseStatus::Unknown || is_known {
             return Ok(());
         }
         let record = Record {
-            standing,
+            status,
             since: now.wall,
             was_ever_there,
         };
         inbox.set_state(LEASE, &record).await?;
         self.state().recorded = Some(record);
-        match standing {
-            Standing::Unknown => {}
-            Standing::Ours => tracing::info!("lease.taken"),
-            Standing::Theirs => tracing::info!("lease.held_by_another"),
-            Standing::Unconfirmed => tracing::warn!("lease.unconfirmed"),
-            Standing::Alone => tracing::warn!(
+        match status {
+            LeaseStatus::Unknown => {}
+            LeaseStatus::Ours => tracing::info!("lease.taken"),
+            LeaseStatus::Theirs => tracing::info!("lease.held_by_another"),
+            LeaseStatus::Unconfirmed => tracing::warn!("lease.unconfirmed"),
+            LeaseStatus::Alone => tracing::warn!(
                 "lease.no_function: apply the migration, or two services may work at once"
             ),
         }

@@ -66,7 +66,7 @@ pub(super) async fn sync_claim(
     let whole = Batch {
         ctx: Arc::clone(ctx),
         amocrm: if is_long {
-            amocrm.patient()
+            amocrm.in_background()
         } else {
             amocrm.clone()
         },
@@ -88,10 +88,10 @@ pub(super) async fn sync_claim(
     }
     // One asks for all batches. What is wrong with it and passes, each of them will be told.
     if loaded.len() > FEW as usize
-        && ctx.gate.closed().is_none()
-        && let Err(Some(failure)) = ctx.pipeline(ctx.tempo.pipelines_for).await?
+        && ctx.sending.blocked().is_none()
+        && let Err(Some(failure)) = ctx.pipeline(ctx.timings.pipelines_for).await?
     {
-        ctx.judge(&failure, Asked::NOTHING).await?;
+        ctx.classify(&failure, Asked::NOTHING).await?;
     }
     let mut outcome = Ok(());
     for pass in cut(&whole, loaded) {
@@ -157,7 +157,7 @@ impl Iterator for Pass<'_> {
             batch_size(
                 ctx.amocrm.requests_per_second(),
                 ctx.settings.batch_size,
-                ctx.tempo.fresh_for,
+                ctx.timings.fresh_for,
             )
         } else {
             SMALLEST_BATCH
@@ -182,7 +182,7 @@ impl Iterator for Pass<'_> {
         self.is_first = false;
         let batch = Batch {
             amocrm: if self.is_long {
-                ctx.amocrm.patient()
+                ctx.amocrm.in_background()
             } else {
                 ctx.amocrm.clone()
             },

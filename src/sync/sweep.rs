@@ -98,7 +98,7 @@ impl Place {
 
 impl Context {
     pub(super) async fn sweep(&self) -> Result<Result<(), Failure>, InboxError> {
-        let swept = match sweep(&self.inbox, &self.supabase, self.upkeep.rows.since).await? {
+        let swept = match sweep(&self.inbox, &self.supabase, self.maintenance.rows.since).await? {
             Ok(swept) => swept,
             Err(failure) => return Ok(Err(failure)),
         };

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Context, contacts::index::known_by, failure::Failure, triage::later};
+use super::{Context, contacts::index::known_by, failure::Failure, rules::eligibility::later};
 use crate::inbox::{InboxError, Revival};
 
 /// When the last look began.
@@ -25,7 +25,7 @@ impl Context {
             // Before the clock was put back.
             now
         } else {
-            later(last, self.tempo.look_every(age))
+            later(last, self.timings.look_every(age))
         }))
     }
 
@@ -39,7 +39,7 @@ impl Context {
         let last: Timestamp = self.inbox.state(LAST_LOOK).await?.unwrap_or(longest);
         let until = last
             .max(longest)
-            .checked_sub(self.tempo.look_overlap)
+            .checked_sub(self.timings.look_overlap)
             .unwrap_or(Timestamp::MIN);
         let mut found = HashSet::new();
         let (mut since, mut is_learnt) = (None, true);

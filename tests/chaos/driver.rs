@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use sandbox::{
     AmoQuirks, Fault, Kind, Page, Point, PostgrestQuirks, RandomFaults, Recorded, Sandbox, Server,
     When,
-    school::{Missing, School, Setting},
+    scenario::{Missing, Scenario, Setting},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -64,7 +64,7 @@ type Broken = String;
 struct Round<'a> {
     plan: &'a Plan,
     sandbox: Sandbox,
-    school: School,
+    scenario: Scenario,
     /// As inserted.
     rows: Vec<(RowId, Value)>,
     began: Instant,
@@ -99,7 +99,7 @@ pub(crate) async fn play(binary: &Path, plan: &Plan) -> Report {
         violations.push(format!("SIGKILL: {error}"));
     }
     violations.extend(inspect::requests(&round.sandbox, &mut figures));
-    let wrong = round.school.verify();
+    let wrong = round.scenario.verify();
     figures.wrong = wrong.len();
     violations.extend(wrong);
     let logs = service.logs();
@@ -144,24 +144,24 @@ impl<'a> Round<'a> {
         if plan.missing == Missing::Create {
             setting = setting.creating_missing();
         }
-        let school = School::mixed(
+        let scenario = Scenario::mixed(
             plan.seed,
             plan.rows,
             &sandbox.amo,
             &sandbox.postgrest,
             &setting,
         );
-        // The school knows what must become of its rows; they appear in the table in their own time.
+        // The scenario knows what must become of its rows; they appear in the table in their own time.
         let take = |row| sandbox.postgrest.delete_row(row).unwrap_or_default();
-        let rows = school
-            .pupils
+        let rows = scenario
+            .students
             .iter()
-            .map(|pupil| (RowId::new(pupil.row), Value::Object(take(pupil.row))))
+            .map(|student| (RowId::new(student.row), Value::Object(take(student.row))))
             .collect();
         Self {
             plan,
             sandbox,
-            school,
+            scenario,
             rows,
             began: Instant::now(),
             address: Cell::new(SocketAddr::from(([127, 0, 0, 1], 1))),
@@ -177,7 +177,7 @@ impl<'a> Round<'a> {
     fn environment(&self, folder: &Path) -> Vec<(&'static str, String)> {
         let Setting {
             pipeline, target, ..
-        } = self.school.setting;
+        } = self.scenario.setting;
         let missing = match self.plan.missing {
             Missing::Wait => "wait",
             Missing::Create => "create",
@@ -245,7 +245,7 @@ impl<'a> Round<'a> {
         upset?;
         // Not long before the end, so that whatever is left has to come right by itself.
         let few = self.rows.len() / 20;
-        until(PATIENCE, LOOK, || self.school.remaining() <= few).await;
+        until(PATIENCE, LOOK, || self.scenario.remaining() <= few).await;
         self.sandbox.faults().clear();
         Ok(posts)
     }
@@ -445,7 +445,7 @@ impl<'a> Round<'a> {
             let of = |state| counts.by_state.get(&state).copied().unwrap_or(0);
             let settled = of(State::Done) + of(State::Waiting) + of(State::Parked);
             let is_right = settled == self.rows.len() as u64
-                && self.school.remaining() == 0
+                && self.scenario.remaining() == 0
                 && self.sandbox.amo.late_commits() == 0;
             if !is_right {
                 right_since = None;
@@ -464,7 +464,7 @@ impl<'a> Round<'a> {
             .named()
             .map(|(state, count)| format!("{state} {count}"))
             .collect();
-        let remaining = self.school.remaining();
+        let remaining = self.scenario.remaining();
         Err(format!(
             "not settled after {PATIENCE:?}: {remaining} rows without a deal id; {}",
             counts.join(", ")

@@ -1,4 +1,4 @@
-//! What is not as it must be after a round: in the requests, the inbox and the logs. (The rows are the school's.)
+//! What is not as it must be after a round: in the requests, the inbox and the logs. (The rows are the scenario's.)
 
 use std::{
     collections::{HashMap, HashSet},

@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use sandbox::{RandomFaults, school::Missing};
+use sandbox::{RandomFaults, scenario::Missing};
 
 /// Of the engine's durations, and of the sandboxes' late commits.
 pub(crate) const TIME_SCALE: f64 = 0.05;
@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     pub(crate) postgrest_luck: RandomFaults,
 }
 
-/// Rows are named by their place in the school.
+/// Rows are named by their place in the scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Arrival {
     Insert(Range<usize>),

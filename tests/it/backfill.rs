@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use sandbox::{
     Fault, Kind, Page, Point, Server, When,
-    school::{Case, School},
+    scenario::{Case, Scenario},
 };
 use serde_json::{Value, json};
 use tripwire_sync::{
@@ -43,9 +43,9 @@ fn json_of(ended: &Ended) -> Value {
     serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:#?}"))
 }
 
-fn school(world: &World, rows: usize) -> School {
+fn scenario(world: &World, rows: usize) -> Scenario {
     let sandbox = &world.sandbox;
-    School::mixed(7, rows, &sandbox.amo, &sandbox.postgrest, &world.setting)
+    Scenario::mixed(7, rows, &sandbox.amo, &sandbox.postgrest, &world.setting)
 }
 
 /// A row of a student whose deal is yet to be moved.
@@ -67,11 +67,11 @@ fn amo_writes(world: &World) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_from_before_going_live_are_synced_without_a_service() {
     let world = World::prepare(before_going_live());
-    let school = school(&world, 28);
+    let scenario = scenario(&world, 28);
 
     let totals = totals(&world, &[], 0).await;
 
-    assert_eq!(school.verify(), Vec::<String>::new());
+    assert_eq!(scenario.verify(), Vec::<String>::new());
     let expected = json!({
         "end": "drained", "rows": 28, "done": { "synced": 26 }, "waiting": 2, "parked": 0, "open": 0, "elsewhere": 0,
         "before": { "waiting": 0, "parked": 0 }, "seconds": totals["seconds"],
@@ -211,10 +211,10 @@ async fn without_anybody_to_ask_it_warns_and_refuses() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_writes_nothing_and_foresees_what_the_run_then_does() {
     let world = World::prepare(before_going_live());
-    let school = school(&world, Case::ALL.len());
+    let scenario = scenario(&world, Case::ALL.len());
     // The second row of a student whose deal the first one moves, and one that nobody can do anything about.
     let twins = [Case::OpenBeforeTarget, Case::NoDeal]
-        .map(|case| RowId::new(school.of(case).next().unwrap().row));
+        .map(|case| RowId::new(scenario.of(case).next().unwrap().row));
     for row in twins {
         let email = world.column(row, "email").unwrap();
         world.insert(&json!({ "email": email }));
@@ -437,12 +437,12 @@ async fn a_dry_run_leaves_the_inbox_alone_and_asks_before_it_takes_long() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beside_a_service_one_budget_holds_and_live_rows_go_first() {
     let world = World::prepare(before_going_live());
-    let school = school(&world, 56);
+    let scenario = scenario(&world, 56);
     let mut service = Service::start(&world).await;
     let mut watching = backfill(&world, &["--yes"]).spawn();
     until("the backfill is at work", || amo_writes(&world) > 0).await;
 
-    // Without a time it counts as new; without a contact it is not among what the school expects.
+    // Without a time it counts as new; without a contact it is not among what the scenario expects.
     let live = world.insert(&json!({ "created_at": null }));
     assert_eq!(service.deliver(&world, live).await, Some(202));
     let id = live.to_string();
@@ -450,7 +450,7 @@ async fn beside_a_service_one_budget_holds_and_live_rows_go_first() {
     program
         .until_logged("sync.attempt", |line| line["row.id"] == id.as_str())
         .await;
-    assert!(school.remaining() > 0, "the live row was to go first");
+    assert!(scenario.remaining() > 0, "the live row was to go first");
 
     watching.until_ended().await;
     let ended = watching.ended().await;
@@ -460,7 +460,7 @@ async fn beside_a_service_one_budget_holds_and_live_rows_go_first() {
         "{ended:#?}"
     );
     assert!(ended.out.contains("56/56"), "{ended:#?}");
-    assert_eq!(school.verify(), Vec::<String>::new());
+    assert_eq!(scenario.verify(), Vec::<String>::new());
     let most = world.sandbox.amo.max_in_any_second();
     assert!(most <= 7, "{most} in one second");
     service.stop().await.assert_code(0);
@@ -517,7 +517,7 @@ async fn until_owned(world: &World, program: &mut Program) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_the_middle_and_run_again_it_doubles_nothing() {
     let world = World::prepare(before_going_live());
-    let school = school(&world, 28);
+    let scenario = scenario(&world, 28);
     for life in 1..=2 {
         let before = amo_writes(&world);
         let program = backfill(&world, &["--yes"]).spawn();
@@ -525,7 +525,7 @@ async fn killed_in_the_middle_and_run_again_it_doubles_nothing() {
         program.signal("KILL");
         assert_eq!(program.ended().await.code, None);
         assert!(
-            school.remaining() > 0,
+            scenario.remaining() > 0,
             "life {life} was to end before its work"
         );
     }
@@ -533,13 +533,13 @@ async fn killed_in_the_middle_and_run_again_it_doubles_nothing() {
     let totals = totals(&world, &[], 0).await;
 
     assert_eq!(totals["end"], "drained");
-    assert_eq!(school.verify(), Vec::<String>::new());
+    assert_eq!(scenario.verify(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn interrupted_it_ends_in_order_and_a_service_finishes_the_rest() {
     let world = World::prepare(before_going_live());
-    let school = school(&world, 56);
+    let scenario = scenario(&world, 56);
     let program = backfill(&world, &["--yes"]).spawn();
     until("it writes", || amo_writes(&world) > 0).await;
     program.signal("INT");
@@ -547,13 +547,13 @@ async fn interrupted_it_ends_in_order_and_a_service_finishes_the_rest() {
     ended.assert_code(1);
     assert!(ended.err.contains("stays in the inbox"), "{ended:#?}");
     assert!(ended.out.contains("not finished"), "{ended:#?}");
-    assert!(school.remaining() > 0);
+    assert!(scenario.remaining() > 0);
 
     let service = Service::start(&world).await;
     let inbox = world.guest().await;
     until_drained(&inbox).await;
     inbox.close().await;
-    assert_eq!(school.verify(), Vec::<String>::new());
+    assert_eq!(scenario.verify(), Vec::<String>::new());
     service.stop().await.assert_code(0);
 }
 

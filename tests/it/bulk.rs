@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use sandbox::{
     AmoQuirks, DealId, Fault, Kind, Point, Recorded, Server, When,
-    school::{Case, School},
+    scenario::{Case, Scenario},
 };
 use serde_json::json;
 use tripwire_sync::{
     domain::RowId,
     inbox::{Arrival, Source},
-    sync::schedule::Tempo,
+    sync::rules::timings::Timings,
 };
 
 use crate::support::{EMAIL, Wishes, World, rows_of};
@@ -28,7 +28,7 @@ fn together() -> Wishes {
 /// With the real order of times: what was read stays fresh for longer than a busy machine takes.
 async fn launch(world: &mut World, time_scale: f64) {
     let mut settings = world.settings();
-    settings.tempo = Tempo::scaled(time_scale);
+    settings.timings = Timings::scaled(time_scale);
     world.launch_with(settings).await;
 }
 
@@ -36,8 +36,8 @@ fn email(n: usize) -> String {
     format!("student{n}@example.kz")
 }
 
-fn assert_right(school: &School) {
-    let wrong = school.verify();
+fn assert_right(scenario: &Scenario) {
+    let wrong = scenario.verify();
     assert!(
         wrong.is_empty(),
         "{} wrong: {:?}",
@@ -46,9 +46,9 @@ fn assert_right(school: &School) {
     );
 }
 
-fn import_day(world: &World, rows: usize) -> School {
+fn import_day(world: &World, rows: usize) -> Scenario {
     let (amo, postgrest) = (&world.sandbox.amo, &world.sandbox.postgrest);
-    School::import_day(7, rows, amo, postgrest, &world.setting)
+    Scenario::import_day(7, rows, amo, postgrest, &world.setting)
 }
 
 async fn backfill(world: &World, rows: impl Iterator<Item = RowId>) {
@@ -65,11 +65,11 @@ async fn further_rows_of_a_person_come_right_in_the_same_run() {
     let mut world = World::prepare(together());
     let cases = [Case::OpenBeforeTarget, Case::SecondRow].repeat(20);
     let (amo, postgrest) = (&world.sandbox.amo, &world.sandbox.postgrest);
-    let school = School::of_cases(3, cases, amo, postgrest, &world.setting);
+    let scenario = Scenario::of_cases(3, cases, amo, postgrest, &world.setting);
     launch(&mut world, 0.1).await;
     world.until_settled(40).await;
 
-    assert_right(&school);
+    assert_right(&scenario);
     assert_eq!(world.asked("leads.update"), 1);
     assert_eq!(world.asked("notes.create"), 2);
 }
@@ -79,14 +79,14 @@ async fn a_batch_of_moves_that_a_gateway_gives_up_on_is_split_and_sent_again() {
     let mut world = World::prepare(together());
     let (amo, postgrest) = (&world.sandbox.amo, &world.sandbox.postgrest);
     let cases = vec![Case::OpenBeforeTarget; 40];
-    let school = School::of_cases(3, cases, amo, postgrest, &world.setting);
+    let scenario = Scenario::of_cases(3, cases, amo, postgrest, &world.setting);
     let moves = Point::amo("leads.update");
     let gives_up = Kind::status(When::Before, 504);
     world.sandbox.faults().add(Fault::once(moves, gives_up));
     launch(&mut world, 0.1).await;
     world.until_settled(40).await;
 
-    assert_right(&school);
+    assert_right(&scenario);
     let sizes = |route: &str| -> Vec<usize> {
         let sent = world.requests_to(route);
         sent.iter().map(|it| it.items().len()).collect()
@@ -94,8 +94,8 @@ async fn a_batch_of_moves_that_a_gateway_gives_up_on_is_split_and_sent_again() {
     // At once: the values are absolute.
     assert_eq!(sizes("leads.update"), [40, 20, 20]);
     assert!(sizes("notes.create").iter().all(|size| *size <= 20));
-    for pupil in school.of(Case::OpenBeforeTarget) {
-        let entry = world.entry(RowId::new(pupil.row)).await.unwrap();
+    for student in scenario.of(Case::OpenBeforeTarget) {
+        let entry = world.entry(RowId::new(student.row)).await.unwrap();
         assert_eq!(entry.attempts, 0, "{entry:?}");
     }
 }
@@ -108,13 +108,13 @@ async fn creates_and_notes_that_a_gateway_gave_up_on_are_looked_for_before_any_g
             let mut world = World::prepare(together());
             let (amo, postgrest) = (&world.sandbox.amo, &world.sandbox.postgrest);
             let cases = vec![Case::NoDeal; 40];
-            let school = School::of_cases(3, cases, amo, postgrest, &world.setting);
+            let scenario = Scenario::of_cases(3, cases, amo, postgrest, &world.setting);
             let gives_up = Fault::once(Point::amo(route), Kind::status(when, 504));
             world.sandbox.faults().add(gives_up);
             launch(&mut world, 0.02).await;
             world.until_settled(40).await;
 
-            assert_right(&school);
+            assert_right(&scenario);
             let sent = world.requests_to(route);
             let sizes: Vec<usize> = sent.iter().map(|it| it.items().len()).collect();
             assert_eq!(sizes, [vec![40], again].concat(), "{operation} {when:?}");
@@ -139,10 +139,10 @@ async fn a_live_row_overtakes_an_import_at_any_time_of_it() {
         ..Wishes::default()
     });
     world.setting.add_crowd(&world.sandbox.amo, 1, ROWS);
-    let school = import_day(&world, ROWS);
+    let scenario = import_day(&world, ROWS);
     let deals: Vec<DealId> = (0..LIVE).map(|n| world.student(&email(n))).collect();
     world.launch().await;
-    backfill(&world, rows_of(&school).into_iter()).await;
+    backfill(&world, rows_of(&scenario).into_iter()).await;
     world.until_asked("contacts.list", 1, |_| true).await;
 
     let mut began = Vec::new();
@@ -152,7 +152,7 @@ async fn a_live_row_overtakes_an_import_at_any_time_of_it() {
         world.deliver(row).await;
         assert_eq!(world.until_synced_once(row).await, *deal);
     }
-    let left = school.remaining();
+    let left = scenario.remaining();
     assert!(
         left > 0,
         "the import was over before the last live row came"
@@ -167,7 +167,7 @@ async fn a_live_row_overtakes_an_import_at_any_time_of_it() {
     }
     world.until_settled(ROWS + LIVE).await;
     assert_eq!(
-        school.remaining(),
+        scenario.remaining(),
         0,
         "and the import goes on to its end beside them"
     );

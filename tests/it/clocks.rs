@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use sandbox::{DealId, Fault, Kind, Point, When, school::Missing};
+use sandbox::{DealId, Fault, Kind, Point, When, scenario::Missing};
 use serde_json::json;
 use tripwire_sync::{
     domain::{Clock, RowId, SystemClock},
@@ -345,7 +345,7 @@ async fn a_clock_put_back_a_day_delays_no_write_that_never_happened() {
             let row = write.meet(&world, Kind::server_error(When::Before)).await;
             world
                 .until(row, "open", |entry| {
-                    entry.attempts > 0 && entry.progress.step.decisive_from().is_some()
+                    entry.attempts > 0 && entry.progress.step.resolve_after().is_some()
                 })
                 .await;
             clock.set(SignedDuration::ZERO);

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use sandbox::school::{Case, School};
+use sandbox::scenario::{Case, Scenario};
 use serde_json::{Value, json};
 use tripwire_sync::domain::{RowId, WebhookSecret};
 
@@ -343,9 +343,9 @@ async fn beside_an_import_at_the_highest_rate_commands_send_no_eighth_request() 
     set_up(&world);
     let cases = iter::repeat_n(Case::OpenBeforeTarget, 40);
     let sandbox = &world.sandbox;
-    let school = School::of_cases(15, cases, &sandbox.amo, &sandbox.postgrest, &world.setting);
+    let scenario = Scenario::of_cases(15, cases, &sandbox.amo, &sandbox.postgrest, &world.setting);
     let service = Service::start(&world).await;
-    let deliveries = rows_of(&school)
+    let deliveries = rows_of(&scenario)
         .into_iter()
         .map(|row| service.deliver(&world, row));
     futures::future::join_all(deliveries).await;
@@ -358,8 +358,8 @@ async fn beside_an_import_at_the_highest_rate_commands_send_no_eighth_request() 
     for ended in [first, second] {
         ended.assert_code(0);
     }
-    assert!(school.remaining() > 0, "they were to meet");
-    until("all is done", || school.remaining() == 0).await;
+    assert!(scenario.remaining() > 0, "they were to meet");
+    until("all is done", || scenario.remaining() == 0).await;
     let most = world.sandbox.amo.max_in_any_second();
     assert!(most <= 7, "{most} in one second");
     // And afterwards the whole rate is the service's again.
@@ -368,5 +368,5 @@ async fn beside_an_import_at_the_highest_rate_commands_send_no_eighth_request() 
     assert!(!inbox.is_command_noticed().await.unwrap());
     inbox.close().await;
     service.stop().await.assert_code(0);
-    assert_eq!(school.verify(), Vec::<String>::new());
+    assert_eq!(scenario.verify(), Vec::<String>::new());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use sandbox::{
     AmoQuirks, Fault, Kind, Point, When,
-    school::{Case, Missing, School},
+    scenario::{Case, Missing, Scenario},
 };
 use tripwire_sync::domain::DieAt;
 
@@ -29,7 +29,7 @@ const CASES: [Case; 4] = [
     Case::OnTarget,
 ];
 
-fn prepare(cases: &[Case]) -> (World, School) {
+fn prepare(cases: &[Case]) -> (World, Scenario) {
     let world = World::prepare(Wishes {
         amo: AmoQuirks::patient(),
         time_scale: 0.01,
@@ -38,14 +38,14 @@ fn prepare(cases: &[Case]) -> (World, School) {
         requests_per_second: 7,
         ..Wishes::default()
     });
-    let school = School::of_cases(
+    let scenario = Scenario::of_cases(
         5,
         cases.iter().copied(),
         &world.sandbox.amo,
         &world.sandbox.postgrest,
         &world.setting,
     );
-    (world, school)
+    (world, scenario)
 }
 
 fn launch(world: &World, die_at: Option<DieAt>) -> Program {
@@ -65,11 +65,11 @@ fn launch(world: &World, die_at: Option<DieAt>) -> Program {
 }
 
 /// A process that lives finishes what a dead one began. Answers what is wrong then.
-async fn finish(world: &World, school: &School, what: &str) -> Vec<String> {
+async fn finish(world: &World, scenario: &Scenario, what: &str) -> Vec<String> {
     let mut program = launch(world, None);
     program.until_logged("sweep.done", |_| true).await;
     until(&format!("all rows done after {what}"), || {
-        school.remaining() == 0
+        scenario.remaining() == 0
     })
     .await;
     // Nor does it do anything more after that.
@@ -78,7 +78,7 @@ async fn finish(world: &World, school: &School, what: &str) -> Vec<String> {
     inbox.close().await;
     program.signal("TERM");
     let ended = program.ended().await;
-    let mut wrong = school.verify();
+    let mut wrong = scenario.verify();
     wrong.extend(world.sandbox.amo.protocol_errors());
     if ended.code != Some(0) {
         wrong.push(format!("the survivor ended with {:?}", ended.code));
@@ -91,11 +91,11 @@ async fn finish(world: &World, school: &School, what: &str) -> Vec<String> {
 
 /// `None`: the process lived to the end of its work.
 async fn die_at_commit(cases: &[Case], at: DieAt) -> Option<Vec<String>> {
-    let (world, school) = prepare(cases);
+    let (world, scenario) = prepare(cases);
     let mut program = launch(&world, Some(at));
     tokio::select! {
         () = program.until_ended() => {}
-        () = until("all rows done", || school.remaining() == 0) => {
+        () = until("all rows done", || scenario.remaining() == 0) => {
             program.signal("TERM");
             program.until_ended().await;
         }
@@ -109,7 +109,7 @@ async fn die_at_commit(cases: &[Case], at: DieAt) -> Option<Vec<String>> {
         if at.committed { "after" } else { "before" },
         at.commit
     );
-    Some(finish(&world, &school, &what).await)
+    Some(finish(&world, &scenario, &what).await)
 }
 
 async fn death_at_every_commit(cases: &'static [Case]) {
@@ -158,7 +158,7 @@ async fn die_at_request(
     then: impl Fn(&World),
 ) -> Vec<String> {
     let what = format!("{cases:?}, death {when:?} {point:?}");
-    let (world, school) = prepare(cases);
+    let (world, scenario) = prepare(cases);
     let held_back = Fault::once(point, Kind::Hang(when));
     world.sandbox.faults().add(held_back);
     let program = launch(&world, None);
@@ -166,12 +166,12 @@ async fn die_at_request(
     program.signal("KILL");
     program.ended().await;
     then(&world);
-    finish(&world, &school, &what).await
+    finish(&world, &scenario, &what).await
 }
 
 async fn death_at_every_request(cases: &'static [Case], then: impl Fn(&World) + Copy) {
-    let (world, school) = prepare(cases);
-    let undisturbed = finish(&world, &school, "nothing").await;
+    let (world, scenario) = prepare(cases);
+    let undisturbed = finish(&world, &scenario, "nothing").await;
     assert_eq!(undisturbed, Vec::<String>::new());
     let points = crate::faults::points(&world.sandbox.requests());
     assert!(

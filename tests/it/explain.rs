@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use sandbox::{Fault, Kind, Page, Point, When, school::Missing};
+use sandbox::{Fault, Kind, Page, Point, When, scenario::Missing};
 use serde_json::{Value, json};
 use tripwire_sync::{domain::RowId, inbox::State};
 use uuid::Uuid;

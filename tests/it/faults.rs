@@ -9,12 +9,12 @@ use futures::{StreamExt, stream};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use sandbox::{
     AmoQuirks, Fault, Item, Kind, Page, Point, Recorded, Server, Spoilt, When,
-    school::{Case, Missing, School},
+    scenario::{Case, Missing, Scenario},
 };
 use tripwire_sync::{
     app::Settings,
     inbox::{Revival, State},
-    sync::schedule::Tempo,
+    sync::rules::timings::Timings,
 };
 
 use crate::support::{PATIENCE, Wishes, World, sending};
@@ -27,28 +27,28 @@ const LATE: Duration = Duration::from_secs(25);
 
 /// What is synced, each kind of write alone and all of them in one bulk.
 #[derive(Debug, Clone, Copy)]
-struct Scenario {
+struct Situation {
     name: &'static str,
     cases: &'static [Case],
 }
 
-const MOVE: Scenario = Scenario {
+const MOVE: Situation = Situation {
     name: "move",
     cases: &[Case::OpenBeforeTarget],
 };
-const CREATE: Scenario = Scenario {
+const CREATE: Situation = Situation {
     name: "create",
     cases: &[Case::NoDeal],
 };
-const LEAVE: Scenario = Scenario {
+const LEAVE: Situation = Situation {
     name: "leave",
     cases: &[Case::OnTarget],
 };
-const NEW_CONTACT: Scenario = Scenario {
+const NEW_CONTACT: Situation = Situation {
     name: "new contact",
     cases: &[Case::MissingContact],
 };
-const BULK: Scenario = Scenario {
+const BULK: Situation = Situation {
     name: "bulk",
     cases: &[
         Case::OpenBeforeTarget,
@@ -67,7 +67,7 @@ const BULK: Scenario = Scenario {
 
 /// Enough for the list of contacts to be read, a canary batch, a batch behind it and a further row of a person, with
 /// several batches of each write.
-const IMPORT: Scenario = Scenario {
+const IMPORT: Situation = Situation {
     name: "import",
     cases: &IMPORT_CASES,
 };
@@ -196,17 +196,17 @@ fn kinds(place: &Place) -> Vec<Kind> {
 }
 
 /// Short enough to wait for, with the order that the rules rest on: begun, answered, committed, decisive.
-fn tempo() -> Tempo {
+fn timings() -> Timings {
     let ms = Duration::from_millis;
-    let mut tempo = Tempo::scaled(SCALE);
-    tempo.fresh_for = ms(600);
-    tempo.begin_within = ms(600);
-    tempo.write_timeout = ms(250);
-    tempo.read_timeout = ms(250);
-    tempo
+    let mut timings = Timings::scaled(SCALE);
+    timings.fresh_for = ms(600);
+    timings.begin_within = ms(600);
+    timings.write_timeout = ms(250);
+    timings.read_timeout = ms(250);
+    timings
 }
 
-pub(crate) fn prepare(cases: &[Case]) -> (World, School) {
+pub(crate) fn prepare(cases: &[Case]) -> (World, Scenario) {
     let world = World::prepare(Wishes {
         amo: AmoQuirks::patient(),
         time_scale: SCALE,
@@ -220,22 +220,22 @@ pub(crate) fn prepare(cases: &[Case]) -> (World, School) {
         },
         ..Wishes::default()
     });
-    let school = School::of_cases(
+    let scenario = Scenario::of_cases(
         3,
         cases.iter().copied(),
         &world.sandbox.amo,
         &world.sandbox.postgrest,
         &world.setting,
     );
-    (world, school)
+    (world, scenario)
 }
 
 pub(crate) fn settings(world: &World) -> Settings {
     let mut settings = world.settings();
-    settings.tempo = tempo();
-    sending(&mut settings).amocrm.timeouts.read = settings.tempo.read_timeout;
-    sending(&mut settings).amocrm.timeouts.write = settings.tempo.write_timeout;
-    settings.supabase.timeout = settings.tempo.read_timeout;
+    settings.timings = timings();
+    sending(&mut settings).amocrm.timeouts.read = settings.timings.read_timeout;
+    sending(&mut settings).amocrm.timeouts.write = settings.timings.write_timeout;
+    settings.supabase.timeout = settings.timings.read_timeout;
     settings
 }
 
@@ -245,18 +245,18 @@ async fn launch(world: &mut World) {
 }
 
 /// The requests of a sync in which nothing goes wrong.
-async fn recorded(scenario: Scenario) -> Vec<Place> {
-    let (mut world, school) = prepare(scenario.cases);
+async fn recorded(situation: Situation) -> Vec<Place> {
+    let (mut world, scenario) = prepare(situation.cases);
     launch(&mut world).await;
-    until_all_done(&world, &school, "no fault").await;
+    until_all_done(&world, &scenario, "no fault").await;
     let places = places(&world.sandbox.requests());
     world.stop().await;
     places
 }
 
 /// Waits until every row's entry is done; parked ones are a person's business, who tries them again.
-pub(crate) async fn until_all_done(world: &World, school: &School, what: &str) {
-    let rows = school.pupils.len() as u64;
+pub(crate) async fn until_all_done(world: &World, scenario: &Scenario, what: &str) {
+    let rows = scenario.students.len() as u64;
     let mut settled = world.app().settled.clone();
     let wait = async {
         loop {
@@ -281,8 +281,8 @@ pub(crate) async fn until_all_done(world: &World, school: &School, what: &str) {
 }
 
 /// Meets one sync with these faults. Answers what is wrong in the end.
-async fn meet(scenario: Scenario, faults: &[(Place, Kind)]) -> Vec<String> {
-    let (mut world, school) = prepare(scenario.cases);
+async fn meet(situation: Situation, faults: &[(Place, Kind)]) -> Vec<String> {
+    let (mut world, scenario) = prepare(situation.cases);
     for (place, kind) in faults {
         world
             .sandbox
@@ -290,16 +290,16 @@ async fn meet(scenario: Scenario, faults: &[(Place, Kind)]) -> Vec<String> {
             .add(Fault::once(place.point(), kind.clone()));
     }
     launch(&mut world).await;
-    let what = format!("{}: {}", scenario.name, told(faults));
-    until_all_done(&world, &school, &what).await;
+    let what = format!("{}: {}", situation.name, told(faults));
+    until_all_done(&world, &scenario, &what).await;
     // A commit may come late; whoever repeated before it came has doubled.
     while world.sandbox.amo.late_commits() > 0 {
         tokio::task::yield_now().await;
     }
-    let mut wrong = school.verify();
+    let mut wrong = scenario.verify();
     wrong.extend(world.sandbox.amo.protocol_errors());
     // Where batches overlap, a bulk write more or less depends on which of them comes first: a later request may not come at all.
-    let always_comes = |(place, _): &(Place, Kind)| school.pupils.len() < 20 || place.nth == 1;
+    let always_comes = |(place, _): &(Place, Kind)| scenario.students.len() < 20 || place.nth == 1;
     if let [only] = faults
         && always_comes(only)
         && !world.sandbox.faults().unmet().is_empty()
@@ -321,15 +321,15 @@ fn told(faults: &[(Place, Kind)]) -> String {
     told.join(" and ")
 }
 
-async fn every_fault_at_every_request(scenario: Scenario) {
+async fn every_fault_at_every_request(situation: Situation) {
     let mut cases = Vec::new();
-    for place in recorded(scenario).await {
+    for place in recorded(situation).await {
         for kind in kinds(&place) {
             cases.push(vec![(place.clone(), kind)]);
         }
     }
     let count = cases.len();
-    let wrong = meet_all(scenario, cases).await;
+    let wrong = meet_all(situation, cases).await;
     assert!(
         wrong.is_empty(),
         "{} of {count} went wrong:\n{}",
@@ -338,8 +338,8 @@ async fn every_fault_at_every_request(scenario: Scenario) {
     );
 }
 
-async fn meet_all(scenario: Scenario, cases: Vec<Vec<(Place, Kind)>>) -> Vec<String> {
-    let runs = stream::iter(cases).map(|faults| async move { meet(scenario, &faults).await });
+async fn meet_all(situation: Situation, cases: Vec<Vec<(Place, Kind)>>) -> Vec<String> {
+    let runs = stream::iter(cases).map(|faults| async move { meet(situation, &faults).await });
     runs.buffer_unordered(PARALLEL)
         .collect::<Vec<_>>()
         .await
@@ -401,14 +401,14 @@ async fn an_import_survives_faults_in_every_part_of_it() {
     );
 }
 
-/// Pairs per scenario.
+/// Pairs per situation.
 const PAIRS: usize = 40;
 /// Another seed finds other pairs; this one is fixed so that a red run stays red.
 const SEED: u64 = 20_261_122;
 
 /// Two faults at once, drawn from the same points.
-async fn random_pairs(scenario: Scenario) {
-    let places = recorded(scenario).await;
+async fn random_pairs(situation: Situation) {
+    let places = recorded(situation).await;
     let mut rng = SmallRng::seed_from_u64(SEED);
     let mut draw = || {
         let place = places[rng.random_range(0..places.len())].clone();
@@ -419,7 +419,7 @@ async fn random_pairs(scenario: Scenario) {
     let cases = std::iter::repeat_with(|| vec![draw(), draw()])
         .take(PAIRS)
         .collect();
-    let wrong = meet_all(scenario, cases).await;
+    let wrong = meet_all(situation, cases).await;
     assert!(
         wrong.is_empty(),
         "seed {SEED}, {} went wrong:\n{}",
@@ -430,7 +430,7 @@ async fn random_pairs(scenario: Scenario) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pairs_of_faults_are_survived_too() {
-    for scenario in [MOVE, CREATE, LEAVE, NEW_CONTACT, BULK] {
-        random_pairs(scenario).await;
+    for situation in [MOVE, CREATE, LEAVE, NEW_CONTACT, BULK] {
+        random_pairs(situation).await;
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use sandbox::{
     AmoQuirks, Fault, Kind, Point, PostgrestQuirks, Recorded, Server, When,
     postgrest::LeaseFunction,
-    school::{Case, School},
+    scenario::{Case, Scenario},
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -137,15 +137,15 @@ async fn pair(world: &World) -> (Node, Node) {
     (holder, standby)
 }
 
-fn school(world: &World, rows: usize) -> School {
+fn scenario(world: &World, rows: usize) -> Scenario {
     let cases = [Case::OpenBeforeTarget, Case::NoDeal, Case::OnTarget];
     let cases = cases.into_iter().cycle().take(rows);
     let sandbox = &world.sandbox;
-    School::of_cases(7, cases, &sandbox.amo, &sandbox.postgrest, &world.setting)
+    Scenario::of_cases(7, cases, &sandbox.amo, &sandbox.postgrest, &world.setting)
 }
 
-fn assert_right(world: &World, school: &School) {
-    assert_eq!(school.verify(), Vec::<String>::new());
+fn assert_right(world: &World, scenario: &Scenario) {
+    assert_eq!(scenario.verify(), Vec::<String>::new());
     assert_eq!(world.sandbox.amo.protocol_errors(), Vec::<String>::new());
     let of_postgrest = world.sandbox.postgrest.protocol_errors();
     assert_eq!(of_postgrest, Vec::<String>::new());
@@ -171,16 +171,16 @@ async fn of_two_services_one_syncs_and_both_accept() {
         ..Wishes::brisk()
     });
     let (holder, standby) = pair(&world).await;
-    let school = school(&world, 12);
-    for (n, row) in rows_of(&school).into_iter().enumerate() {
+    let scenario = scenario(&world, 12);
+    for (n, row) in rows_of(&scenario).into_iter().enumerate() {
         let to = if n % 2 == 0 { &holder } else { &standby };
         to.deliver(&world, row).await;
     }
-    until("every row has its deal", || school.remaining() == 0).await;
-    for row in rows_of(&school) {
+    until("every row has its deal", || scenario.remaining() == 0).await;
+    for row in rows_of(&scenario) {
         holder.until_done(row).await;
     }
-    assert_right(&world, &school);
+    assert_right(&world, &scenario);
 
     // It keeps what it accepted, and asks nobody for anything but the lease.
     let counts = standby.app.inbox.counts().await.unwrap();
@@ -201,7 +201,7 @@ async fn when_the_holder_dies_the_other_syncs_what_either_has_accepted() {
     let world = world(0.01);
     let (holder, standby) = pair(&world).await;
     // Each finds out about one kind of row that the other has not been told of.
-    let before = school(&world, 6);
+    let before = scenario(&world, 6);
     let rows = rows_of(&before);
     for row in &rows[..3] {
         standby.deliver(&world, *row).await;
@@ -528,11 +528,11 @@ async fn without_a_renewal_in_the_middle_of_a_bulk_it_stops_in_time_and_goes_on_
         ..Wishes::default()
     });
     let settings = first(&world);
-    let terms = settings.tempo.lease;
+    let terms = settings.timings.lease;
     let usable = Duration::from_secs(terms.seconds.into()).saturating_sub(terms.reserve);
-    let school = school(&world, 30);
+    let scenario = scenario(&world, 30);
     let holder = Node::launch(settings).await;
-    let arrivals = rows_of(&school).into_iter().map(|row| Arrival {
+    let arrivals = rows_of(&scenario).into_iter().map(|row| Arrival {
         row,
         source: Source::Sweep,
     });
@@ -558,17 +558,17 @@ async fn without_a_renewal_in_the_middle_of_a_bulk_it_stops_in_time_and_goes_on_
     let used = last.at.duration_since(granted.at);
     // As long as a request may be on its way on a busy machine.
     assert!(used <= usable + Duration::from_millis(500), "{used:?}");
-    assert!(school.remaining() > 0, "it was to stop in the middle");
+    assert!(scenario.remaining() > 0, "it was to stop in the middle");
     let failed = holder.app.inbox.entries(None, 100).await.unwrap();
     assert!(failed.iter().all(|entry| entry.attempts == 0), "no blame");
 
     world.sandbox.faults().clear();
     holder.until_working().await;
-    until("every row has its deal", || school.remaining() == 0).await;
-    for row in rows_of(&school) {
+    until("every row has its deal", || scenario.remaining() == 0).await;
+    for row in rows_of(&scenario) {
         holder.until_done(row).await;
     }
-    assert_right(&world, &school);
+    assert_right(&world, &scenario);
     holder.stop().await;
 }
 
@@ -616,8 +616,8 @@ async fn two_processes(world: &World) -> (Service, Service) {
 async fn stand_still_after(writes: usize) {
     let world = busy();
     let (holder, standby) = two_processes(&world).await;
-    let school = school(&world, 24);
-    for row in rows_of(&school) {
+    let scenario = scenario(&world, 24);
+    for row in rows_of(&scenario) {
         assert_eq!(holder.deliver(&world, row).await, Some(202));
     }
     until("it writes", || writes_of(&world, FIRST) >= writes).await;
@@ -629,17 +629,17 @@ async fn stand_still_after(writes: usize) {
     .await;
     let taken_over = requests_of(&world, SECOND, Server::Amo)[0].number;
     tokio::time::sleep_until((stopped + Duration::from_secs(6)).into()).await;
-    assert!(school.remaining() > 0, "it was to wake in the middle");
+    assert!(scenario.remaining() > 0, "it was to wake in the middle");
     holder.program.signal("CONT");
     holder.until_sync_is("standby").await;
 
-    until("every row has its deal", || school.remaining() == 0).await;
+    until("every row has its deal", || scenario.remaining() == 0).await;
     let late: Vec<_> = requests_of(&world, FIRST, Server::Amo)
         .into_iter()
         .filter(|it| it.number > taken_over)
         .collect();
     assert!(late.is_empty(), "{late:#?}");
-    assert_right(&world, &school);
+    assert_right(&world, &scenario);
 
     // It comes again, with an inbox full of what is done by now.
     standby.stop().await.assert_code(0);
@@ -652,7 +652,7 @@ async fn stand_still_after(writes: usize) {
         .unwrap();
     crate::program::until_drained(&inbox).await;
     inbox.close().await;
-    assert_right(&world, &school);
+    assert_right(&world, &scenario);
     holder.stop().await.assert_code(0);
 }
 
@@ -684,8 +684,8 @@ async fn after_a_kill_the_other_process_takes_over_and_says_how_it_stands() {
     assert!(entries(SECOND).await.contains("standby: another service"));
     assert!(entries(FIRST).await.contains("this service syncs"));
 
-    let school = school(&world, 9);
-    for (n, row) in rows_of(&school).into_iter().enumerate() {
+    let scenario = scenario(&world, 9);
+    for (n, row) in rows_of(&scenario).into_iter().enumerate() {
         let to = if n % 2 == 0 { &holder } else { &standby };
         assert_eq!(to.deliver(&world, row).await, Some(202));
     }
@@ -697,7 +697,7 @@ async fn after_a_kill_the_other_process_takes_over_and_says_how_it_stands() {
     // 90 s, scaled, and what a busy machine may need.
     let took = killed.elapsed();
     assert!(took < Duration::from_millis(4_500 + 2_000), "{took:?}");
-    until("every row has its deal", || school.remaining() == 0).await;
-    assert_right(&world, &school);
+    until("every row has its deal", || scenario.remaining() == 0).await;
+    assert_right(&world, &scenario);
     standby.stop().await.assert_code(0);
 }

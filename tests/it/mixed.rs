@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use sandbox::{AmoQuirks, RandomFaults, Server, school::School};
+use sandbox::{AmoQuirks, RandomFaults, Server, scenario::Scenario};
 use tripwire_sync::{domain::RowId, inbox::State};
 
 use crate::support::{Wishes, World};
@@ -33,7 +33,7 @@ async fn two_hundred_mixed_rows_come_right_once_within_the_limit() {
             ..RandomFaults::none(7)
         },
     );
-    let school = School::mixed(
+    let scenario = Scenario::mixed(
         7,
         ROWS,
         &world.sandbox.amo,
@@ -49,7 +49,7 @@ async fn two_hundred_mixed_rows_come_right_once_within_the_limit() {
     );
     world.until_drained().await;
 
-    assert_eq!(school.verify(), Vec::<String>::new());
+    assert_eq!(scenario.verify(), Vec::<String>::new());
     assert_eq!(world.sandbox.amo.protocol_errors(), Vec::<String>::new());
     let parked = world
         .inbox()

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::join_all, stream};
-use sandbox::{Fault, Kind, Point, Server, When, school::School};
+use sandbox::{Fault, Kind, Point, Server, When, scenario::Scenario};
 use serde_json::{Value, json};
 use tripwire_sync::{domain::RowId, inbox::State};
 
@@ -42,9 +42,9 @@ fn busy() -> World {
     world
 }
 
-fn school(world: &World) -> School {
+fn scenario(world: &World) -> Scenario {
     let sandbox = &world.sandbox;
-    School::mixed(5, ROWS, &sandbox.amo, &sandbox.postgrest, &world.setting)
+    Scenario::mixed(5, ROWS, &sandbox.amo, &sandbox.postgrest, &world.setting)
 }
 
 /// It takes deliveries and does nothing about them, so that the next one finds them all at once.
@@ -72,10 +72,10 @@ fn writes(world: &World) -> usize {
 }
 
 /// Drained, everything where it must be, and nothing twice.
-async fn assert_all_right(service: Service, world: &World, school: &School) {
+async fn assert_all_right(service: Service, world: &World, scenario: &Scenario) {
     let inbox = world.guest().await;
     until_drained(&inbox).await;
-    assert_eq!(school.verify(), Vec::<String>::new());
+    assert_eq!(scenario.verify(), Vec::<String>::new());
     assert_eq!(world.sandbox.amo.protocol_errors(), Vec::<String>::new());
     let parked = inbox.entries(Some(State::Parked), 10).await.unwrap();
     assert!(parked.is_empty(), "{parked:?}");
@@ -86,8 +86,8 @@ async fn assert_all_right(service: Service, world: &World, school: &School) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_in_the_middle_ends_in_order_and_a_restart_finishes_the_rest() {
     let world = busy();
-    let school = school(&world);
-    let rows = rows_of(&school);
+    let scenario = scenario(&world);
+    let rows = rows_of(&scenario);
     let holding = start_holding(&world).await;
     assert_eq!(deliver_all(&holding, &world, &rows).await.len(), ROWS);
     holding.stop().await.assert_code(0);
@@ -111,7 +111,7 @@ async fn a_stop_in_the_middle_ends_in_order_and_a_restart_finishes_the_rest() {
     );
 
     let service = Service::start(&world).await;
-    assert_all_right(service, &world, &school).await;
+    assert_all_right(service, &world, &scenario).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,8 +154,8 @@ async fn a_stop_while_amocrm_keeps_an_answer_back_leaves_the_intent_and_the_note
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_again_and_again_it_loses_nothing_that_it_acknowledged_and_doubles_nothing() {
     let world = busy();
-    let school = school(&world);
-    let rows = rows_of(&school);
+    let scenario = scenario(&world);
+    let rows = rows_of(&scenario);
 
     // In the middle of the deliveries.
     let service = start_holding(&world).await;
@@ -194,10 +194,10 @@ async fn killed_again_and_again_it_loses_nothing_that_it_acknowledged_and_double
         .await;
         service.kill().await;
     }
-    assert!(school.remaining() > 0, "it was to die before the end");
+    assert!(scenario.remaining() > 0, "it was to die before the end");
 
     let service = Service::start(&world).await;
-    assert_all_right(service, &world, &school).await;
+    assert_all_right(service, &world, &scenario).await;
 }
 
 fn stored(service: &Service) -> usize {

@@ -11,7 +11,7 @@ use std::{iter, num::NonZero, sync::Arc, time::Duration};
 
 use sandbox::{
     AmoQuirks,
-    school::{Case, Missing},
+    scenario::{Case, Missing},
 };
 use tokio::sync::Semaphore;
 use tripwire_sync::inbox::State;
@@ -62,7 +62,7 @@ async fn a_thousand_rows_and_a_crash_of_postgres_leave_every_row_with_its_deal()
     };
     let mut stack = Stack::on(pushed(), wishes).await;
     let cases = Case::ALL.into_iter().cycle().take(ROWS);
-    let school = stack.school(cases);
+    let scenario = stack.scenario(cases);
     let address = any_address();
     let serve = stack
         .launch(&["serve"])
@@ -79,7 +79,7 @@ async fn a_thousand_rows_and_a_crash_of_postgres_leave_every_row_with_its_deal()
     let worker = DeliveryWorker::start(&stack.cluster, &line).work(batches.clone());
     for half_a_batch in 0..6 {
         let first = half_a_batch * BATCH / 2;
-        stack.insert(&school, first..first + BATCH / 2);
+        stack.insert(&scenario, first..first + BATCH / 2);
     }
     batches.add_permits(1);
     stack.until_written_back(1).await;
@@ -96,8 +96,8 @@ async fn a_thousand_rows_and_a_crash_of_postgres_leave_every_row_with_its_deal()
 
     batches.add_permits(ROWS);
     let worker = DeliveryWorker::start(&stack.cluster, &line).work(batches.clone());
-    stack.insert(&school, 3 * BATCH..4 * BATCH);
-    stack.insert(&school, 4 * BATCH..ROWS);
+    stack.insert(&scenario, 3 * BATCH..4 * BATCH);
+    stack.insert(&scenario, 4 * BATCH..ROWS);
     stack.until_written_back(ROWS).await;
     worker.abort();
 
@@ -107,7 +107,7 @@ async fn a_thousand_rows_and_a_crash_of_postgres_leave_every_row_with_its_deal()
     assert_eq!(counts.by_state.get(&State::Parked), None);
     inbox.close().await;
     service.stop().await.assert_code(0);
-    stack.assert_synced(&school);
+    stack.assert_synced(&scenario);
     let endings: Vec<_> = line.endings().into_keys().collect();
     assert_eq!(endings, [Ending::Status(202)]);
     assert!(line.sent_again() > 0, "no event came twice");
@@ -136,10 +136,10 @@ async fn pasted_twice_the_printed_texts_set_up_all_that_an_insert_needs() {
         ..Wishes::default()
     };
     let stack = Stack::on(cluster, wishes).await;
-    let school = stack.school(iter::repeat_n(Case::OpenBeforeTarget, 3));
+    let scenario = stack.scenario(iter::repeat_n(Case::OpenBeforeTarget, 3));
     let serve = stack.launch(&["serve"]).with("BIND_ADDR", &address);
     let service = Service::launch(serve).await;
-    stack.insert(&school, 0..3);
+    stack.insert(&scenario, 0..3);
     let line = Line::new(Manners::default());
     let worker = DeliveryWorker::start(&stack.cluster, &line);
     let worker = worker.work(Arc::new(Semaphore::new(ROWS)));
@@ -158,7 +158,7 @@ async fn pasted_twice_the_printed_texts_set_up_all_that_an_insert_needs() {
     );
     worker.abort();
     service.stop().await.assert_code(0);
-    stack.assert_synced(&school);
+    stack.assert_synced(&scenario);
 }
 
 /// The statements of the guide's "Replace the secret", in their order.
@@ -180,7 +180,7 @@ fn statements_of_the_replacement() -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_secret_is_replaced_as_the_guide_says_and_no_event_is_refused() {
     let stack = Stack::on(pushed(), Wishes::default()).await;
-    let school = stack.school(iter::repeat_n(Case::OpenBeforeTarget, 8));
+    let scenario = stack.scenario(iter::repeat_n(Case::OpenBeforeTarget, 8));
     let address = any_address();
     let serve = |secret| {
         let serve = stack.launch(&["serve"]).with("BIND_ADDR", &address);
@@ -190,7 +190,7 @@ async fn the_secret_is_replaced_as_the_guide_says_and_no_event_is_refused() {
     let mut worker = DeliveryWorker::start(&stack.cluster, &line);
     let mut rows = 0;
     let mut two_students = async || {
-        stack.insert(&school, rows..rows + 2);
+        stack.insert(&scenario, rows..rows + 2);
         rows += 2;
         worker.drain().await;
         assert_eq!(line.events(202), rows);
@@ -212,7 +212,7 @@ async fn the_secret_is_replaced_as_the_guide_says_and_no_event_is_refused() {
 
     stack.until_written_back(rows).await;
     service.stop().await.assert_code(0);
-    stack.assert_synced(&school);
+    stack.assert_synced(&scenario);
     let endings: Vec<_> = line.endings().into_keys().collect();
     assert_eq!(endings, [Ending::Status(202)]);
 }
@@ -262,7 +262,7 @@ async fn of_two_services_with_two_inboxes_one_syncs_and_the_other_takes_over() {
         ..Wishes::default()
     };
     let stack = Stack::on(pushed(), wishes).await;
-    let school = stack.school(iter::repeat_n(Case::OpenBeforeTarget, 6));
+    let scenario = stack.scenario(iter::repeat_n(Case::OpenBeforeTarget, 6));
     let serve = |name: &str| {
         let inbox = stack.world.folder().join(format!("{name}.db"));
         let serve = stack.launch(&["serve"]);
@@ -273,7 +273,7 @@ async fn of_two_services_with_two_inboxes_one_syncs_and_the_other_takes_over() {
     let mut rows = 0;
     let mut two_students_for = async |service: &Service| {
         stack.send_webhooks_to(service);
-        stack.insert(&school, rows..rows + 2);
+        stack.insert(&scenario, rows..rows + 2);
         rows += 2;
         worker.drain().await;
         assert_eq!(line.events(202), rows);
@@ -304,5 +304,5 @@ async fn of_two_services_with_two_inboxes_one_syncs_and_the_other_takes_over() {
     third.until_sync_is("working").await;
     stack.until_written_back(6).await;
     third.stop().await.assert_code(0);
-    stack.assert_synced(&school);
+    stack.assert_synced(&scenario);
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use sandbox::{
     Fault, Kind, Page, Point, Server, When,
-    school::{Case, School},
+    scenario::{Case, Scenario},
 };
 use tokio::{
     io::copy_bidirectional,
@@ -94,17 +94,17 @@ fn refused() -> u64 {
 }
 
 async fn recorded(cases: &[Case]) -> Vec<Point> {
-    let (mut world, school) = prepare(cases);
+    let (mut world, scenario) = prepare(cases);
     let settings = settings(&world);
     world.launch_with(settings).await;
-    until_all_done(&world, &school, "no fault").await;
+    until_all_done(&world, &scenario, "no fault").await;
     let points = points(&world.sandbox.requests());
     world.stop().await;
     points
 }
 
-fn is_right(world: &World, school: &School, what: &str) {
-    let mut wrong = school.verify();
+fn is_right(world: &World, scenario: &Scenario, what: &str) {
+    let mut wrong = scenario.verify();
     wrong.extend(world.sandbox.amo.protocol_errors());
     assert!(wrong.is_empty(), "{what}: {wrong:#?}");
 }
@@ -112,7 +112,7 @@ fn is_right(world: &World, school: &School, what: &str) {
 /// The connection is lost with the request, and refused when it is tried again.
 async fn refuse_at(cases: &[Case], point: Point) {
     let what = format!("{cases:?}, refused at {point:?}");
-    let (mut world, school) = prepare(cases);
+    let (mut world, scenario) = prepare(cases);
     let mut settings = settings(&world);
     let (neighbour, url) = match point.server {
         Server::Amo => (
@@ -136,8 +136,8 @@ async fn refuse_at(cases: &[Case], point: Point) {
     door.shut().await;
     until(&what, || refused() > before).await;
     door.open();
-    until_all_done(&world, &school, &what).await;
-    is_right(&world, &school, &what);
+    until_all_done(&world, &scenario, &what).await;
+    is_right(&world, &scenario, &what);
     world.stop().await;
 }
 
@@ -158,7 +158,7 @@ async fn a_refused_connection_at_any_request_is_survived() {
 /// amoCRM asks for five minutes; a person restarts the service and tries again.
 async fn five_minutes_at(cases: &[Case], point: Point, page: Page) {
     let what = format!("{cases:?}, five minutes at {point:?}");
-    let (mut world, school) = prepare(cases);
+    let (mut world, scenario) = prepare(cases);
     let kind = Kind::Status {
         when: When::Before,
         code: 429,
@@ -168,7 +168,7 @@ async fn five_minutes_at(cases: &[Case], point: Point, page: Page) {
     world.sandbox.faults().add(Fault::once(point, kind));
     let launched = settings(&world);
     world.launch_with(launched.clone()).await;
-    let row = rows_of(&school)[0];
+    let row = rows_of(&scenario)[0];
     let put_off = world
         .until(row, "put off", |entry| {
             entry.state == State::Pending && entry.attempts > 0
@@ -190,8 +190,8 @@ async fn five_minutes_at(cases: &[Case], point: Point, page: Page) {
         .revive(Revival::Rows(vec![row]))
         .await
         .unwrap();
-    until_all_done(&world, &school, &what).await;
-    is_right(&world, &school, &what);
+    until_all_done(&world, &scenario, &what).await;
+    is_right(&world, &scenario, &what);
     world.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbox::{ContactId, DealId, Fault, Kind, Point, StageId, When, school::Missing};
+use sandbox::{ContactId, DealId, Fault, Kind, Point, StageId, When, scenario::Missing};
 use serde_json::json;
 use tripwire_sync::{
     domain::RowId,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbox::{AmoQuirks, ContactId, Fault, Kind, Point, school::Missing};
+use sandbox::{AmoQuirks, ContactId, Fault, Kind, Point, scenario::Missing};
 use serde_json::json;
 use tripwire_sync::{
     domain::RowId,

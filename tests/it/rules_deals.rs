@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{Timestamp, ToSpan};
 use sandbox::{
     ContactId, DealId, Fault, Kind, PipelineId, Point, StageId, When,
-    school::{Missing, School},
+    scenario::{Missing, Scenario},
 };
 use serde_json::json;
 use tripwire_sync::{
@@ -217,13 +217,13 @@ async fn a_mixed_school_comes_right_when_bought_means_won_and_missing_contacts_a
         ..Wishes::brisk()
     });
     let (amo, postgrest) = (&world.sandbox.amo, &world.sandbox.postgrest);
-    let school = School::mixed(5, 42, amo, postgrest, &world.setting);
+    let scenario = Scenario::mixed(5, 42, amo, postgrest, &world.setting);
     world.launch().await;
-    for row in rows_of(&school) {
+    for row in rows_of(&scenario) {
         world.until_done(row, Outcome::Synced).await;
     }
 
-    assert_eq!(school.verify(), Vec::<String>::new());
+    assert_eq!(scenario.verify(), Vec::<String>::new());
     assert_eq!(world.sandbox.amo.protocol_errors(), Vec::<String>::new());
 }
 

@@ -164,7 +164,7 @@ async fn a_403_in_the_middle_of_writes_leaves_no_double_behind() {
         world.until_sync_is("halted").await;
         let entry = world.until_state(creates, State::Pending).await;
         assert_eq!(
-            (entry.attempts, entry.progress.step.decisive_from()),
+            (entry.attempts, entry.progress.step.resolve_after()),
             (0, None),
             "{route}"
         );
@@ -219,8 +219,8 @@ async fn changed_settings_let_a_halt_be_probed_once_at_the_next_start() {
     // Far longer than the test: what recovers does so because the settings changed.
     let patient = |world: &World| {
         let mut settings = world.settings();
-        settings.tempo.amocrm_probe.first = Duration::from_hours(1);
-        settings.tempo.amocrm_probe.longest = Duration::from_hours(1);
+        settings.timings.amocrm_probe.first = Duration::from_hours(1);
+        settings.timings.amocrm_probe.longest = Duration::from_hours(1);
         settings
     };
     let clock = || std::sync::Arc::new(tripwire_sync::domain::SystemClock);

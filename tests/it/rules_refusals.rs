@@ -178,7 +178,7 @@ async fn one_of_many_is_set_aside(refusal: Refusal) {
     let entry = world.until_state(bad, State::Parked).await;
     assert_eq!(halt_of(&world), None, "{refusal:?}");
     assert!(entry.reason.is_some(), "{refusal:?}");
-    assert_eq!(entry.progress.step.decisive_from(), None, "{refusal:?}");
+    assert_eq!(entry.progress.step.resolve_after(), None, "{refusal:?}");
     let left: serde_json::Value = world.inbox().state(REFUSALS).await.unwrap().unwrap();
     assert_eq!(left["refused"], json!([]), "{refusal:?}");
 }
@@ -367,7 +367,7 @@ async fn a_halt_ends_when_a_person_sets_one_of_its_rows_aside() {
     assert_eq!(halt_of(&world), None);
 }
 
-/// Three bad rows in a row stop the school; after a `resume` the others go first.
+/// Three bad rows in a row stop the scenario; after a `resume` the others go first.
 #[tokio::test]
 async fn after_a_resume_the_refused_rows_come_last() {
     let world = World::start(Wishes::brisk()).await;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use sandbox::{Fault, Kind, Point, When, school::Missing};
+use sandbox::{Fault, Kind, Point, When, scenario::Missing};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::{Clock, RowId, SystemClock},
@@ -210,7 +210,7 @@ async fn a_damaged_inbox_is_replaced_and_after_a_minute_and_a_resume_nothing_is_
         assert_eq!(world.deals_of(EMAIL), [deal]);
         let requests = world.sandbox.amo.requests();
         let first = requests.get(before);
-        let minute = world.settings().tempo.lease.after_replacement;
+        let minute = world.settings().timings.lease.after_replacement;
         let pause = first.unwrap().time.duration_since(damaged_at);
         assert!(Duration::try_from(pause).unwrap() >= minute, "{pause:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbox::{DealId, Fault, Kind, Page, Point, When, school::Missing};
+use sandbox::{DealId, Fault, Kind, Page, Point, When, scenario::Missing};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::RowId,
@@ -212,7 +212,7 @@ async fn a_write_that_never_happened_is_repeated_once_no_copy_can_land_any_more(
         let sent = world.requests_to(route);
         assert_eq!(sent.len(), 2, "{route}");
         let pause = sent[1].at - sent[0].at;
-        let decisive = world.settings().tempo.decisive_after();
+        let decisive = world.settings().timings.resolve_delay();
         // The intent was stored a moment before the first was sent.
         let slack = Duration::from_millis(200);
         assert!(pause + slack >= decisive, "{route}: again after {pause:?}");
@@ -241,7 +241,7 @@ async fn a_429_closes_the_intent_and_nothing_is_doubled() {
         let entry = world
             .until(row, "refused", |entry| entry.attempts == 1)
             .await;
-        assert_eq!(entry.progress.step.decisive_from(), None, "{route}");
+        assert_eq!(entry.progress.step.resolve_after(), None, "{route}");
 
         let deal = world.until_synced_once(row).await;
         assert_eq!(world.deals_of(EMAIL), [deal], "{route}");
@@ -402,7 +402,7 @@ async fn a_create_for_a_contact_that_vanished_decides_anew() {
         .world(|world| world.delete_contact(contact));
 
     let entry = world.until_state(row, State::Waiting).await;
-    assert_eq!(entry.progress.step.decisive_from(), None);
+    assert_eq!(entry.progress.step.resolve_after(), None);
     assert_eq!(entry.progress.step, Step::Begun);
     assert_eq!(world.asked("leads.create"), 1);
 }
@@ -446,7 +446,7 @@ async fn a_slow_amocrm_holds_up_no_student_for_ever() {
     let mut wishes = Wishes::brisk();
     wishes.amo.latency = Duration::from_millis(650);
     let world = World::start(wishes).await;
-    let fresh_for = world.settings().tempo.fresh_for;
+    let fresh_for = world.settings().timings.fresh_for;
     assert!(world.wishes.amo.latency * 2 > fresh_for);
     let (pipeline, stage) = (world.setting.other_pipeline, world.setting.other_stage);
     let contact = world.contact(EMAIL);

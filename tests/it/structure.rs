@@ -37,7 +37,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("amocrm::", &["domain.rs", "sync", "app", "cli"]),
     (
         "outbound::",
-        &["domain.rs", "supabase", "alerts", "cli/play.rs"],
+        &["domain.rs", "supabase", "alerts", "cli/sandbox.rs"],
     ),
     ("reqwest::", &["supabase", "alerts", "app", "cli"]),
     ("actix_web::", &["http", "app"]),
@@ -48,7 +48,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("dotenvy::", &["config"]),
     ("env::var", &["config/environment.rs"]),
     // Else the program would not build without the sandbox, or would carry it where it is deployed.
-    ("sandbox::", &["cli/demo", "cli/play.rs"]),
+    ("sandbox::", &["cli.rs", "cli/demo", "cli/sandbox.rs"]),
     ("feature = \"sandbox\"", &["cli.rs", "config/hooks.rs"]),
     (".unwrap()", &[]),
 ];
@@ -102,7 +102,7 @@ fn words_stay_where_they_belong() {
 #[test]
 fn modules_are_found_in_every_shape() {
     let code = "use crate::{\n    supabase::{Doctor, Row},\n    domain::RowId,\n};\nuse crate::inbox::Claim;\n\
-                fn f(_: super::super::http::Verifier, _: super::decide::Why) {}\n";
+                fn f(_: super::super::http::Verifier, _: super::rules::deal::Why) {}\n";
     let named = modules_named("sync/run.rs", code);
     assert_eq!(
         named,
@@ -111,7 +111,7 @@ fn modules_are_found_in_every_shape() {
             .into()
     );
     let files: BTreeSet<String> = sources().into_iter().map(|(file, _)| file).collect();
-    assert!(files.contains("sync/engine.rs") && !files.contains("sync/gate/tests.rs"));
+    assert!(files.contains("sync/engine.rs") && !files.contains("sync/sending/tests.rs"));
 }
 
 fn src() -> PathBuf {

@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use sandbox::{
     AmoQuirks, ContactId, DealId, PostgrestQuirks, Recorded, Sandbox, Server, StageId,
     WebhookTarget,
-    school::{Missing, School, Setting},
+    scenario::{Missing, Scenario, Setting},
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -27,7 +27,10 @@ use tripwire_sync::{
     http::{Verifier, signature},
     inbox::{Entry, Inbox, Outcome, Role, State},
     supabase,
-    sync::{self, Upkeep, decide::Rules, schedule::Tempo, triage::RowRules},
+    sync::{
+        self, Maintenance, rules::deal::Rules, rules::eligibility::RowRules,
+        rules::timings::Timings,
+    },
     telemetry,
 };
 use uuid::Uuid;
@@ -96,22 +99,22 @@ impl Wishes {
         self.requests_per_second >= BRISK
     }
 
-    fn tempo(&self) -> Tempo {
-        let mut tempo = Tempo::scaled(self.time_scale);
+    fn timings(&self) -> Timings {
+        let mut timings = Timings::scaled(self.time_scale);
         if self.is_brisk() {
             // What is kept long for the throttle's sake, and a quarter of an hour that is nine seconds still.
-            tempo.fresh_for = Duration::from_millis(1_200);
-            tempo.begin_within = Duration::from_millis(600);
-            tempo.amocrm_probe = Backoff {
+            timings.fresh_for = Duration::from_millis(1_200);
+            timings.begin_within = Duration::from_millis(600);
+            timings.amocrm_probe = Backoff {
                 first: Duration::from_millis(300),
                 longest: Duration::from_secs(1),
             };
-            tempo.supabase_probe = Backoff {
+            timings.supabase_probe = Backoff {
                 first: Duration::from_millis(150),
                 longest: Duration::from_millis(600),
             };
         }
-        tempo
+        timings
     }
 }
 
@@ -184,7 +187,7 @@ impl World {
     /// What the service is started with. Tests may change it and start an `App` of their own.
     pub(crate) fn settings(&self) -> Settings {
         let wishes = &self.wishes;
-        let tempo = wishes.tempo();
+        let timings = wishes.timings();
         let note = NoteTemplate::parse(wishes.note).unwrap();
         Settings {
             bind_addr: any_port(),
@@ -202,10 +205,10 @@ impl World {
                 note_columns: note.columns(),
                 largest_answer: supabase::LARGEST_ANSWER,
                 connect_timeout: Duration::from_secs(5),
-                timeout: tempo.read_timeout.max(Duration::from_secs(2)),
+                timeout: timings.read_timeout.max(Duration::from_secs(2)),
                 extra_roots: Vec::new(),
             },
-            upkeep: Upkeep {
+            maintenance: Maintenance {
                 rows: RowRules {
                     since: wishes.since,
                     settle_delay: wishes.settle_delay,
@@ -214,14 +217,14 @@ impl World {
                 sweep_after_another: true,
                 retention: Duration::from_hours(2160),
             },
-            sending: (!wishes.hold).then(|| self.sending(&tempo, note)),
-            tempo,
+            sending: (!wishes.hold).then(|| self.sending(&timings, note)),
+            timings,
             hooks: TestHooks::default(),
             telegram: None,
         }
     }
 
-    fn sending(&self, tempo: &Tempo, note: NoteTemplate) -> Sending {
+    fn sending(&self, timings: &Timings, note: NoteTemplate) -> Sending {
         let wishes = &self.wishes;
         Sending {
             amocrm: amocrm::Settings {
@@ -231,8 +234,8 @@ impl World {
                 // Not scaled: a slow machine must not look like a silent neighbour.
                 timeouts: amocrm::Timeouts {
                     connect: Duration::from_secs(5),
-                    read: tempo.read_timeout.max(Duration::from_secs(2)),
-                    write: tempo.write_timeout.max(Duration::from_secs(2)),
+                    read: timings.read_timeout.max(Duration::from_secs(2)),
+                    write: timings.write_timeout.max(Duration::from_secs(2)),
                 },
                 assume_full_window: false,
                 extra_roots: Vec::new(),
@@ -605,9 +608,9 @@ impl World {
     }
 }
 
-/// The rows of a school, by the ids of the service.
-pub(crate) fn rows_of(school: &School) -> Vec<RowId> {
-    let rows = school.pupils.iter().map(|pupil| pupil.row);
+/// The rows of a scenario, by the ids of the service.
+pub(crate) fn rows_of(scenario: &Scenario) -> Vec<RowId> {
+    let rows = scenario.students.iter().map(|student| student.row);
     rows.map(RowId::new).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use sandbox::{DealId, Fault, Item, Kind, Point, Spoilt, school::Missing};
+use sandbox::{DealId, Fault, Item, Kind, Point, Spoilt, scenario::Missing};
 use serde_json::json;
 use tripwire_sync::{
     domain::RowId,

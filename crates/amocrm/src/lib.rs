@@ -1,9 +1,9 @@
 //! A client of amoCRM's API v4: contacts, deals and notes as types, and errors that say what to do next.
 //!
 //! - **The rate.** amoCRM allows an account 7 requests a second, and bans an account that sends more for long. All clones of
-//!   an [`AmoCrm`] share one gate: no more than [`Settings::requests_per_second`] requests go in any 1.05 s, at most 4 of them
-//!   at once. A 429 closes the gate for all requests, then lowers the rate for some minutes. A 401, 402 or 403 closes it until
-//!   [`AmoCrm::forgive`].
+//!   an [`AmoCrm`] share one throttle: no more than [`Settings::requests_per_second`] requests go in any 1.05 s, at most 4 of them
+//!   at once. A 429 closes the throttle for all requests, then lowers the rate for some minutes. A 401, 402 or 403 closes it until
+//!   [`AmoCrm::reset`].
 //! - **No request is repeated.** amoCRM has no idempotency keys, so a write that is sent twice may act twice. An error tells
 //!   whether the write can have acted ([`AmoError::was_not_applied`]) and what to do ([`AmoError::disposition`]); whether to
 //!   look first or to send again is for the caller to decide.
@@ -55,10 +55,10 @@
 //! # }
 //! ```
 
+mod by_ids;
 mod email;
 mod error;
 mod ids;
-mod many;
 mod model;
 mod phone;
 mod simulation;
@@ -139,7 +139,7 @@ impl Permit for Always {
 pub struct AmoCrm {
     transport: Arc<Transport>,
     requests_per_second: NonZeroU32,
-    is_patient: bool,
+    is_background: bool,
     /// Answers the writes, which are then not sent.
     simulation: Option<Simulation>,
 }
@@ -177,7 +177,7 @@ impl AmoCrm {
         Ok(Self {
             requests_per_second: settings.requests_per_second,
             transport: Arc::new(Transport::new(settings, clock, permit)?),
-            is_patient: false,
+            is_background: false,
             simulation: None,
         })
     }
@@ -196,9 +196,9 @@ impl AmoCrm {
 
     /// The same client, whose requests let others go first: for long work that nobody waits for yet.
     #[must_use]
-    pub fn patient(&self) -> Self {
+    pub fn in_background(&self) -> Self {
         Self {
-            is_patient: true,
+            is_background: true,
             ..self.clone()
         }
     }
@@ -227,8 +227,8 @@ impl AmoCrm {
     }
 
     /// Lets a client that was refused (401, 402, 403) send again.
-    pub fn forgive(&self) {
-        self.transport.forgive();
+    pub fn reset(&self) {
+        self.transport.reset();
     }
 
     pub async fn account(&self) -> Result<Account, AmoError> {
@@ -236,7 +236,7 @@ impl AmoCrm {
             route: "account",
             path: "account",
             query: &[],
-            is_patient: self.is_patient,
+            is_background: self.is_background,
         };
         let account = self.transport.read::<wire::RawAccount>(&read).await?;
         account
@@ -435,7 +435,7 @@ impl AmoCrm {
             body: &wire::moved_deals(deals, target),
             deals,
             begin_by,
-            is_patient: self.is_patient,
+            is_background: self.is_background,
         };
         let answer: wire::MovedDeals = self.transport.write(&write).await?;
         answer.in_order(deals).ok_or(AmoError::Malformed {
@@ -517,7 +517,7 @@ impl AmoCrm {
             body,
             deals: &[],
             begin_by,
-            is_patient: self.is_patient,
+            is_background: self.is_background,
         }
     }
 
@@ -559,7 +559,7 @@ impl AmoCrm {
             route,
             path,
             query: &query,
-            is_patient: self.is_patient,
+            is_background: self.is_background,
         };
         let Answered { value, date } = self.transport.read::<Listing<E>>(&read).await?;
         let Some(listing) = value else {

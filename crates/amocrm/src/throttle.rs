@@ -1,4 +1,4 @@
-//! One gate before every request to amoCRM, shared by all work: first come, first served, in its pace.
+//! Stands before every request to amoCRM, shared by all work: first come, first served, in its pace.
 
 mod pace;
 #[cfg(test)]
@@ -30,7 +30,7 @@ pub(super) struct Throttle {
     /// Whoever holds this is next; the others stand in line (tokio's mutex is fair).
     next: tokio::sync::Mutex<()>,
     /// A line before the line, for those who are in no hurry: only its head stands in the other.
-    patient: tokio::sync::Mutex<()>,
+    background: tokio::sync::Mutex<()>,
     /// Those in line, the next one included.
     in_line: AtomicUsize,
 }
@@ -69,7 +69,7 @@ impl Throttle {
                 stamps: VecDeque::new(),
             }),
             next: tokio::sync::Mutex::new(()),
-            patient: tokio::sync::Mutex::new(()),
+            background: tokio::sync::Mutex::new(()),
             in_line: AtomicUsize::new(0),
         }
     }
@@ -117,14 +117,14 @@ impl Throttle {
         }
     }
 
-    /// As [`Throttle::acquire`], but however many are patient, at most one of them is ahead of anybody else.
-    pub(super) async fn acquire_patiently(
+    /// As [`Throttle::acquire`], but however many wait in the background, at most one of them is ahead of anybody else.
+    pub(super) async fn acquire_in_background(
         &self,
         begin_by: Option<Instant>,
     ) -> Result<Turn<'_>, Denied> {
         let _head = match begin_by {
-            None => self.patient.lock().await,
-            Some(limit) => timeout_at(limit, self.patient.lock())
+            None => self.background.lock().await,
+            Some(limit) => timeout_at(limit, self.background.lock())
                 .await
                 .map_err(|_| Denied::TooLate)?,
         };
@@ -145,7 +145,7 @@ impl Throttle {
         self.state().refusal.is_some()
     }
 
-    pub(super) fn forgive(&self) {
+    pub(super) fn reset(&self) {
         self.state().refusal = None;
     }
 

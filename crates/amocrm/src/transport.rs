@@ -46,13 +46,13 @@ pub(super) struct Read<'a> {
     pub(super) path: &'a str,
     pub(super) query: &'a [(&'a str, String)],
     /// Lets others go first.
-    pub(super) is_patient: bool,
+    pub(super) is_background: bool,
 }
 
 /// How a request waits for its turn.
 #[derive(Debug, Clone, Copy)]
 struct Line {
-    is_patient: bool,
+    is_background: bool,
     begin_by: Option<Instant>,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Write<'a, B> {
     pub(super) deals: &'a [DealId],
     pub(super) begin_by: Instant,
     /// Lets others go first.
-    pub(super) is_patient: bool,
+    pub(super) is_background: bool,
 }
 
 impl Transport {
@@ -103,8 +103,8 @@ impl Transport {
         self.throttle.is_turning_away()
     }
 
-    pub(super) fn forgive(&self) {
-        self.throttle.forgive();
+    pub(super) fn reset(&self) {
+        self.throttle.reset();
     }
 
     pub(super) fn leave_to_others(&self, requests: usize) {
@@ -126,7 +126,7 @@ impl Transport {
             .build()
             .map_err(failure)?;
         let line = Line {
-            is_patient: read.is_patient,
+            is_background: read.is_background,
             begin_by: None,
         };
         let answer = self.exchange(read.route, request, line).await?;
@@ -160,7 +160,7 @@ impl Transport {
             .build()
             .map_err(failure)?;
         let line = Line {
-            is_patient: write.is_patient,
+            is_background: write.is_background,
             begin_by: Some(write.begin_by),
         };
         let answer = self.exchange(write.route, request, line).await?;
@@ -198,8 +198,8 @@ impl Transport {
         // Nobody stands in line for a turn that is of no use.
         self.permitted()?;
         let asked = Instant::now();
-        let turn = if line.is_patient {
-            self.throttle.acquire_patiently(line.begin_by).await
+        let turn = if line.is_background {
+            self.throttle.acquire_in_background(line.begin_by).await
         } else {
             self.throttle.acquire(line.begin_by).await
         };

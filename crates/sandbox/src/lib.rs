@@ -19,7 +19,7 @@ pub mod amocrm;
 pub mod postgrest;
 pub mod webhook;
 
-pub mod school;
+pub mod scenario;
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +31,7 @@ pub use self::{
     ids::{ContactId, DealId, NoteId, PipelineId, StageId},
     postgrest::{EventFate, PostgrestQuirks, PostgrestSandbox},
     recorder::{Recorded, Recorder},
-    school::{Case, Expect, Missing, Pupil, School, Setting},
+    scenario::{Case, Expect, Missing, Scenario, Setting, Student},
     server::Server,
     webhook::WebhookTarget,
 };

@@ -1,10 +1,10 @@
 //! The part of PostgREST, behind Supabase's gateway, that we use: one table, reads, one kind of PATCH, four functions.
 
+mod commands;
 mod doctor;
 mod filter;
 mod table;
 mod test_event;
-mod verbs;
 
 #[cfg(test)]
 mod tests;

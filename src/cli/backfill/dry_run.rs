@@ -45,7 +45,7 @@ const GLANCE: Duration = Duration::from_millis(500);
 
 /// What would be done for one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Would {
+enum Planned {
     Move {
         deal: DealId,
         from: Option<StageId>,
@@ -73,7 +73,7 @@ enum Would {
     End(inbox::Outcome),
 }
 
-impl Would {
+impl Planned {
     fn name(&self) -> &'static str {
         match self {
             Self::Move { .. } => "move",
@@ -133,11 +133,11 @@ pub(super) async fn run(
     let room = Room::take(&settings.inbox_path, terminal).await?;
     sending.amocrm = room.within(sending.amocrm);
     sending.sync.inspect_every = None;
-    settings.upkeep.sweep_every = None;
-    settings.upkeep.sweep_after_another = false;
+    settings.maintenance.sweep_every = None;
+    settings.maintenance.sweep_after_another = false;
     // A row will have settled by the time it is synced.
-    settings.upkeep.rows.settle_delay = Duration::ZERO;
-    settings.tempo = settings.tempo.of_a_dry_run();
+    settings.maintenance.rows.settle_delay = Duration::ZERO;
+    settings.timings = settings.timings.of_a_dry_run();
     settings.sending = Some(sending);
     let ended = look_ahead(options, settings, walk, terminal).await;
     room.give_back().await;
@@ -180,7 +180,7 @@ async fn look_ahead(
     let scratch = Scratch::of(&settings.inbox_path).await?;
     let (rows, picker) = pick(walk, Picker::new(options.limit), &scratch.inbox).await?;
     let target = settings.sending.as_ref();
-    let mut foreseen = Foreseen {
+    let mut foreseen = DryRun {
         left: scratch.prepare(&rows).await?,
         simulation: Simulation::new(clock()),
         target: target.map(|it| it.sync.rules.target.stage),
@@ -248,7 +248,7 @@ impl Scratch {
     }
 
     /// Lets these rows be due, and no others. Answers those for which an earlier attempt has written to amoCRM already.
-    async fn prepare(&self, rows: &[RowId]) -> Result<Vec<(RowId, Option<Would>)>, InboxError> {
+    async fn prepare(&self, rows: &[RowId]) -> Result<Vec<(RowId, Option<Planned>)>, InboxError> {
         let mut others = Vec::new();
         for state in [State::Pending, State::Waiting] {
             let entries = self.inbox.entries(Some(state), u32::MAX).await?;
@@ -261,7 +261,7 @@ impl Scratch {
         for row in rows {
             let entry = self.inbox.entry(*row).await?;
             let written = entry.filter(|entry| entry.progress.step.has_written());
-            let would = written.map(|entry| Would::Finish {
+            let would = written.map(|entry| Planned::Finish {
                 deal: entry.progress.step.choice().map(|choice| choice.deal),
             });
             if would.is_some() {
@@ -284,9 +284,9 @@ impl Scratch {
 }
 
 /// What was foreseen by now.
-struct Foreseen {
+struct DryRun {
     /// Rows that have not been told yet; of some it is known from the beginning.
-    left: Vec<(RowId, Option<Would>)>,
+    left: Vec<(RowId, Option<Planned>)>,
     simulation: Simulation,
     target: Option<StageId>,
     totals: BTreeMap<&'static str, u64>,
@@ -296,7 +296,7 @@ struct Foreseen {
     as_json: bool,
 }
 
-impl Foreseen {
+impl DryRun {
     /// Tells each row when it has come to its end.
     async fn follow(&mut self, worker: &Worker, inbox: &Inbox, terminal: &mut Terminal) -> Outcome {
         let mut stages = StageNames::default();
@@ -328,7 +328,7 @@ impl Foreseen {
                     }
                     // Behind another row of its person that does not end, for example.
                     None if told_at.elapsed() > STANDSTILL => {
-                        self.left.push((row, Some(Would::Wait)));
+                        self.left.push((row, Some(Planned::Wait)));
                     }
                     None => self.left.push((row, None)),
                 }
@@ -338,16 +338,16 @@ impl Foreseen {
     }
 
     /// `None`: the engine is not done with it.
-    fn end_of(&self, entry: Option<Entry>) -> Option<Would> {
+    fn end_of(&self, entry: Option<Entry>) -> Option<Planned> {
         let entry = entry?;
         let progress = entry.progress;
         let is_second_look_due = progress.daily_searches.next_from.is_none();
         match entry.state {
             State::Claimed => None,
-            State::Pending => (entry.attempts >= TRIED_OFTEN).then_some(Would::Wait),
+            State::Pending => (entry.attempts >= TRIED_OFTEN).then_some(Planned::Wait),
             State::Waiting if is_second_look_due => None,
-            State::Waiting => Some(Would::Wait),
-            State::Parked => Some(Would::Park {
+            State::Waiting => Some(Planned::Wait),
+            State::Parked => Some(Planned::Park {
                 reason: entry.reason.unwrap_or_default(),
             }),
             State::Done => Some(match (entry.outcome?, progress.step) {
@@ -355,28 +355,28 @@ impl Foreseen {
                     inbox::Outcome::Synced,
                     Step::Placed { choice, how, .. } | Step::Noted { choice, how },
                 ) => self.placed(&choice, how),
-                (outcome, _) => Would::End(outcome),
+                (outcome, _) => Planned::End(outcome),
             }),
         }
     }
 
-    fn placed(&self, choice: &inbox::Choice, placed: Placed) -> Would {
+    fn placed(&self, choice: &inbox::Choice, placed: Placed) -> Planned {
         let simulation = &self.simulation;
         let real = Some(choice.deal).filter(|deal| !simulation.is_made_deal(*deal));
         let stage = real.and_then(|deal| simulation.stage_in_amocrm(deal));
         let why = choice.why;
         match (placed, real, self.target) {
             (Placed::Created, _, _) => match choice.contact {
-                Some(contact) if simulation.is_made_contact(contact) => Would::CreateWithContact,
-                contact => Would::Create { contact },
+                Some(contact) if simulation.is_made_contact(contact) => Planned::CreateWithContact,
+                contact => Planned::Create { contact },
             },
-            (Placed::Moved, Some(deal), Some(to)) => Would::Move {
+            (Placed::Moved, Some(deal), Some(to)) => Planned::Move {
                 deal,
                 from: stage,
                 to,
                 why,
             },
-            (Placed::Moved | Placed::Left, deal, target) => Would::Leave {
+            (Placed::Moved | Placed::Left, deal, target) => Planned::Leave {
                 deal,
                 at: deal.map_or(target, |_| stage),
                 why,
@@ -387,7 +387,7 @@ impl Foreseen {
     async fn note(
         &mut self,
         row: RowId,
-        would: &Would,
+        would: &Planned,
         worker: &Worker,
         stages: &mut StageNames,
         terminal: &mut Terminal,
@@ -484,33 +484,33 @@ impl StageNames {
 }
 
 async fn about(
-    would: &Would,
+    would: &Planned,
     worker: &Worker,
     stages: &mut StageNames,
     terminal: &Terminal,
 ) -> String {
     let (deal, contact) = terminal.pick(("deal", "contact"), ("сделка", "контакт"));
     match would {
-        Would::Move {
+        Planned::Move {
             deal: id, from, to, ..
         } => {
             let from = stages.of(*from, worker).await;
             let to = stages.of(Some(*to), worker).await;
             format!("{deal} {id}: {from} → {to}")
         }
-        Would::Leave {
+        Planned::Leave {
             deal: Some(id), at, ..
         } => format!("{deal} {id}: {}", stages.of(*at, worker).await),
-        Would::Leave { deal: None, .. } => terminal
+        Planned::Leave { deal: None, .. } => terminal
             .pick("the one of an earlier row", "от предыдущей строки")
             .to_owned(),
-        Would::Create { contact: Some(id) } => format!("{contact} {id}"),
-        Would::Finish { deal: Some(id) } => format!("{deal} {id}"),
-        Would::Park { reason } => reason.clone(),
-        Would::Create { contact: None }
-        | Would::Finish { deal: None }
-        | Would::CreateWithContact
-        | Would::Wait
-        | Would::End(_) => String::new(),
+        Planned::Create { contact: Some(id) } => format!("{contact} {id}"),
+        Planned::Finish { deal: Some(id) } => format!("{deal} {id}"),
+        Planned::Park { reason } => reason.clone(),
+        Planned::Create { contact: None }
+        | Planned::Finish { deal: None }
+        | Planned::CreateWithContact
+        | Planned::Wait
+        | Planned::End(_) => String::new(),
     }
 }

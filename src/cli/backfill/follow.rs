@@ -17,10 +17,10 @@ use crate::{
     supabase::SupabaseError,
     sync::{
         Walk,
-        gate::{Closed, state_of},
-        lease,
-        schedule::Tempo,
-        triage::later,
+        lease::{self, LeaseStatus},
+        rules::eligibility::later,
+        rules::timings::Timings,
+        sending::{Blocked, state_of},
     },
 };
 
@@ -81,7 +81,7 @@ impl<'t> Backfill<'t> {
             }
         };
         progress.finish();
-        let standing = standing(&inbox, id, picker.picked, &self.settings.tempo).await?;
+        let standing = standing(&inbox, id, picker.picked, &self.settings.timings).await?;
         inbox.close().await;
         let totals = Totals {
             standing,
@@ -134,8 +134,8 @@ impl<'t> Backfill<'t> {
         ));
         let mut settings = self.settings.clone();
         // Nobody asked for the rows since `SYNC_SINCE` here: one row at most is to mean one row.
-        settings.upkeep.sweep_every = None;
-        settings.upkeep.sweep_after_another = false;
+        settings.maintenance.sweep_every = None;
+        settings.maintenance.sweep_after_another = false;
         if let Some(sending) = &mut settings.sending {
             sending.sync.inspect_every = None;
         }
@@ -150,10 +150,10 @@ impl<'t> Backfill<'t> {
         id: BackfillId,
         progress: &mut Progress,
     ) -> Result<Option<End>, CommandError> {
-        let tempo = self.settings.tempo;
+        let timings = self.settings.timings;
         let mut standby_since: Option<Instant> = None;
         let end = loop {
-            let standing = standing(inbox, id, progress.total(), &tempo).await?;
+            let standing = standing(inbox, id, progress.total(), &timings).await?;
             if standing.is_drained() {
                 progress.show(&standing, None, self.terminal)?;
                 break Some(End::Drained);
@@ -173,7 +173,7 @@ impl<'t> Backfill<'t> {
             }
             let mut why = progress::why(state, self.terminal);
             if let Hands::Others(watched) = &mut hands {
-                let patience = patience_with_a_service(&tempo);
+                let patience = patience_with_a_service(&timings);
                 let gone_for = watched.gone_for(&standing, &self.settings)?;
                 if gone_for.is_some_and(|gone_for| gone_for > patience) {
                     break None;
@@ -190,7 +190,8 @@ impl<'t> Backfill<'t> {
                 } => standby_since.or_else(|| Some(Instant::now())),
                 _ => None,
             };
-            if standby_since.is_some_and(|since| since.elapsed() > patience_with_a_lease(&tempo)) {
+            if standby_since.is_some_and(|since| since.elapsed() > patience_with_a_lease(&timings))
+            {
                 break Some(End::Standby);
             }
             progress.show(&standing, why, self.terminal)?;
@@ -221,10 +222,10 @@ async fn standing(
     inbox: &Inbox,
     id: BackfillId,
     total: u64,
-    tempo: &Tempo,
+    timings: &Timings,
 ) -> Result<Standing, InboxError> {
     // Between the two looks by which a contact is missed for good.
-    let soon = later(clock().now(), 2 * tempo.second_look);
+    let soon = later(clock().now(), 2 * timings.second_look);
     Ok(Standing::new(total, &inbox.tally(id, soon).await?))
 }
 
@@ -245,24 +246,24 @@ async fn undecided(inbox: &Inbox, id: BackfillId) -> Result<u64, InboxError> {
 
 /// What a service that we cannot ask has written down, or was told by others.
 async fn stored_state(inbox: &Inbox) -> Result<SyncState, InboxError> {
-    let stored = Closed::stored(inbox.state(HALT).await?, inbox.state(PAUSED).await?);
+    let stored = Blocked::stored(inbox.state(HALT).await?, inbox.state(PAUSED).await?);
     let record: Option<lease::Record> = inbox.state(lease::LEASE).await?;
     // Without a record nothing is known to hinder it.
-    let standing = record.map_or(lease::Standing::Alone, |record| match record.standing {
-        lease::Standing::Unknown => lease::Standing::Alone,
+    let standing = record.map_or(LeaseStatus::Alone, |record| match record.status {
+        LeaseStatus::Unknown => LeaseStatus::Alone,
         standing => standing,
     });
     Ok(state_of(stored.as_ref(), standing))
 }
 
 /// A service that is restarted comes back in less: it must find the inbox free, or nobody would take deliveries.
-fn patience_with_a_service(tempo: &Tempo) -> Duration {
-    2 * tempo.second_look
+fn patience_with_a_service(timings: &Timings) -> Duration {
+    2 * timings.second_look
 }
 
 /// Longer than a lease that was not given back lasts.
-fn patience_with_a_lease(tempo: &Tempo) -> Duration {
-    2 * tempo.second_look
+fn patience_with_a_lease(timings: &Timings) -> Duration {
+    2 * timings.second_look
 }
 
 /// A service that we cannot ask.
@@ -293,7 +294,7 @@ impl Watched {
         if ended != self.ended {
             (self.ended, self.moved_at) = (ended, Instant::now());
         }
-        let is_still = self.moved_at.elapsed() > settings.tempo.second_look / 6;
+        let is_still = self.moved_at.elapsed() > settings.timings.second_look / 6;
         if !is_still || Inbox::is_owned(&settings.inbox_path)? {
             self.gone_since = None;
             return Ok(None);

@@ -14,7 +14,7 @@ use crate::{
     },
     config::Config,
     domain::{HaltCause, StageId, TokenEnd},
-    sync::{Chain, decide::target_problem},
+    sync::{Chain, rules::deal::target_problem},
 };
 
 pub(super) async fn check(

@@ -127,7 +127,7 @@ async fn send_event(
     if ours.takes_bearer && ours.fingerprints.is_empty() {
         event::no_test(findings);
     } else {
-        event::check(supabase, doctor, settings.tempo.test_event, findings).await;
+        event::check(supabase, doctor, settings.timings.test_event, findings).await;
     }
 }
 
@@ -139,7 +139,7 @@ async fn check_rows(
     findings: &mut Findings,
 ) {
     let lang = findings.lang;
-    let ours = Period::since(settings.upkeep.rows.since);
+    let ours = Period::since(settings.maintenance.rows.since);
     match supabase.count_unsynced(ours).await {
         Ok(count) => {
             let text = lang.pick(

@@ -100,7 +100,7 @@ fn step(
         (Some(how), false) => Step::Placed {
             choice,
             how,
-            note_decisive_from: match intent {
+            note_resolve_after: match intent {
                 Some(Intent::Note { decisive_from }) => Some(*decisive_from),
                 Some(Intent::Create { .. }) | None => None,
             },
@@ -132,7 +132,7 @@ fn create(choice: &StoredChoice, intent: &Intent) -> Option<Create> {
         fingerprint: choice.fingerprint,
         made_for,
         name,
-        decisive_from,
+        resolve_after: decisive_from,
     })
 }
 
@@ -148,11 +148,11 @@ impl From<Progress> for StoredProgress {
             }
             Step::Placed {
                 choice,
-                note_decisive_from,
+                note_resolve_after,
                 ..
             } => {
                 let note = |decisive_from| Intent::Note { decisive_from };
-                (Some(choice.into()), note_decisive_from.map(note))
+                (Some(choice.into()), note_resolve_after.map(note))
             }
         };
         Self {
@@ -199,7 +199,7 @@ impl From<Create> for (StoredChoice, Intent) {
             why,
         };
         let intent = Intent::Create {
-            decisive_from: create.decisive_from,
+            decisive_from: create.resolve_after,
             name: create.name,
             after_deal,
             after_contact,

@@ -289,12 +289,12 @@ async fn an_inbox_of_an_earlier_version_is_read_as_it_was_written() {
     let with = |how, progress: Progress| match progress.step {
         Step::Placed {
             choice,
-            note_decisive_from,
+            note_resolve_after,
             ..
         } => at(Step::Placed {
             choice,
             how,
-            note_decisive_from,
+            note_resolve_after,
         }),
         Step::Noted { choice, .. } => at(Step::Noted { choice, how }),
         step => at(step),

@@ -24,7 +24,7 @@ use super::{
     super::{
         Context,
         failure::{Asked, Failure},
-        triage::later,
+        rules::eligibility::later,
     },
     FEW,
 };
@@ -225,7 +225,7 @@ impl Context {
         }
         let _pass = index.pass.lock().await;
         if let Err(error) = self.compare_account(amocrm).await? {
-            self.judge(&Failure::from(error), Asked::NOTHING).await?;
+            self.classify(&Failure::from(error), Asked::NOTHING).await?;
             return Ok(false);
         }
         {
@@ -243,7 +243,7 @@ impl Context {
             Pass::CaughtUp => return Ok(true),
             Pass::BrokenOff | Pass::Stopped => {}
             Pass::Failed(failure) => {
-                self.judge(&failure, Asked::NOTHING).await?;
+                self.classify(&failure, Asked::NOTHING).await?;
             }
         }
         index.status().is_behind = true;
@@ -267,7 +267,7 @@ impl Context {
     }
 
     fn may_index(&self) -> bool {
-        self.settings.contact_scan && self.gate.closed().is_none()
+        self.settings.contact_scan && self.sending.blocked().is_none()
     }
 
     /// Asks once a process whose account it is. The index of another one is dropped.
@@ -327,10 +327,12 @@ impl Context {
             }
         }
         let _pass = index.pass.lock().await;
-        Ok(match self.catch_up(&self.amocrm.patient(), None).await? {
-            Pass::CaughtUp | Pass::BrokenOff | Pass::Stopped => Ok(()),
-            Pass::Failed(failure) => Err(failure),
-        })
+        Ok(
+            match self.catch_up(&self.amocrm.in_background(), None).await? {
+                Pass::CaughtUp | Pass::BrokenOff | Pass::Stopped => Ok(()),
+                Pass::Failed(failure) => Err(failure),
+            },
+        )
     }
 
     /// Reads the account's contacts from where the last reading ended. `false`: sending has stopped, or it was given up.
@@ -358,7 +360,7 @@ impl Context {
                     let sought = self.emails_sought().await?;
                     let is_fast = self.index.status().budget.is_fast(sought);
                     next_at = Instant::now() + self.page_every(if is_fast { FAST } else { SLOW });
-                    let amocrm = if is_fast { self.amocrm.clone() } else { self.amocrm.patient() };
+                    let amocrm = if is_fast { self.amocrm.clone() } else { self.amocrm.in_background() };
                     let number = next;
                     pages.push_back(async move { (number, amocrm.oldest_contacts(number).await) });
                     next += 1;
@@ -378,7 +380,8 @@ impl Context {
                 } else {
                     "an unreadable contact"
                 };
-                self.give_up_filling(why, self.tempo.search_waiting).await?;
+                self.give_up_filling(why, self.timings.search_waiting)
+                    .await?;
                 return Ok(Ok(false));
             }
             names_next = page.names_next;
@@ -407,7 +410,7 @@ impl Context {
             if !self.may_index() {
                 return Ok(Ok(None));
             }
-            let page = match self.amocrm.patient().oldest_contacts(number).await {
+            let page = match self.amocrm.in_background().oldest_contacts(number).await {
                 Ok(page) => page,
                 Err(error) => return Ok(Err(error.into())),
             };
@@ -521,7 +524,7 @@ impl Context {
             };
             let since = *since.get_or_insert_with(|| page.date.unwrap_or_else(|| self.now()));
             if !page.unreadable.is_none() {
-                let pause = self.tempo.search_waiting;
+                let pause = self.timings.search_waiting;
                 self.give_up_filling("an unreadable contact", pause).await?;
                 return Ok(Pass::Stopped);
             }
@@ -546,7 +549,7 @@ impl Context {
         let Some(mut coverage) = coverage.filter(|it| it.filling == Filling::Complete) else {
             return Ok(false);
         };
-        let until = coverage.as_of.checked_sub(self.tempo.look_overlap);
+        let until = coverage.as_of.checked_sub(self.timings.look_overlap);
         let until = until.unwrap_or(Timestamp::MIN);
         let oldest = page.contacts.last();
         let is_caught_up = page.is_last || oldest.is_some_and(|contact| contact.updated_at < until);

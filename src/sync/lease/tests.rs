@@ -3,12 +3,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::SystemClock;
 
-fn terms() -> Terms {
-    Tempo::default().lease
+const SECOND: Duration = Duration::from_secs(1);
+
+fn timings() -> LeaseTimings {
+    Timings::default().lease
 }
 
-fn book() -> Book {
-    Book::new(terms())
+fn lease() -> LeaseState {
+    LeaseState::new(timings())
 }
 
 /// Instants counted in seconds from a beginning.
@@ -36,33 +38,33 @@ impl Clocks {
 }
 
 /// Asked at 0, granted at 1, and in use.
-fn ours(clocks: Clocks) -> Book {
-    let mut book = book();
-    book.answered(LeaseAnswer::Granted, clocks.at(0), clocks.at(1));
-    book.open(clocks.at(1)).unwrap();
-    book
+fn ours(clocks: Clocks) -> LeaseState {
+    let mut lease = lease();
+    lease.answered(LeaseAnswer::Granted, clocks.at(0), clocks.at(1));
+    lease.open(clocks.at(1)).unwrap();
+    lease
 }
 
 #[test]
 fn a_lease_outlasts_whatever_its_holder_has_begun_and_another_has_it_within_90_seconds() {
-    let tempo = Tempo::default();
-    let terms = tempo.lease;
-    assert_eq!(terms.reserve, tempo.write_timeout + tempo.late_commit);
+    let all = Timings::default();
+    let timings = all.lease;
+    assert_eq!(timings.reserve, all.write_timeout + all.late_commit);
     // Renewed in time even when one answer does not come.
-    assert!(terms.renew_after + terms.timeout + terms.retry.first < terms.usable());
+    assert!(timings.renew_after + timings.timeout + timings.retry.first < timings.usable());
     // Dead right after a renewal; asked for in vain right before it ran out.
-    assert!(terms.lasting() + terms.poll + terms.timeout <= Duration::from_secs(90));
+    assert!(timings.lasting() + timings.poll + timings.timeout <= Duration::from_secs(90));
     // And nobody is asked more often than a machine can bear.
-    assert!(terms.poll >= 5 * SECOND && terms.retry.first >= SECOND);
+    assert!(timings.poll >= 5 * SECOND && timings.retry.first >= SECOND);
 }
 
 #[test]
 fn a_scaled_lease_keeps_its_order_and_whole_seconds() {
     for scale in [0.001, 0.01, 0.05, 0.1, 0.5, 1.0] {
-        let terms = Tempo::scaled(scale).lease;
-        assert!(terms.seconds >= 3, "{scale}");
-        assert!(terms.renew_after * 2 <= terms.usable(), "{scale}");
-        assert!(terms.poll < terms.renew_after, "{scale}");
+        let timings = Timings::scaled(scale).lease;
+        assert!(timings.seconds >= 3, "{scale}");
+        assert!(timings.renew_after * 2 <= timings.usable(), "{scale}");
+        assert!(timings.poll < timings.renew_after, "{scale}");
     }
 }
 
@@ -94,62 +96,62 @@ fn the_clock_that_says_that_more_time_has_passed_decides() {
 #[test]
 fn a_renewal_goes_on_where_it_is_and_one_that_comes_too_late_begins_anew() {
     let clocks = Clocks::start();
-    let mut book = ours(clocks);
-    book.answered(LeaseAnswer::Granted, clocks.at(15), clocks.at(16));
-    assert!(book.allows(clocks.at(44)));
-    assert!(!book.allows(clocks.at(45)));
+    let mut lease = ours(clocks);
+    lease.answered(LeaseAnswer::Granted, clocks.at(15), clocks.at(16));
+    assert!(lease.allows(clocks.at(44)));
+    assert!(!lease.allows(clocks.at(45)));
 
     // Nobody else can have had it: the next term begins once the work of this one is over.
-    book.answered(LeaseAnswer::Granted, clocks.at(50), clocks.at(51));
-    assert_eq!(book.standing(clocks.at(51)), Standing::Ours);
-    assert!(!book.allows(clocks.at(51)));
-    let opening = book.open(clocks.at(52)).unwrap();
+    lease.answered(LeaseAnswer::Granted, clocks.at(50), clocks.at(51));
+    assert_eq!(lease.status(clocks.at(51)), LeaseStatus::Ours);
+    assert!(!lease.allows(clocks.at(51)));
+    let opening = lease.open(clocks.at(52)).unwrap();
     assert!(!opening.after_another);
-    assert!(book.allows(clocks.at(52)));
+    assert!(lease.allows(clocks.at(52)));
 }
 
 #[test]
 fn an_answer_that_was_long_on_its_way_allows_nothing() {
     let clocks = Clocks::start();
-    let mut book = ours(clocks);
+    let mut lease = ours(clocks);
     // Asked in time, read two minutes later: the process stood still.
-    book.answered(LeaseAnswer::Granted, clocks.at(15), clocks.at(135));
-    assert_eq!(book.standing(clocks.at(135)), Standing::Unconfirmed);
-    assert_eq!(book.open(clocks.at(135)), None);
-    assert!(!book.allows(clocks.at(135)));
+    lease.answered(LeaseAnswer::Granted, clocks.at(15), clocks.at(135));
+    assert_eq!(lease.status(clocks.at(135)), LeaseStatus::Unconfirmed);
+    assert_eq!(lease.open(clocks.at(135)), None);
+    assert!(!lease.allows(clocks.at(135)));
 }
 
 #[test]
 fn what_another_had_is_begun_a_second_later_and_looked_over() {
     let clocks = Clocks::start();
-    let mut refused = book();
+    let mut refused = lease();
     refused.answered(LeaseAnswer::Refused, clocks.at(0), clocks.at(0));
     let mut stopped = ours(clocks);
     assert!(!stopped.allows(clocks.at(99)));
-    for book in [&mut refused, &mut stopped] {
-        book.answered(LeaseAnswer::Granted, clocks.at(100), clocks.at(100));
-        assert_eq!(book.open(clocks.at(101)), None, "within the same second");
-        assert_eq!(book.changes_in(clocks.at(101)).unwrap().as_millis(), 50);
-        let opening = book.open(clocks.at(102)).unwrap();
+    for lease in [&mut refused, &mut stopped] {
+        lease.answered(LeaseAnswer::Granted, clocks.at(100), clocks.at(100));
+        assert_eq!(lease.open(clocks.at(101)), None, "within the same second");
+        assert_eq!(lease.changes_in(clocks.at(101)).unwrap().as_millis(), 50);
+        let opening = lease.open(clocks.at(102)).unwrap();
         assert!(opening.after_another);
-        assert_eq!(book.open(clocks.at(103)), None, "once");
+        assert_eq!(lease.open(clocks.at(103)), None, "once");
     }
 }
 
 #[test]
 fn a_refusal_ends_it_at_once() {
     let clocks = Clocks::start();
-    let mut book = ours(clocks);
-    book.answered(LeaseAnswer::Refused, clocks.at(2), clocks.at(3));
-    assert_eq!(book.standing(clocks.at(3)), Standing::Theirs);
-    assert!(!book.allows(clocks.at(3)));
+    let mut lease = ours(clocks);
+    lease.answered(LeaseAnswer::Refused, clocks.at(2), clocks.at(3));
+    assert_eq!(lease.status(clocks.at(3)), LeaseStatus::Theirs);
+    assert!(!lease.allows(clocks.at(3)));
 }
 
 #[test]
 fn without_the_function_it_works_alone_unless_the_function_was_ever_there() {
     let clocks = Clocks::start();
     for is_answered_at_once in [true, false] {
-        let mut alone = book();
+        let mut alone = lease();
         if !is_answered_at_once {
             alone.unanswered();
         }
@@ -163,11 +165,20 @@ fn without_the_function_it_works_alone_unless_the_function_was_ever_there() {
         assert!(!alone.allows(clocks.at(41)));
     }
 
-    let mut book = book();
-    book.remember();
-    book.answered(LeaseAnswer::NoFunction, clocks.at(0), clocks.at(0));
-    assert_eq!(book.open(clocks.at(0)), None);
-    assert!(!book.allows(clocks.at(0)));
+    let mut lease = lease();
+    lease.remember();
+    lease.answered(LeaseAnswer::NoFunction, clocks.at(0), clocks.at(0));
+    assert_eq!(lease.open(clocks.at(0)), None);
+    assert!(!lease.allows(clocks.at(0)));
+}
+
+/// Inboxes are older than this program.
+#[test]
+fn the_record_is_read_as_it_was_always_stored() {
+    let stored = r#"{"standing":"ours","since":"2026-11-22T10:00:00Z","was_ever_there":true}"#;
+    let record: Record = serde_json::from_str(stored).unwrap();
+    assert_eq!(record.status, LeaseStatus::Ours);
+    assert_eq!(serde_json::to_string(&record).unwrap(), stored);
 }
 
 #[tokio::test]
@@ -181,7 +192,7 @@ async fn the_name_lives_in_the_inbox_and_each_inbox_has_its_own() {
             let clock = Arc::new(SystemClock);
             let role = crate::inbox::Role::Owner;
             let inbox = Inbox::open(&path, role, clock.clone()).await.unwrap();
-            let lease = Lease::new(&Tempo::default(), clock);
+            let lease = Lease::new(&Timings::default(), clock);
             lives.push(lease.recall(&inbox).await.unwrap().holder);
             inbox.close().await;
         }
@@ -200,7 +211,7 @@ async fn how_the_last_life_ended_decides_what_the_next_one_may_do() {
     let role = crate::inbox::Role::Owner;
     let inbox = Inbox::open(&path, role, clock.clone()).await.unwrap();
     let at = crate::domain::Clock::now(&SystemClock);
-    let late = terms().given_back_late;
+    let late = timings().given_back_late;
     let table = [
         // The first life of all.
         (None, false, None),
@@ -217,7 +228,7 @@ async fn how_the_last_life_ended_decides_what_the_next_one_may_do() {
         if let Some(end) = end {
             inbox.set_state(LAST_END, &end).await.unwrap();
         }
-        let lease = Lease::new(&Tempo::default(), clock.clone());
+        let lease = Lease::new(&Timings::default(), clock.clone());
         let recalled = lease.recall(&inbox).await.unwrap();
         assert_eq!(lease.is_in_doubt(), is_in_doubt, "{end:?}");
         assert_eq!(recalled.not_before, not_before, "{end:?}");
@@ -250,7 +261,7 @@ async fn after_a_replaced_inbox_nothing_is_asked_for_a_minute_over_restarts() {
     for (at, not_before) in table {
         inbox.set_state(REPLACED, &replaced(at)).await.unwrap();
         for _ in 0..2 {
-            let lease = Lease::new(&Tempo::default(), clock.clone());
+            let lease = Lease::new(&Timings::default(), clock.clone());
             let recalled = lease.recall(&inbox).await.unwrap();
             assert_eq!(recalled.not_before, not_before.parse().ok(), "{at}");
         }
@@ -307,7 +318,7 @@ enum Request {
 }
 
 struct Service {
-    book: Book,
+    lease: LeaseState,
     suspended: u64,
     put_forward: u64,
     request: Option<Request>,
@@ -319,7 +330,7 @@ struct Service {
 impl Service {
     fn new() -> Self {
         Self {
-            book: book(),
+            lease: lease(),
             suspended: 0,
             put_forward: 0,
             request: None,
@@ -356,7 +367,7 @@ impl Model {
         {
             return LeaseAnswer::Refused;
         }
-        self.held = Some((who, self.now + u64::from(terms().seconds) * 1_000));
+        self.held = Some((who, self.now + u64::from(timings().seconds) * 1_000));
         LeaseAnswer::Granted
     }
 
@@ -383,7 +394,7 @@ impl Model {
                 let now = self.moment(who);
                 let service = &mut self.services[who];
                 if let Some(Request::Answered(asked, answer)) = service.request {
-                    service.book.answered(answer, asked, now);
+                    service.lease.answered(answer, asked, now);
                     service.request = None;
                 }
             }
@@ -391,7 +402,7 @@ impl Model {
             Step::Open(who) => {
                 let now = self.moment(who);
                 let service = &mut self.services[who];
-                if service.book.open(now).is_some() {
+                if service.lease.open(now).is_some() {
                     service.opened_at = self.now;
                 }
             }
@@ -425,7 +436,7 @@ impl Model {
 
     fn write(&mut self, who: usize) {
         let now = self.moment(who);
-        if !self.services[who].book.allows(now) {
+        if !self.services[who].lease.allows(now) {
             return;
         }
         let other = &self.services[1 - who];
@@ -433,7 +444,7 @@ impl Model {
             other.landed_at <= self.services[who].opened_at,
             "what the other began lands after our first look"
         );
-        let reserve = u64::try_from(terms().reserve.as_millis()).unwrap();
+        let reserve = u64::try_from(timings().reserve.as_millis()).unwrap();
         self.services[who].landed_at = self.now + reserve;
         self.writes += 1;
     }

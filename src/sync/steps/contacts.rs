@@ -15,8 +15,8 @@ use super::{
         },
         row::{Ended, InHand, Loaded, Matched, Sought, StepResult, phone_of},
         rules::contact::{AfterMiss, Answer, Miss, by_beginning, by_email, by_phone, with_email},
+        rules::eligibility::{later, since},
         run::SMALLEST_BATCH,
-        triage::{later, since},
     },
     people::{leave_begun_contacts, lock_contacts},
 };
@@ -337,12 +337,12 @@ async fn without_contact(
 }
 
 fn second_look_at(batch: &Batch, row: &mut Candidate, now: Timestamp) -> Timestamp {
-    let tempo = &batch.ctx.tempo;
+    let timings = &batch.ctx.timings;
     let since = since(&mut row.loaded.attempt.progress.missed_since, now);
     match (&row.indexed, batch.is_long) {
-        (Some(_), _) => later(since, tempo.second_look_after_index),
-        (None, true) => tempo.together(later(since, tempo.second_look)),
-        (None, false) => later(since, tempo.second_look),
+        (Some(_), _) => later(since, timings.second_look_after_index),
+        (None, true) => timings.together(later(since, timings.second_look)),
+        (None, false) => later(since, timings.second_look),
     }
 }
 
@@ -401,15 +401,15 @@ async fn before_a_create(
 }
 
 fn wait_for_contact(batch: &Batch, mut row: Candidate, now: Timestamp) -> Ended {
-    let tempo = &batch.ctx.tempo;
+    let timings = &batch.ctx.timings;
     let progress = &mut row.loaded.attempt.progress;
-    if tempo.searched_in_vain(&mut progress.daily_searches, now) {
+    if timings.searched_in_vain(&mut progress.daily_searches, now) {
         // A person who retries the row has it wait anew.
         progress.daily_searches = DailySearches::default();
         return row.park("контакт так и не появился");
     }
     row.end(Settlement::Waiting {
-        due_at: later(now, tempo.search_waiting),
+        due_at: later(now, timings.search_waiting),
         reason: "ждём контакт с таким e-mail в amoCRM".to_owned(),
     })
 }

@@ -10,9 +10,9 @@ use super::{
     super::{
         batch::{Batch, distinct},
         contacts::search::{Query, UNREADABLE, search},
-        decide::{Decision, Situation, decide},
         row::{Chosen, DealChoice, InHand, Loaded, Matched, Sought, Stage, StepResult},
         rules::contact::with_email,
+        rules::deal::{Decision, Situation, decide},
     },
     rows::{fingerprint, refresh},
 };
@@ -150,7 +150,7 @@ pub(crate) async fn choose(
     let candidates = read_deals(batch, candidates, &mut chosen).await?;
     let next = chosen.keep(batch.begin(candidates));
     // A target that cannot be used is found before anything is chosen or made for it.
-    let known_for = batch.ctx.tempo.pipelines_for;
+    let known_for = batch.ctx.timings.pipelines_for;
     let candidates = match pipeline(batch, known_for, next, &mut chosen).await? {
         Some((_, candidates)) => candidates,
         None => Vec::new(),
@@ -240,7 +240,7 @@ async fn confirm_creates(
     rows: Vec<Candidate>,
     chosen: &mut StepResult<Chosen>,
 ) -> Result<(), InboxError> {
-    let half = batch.ctx.tempo.fresh_for / 2;
+    let half = batch.ctx.timings.fresh_for / 2;
     let rows = chosen.keep(batch.begin(rows));
     let (confirmed, rows): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|row| row.is_confirmed(half));
@@ -303,7 +303,7 @@ async fn confirm_new_contacts(
         return Ok(());
     };
     // What the search may not show yet. An older contact it shows, if that is this person's.
-    let lag = batch.ctx.tempo.look_overlap;
+    let lag = batch.ctx.timings.look_overlap;
     let shown_until = batch.now().checked_sub(lag).unwrap_or(Timestamp::MIN);
     let contacts = newest.contacts.iter();
     let old = contacts.filter(|contact| contact.created_at < shown_until);

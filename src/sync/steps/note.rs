@@ -7,8 +7,8 @@ use super::{
     super::{
         batch::{Batch, distinct},
         bulk::{self, Kind, Sent},
-        note::{is_ours, note},
         row::{InHand, Noted, Placed, StepResult},
+        rules::note::{is_ours, note},
     },
     place::{Keyed, begin_writes, write_failed},
     rows::refresh,
@@ -29,10 +29,10 @@ pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<N
         return Ok(noted);
     }
 
-    let begin_by = Instant::now() + batch.ctx.tempo.begin_within;
-    let decisive_from = begin_writes(batch, &rows);
+    let begin_by = Instant::now() + batch.ctx.timings.begin_within;
+    let resolve_after = begin_writes(batch, &rows);
     for row in &mut rows {
-        row.attempt_mut().progress.step.begin_note(decisive_from);
+        row.attempt_mut().progress.step.begin_note(resolve_after);
     }
     batch.checkpoint(&rows).await?;
 

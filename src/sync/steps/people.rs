@@ -10,7 +10,7 @@ use super::super::{
     batch::Batch,
     locks::LockKey,
     row::{Ended, InHand, Loaded, Stage, StepResult},
-    triage::later,
+    rules::eligibility::later,
 };
 use crate::inbox::{DailySearches, Fact, InboxError, OpenWork};
 
@@ -30,9 +30,9 @@ pub(crate) async fn lock(
     let begun = begun_elsewhere(batch).await?;
     let begun: HashSet<_> = begun.iter().filter_map(|open| open.person).collect();
 
-    let tempo = &batch.ctx.tempo;
-    let soon = later(batch.now(), tempo.person_busy);
-    let later_on = later(batch.now(), tempo.second_look / 4);
+    let timings = &batch.ctx.timings;
+    let soon = later(batch.now(), timings.person_busy);
+    let later_on = later(batch.now(), timings.second_look / 4);
     for mut row in rows {
         let progress = &row.attempt.progress;
         let has_begun = progress.step.is_open();
@@ -70,12 +70,12 @@ pub(crate) fn lock_contacts<T: Stage>(
         attempt.progress.daily_searches = DailySearches::default();
         return Ok(row);
     }
-    let tempo = &batch.ctx.tempo;
+    let timings = &batch.ctx.timings;
     // The other row waits for the whole of its batch.
     let pause = if batch.is_long {
-        tempo.second_look / 4
+        timings.second_look / 4
     } else {
-        tempo.person_busy
+        timings.person_busy
     };
     let soon = later(batch.now(), pause);
     Err(row.again_at(soon, Fact::ContactAtWork))
@@ -94,7 +94,7 @@ pub(crate) async fn leave_begun_contacts<T: Stage>(
     }
     let begun = begun_elsewhere(batch).await?;
     let begun: HashSet<_> = begun.iter().filter_map(|open| open.contact).collect();
-    let later_on = later(batch.now(), batch.ctx.tempo.second_look / 4);
+    let later_on = later(batch.now(), batch.ctx.timings.second_look / 4);
     for row in rows {
         let has_begun = contacts(&row).iter().any(|it| begun.contains(&it.id));
         step.push(if has_begun {

@@ -10,10 +10,10 @@ use super::{
     super::{
         batch::Batch,
         bulk::{self, Item, Kind, Sent},
-        decide::{Placement, placement, stage_is_unknown},
-        note::{contact_name, deal_name},
         row::{Chosen, DealChoice, InHand, Loaded, Placed, StepResult},
-        triage::later,
+        rules::deal::{Placement, placement, stage_is_unknown},
+        rules::eligibility::later,
+        rules::note::{contact_name, deal_name},
     },
     deals::pipeline,
     rows::fingerprint,
@@ -117,7 +117,7 @@ async fn move_deals(
             Err(error @ AmoError::Rejected { .. }) if keys.len() > 1 => {
                 let rows = left.take_all(&keys);
                 if error.is_about_stage() && target_is_gone(batch).await? {
-                    let soon = later(batch.now(), batch.ctx.tempo.person_busy);
+                    let soon = later(batch.now(), batch.ctx.timings.person_busy);
                     let again = |row: ToMove| row.again_at(soon, Fact::TargetUnusable);
                     placed.ended.extend(rows.into_iter().map(again));
                 } else {
@@ -144,7 +144,7 @@ async fn know_the_stages(
     rows: Vec<ToMove>,
     placed: &mut StepResult<Placed>,
 ) -> Result<Option<(Pipeline, Vec<ToMove>)>, InboxError> {
-    let known_for = batch.ctx.tempo.pipelines_for;
+    let known_for = batch.ctx.timings.pipelines_for;
     let Some((known, rows)) = pipeline(batch, known_for, rows, placed).await? else {
         return Ok(None);
     };
@@ -238,7 +238,7 @@ async fn move_one_by_one(
         let mut next = placed.keep(batch.begin(vec![row]));
         let Some(mut row) = next.pop() else { continue };
         row.loaded.read_at = looked_at;
-        let begin_by = looked_at + batch.ctx.tempo.fresh_for;
+        let begin_by = looked_at + batch.ctx.timings.fresh_for;
         let begun = Instant::now().into_std();
         match batch.amocrm.move_deals(&[id], target, begin_by).await {
             Ok(answer) => {
@@ -266,11 +266,11 @@ async fn create_deals(
     if rows.is_empty() {
         return Ok(());
     }
-    let begin_by = Instant::now() + batch.ctx.tempo.begin_within;
-    let decisive_from = begin_writes(batch, &rows);
+    let begin_by = Instant::now() + batch.ctx.timings.begin_within;
+    let resolve_after = begin_writes(batch, &rows);
     let mut rows = rows;
     for row in &mut rows {
-        intend_create(batch, row, decisive_from);
+        intend_create(batch, row, resolve_after);
     }
     batch.checkpoint(&rows).await?;
 
@@ -357,7 +357,7 @@ async fn created(
     Ok(())
 }
 
-fn intend_create(batch: &Batch, row: &mut Chosen, decisive_from: Timestamp) {
+fn intend_create(batch: &Batch, row: &mut Chosen, resolve_after: Timestamp) {
     let DealChoice::New(made_for) = row.deal else {
         return;
     };
@@ -366,7 +366,7 @@ fn intend_create(batch: &Batch, row: &mut Chosen, decisive_from: Timestamp) {
         fingerprint: fingerprint(batch.ctx.inbox.hasher(), progress),
         made_for,
         name: batch.ctx.name_hash(&deal_name(&row.loaded.row)),
-        decisive_from,
+        resolve_after,
     });
 }
 
@@ -400,7 +400,7 @@ fn new_deal_and_contact(row: &Chosen) -> Option<NewDealAndContact> {
 
 /// Answers from when on an empty look will prove that a write never happened.
 pub(crate) fn begin_writes<T: InHand>(batch: &Batch, rows: &[T]) -> Timestamp {
-    let after = batch.ctx.tempo.decisive_after();
+    let after = batch.ctx.timings.resolve_delay();
     let ids = rows.iter().map(InHand::id);
     batch.ctx.in_flight.begin(ids, Instant::now() + after);
     later(batch.now(), after)
@@ -424,7 +424,7 @@ pub(crate) async fn write_failed<T: InHand>(
         } else if is_rejected {
             // Some of the batch may have been carried out, but nothing more can land: look at once, then go alone.
             progress.alone = true;
-            progress.step.is_decisive_from(now);
+            progress.step.set_resolve_after(now);
             batch.ctx.in_flight.end(id);
         }
     }
@@ -446,7 +446,7 @@ impl<T: super::super::row::Stage> Keyed<T> {
         batch: &Batch,
         body: impl Fn(&T) -> Option<B>,
     ) -> Vec<Item<usize, B>> {
-        let fresh_for = batch.ctx.tempo.fresh_for;
+        let fresh_for = batch.ctx.timings.fresh_for;
         let rows = self.0.iter().enumerate();
         let item = |(key, row): (usize, &Option<T>)| {
             let row = row.as_ref()?;

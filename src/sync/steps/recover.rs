@@ -9,10 +9,10 @@ use super::{
     super::{
         batch::{Batch, distinct},
         contacts::search::{Query, UNREADABLE, search},
-        fate::Look,
-        note::as_sent,
+        in_flight::Look,
         row::{Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, Stage, StepResult},
         rules::contact::with_email,
+        rules::note::as_sent,
     },
     note::{has_our_note, hidden_notes, with_note},
     rows::refresh,
@@ -75,14 +75,14 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
         let id = deal.id;
         match row.attempt.progress.step {
             Step::Placed {
-                note_decisive_from: Some(decisive_from),
+                note_resolve_after: Some(resolve_after),
                 ..
             } => {
                 let row = Placed {
                     loaded: row,
                     deal: id,
                 };
-                with_note_in_doubt.push((row, decisive_from));
+                with_note_in_doubt.push((row, resolve_after));
             }
             Step::Placed { .. } => resumed.placed.push(Placed {
                 loaded: row,
@@ -156,7 +156,7 @@ async fn resolve_notes(
         return Ok(());
     };
     let (mut found, mut absent) = (Vec::new(), Vec::new());
-    for (mut row, decisive_from) in rows {
+    for (mut row, resolve_after) in rows {
         let id = row.id();
         if has_our_note(&notes.items, row.deal, id) {
             row.attempt_mut().log(Fact::NoteFound);
@@ -167,8 +167,8 @@ async fn resolve_notes(
             }
         } else if let Some(what) = hidden_notes(&notes, row.deal) {
             resumed.ended.push(batch.unreadable(row, &what));
-        } else if let Some(until) = batch.ctx.fate_is_open_until(id, decisive_from, look) {
-            row.attempt_mut().progress.step.is_decisive_from(until);
+        } else if let Some(until) = batch.ctx.may_land_until(id, resolve_after, look) {
+            row.attempt_mut().progress.step.set_resolve_after(until);
             let ended = row.again_at(until, Fact::NoteInDoubt);
             resumed.ended.push(ended);
         } else {
@@ -400,8 +400,8 @@ fn create_resolved(
         row.attempt.log(Fact::DealFound(deal));
         return Ok(Placed { loaded: row, deal });
     }
-    if let Some(until) = batch.ctx.fate_is_open_until(id, create.decisive_from, look) {
-        step.is_decisive_from(until);
+    if let Some(until) = batch.ctx.may_land_until(id, create.resolve_after, look) {
+        step.set_resolve_after(until);
         return Err(row.again_at(until, Fact::CreateInDoubt));
     }
     Err(match batch.ctx.doubts.look().blamed(id, &CREATES) {

@@ -9,7 +9,7 @@ use super::super::{
     batch::{Batch, at_once},
     failure::Verdict,
     row::{Attempt, Ended, InHand, Loaded, Stage, StepResult, phone_of},
-    triage::{self, Sight, Triage, triage},
+    rules::eligibility::{self, Eligibility, RowRead, eligibility},
 };
 use crate::{
     domain::{Disposition, Email, KeyedHash, Operation, RowId},
@@ -36,7 +36,7 @@ pub(crate) async fn load(
 ) -> Result<StepResult<Loaded>, InboxError> {
     read(batch, claimed, |mut attempt, read| {
         match see(batch, &mut attempt, &read) {
-            Triage::Proceed(email) => {
+            Eligibility::Proceed(email) => {
                 recognise(batch, &mut attempt, &read.row, &email);
                 Ok(Loaded {
                     attempt,
@@ -45,7 +45,7 @@ pub(crate) async fn load(
                     read_at: read.asked_at,
                 })
             }
-            end @ Triage::End(_) => Err(ended(batch, attempt, end)),
+            end @ Eligibility::End(_) => Err(ended(batch, attempt, end)),
         }
     })
     .await
@@ -56,7 +56,7 @@ pub(crate) async fn refresh<T: Stage>(
     batch: &Batch,
     rows: Vec<T>,
 ) -> Result<StepResult<T>, InboxError> {
-    let half = batch.ctx.tempo.fresh_for / 2;
+    let half = batch.ctx.timings.fresh_for / 2;
     let (old, fresh): (Vec<T>, Vec<T>) = rows
         .into_iter()
         .partition(|row| row.loaded().read_at.elapsed() > half);
@@ -71,10 +71,10 @@ pub(crate) async fn refresh<T: Stage>(
     let again = read(batch, old, |mut row, read| {
         let loaded = row.loaded_mut();
         match see(batch, &mut loaded.attempt, &read) {
-            Triage::Proceed(email) if email != loaded.email => {
+            Eligibility::Proceed(email) if email != loaded.email => {
                 Err(row.again_at(now, Fact::EmailChanged))
             }
-            Triage::Proceed(email) => {
+            Eligibility::Proceed(email) => {
                 let before = loaded.attempt.progress.step.clone();
                 recognise(batch, &mut loaded.attempt, &read.row, &email);
                 loaded.row = read.row;
@@ -88,7 +88,7 @@ pub(crate) async fn refresh<T: Stage>(
                 }
                 Ok(row)
             }
-            end @ Triage::End(_) => Err(ended(batch, row, end)),
+            end @ Eligibility::End(_) => Err(ended(batch, row, end)),
         }
     })
     .await?;
@@ -134,34 +134,34 @@ pub(crate) fn fingerprint(hasher: &Hasher, progress: &Progress) -> KeyedHash {
     hasher.text("fingerprint", &text)
 }
 
-fn see(batch: &Batch, attempt: &mut Attempt, read: &SeenRow) -> Triage {
-    let sight = Sight::Present {
+fn see(batch: &Batch, attempt: &mut Attempt, read: &SeenRow) -> Eligibility {
+    let row_read = RowRead::Present {
         row: &read.row,
         read_at: read.read_at,
     };
-    judge(batch, attempt, sight)
+    classify(batch, attempt, row_read)
 }
 
-fn judge(batch: &Batch, attempt: &mut Attempt, sight: Sight<'_>) -> Triage {
-    let known = triage::Known {
+fn classify(batch: &Batch, attempt: &mut Attempt, row_read: RowRead<'_>) -> Eligibility {
+    let known = eligibility::Known {
         is_asked_for: attempt.entry.backfill.is_some(),
         stored_at: attempt.entry.stored_at,
     };
-    let (rules, tempo) = (&batch.ctx.upkeep.rows, &batch.ctx.tempo);
-    triage(
+    let (rules, timings) = (&batch.ctx.maintenance.rows, &batch.ctx.timings);
+    eligibility(
         rules,
-        tempo,
+        timings,
         known,
         &mut attempt.progress,
-        sight,
+        row_read,
         batch.now(),
     )
 }
 
-fn ended<T: InHand>(batch: &Batch, row: T, triage: Triage) -> Ended {
-    match triage {
-        Triage::End(settlement) => row.end(settlement),
-        Triage::Proceed(_) => row.again_at(batch.now(), Fact::BrokenOff),
+fn ended<T: InHand>(batch: &Batch, row: T, eligibility: Eligibility) -> Ended {
+    match eligibility {
+        Eligibility::End(settlement) => row.end(settlement),
+        Eligibility::Proceed(_) => row.again_at(batch.now(), Fact::BrokenOff),
     }
 }
 
@@ -236,8 +236,8 @@ async fn see_absent<P: InHand>(batch: &Batch, absent: Vec<P>) -> Result<Vec<Ende
         Err(error) => return batch.fail(None, absent, error).await,
     }
     let of = |mut row: P| {
-        let triage = judge(batch, row.attempt_mut(), Sight::Absent);
-        ended(batch, row, triage)
+        let eligibility = classify(batch, row.attempt_mut(), RowRead::Absent);
+        ended(batch, row, eligibility)
     };
     Ok(absent.into_iter().map(of).collect())
 }

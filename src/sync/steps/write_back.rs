@@ -9,7 +9,7 @@ use super::{
     super::{
         batch::Batch,
         row::{Ended, InHand, Noted},
-        triage::already_filled,
+        rules::eligibility::already_filled,
     },
     rows::none_is_visible,
 };
@@ -33,7 +33,7 @@ pub(crate) async fn fill(batch: &Batch, rows: Vec<Noted>) -> Result<Vec<Ended>, 
         async move {
             let _turn = ctx.write_backs.acquire().await;
             // Once write backs have been found to be refused for all rows, no other is tried.
-            if ctx.gate.closed().is_some() && !is_probe {
+            if ctx.sending.blocked().is_some() && !is_probe {
                 return (row, None);
             }
             let begun = Instant::now().into_std();

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use sandbox::{
     AmoQuirks, ContactId, DealId, Fault, Item, Kind, Point, Recorded, Spoilt, StageId,
-    school::{Case, Missing, School},
+    scenario::{Case, Missing, Scenario},
 };
 use serde_json::json;
 use tripwire_sync::{
     domain::RowId,
     inbox::{Arrival, Source, State},
-    sync::schedule::Tempo,
+    sync::rules::timings::Timings,
 };
 
 use super::{assert_right, backfill, email, import_day, launch, together};
@@ -112,11 +112,11 @@ async fn an_import_is_found_in_the_index_once_that_is_filled() {
     const ROWS: usize = 300;
     let mut world = World::prepare(at_the_real_rate());
     world.setting.add_crowd(&world.sandbox.amo, 1, ROWS);
-    let school = import_day(&world, ROWS);
+    let scenario = import_day(&world, ROWS);
     launch(&mut world, 1.0).await;
     world.until_settled(ROWS).await;
 
-    assert_right(&school);
+    assert_right(&scenario);
     assert_eq!(world.sandbox.amo.protocol_errors(), Vec::<String>::new());
     // 610 contacts.
     assert_eq!(pages(&world), 3);
@@ -462,7 +462,7 @@ async fn a_contact_that_the_index_lacks_is_made_after_the_second_look_and_a_sear
         assert_eq!(world.deals_of(&email(n)), [deal]);
     }
     let made = world.requests_to("leads.complex")[0].at;
-    assert!(made - began >= Tempo::scaled(SCALE).second_look_after_index);
+    assert!(made - began >= Timings::scaled(SCALE).second_look_after_index);
     // By e-mail, by phone, by the beginning, and by e-mail once more before the create.
     assert_eq!(world.asked("contacts.search"), searched + 4 * ROWS);
 }
@@ -512,10 +512,10 @@ async fn a_live_row_does_not_wait_for_the_filling() {
     });
     let (amo, postgrest) = (&world.sandbox.amo, &world.sandbox.postgrest);
     let cases = vec![Case::OpenBeforeTarget; ROWS];
-    let school = School::of_cases(3, cases, amo, postgrest, &world.setting);
+    let scenario = Scenario::of_cases(3, cases, amo, postgrest, &world.setting);
     world.setting.add_crowd(amo, 1, 9_000);
     launch(&mut world, 1.0).await;
-    backfill(&world, rows_of(&school).into_iter()).await;
+    backfill(&world, rows_of(&scenario).into_iter()).await;
     world.until_asked("contacts.list", 3, |_| true).await;
 
     let live = students(&world, "live", 3);
@@ -528,5 +528,5 @@ async fn a_live_row_does_not_wait_for_the_filling() {
         let took = moves.iter().find(is_its).unwrap().at - began;
         assert!(took < Duration::from_secs(5), "{took:?}");
     }
-    assert!(school.remaining() > ROWS / 2, "the filling is not over");
+    assert!(scenario.remaining() > ROWS / 2, "the filling is not over");
 }

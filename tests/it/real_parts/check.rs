@@ -323,7 +323,7 @@ async fn a_project_with_the_former_sql_is_warned_of_and_upgraded_by_one_run() {
         ..Wishes::default()
     };
     let stack = Stack::on(cluster, wishes).await;
-    let school = stack.school(iter::repeat_n(Case::OpenBeforeTarget, 4));
+    let scenario = stack.scenario(iter::repeat_n(Case::OpenBeforeTarget, 4));
     let serve = stack.launch(&["serve"]).with("BIND_ADDR", &address);
     let service = Service::launch(serve).await;
     let worker = pg_net(&stack.cluster);
@@ -338,7 +338,7 @@ async fn a_project_with_the_former_sql_is_warned_of_and_upgraded_by_one_run() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
 
-    stack.insert(&school, 0..2);
+    stack.insert(&scenario, 0..2);
     stack.until_written_back(2).await;
     let told = complaints().await;
     let [line] = &told[..] else {
@@ -354,9 +354,9 @@ async fn a_project_with_the_former_sql_is_warned_of_and_upgraded_by_one_run() {
     stack.cluster.sql_as("postgres", &printed.out).unwrap();
     stack.api.reload(&stack.cluster);
     assert_eq!(complaints().await, Vec::<String>::new());
-    stack.insert(&school, 2..4);
+    stack.insert(&scenario, 2..4);
     stack.until_written_back(4).await;
     worker.abort();
     service.stop().await.assert_code(0);
-    stack.assert_synced(&school);
+    stack.assert_synced(&scenario);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, ops::Range};
 
-use sandbox::school::{Case, School};
+use sandbox::scenario::{Case, Scenario};
 use serde_json::{Map, Value};
 use tripwire_sync::domain::RowId;
 
@@ -46,19 +46,19 @@ impl Stack {
     }
 
     /// One row for each of these cases, not inserted yet.
-    pub(super) fn school(&self, cases: impl IntoIterator<Item = Case>) -> School {
+    pub(super) fn scenario(&self, cases: impl IntoIterator<Item = Case>) -> Scenario {
         let World {
             sandbox, setting, ..
         } = &self.world;
-        School::of_cases(15, cases, &sandbox.amo, &sandbox.postgrest, setting)
+        Scenario::of_cases(15, cases, &sandbox.amo, &sandbox.postgrest, setting)
     }
 
-    /// The school's rows, from `range`, in one statement of the manager's backend.
-    pub(super) fn insert(&self, school: &School, range: Range<usize>) {
-        let rows: Vec<Value> = school.pupils[range]
+    /// The rows of the scenario, from `range`, in one statement of the manager's backend.
+    pub(super) fn insert(&self, scenario: &Scenario, range: Range<usize>) {
+        let rows: Vec<Value> = scenario.students[range]
             .iter()
-            .map(|pupil| {
-                let mut row = self.world.sandbox.postgrest.row(pupil.row).unwrap();
+            .map(|student| {
+                let mut row = self.world.sandbox.postgrest.row(student.row).unwrap();
                 row.retain(|column, _| FILLED.contains(&column.as_str()));
                 Value::Object(row)
             })
@@ -101,15 +101,15 @@ impl Stack {
     }
 
     /// Everything is as it must be, and the service was nobody but the role.
-    pub(super) fn assert_synced(&self, school: &School) {
+    pub(super) fn assert_synced(&self, scenario: &Scenario) {
         self.publish();
-        assert_eq!(school.verify(), Vec::<String>::new());
+        assert_eq!(scenario.verify(), Vec::<String>::new());
         let World { sandbox, .. } = &self.world;
         assert_eq!(sandbox.amo.protocol_errors(), Vec::<String>::new());
         self.assert_role_alone();
     }
 
-    /// Brings what Postgres says of the rows to where the school looks for it.
+    /// Brings what Postgres says of the rows to where the scenario looks for it.
     fn publish(&self) {
         let rows = self
             .cluster

@@ -403,7 +403,7 @@ async fn a_ban_turns_everybody_away_until_it_is_forgiven() {
     let later = client.contacts(&ids).await;
     assert!(matches!(later, Err(AmoError::TurnedAway)), "{later:?}");
     assert_eq!(server.seen().len(), 1);
-    client.forgive();
+    client.reset();
     client.contacts(&ids).await.unwrap();
 }
 

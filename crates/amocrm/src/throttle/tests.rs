@@ -1,4 +1,4 @@
-mod line;
+mod queue;
 
 use std::{num::NonZeroU32, time::Duration};
 

@@ -8,8 +8,8 @@ use url::Url;
 use super::{
     super::server::{Reply, Request},
     EventFate, Policies, State,
+    commands::{JSON, function_missing},
     table::{COLUMNS, timestamptz},
-    verbs::{JSON, function_missing},
 };
 use crate::webhook::fingerprint;
 

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::{
     super::server::{Reply, Request},
-    Behind, State, error,
-    verbs::{JSON, function_missing},
+    Behind, State,
+    commands::{JSON, function_missing},
+    error,
 };
 
 /// How far a test event comes. Where Vault or `pg_net` is not set up it comes less far.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Terms;
+use super::super::rules::timings::LeaseTimings;
 use crate::supabase::LeaseAnswer;
 
 /// Between the last request of a former holder and our first: it may have used up its share of the current second.
@@ -31,7 +31,7 @@ impl Moment {
 /// How we stand to the lease, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
+pub enum LeaseStatus {
     /// Not answered yet.
     Unknown,
     /// The database has no such function, and never had: nobody to take turns with.
@@ -52,9 +52,9 @@ pub(in crate::sync) struct Opening {
 
 /// What this process knows of the lease.
 #[derive(Debug)]
-pub(super) struct Book {
-    terms: Terms,
-    standing: Standing,
+pub(super) struct LeaseState {
+    timings: LeaseTimings,
+    status: LeaseStatus,
     /// Before the request was sent that was last granted: the lease cannot have begun earlier.
     asked: Option<Moment>,
     /// Nothing is left at work of what was decided in an earlier term.
@@ -64,11 +64,11 @@ pub(super) struct Book {
     was_ever_there: bool,
 }
 
-impl Book {
-    pub(super) fn new(terms: Terms) -> Self {
+impl LeaseState {
+    pub(super) fn new(timings: LeaseTimings) -> Self {
         Self {
-            terms,
-            standing: Standing::Unknown,
+            timings,
+            status: LeaseStatus::Unknown,
             asked: None,
             is_open: false,
             after_another: false,
@@ -87,74 +87,74 @@ impl Book {
     }
 
     /// How we stand now. What has run out stays so until a new term, whatever is answered meanwhile.
-    pub(super) fn standing(&mut self, now: Moment) -> Standing {
-        if self.standing == Standing::Ours && self.left(now).is_zero() {
-            self.standing = Standing::Unconfirmed;
+    pub(super) fn status(&mut self, now: Moment) -> LeaseStatus {
+        if self.status == LeaseStatus::Ours && self.left(now).is_zero() {
+            self.status = LeaseStatus::Unconfirmed;
             self.is_open = false;
         }
-        self.standing
+        self.status
     }
 
     /// Whether a request may begin now.
     pub(super) fn allows(&mut self, now: Moment) -> bool {
-        matches!(self.standing(now), Standing::Ours | Standing::Alone) && self.is_open
+        matches!(self.status(now), LeaseStatus::Ours | LeaseStatus::Alone) && self.is_open
     }
 
     /// How long a request may still begin.
     pub(super) fn left(&self, now: Moment) -> Duration {
         let used = self.asked.map_or(Duration::MAX, |asked| now.since(asked));
-        self.terms.usable().saturating_sub(used)
+        self.timings.usable().saturating_sub(used)
     }
 
     /// The database has not answered.
     pub(super) fn unanswered(&mut self) {
-        if self.standing == Standing::Unknown {
-            self.standing = Standing::Unconfirmed;
+        if self.status == LeaseStatus::Unknown {
+            self.status = LeaseStatus::Unconfirmed;
         }
     }
 
     /// The database has answered what was asked at `asked`.
     pub(super) fn answered(&mut self, answer: LeaseAnswer, asked: Moment, now: Moment) {
-        let before = self.standing(now);
+        let before = self.status(now);
         match answer {
             LeaseAnswer::Granted => {
                 self.was_ever_there = true;
-                let continues = matches!(before, Standing::Ours | Standing::Alone);
+                let continues = matches!(before, LeaseStatus::Ours | LeaseStatus::Alone);
                 if !continues {
                     self.after_another = self.may_have_been_anothers(before, now);
                     self.opens_at = self.after_another.then(|| now.mono + FULL_WINDOW);
                     self.is_open = false;
                 }
-                self.standing = Standing::Ours;
+                self.status = LeaseStatus::Ours;
                 self.asked = Some(asked);
             }
             LeaseAnswer::Refused => {
                 self.was_ever_there = true;
-                self.standing = Standing::Theirs;
+                self.status = LeaseStatus::Theirs;
                 self.is_open = false;
             }
             LeaseAnswer::NoFunction => {
-                let is_first = matches!(before, Standing::Unknown | Standing::Unconfirmed);
+                let is_first = matches!(before, LeaseStatus::Unknown | LeaseStatus::Unconfirmed);
                 if is_first && !self.was_ever_there {
-                    self.standing = Standing::Alone;
+                    self.status = LeaseStatus::Alone;
                 }
             }
         }
     }
 
-    fn may_have_been_anothers(&self, before: Standing, now: Moment) -> bool {
+    fn may_have_been_anothers(&self, before: LeaseStatus, now: Moment) -> bool {
         let since = self.asked.map(|asked| now.since(asked));
         match before {
-            Standing::Theirs => true,
+            LeaseStatus::Theirs => true,
             // As long as the database kept it for us, nobody else could have it.
-            Standing::Unconfirmed => since.is_none_or(|since| since >= self.terms.lasting()),
-            Standing::Unknown | Standing::Alone | Standing::Ours => false,
+            LeaseStatus::Unconfirmed => since.is_none_or(|since| since >= self.timings.lasting()),
+            LeaseStatus::Unknown | LeaseStatus::Alone | LeaseStatus::Ours => false,
         }
     }
 
     /// Begins the term that was granted. To be called when nothing of an earlier one is at work.
     pub(super) fn open(&mut self, now: Moment) -> Option<Opening> {
-        let is_ours = matches!(self.standing(now), Standing::Ours | Standing::Alone);
+        let is_ours = matches!(self.status(now), LeaseStatus::Ours | LeaseStatus::Alone);
         if !is_ours || self.is_open || self.opens_at.is_some_and(|at| at > now.mono) {
             return None;
         }
@@ -167,7 +167,7 @@ impl Book {
 
     /// When what we may do changes by itself.
     pub(super) fn changes_in(&mut self, now: Moment) -> Option<Duration> {
-        if self.standing(now) != Standing::Ours {
+        if self.status(now) != LeaseStatus::Ours {
             return None;
         }
         let opens_in = self

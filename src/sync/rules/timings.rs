@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{lease::Terms, triage::later};
+use super::eligibility::later;
 use crate::{domain::Backoff, inbox::DailySearches};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -13,7 +13,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// The pause after the inbox itself failed.
-pub(super) const INBOX_TROUBLE: Duration = SECOND;
+pub(in crate::sync) const INBOX_TROUBLE: Duration = SECOND;
 
 /// So many daily searches in vain, and a row waits for its contact no longer. Searches, not days: a clock that is set
 /// wrong for a while adds one search at most.
@@ -28,7 +28,7 @@ const THROTTLED: Duration = Duration::from_secs(3);
 
 /// All durations of the engine. One factor scales them for tests with real processes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tempo {
+pub struct Timings {
     /// A row or deal read longer ago than this is read again before anything is written.
     pub fresh_for: Duration,
     /// A write is not begun later than this after its intent was stored.
@@ -42,7 +42,7 @@ pub struct Tempo {
     pub late_commit: Duration,
     /// Between two looks that must both find nothing: for a row that is gone, for a contact that is missing.
     pub second_look: Duration,
-    /// As [`Tempo::second_look`], for a contact that only the index has missed: most of an import are searched for when
+    /// As [`Timings::second_look`], for a contact that only the index has missed: most of an import are searched for when
     /// it is over.
     pub second_look_after_index: Duration,
     /// When another row works on the same person.
@@ -62,17 +62,17 @@ pub struct Tempo {
     pub inbox_lasting: Duration,
     /// How long a stopping service waits for what is in flight.
     pub grace: Duration,
-    pub lease: Terms,
+    pub lease: LeaseTimings,
     scale: f64,
 }
 
-impl Default for Tempo {
+impl Default for Timings {
     fn default() -> Self {
         Self::scaled(1.0)
     }
 }
 
-impl Tempo {
+impl Timings {
     /// The real durations times `scale`. Not scaled are the grace of a stop and, below [`THROTTLED`], the times within
     /// which requests must get through the throttle, which is never scaled.
     #[must_use]
@@ -106,7 +106,7 @@ impl Tempo {
             test_event: d(10 * SECOND),
             inbox_lasting: d(MINUTE),
             grace: 6 * SECOND,
-            lease: Terms::scaled(scale),
+            lease: LeaseTimings::scaled(scale),
             scale,
         }
     }
@@ -125,7 +125,7 @@ impl Tempo {
 
     /// From when on an empty look proves that a write, whose intent is stored now, never happened and never will.
     #[must_use]
-    pub fn decisive_after(&self) -> Duration {
+    pub fn resolve_delay(&self) -> Duration {
         self.begin_within + self.write_timeout + self.late_commit
     }
 
@@ -180,18 +180,88 @@ impl Tempo {
     }
 }
 
+/// All durations of the lease.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LeaseTimings {
+    /// What the database is asked for.
+    pub seconds: u32,
+    /// At its end no request begins: as long as a write may take to land.
+    pub reserve: Duration,
+    /// From one grant to the next time it is asked for.
+    pub renew_after: Duration,
+    /// How often it is asked for while another has it.
+    pub poll: Duration,
+    /// How often it is asked for while there is no such function.
+    pub poll_alone: Duration,
+    /// The longest wait for an answer.
+    pub timeout: Duration,
+    /// The longest wait for an answer when it is given back.
+    pub give_back_within: Duration,
+    /// How long after that the database may still carry it out: as long as PostgREST waits for a connection, and a
+    /// statement for its end.
+    pub given_back_late: Duration,
+    /// From the replacement of a damaged inbox to the first request to amoCRM: writes of the former process have landed by
+    /// then, a person has had the time to pause, and another service may have taken the lease.
+    pub after_replacement: Duration,
+    /// After no answer.
+    pub retry: Backoff,
+    /// After a refusal that a person has to see to.
+    pub refused: Backoff,
+}
+
+impl LeaseTimings {
+    /// The database counts in whole seconds; and below some length, a slow machine would look like a lost lease.
+    #[must_use]
+    pub fn scaled(scale: f64) -> Self {
+        let d = |seconds: u32| (seconds * SECOND).mul_f64(scale);
+        let renew_after = d(15).max(SECOND / 2);
+        Self {
+            seconds: u32::try_from(d(80).as_millis().div_ceil(1_000))
+                .unwrap_or(u32::MAX)
+                .max(3),
+            reserve: d(50),
+            renew_after,
+            poll: d(5).max(SECOND / 20),
+            poll_alone: d(60),
+            timeout: d(5).max(SECOND),
+            give_back_within: d(2).max(SECOND),
+            given_back_late: d(20),
+            after_replacement: d(60),
+            retry: Backoff {
+                first: d(1),
+                longest: renew_after,
+            },
+            refused: Backoff {
+                first: d(1),
+                longest: d(60),
+            },
+        }
+    }
+
+    #[must_use]
+    pub fn lasting(&self) -> Duration {
+        Duration::from_secs(self.seconds.into())
+    }
+
+    /// How long after it was asked for requests may begin.
+    #[must_use]
+    pub fn usable(&self) -> Duration {
+        self.lasting().saturating_sub(self.reserve)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_empty_look_is_decisive_after_a_minute() {
-        assert_eq!(Tempo::default().decisive_after(), MINUTE);
+        assert_eq!(Timings::default().resolve_delay(), MINUTE);
     }
 
     #[test]
     fn the_backoff_doubles_to_an_hour_and_never_undercuts_the_peer() {
-        let tempo = Tempo::default();
+        let timings = Timings::default();
         let table = [
             (0, 5),
             (1, 10),
@@ -203,22 +273,22 @@ mod tests {
         ];
         for (attempts, seconds) in table {
             assert_eq!(
-                tempo.backoff(attempts, None, 0.0),
+                timings.backoff(attempts, None, 0.0),
                 seconds * SECOND,
                 "{attempts}"
             );
         }
-        assert_eq!(tempo.backoff(0, None, 1.0), Duration::from_millis(6_250));
-        assert_eq!(tempo.backoff(0, Some(5 * MINUTE), 0.0), 5 * MINUTE);
-        assert_eq!(tempo.backoff(3, Some(SECOND), 0.0), 40 * SECOND);
+        assert_eq!(timings.backoff(0, None, 1.0), Duration::from_millis(6_250));
+        assert_eq!(timings.backoff(0, Some(5 * MINUTE), 0.0), 5 * MINUTE);
+        assert_eq!(timings.backoff(3, Some(SECOND), 0.0), 40 * SECOND);
     }
 
     #[test]
     fn an_entry_is_given_up_after_about_seven_days_of_failures() {
-        let tempo = Tempo::default();
+        let timings = Timings::default();
         let pauses = |jitter| -> Duration {
             let attempts = 0..GIVEN_UP_AFTER - 1;
-            attempts.map(|n| tempo.backoff(n, None, jitter)).sum()
+            attempts.map(|n| timings.backoff(n, None, jitter)).sum()
         };
         assert!(pauses(0.0) > 6 * DAY, "{:?}", pauses(0.0));
         assert!(pauses(0.5) > 6 * DAY + 22 * HOUR, "{:?}", pauses(0.5));
@@ -228,7 +298,7 @@ mod tests {
 
     #[test]
     fn probes_grow_from_a_quarter_of_an_hour_to_six_hours() {
-        let probe = Tempo::default().amocrm_probe;
+        let probe = Timings::default().amocrm_probe;
         assert_eq!(
             [0, 1, 4, 5, 99].map(|n| probe.after(n).as_secs() / 60),
             [15, 30, 240, 360, 360]
@@ -237,10 +307,10 @@ mod tests {
 
     #[test]
     fn looks_for_waiting_rows_thin_out_with_age() {
-        let tempo = Tempo::default();
+        let timings = Timings::default();
         let ages = [SECOND, HOUR, DAY, 8 * DAY];
         assert_eq!(
-            ages.map(|age| tempo.look_every(age).as_secs() / 60),
+            ages.map(|age| timings.look_every(age).as_secs() / 60),
             [2, 15, 120, 1_440]
         );
     }
@@ -248,7 +318,7 @@ mod tests {
     /// Days since the first search, in its hours; then how many searches have counted by then.
     #[test]
     fn one_search_a_day_counts_whatever_the_clock_does() {
-        let tempo = Tempo::default();
+        let timings = Timings::default();
         let year = 365 * 24;
         let table: [(&str, &[i64], u32); 9] = [
             ("the first", &[0], 0),
@@ -265,7 +335,7 @@ mod tests {
             let mut searches = DailySearches::default();
             for hour in hours {
                 let now = Timestamp::from_second(1_800_000_000 + hour * 3_600).unwrap();
-                assert!(!tempo.searched_in_vain(&mut searches, now), "{what}");
+                assert!(!timings.searched_in_vain(&mut searches, now), "{what}");
             }
             assert_eq!(searches.in_vain, counted, "{what}");
         }
@@ -273,18 +343,18 @@ mod tests {
 
     #[test]
     fn a_row_is_given_up_at_the_ninetieth_daily_search_in_vain_and_not_before() {
-        let tempo = Tempo::default();
+        let timings = Timings::default();
         let mut searches = DailySearches::default();
         for day in 0..=90 {
             let now = Timestamp::from_second(day * 86_400).unwrap();
-            let is_given_up = tempo.searched_in_vain(&mut searches, now);
+            let is_given_up = timings.searched_in_vain(&mut searches, now);
             assert_eq!(is_given_up, day == 90, "{day}");
         }
     }
 
     #[test]
     fn who_falls_due_within_a_quarter_of_a_minute_is_due_together() {
-        let tempo = Tempo::default();
+        let timings = Timings::default();
         let table = [
             (0, 15_000),
             (1, 15_000),
@@ -295,20 +365,20 @@ mod tests {
         ];
         for (at, together) in table {
             let at = Timestamp::from_millisecond(at).unwrap();
-            assert_eq!(tempo.together(at).as_millisecond(), together, "{at}");
+            assert_eq!(timings.together(at).as_millisecond(), together, "{at}");
         }
         let at = Timestamp::from_millisecond(1_001).unwrap();
-        let soon = Tempo::scaled(0.001).together(at);
+        let soon = Timings::scaled(0.001).together(at);
         assert_eq!(soon.as_millisecond(), 1_005);
-        assert_eq!(Tempo::scaled(0.0).together(at).as_millisecond(), 1_002);
-        assert_eq!(tempo.together(Timestamp::MAX), Timestamp::MAX);
+        assert_eq!(Timings::scaled(0.0).together(at).as_millisecond(), 1_002);
+        assert_eq!(timings.together(Timestamp::MAX), Timestamp::MAX);
     }
 
     #[test]
     fn a_scale_touches_every_pause_alike() {
-        let tempo = Tempo::scaled(0.1);
-        assert_eq!(tempo.decisive_after(), THROTTLED + 5 * SECOND);
-        assert_eq!(tempo.backoff(1, None, 0.0), SECOND);
-        assert_eq!(tempo.look_every(HOUR), 90 * SECOND);
+        let timings = Timings::scaled(0.1);
+        assert_eq!(timings.resolve_delay(), THROTTLED + 5 * SECOND);
+        assert_eq!(timings.backoff(1, None, 0.0), SECOND);
+        assert_eq!(timings.look_every(HOUR), 90 * SECOND);
     }
 }

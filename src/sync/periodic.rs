@@ -14,9 +14,9 @@ use tokio::{
 use super::{
     Context,
     failure::{Asked, Chain, Failure, Verdict},
-    gate::{Closed, probe_due},
-    schedule::INBOX_TROUBLE,
-    triage::later,
+    rules::eligibility::later,
+    rules::timings::INBOX_TROUBLE,
+    sending::{Blocked, probe_due},
 };
 use crate::{
     domain::{Halt, HaltCause, Operation, Side},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Duty {
+enum Job {
     Inspect,
     Sweep,
     Look,
@@ -32,7 +32,7 @@ enum Duty {
     Index,
 }
 
-/// When a duty comes again.
+/// When a job comes again.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     // By the monotonic clock: were the machine's own put back, it would not come for as long.
@@ -61,18 +61,18 @@ impl Plan {
     }
 }
 
-/// How a duty ended.
+/// How a job ended.
 #[derive(Debug)]
 pub(super) struct Done {
-    duty: Duty,
+    job: Job,
     result: Result<Result<(), Failure>, InboxError>,
 }
 
 #[derive(Debug)]
-pub(super) struct Duties {
+pub(super) struct PeriodicJobs {
     ctx: Arc<Context>,
     tasks: JoinSet<Done>,
-    at_work: Vec<Duty>,
+    at_work: Vec<Job>,
     inspection: Plan,
     sweep: Plan,
     /// Planned only when the last one failed: not before then, however due it may be.
@@ -80,11 +80,11 @@ pub(super) struct Duties {
     index: Plan,
 }
 
-impl Duties {
+impl PeriodicJobs {
     pub(super) fn new(ctx: Arc<Context>) -> Self {
         Self {
             inspection: Plan::each(ctx.settings.inspect_every),
-            sweep: Plan::each(ctx.upkeep.sweep_every),
+            sweep: Plan::each(ctx.maintenance.sweep_every),
             look: Plan::default(),
             index: Plan::default(),
             ctx,
@@ -94,21 +94,24 @@ impl Duties {
     }
 
     /// Begins what is due, and answers when something will be. One that cannot be planned does not hold up the others.
-    pub(super) async fn begin_what_is_due(&mut self, closed: Option<&Closed>) -> Option<Timestamp> {
+    pub(super) async fn begin_what_is_due(
+        &mut self,
+        blocked: Option<&Blocked>,
+    ) -> Option<Timestamp> {
         let dues = [
-            (Duty::Inspect, self.inspection_due(closed)),
-            (Duty::Sweep, self.sweep_due(closed)),
-            (Duty::Look, self.look_due(closed).await),
-            (Duty::Probe, self.probe_due(closed)),
-            (Duty::Index, self.index_due().await),
+            (Job::Inspect, self.inspection_due(blocked)),
+            (Job::Sweep, self.sweep_due(blocked)),
+            (Job::Look, self.look_due(blocked).await),
+            (Job::Probe, self.probe_due(blocked)),
+            (Job::Index, self.index_due().await),
         ];
         // Read after them, so that what is due at once is not still to come.
         let now = self.ctx.now();
         let mut next = Vec::new();
-        for (duty, due) in dues {
+        for (job, due) in dues {
             match due {
                 Some(due) if due > now => next.push(due),
-                Some(_) if !self.at_work.contains(&duty) => self.begin(duty, closed),
+                Some(_) if !self.at_work.contains(&job) => self.begin(job, blocked),
                 Some(_) | None => {}
             }
         }
@@ -117,24 +120,24 @@ impl Duties {
 
     /// Another has worked, and may have known of rows that we do not.
     pub(super) fn take_over(&mut self) {
-        if self.ctx.upkeep.sweep_after_another {
+        if self.ctx.maintenance.sweep_after_another {
             self.sweep.next = Some(Instant::now());
         }
     }
 
-    fn inspection_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
+    fn inspection_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
         self.inspection
             .next
-            .filter(|_| closed.is_none())
+            .filter(|_| blocked.is_none())
             .map(|at| self.by_the_clock(at))
     }
 
-    fn sweep_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
-        let is_off = match closed {
-            Some(Closed::Halted { halt, .. }) => halt.cause.side() == Side::Supabase,
+    fn sweep_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
+        let is_off = match blocked {
+            Some(Blocked::Halted { halt, .. }) => halt.cause.side() == Side::Supabase,
             // Who has the lease sweeps; whoever takes it over does so at once.
-            Some(Closed::Standby) => true,
-            Some(Closed::Stopping | Closed::Paused { .. }) | None => false,
+            Some(Blocked::Standby) => true,
+            Some(Blocked::Stopping | Blocked::Paused { .. }) | None => false,
         };
         self.sweep
             .next
@@ -142,8 +145,8 @@ impl Duties {
             .map(|at| self.by_the_clock(at))
     }
 
-    async fn look_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
-        if closed.is_some() {
+    async fn look_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
+        if blocked.is_some() {
             return None;
         }
         self.not_before(&self.look, self.ctx.next_look().await)
@@ -166,16 +169,16 @@ impl Duties {
         due.map(|due| plan.next.map_or(due, |at| self.by_the_clock(at).max(due)))
     }
 
-    fn probe_due(&self, closed: Option<&Closed>) -> Option<Timestamp> {
-        match closed {
+    fn probe_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
+        match blocked {
             // amoCRM is asked by who has the lease.
             // One that a row tries is the engine's, which waits for it.
-            Some(Closed::Halted { halt, .. }) if halt.is_tried_by_a_row() => None,
-            Some(Closed::Halted {
+            Some(Blocked::Halted { halt, .. }) if halt.is_tried_by_a_row() => None,
+            Some(Blocked::Halted {
                 halt,
                 is_paused: false,
             }) if halt.cause.side() == Side::Supabase || self.ctx.lease.allows() => {
-                probe_due(halt, &self.ctx.tempo, self.ctx.now())
+                probe_due(halt, &self.ctx.timings, self.ctx.now())
             }
             _ => None,
         }
@@ -185,68 +188,68 @@ impl Duties {
         later(self.ctx.now(), at.saturating_duration_since(Instant::now()))
     }
 
-    fn begin(&mut self, duty: Duty, closed: Option<&Closed>) {
+    fn begin(&mut self, job: Job, blocked: Option<&Blocked>) {
         let ctx = Arc::clone(&self.ctx);
-        let halt = match closed {
-            Some(Closed::Halted { halt, .. }) => Some(halt.clone()),
+        let halt = match blocked {
+            Some(Blocked::Halted { halt, .. }) => Some(halt.clone()),
             _ => None,
         };
-        self.at_work.push(duty);
+        self.at_work.push(job);
         self.tasks.spawn(async move {
-            let result = match duty {
-                Duty::Inspect => ctx.inspect().await,
-                Duty::Sweep => ctx.sweep().await,
-                Duty::Look => ctx.look().await.map(|found| found.map(|_| ())),
-                Duty::Probe => match halt {
+            let result = match job {
+                Job::Inspect => ctx.inspect().await,
+                Job::Sweep => ctx.sweep().await,
+                Job::Look => ctx.look().await.map(|found| found.map(|_| ())),
+                Job::Probe => match halt {
                     Some(halt) => ctx.probe(&halt).await.map(Ok),
                     None => Ok(Ok(())),
                 },
-                Duty::Index => ctx.keep_index().await,
+                Job::Index => ctx.keep_index().await,
             };
-            Done { duty, result }
+            Done { job, result }
         });
     }
 
-    /// Completes when a duty has ended; `None` when none is at work. Whoever gets it hands it to [`Duties::ended`].
+    /// Completes when a job has ended; `None` when none is at work. Whoever gets it hands it to [`PeriodicJobs::ended`].
     pub(super) async fn next_end(&mut self) -> Option<Result<Done, JoinError>> {
         self.tasks.join_next().await
     }
 
-    /// Plans the next time of a duty that has ended.
+    /// Plans the next time of a job that has ended.
     ///
     /// # Panics
-    /// When the duty panicked.
+    /// When the job panicked.
     pub(super) async fn ended(&mut self, ended: Result<Done, JoinError>) {
-        let Done { duty, result } = match ended {
+        let Done { job, result } = match ended {
             Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };
-        self.at_work.retain(|at_work| *at_work != duty);
-        match duty {
-            Duty::Inspect => {
+        self.at_work.retain(|at_work| *at_work != job);
+        match job {
+            Job::Inspect => {
                 let every = self.ctx.settings.inspect_every;
                 let pause = self.pause_after(result, self.inspection.failed).await;
                 self.inspection.ended(pause, every);
-                if self.ctx.gate.closed().is_some() {
+                if self.ctx.sending.blocked().is_some() {
                     // What stopped us may be what it found: again, as soon as somebody lets us go on.
                     self.inspection.next = Some(Instant::now());
                 }
             }
-            Duty::Sweep => {
-                let every = self.ctx.upkeep.sweep_every;
+            Job::Sweep => {
+                let every = self.ctx.maintenance.sweep_every;
                 let pause = self.pause_after(result, self.sweep.failed).await;
                 self.sweep.ended(pause, every);
             }
-            Duty::Look => {
+            Job::Look => {
                 let pause = self.pause_after(result, self.look.failed).await;
                 self.look.ended(pause, None);
             }
-            Duty::Index => {
+            Job::Index => {
                 let pause = self.pause_after(result, self.index.failed).await;
                 self.index.ended(pause, None);
             }
-            Duty::Probe => {
+            Job::Probe => {
                 self.pause_after(result, 0).await;
             }
         }
@@ -260,7 +263,7 @@ impl Duties {
     ) -> Option<Duration> {
         let judged = match result {
             Ok(Ok(())) => return None,
-            Ok(Err(failure)) => self.ctx.judge(&failure, Asked::NOTHING).await,
+            Ok(Err(failure)) => self.ctx.classify(&failure, Asked::NOTHING).await,
             Err(error) => Err(error),
         };
         let asked = match judged {
@@ -272,7 +275,7 @@ impl Duties {
             }
         };
         let jitter = (self.ctx.jitter)();
-        Some(self.ctx.tempo.backoff(failed, asked, jitter))
+        Some(self.ctx.timings.backoff(failed, asked, jitter))
     }
 
     /// Whatever they were doing can be done again.
@@ -285,14 +288,14 @@ impl Context {
     /// Asks the neighbour whether a halt is over.
     async fn probe(&self, halt: &Halt) -> Result<(), InboxError> {
         if halt.cause.side() == Side::Amocrm {
-            self.amocrm.forgive();
+            self.amocrm.reset();
         }
         let is_over = self.is_over(halt).await?;
         tracing::info!(cause = halt.cause.as_str(), is_over, "sync.probe");
         if is_over {
-            self.gate.lift(halt).await
+            self.sending.lift(halt).await
         } else {
-            self.gate.probe_failed(halt).await
+            self.sending.probe_failed(halt).await
         }
     }
 
@@ -330,7 +333,7 @@ impl Context {
     /// A probe that meets a ban must be the last one.
     async fn probe_was_refused(&self, error: AmoError) -> Result<bool, InboxError> {
         if matches!(error, AmoError::Forbidden) {
-            self.judge(&Failure::from(error), Asked::NOTHING).await?;
+            self.classify(&Failure::from(error), Asked::NOTHING).await?;
         }
         Ok(false)
     }
@@ -340,9 +343,9 @@ impl Context {
         let hasher = self.inbox.hasher();
         let amocrm = &self.settings.amocrm_fingerprint;
         let fingerprint = hasher.text("amocrm settings", amocrm);
-        self.gate.settings_are(Side::Amocrm, fingerprint).await?;
+        self.sending.settings_are(Side::Amocrm, fingerprint).await?;
         let supabase = &self.settings.supabase_fingerprint;
         let fingerprint = hasher.text("supabase settings", supabase);
-        self.gate.settings_are(Side::Supabase, fingerprint).await
+        self.sending.settings_are(Side::Supabase, fingerprint).await
     }
 }

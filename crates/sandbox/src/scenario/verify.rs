@@ -10,16 +10,16 @@ use super::{
         amocrm::{Contact, Deal},
         postgrest::reference,
     },
-    Expect, Pupil, School, Setting,
+    Expect, Scenario, Setting, Student,
 };
 
-impl School {
+impl Scenario {
     /// Every violation; none = each row is where it must be, and nothing else was touched.
     #[must_use]
     pub fn verify(&self) -> Vec<String> {
         let after = self.amo.world(|world| world.clone());
         let mut check = Check {
-            school: self,
+            scenario: self,
             after: &after,
             rows: self.rows(),
             marks: BTreeMap::new(),
@@ -28,8 +28,8 @@ impl School {
         };
         check.read_notes();
         check.read_new_deals();
-        for pupil in &self.pupils {
-            check.pupil(pupil);
+        for student in &self.students {
+            check.student(student);
         }
         check.untouched_deals();
         check.untouched_contacts();
@@ -38,7 +38,7 @@ impl School {
 }
 
 struct Check<'a> {
-    school: &'a School,
+    scenario: &'a Scenario,
     after: &'a World,
     rows: BTreeMap<String, Map<String, Value>>,
     /// Reference of a row → deals with a new note that contains it, one entry a note.
@@ -53,12 +53,12 @@ const REFERENCE: usize = 12;
 impl Check<'_> {
     fn read_notes(&mut self) {
         let references: BTreeSet<String> = self
-            .school
-            .pupils
+            .scenario
+            .students
             .iter()
             .map(|it| reference(it.row))
             .collect();
-        let before = &self.school.before.notes;
+        let before = &self.scenario.before.notes;
         for (id, note) in before {
             if self.after.notes.get(id) != Some(note) {
                 let deal = note.deal;
@@ -90,7 +90,7 @@ impl Check<'_> {
 
     fn read_new_deals(&mut self) {
         for deal in self.after.deals() {
-            if self.school.before.deals.contains_key(&deal.id) {
+            if self.scenario.before.deals.contains_key(&deal.id) {
                 continue;
             }
             if deal.contacts.is_empty() {
@@ -103,9 +103,9 @@ impl Check<'_> {
         }
     }
 
-    fn pupil(&mut self, pupil: &Pupil) {
+    fn student(&mut self, student: &Student) {
         let mut problems = Vec::new();
-        let deal = match pupil.expect {
+        let deal = match student.expect {
             Expect::Moved(deal) => {
                 self.moved(deal, &mut problems);
                 Some(deal)
@@ -114,16 +114,16 @@ impl Check<'_> {
                 // That nothing of it was changed is seen to in `untouched_deals`.
                 Some(deal)
             }
-            Expect::Created { contact } => self.created(pupil, contact, &mut problems),
-            Expect::CreatedWithContact => self.created_with_contact(pupil, &mut problems),
+            Expect::Created { contact } => self.created(student, contact, &mut problems),
+            Expect::CreatedWithContact => self.created_with_contact(student, &mut problems),
             Expect::Waiting => None,
         };
-        let was_expected = pupil.expect != Expect::Waiting;
+        let was_expected = student.expect != Expect::Waiting;
         if deal.is_some() || !was_expected {
-            self.row(pupil, deal, &mut problems);
-            self.notes(pupil, deal, &mut problems);
+            self.row(student, deal, &mut problems);
+            self.notes(student, deal, &mut problems);
         }
-        let name = format!("row {} ({})", pupil.row, pupil.case);
+        let name = format!("row {} ({})", student.row, student.case);
         let told = problems
             .into_iter()
             .map(|problem| format!("{name}: {problem}"));
@@ -133,8 +133,9 @@ impl Check<'_> {
     fn moved(&self, id: DealId, problems: &mut Vec<String>) {
         let Setting {
             pipeline, target, ..
-        } = self.school.setting;
-        let (Some(before), Some(after)) = (self.school.before.deal(id), self.after.deal(id)) else {
+        } = self.scenario.setting;
+        let (Some(before), Some(after)) = (self.scenario.before.deal(id), self.after.deal(id))
+        else {
             problems.push(format!("deal {id} is gone"));
             return;
         };
@@ -158,7 +159,7 @@ impl Check<'_> {
 
     fn created(
         &self,
-        pupil: &Pupil,
+        student: &Student,
         contact: ContactId,
         problems: &mut Vec<String>,
     ) -> Option<DealId> {
@@ -173,26 +174,30 @@ impl Check<'_> {
         let deal = self.after.deal(*id)?;
         let Setting {
             pipeline, target, ..
-        } = self.school.setting;
+        } = self.scenario.setting;
         if (deal.pipeline, deal.stage) != (pipeline, target) {
             let (pipeline, stage) = (deal.pipeline, deal.stage);
             problems.push(format!(
                 "deal {id} was made on stage {stage} of pipeline {pipeline}, not on {target}"
             ));
         }
-        if deal.name != format!("Tripwire - {}", pupil.person.name) {
+        if deal.name != format!("Tripwire - {}", student.person.name) {
             problems.push(format!("deal {id} was made under another name"));
         }
-        if Some(deal.price) != pupil.given["price"].as_i64() {
+        if Some(deal.price) != student.given["price"].as_i64() {
             problems.push(format!("deal {id} was made at the price {}", deal.price));
         }
         Some(*id)
     }
 
-    fn created_with_contact(&self, pupil: &Pupil, problems: &mut Vec<String>) -> Option<DealId> {
+    fn created_with_contact(
+        &self,
+        student: &Student,
+        problems: &mut Vec<String>,
+    ) -> Option<DealId> {
         let contacts: Vec<&Contact> = self
             .after
-            .contacts_with_email(&pupil.person.email)
+            .contacts_with_email(&student.person.email)
             .collect();
         let [contact] = contacts.as_slice() else {
             problems.push(format!(
@@ -201,17 +206,17 @@ impl Check<'_> {
             ));
             return None;
         };
-        if contact.name != pupil.person.name {
+        if contact.name != student.person.name {
             problems.push(format!(
                 "contact {} was made under another name",
                 contact.id
             ));
         }
-        self.created(pupil, contact.id, problems)
+        self.created(student, contact.id, problems)
     }
 
-    fn row(&self, pupil: &Pupil, deal: Option<DealId>, problems: &mut Vec<String>) {
-        let Some(row) = self.rows.get(&pupil.row.to_string()) else {
+    fn row(&self, student: &Student, deal: Option<DealId>, problems: &mut Vec<String>) {
+        let Some(row) = self.rows.get(&student.row.to_string()) else {
             problems.push("the row is gone".to_owned());
             return;
         };
@@ -224,7 +229,7 @@ impl Check<'_> {
         }
         let main_contact = deal
             .and_then(|deal| self.after.deal(deal)?.contacts.first().copied())
-            .filter(|_| self.school.postgrest.has_column("amocrm_contact_id"));
+            .filter(|_| self.scenario.postgrest.has_column("amocrm_contact_id"));
         let expected = main_contact.map_or(Value::Null, |contact| contact.to_string().into());
         if row["amocrm_contact_id"] != expected {
             problems.push(format!(
@@ -233,7 +238,7 @@ impl Check<'_> {
             ));
         }
         let ours = ["amocrm_deal_id", "amocrm_contact_id", "updated_at"];
-        for (column, value) in pupil
+        for (column, value) in student
             .given
             .iter()
             .filter(|(name, _)| !ours.contains(&name.as_str()))
@@ -244,10 +249,10 @@ impl Check<'_> {
         }
     }
 
-    fn notes(&self, pupil: &Pupil, deal: Option<DealId>, problems: &mut Vec<String>) {
+    fn notes(&self, student: &Student, deal: Option<DealId>, problems: &mut Vec<String>) {
         let noted = self
             .marks
-            .get(&reference(pupil.row))
+            .get(&reference(student.row))
             .map_or(&[][..], Vec::as_slice);
         let (right, wrong): (Vec<DealId>, Vec<DealId>) =
             noted.iter().partition(|id| Some(**id) == deal);
@@ -264,10 +269,10 @@ impl Check<'_> {
 
     /// Old deals that nobody was to move, and new ones that nobody was to make.
     fn untouched_deals(&mut self) {
-        let pupils = &self.school.pupils;
-        let moved: BTreeSet<DealId> = pupils
+        let students = &self.scenario.students;
+        let moved: BTreeSet<DealId> = students
             .iter()
-            .filter_map(|pupil| match pupil.expect {
+            .filter_map(|student| match student.expect {
                 Expect::Moved(deal) => Some(deal),
                 Expect::Left(_)
                 | Expect::Created { .. }
@@ -275,24 +280,24 @@ impl Check<'_> {
                 | Expect::Waiting => None,
             })
             .collect();
-        let left: BTreeMap<DealId, &Pupil> = pupils
+        let left: BTreeMap<DealId, &Student> = students
             .iter()
-            .filter_map(|pupil| match pupil.expect {
-                Expect::Left(deal) => Some((deal, pupil)),
+            .filter_map(|student| match student.expect {
+                Expect::Left(deal) => Some((deal, student)),
                 Expect::Moved(_)
                 | Expect::Created { .. }
                 | Expect::CreatedWithContact
                 | Expect::Waiting => None,
             })
             .collect();
-        for (id, before) in &self.school.before.deals {
+        for (id, before) in &self.scenario.before.deals {
             if moved.contains(id) || self.after.deals.get(id) == Some(before) {
                 continue;
             }
             self.violations.push(match left.get(id) {
-                Some(pupil) => format!(
+                Some(student) => format!(
                     "row {} ({}): deal {id} was to be left alone",
-                    pupil.row, pupil.case
+                    student.row, student.case
                 ),
                 None => format!("deal {id} was touched, and is nobody's"),
             });
@@ -309,13 +314,13 @@ impl Check<'_> {
 
     fn contacts_that_get_a_deal(&self) -> BTreeSet<ContactId> {
         let mut awaited = BTreeSet::new();
-        for pupil in &self.school.pupils {
-            match pupil.expect {
+        for student in &self.scenario.students {
+            match student.expect {
                 Expect::Created { contact } => {
                     awaited.insert(contact);
                 }
                 Expect::CreatedWithContact => {
-                    let made = self.after.contacts_with_email(&pupil.person.email);
+                    let made = self.after.contacts_with_email(&student.person.email);
                     awaited.extend(made.map(|contact| contact.id));
                 }
                 Expect::Moved(_) | Expect::Left(_) | Expect::Waiting => {}
@@ -328,7 +333,7 @@ impl Check<'_> {
     fn untouched_contacts(&mut self) {
         let awaited = self.contacts_that_get_a_deal();
         for (id, after) in &self.after.contacts {
-            match self.school.before.contacts.get(id) {
+            match self.scenario.before.contacts.get(id) {
                 None if awaited.contains(id) => {}
                 None => self
                     .violations

@@ -1,4 +1,4 @@
-//! A school in which every kind of student occurs, and what must have become of each.
+//! A scenario: one student of every kind, and what must have become of each.
 
 mod mix;
 mod people;
@@ -89,7 +89,7 @@ impl Setting {
         }
     }
 
-    /// Contacts with an open deal each that no row is about. Before [`School::mixed`].
+    /// Contacts with an open deal each that no row is about. Before [`Scenario::mixed`].
     pub fn add_crowd(&self, amo: &AmoSandbox, seed: u64, count: usize) {
         let mut rng = SmallRng::seed_from_u64(seed);
         amo.world(|world| {
@@ -199,7 +199,7 @@ pub enum Expect {
 
 /// A row and what is expected of it.
 #[derive(Debug, Clone)]
-pub struct Pupil {
+pub struct Student {
     pub row: Uuid,
     pub case: Case,
     pub expect: Expect,
@@ -211,15 +211,15 @@ pub struct Pupil {
 
 /// A seeded mix of students in both sandboxes, and a picture of the account before anybody touched it.
 #[derive(Debug, Clone)]
-pub struct School {
+pub struct Scenario {
     pub setting: Setting,
-    pub pupils: Vec<Pupil>,
+    pub students: Vec<Student>,
     amo: AmoSandbox,
     postgrest: PostgrestSandbox,
     before: World,
 }
 
-impl School {
+impl Scenario {
     /// Every case in turn until there are `rows`, then shuffled; the rows are inserted last, created now.
     #[must_use]
     pub fn mixed(
@@ -256,7 +256,7 @@ impl School {
         setting: &Setting,
     ) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let mut pupils: Vec<Pupil> = amo.world(|world| {
+        let mut students: Vec<Student> = amo.world(|world| {
             let mut enrolling = Enrolling {
                 world,
                 setting,
@@ -264,40 +264,45 @@ impl School {
                 mover: None,
             };
             let rows = cases.len();
-            let mut pupils = Vec::with_capacity(rows);
+            let mut students = Vec::with_capacity(rows);
             for (number, case) in cases.into_iter().enumerate() {
                 for stranger in crowd * number / rows..crowd * (number + 1) / rows {
                     setting.add_stranger(enrolling.world, enrolling.rng, stranger);
                 }
-                pupils.push(enrolling.enrol(case, number));
+                students.push(enrolling.enrol(case, number));
             }
-            pupils
+            students
         });
         let before = amo.world(|world| world.clone());
-        for pupil in &mut pupils {
-            let given = std::mem::take(&mut pupil.given);
-            pupil.row = postgrest.insert_row(&Value::Object(given));
-            pupil.given = postgrest.row(pupil.row).unwrap_or_default();
+        for student in &mut students {
+            let given = std::mem::take(&mut student.given);
+            student.row = postgrest.insert_row(&Value::Object(given));
+            student.given = postgrest.row(student.row).unwrap_or_default();
         }
         Self {
             setting: setting.clone(),
-            pupils,
+            students,
             amo: amo.clone(),
             postgrest: postgrest.clone(),
             before,
         }
     }
 
-    /// Pupils of one case.
-    pub fn of(&self, case: Case) -> impl Iterator<Item = &Pupil> {
-        self.pupils.iter().filter(move |pupil| pupil.case == case)
+    /// Students of one case.
+    pub fn of(&self, case: Case) -> impl Iterator<Item = &Student> {
+        self.students
+            .iter()
+            .filter(move |student| student.case == case)
     }
 
     /// How many rows that should have a deal's id have none yet.
     #[must_use]
     pub fn remaining(&self) -> usize {
         let rows: BTreeMap<String, Map<String, Value>> = self.rows();
-        let awaited = self.pupils.iter().filter(|it| it.expect != Expect::Waiting);
+        let awaited = self
+            .students
+            .iter()
+            .filter(|it| it.expect != Expect::Waiting);
         awaited
             .filter(|it| {
                 rows.get(&it.row.to_string())
@@ -313,7 +318,7 @@ impl School {
     }
 }
 
-/// Builds one pupil's past.
+/// Builds one student's past.
 struct Enrolling<'a> {
     world: &'a mut World,
     setting: &'a Setting,
@@ -323,7 +328,7 @@ struct Enrolling<'a> {
 }
 
 impl Enrolling<'_> {
-    fn enrol(&mut self, case: Case, number: usize) -> Pupil {
+    fn enrol(&mut self, case: Case, number: usize) -> Student {
         let earlier = self.mover.take_if(|_| case == Case::SecondRow);
         let (person, expect) = if let Some((person, deal)) = earlier {
             (person, Expect::Moved(deal))
@@ -348,7 +353,7 @@ impl Enrolling<'_> {
             let inserted_at = self.world.now() - self.setting.rows_are_old;
             row["created_at"] = json!(inserted_at.to_string());
         }
-        Pupil {
+        Student {
             row: id,
             case,
             expect,

@@ -2,7 +2,7 @@
 
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
-use super::{AmoSandbox, Case, PostgrestSandbox, School, Setting};
+use super::{AmoSandbox, Case, PostgrestSandbox, Scenario, Setting};
 
 /// Of a hundred rows, so many of each: nearly all have a deal that waits to be moved, and everything else occurs.
 pub const IMPORT_DAY: [(Case, usize); 15] = [
@@ -23,7 +23,7 @@ pub const IMPORT_DAY: [(Case, usize); 15] = [
     (Case::MissingContact, 3),
 ];
 
-impl School {
+impl Scenario {
     /// [`IMPORT_DAY`] as often as it takes, then shuffled; the rows are inserted last, created now.
     #[must_use]
     pub fn import_day(

@@ -7,7 +7,7 @@ use super::{
 
 const ROWS: usize = 56;
 
-fn school(change: impl FnOnce(Setting) -> Setting) -> School {
+fn scenario(change: impl FnOnce(Setting) -> Setting) -> Scenario {
     let clock = Clock::at("2026-11-22T10:00:00Z".parse().unwrap());
     let quirks = AmoQuirks::patient();
     let sandbox = Sandbox::start_with(quirks, PostgrestQuirks::default(), clock).unwrap();
@@ -17,40 +17,40 @@ fn school(change: impl FnOnce(Setting) -> Setting) -> School {
         let deal = world.deals().next().unwrap().id;
         world.add_note(deal, "common", "Перезвонить");
     });
-    School::mixed(7, ROWS, &sandbox.amo, &sandbox.postgrest, &setting)
+    Scenario::mixed(7, ROWS, &sandbox.amo, &sandbox.postgrest, &setting)
 }
 
-impl School {
+impl Scenario {
     /// What a service without a fault would do.
     fn sync(&self) {
-        for pupil in &self.pupils {
-            self.sync_one(pupil);
+        for student in &self.students {
+            self.sync_one(student);
         }
     }
 
-    fn sync_one(&self, pupil: &Pupil) {
+    fn sync_one(&self, student: &Student) {
         let Setting {
             pipeline, target, ..
         } = self.setting;
         let deal = self.amo.world(|world| {
-            let deal = match pupil.expect {
+            let deal = match student.expect {
                 Expect::Waiting => return None,
                 Expect::Left(deal) => deal,
                 Expect::Moved(deal) => {
                     world.move_deal(deal, pipeline, target).unwrap();
                     deal
                 }
-                Expect::Created { contact } => self.create(world, pupil, contact),
+                Expect::Created { contact } => self.create(world, student, contact),
                 Expect::CreatedWithContact => {
-                    let Person { name, email, .. } = &pupil.person;
+                    let Person { name, email, .. } = &student.person;
                     let contact = world.create_contact(name, &[email], &[]);
-                    self.create(world, pupil, contact)
+                    self.create(world, student, contact)
                 }
             };
             let text = format!(
                 "Логин: {}\n[ref {}]",
-                pupil.person.email,
-                reference(pupil.row)
+                student.person.email,
+                reference(student.row)
             );
             world.add_note(deal, "common", &text);
             Some(deal)
@@ -59,13 +59,13 @@ impl School {
             let contact = self
                 .amo
                 .world(|world| world.deal(deal).unwrap().contacts[0]);
-            self.patch(pupil, "amocrm_deal_id", deal.to_string().into());
-            self.patch(pupil, "amocrm_contact_id", contact.to_string().into());
+            self.patch(student, "amocrm_deal_id", deal.to_string().into());
+            self.patch(student, "amocrm_contact_id", contact.to_string().into());
         }
     }
 
-    fn create(&self, world: &mut World, pupil: &Pupil, contact: ContactId) -> DealId {
-        let name = format!("Tripwire - {}", pupil.person.name);
+    fn create(&self, world: &mut World, student: &Student, contact: ContactId) -> DealId {
+        let name = format!("Tripwire - {}", student.person.name);
         let deal = world.add_deal(
             &[contact],
             self.setting.pipeline,
@@ -76,14 +76,14 @@ impl School {
         deal
     }
 
-    fn patch(&self, pupil: &Pupil, column: &str, value: Value) {
+    fn patch(&self, student: &Student, column: &str, value: Value) {
         let column = column.to_owned();
         self.postgrest
-            .update_row(pupil.row, |row| row.insert(column, value))
+            .update_row(student.row, |row| row.insert(column, value))
             .unwrap();
     }
 
-    fn first(&self, case: Case) -> &Pupil {
+    fn first(&self, case: Case) -> &Student {
         self.of(case).next().unwrap()
     }
 
@@ -100,52 +100,59 @@ async fn every_case_occurs_and_a_flawless_sync_is_found_flawless() {
     let settings: [fn(Setting) -> Setting; 3] =
         [|it| it, Setting::targeting_won, Setting::creating_missing];
     for setting in settings {
-        let school = school(setting);
-        for case in school.setting.cases() {
-            assert!(school.of(case).count() >= ROWS / Case::ALL.len(), "{case}");
+        let scenario = scenario(setting);
+        for case in scenario.setting.cases() {
+            assert!(
+                scenario.of(case).count() >= ROWS / Case::ALL.len(),
+                "{case}"
+            );
         }
-        let waiting = school
-            .pupils
+        let waiting = scenario
+            .students
             .iter()
             .filter(|it| it.expect == Expect::Waiting)
             .count();
-        assert_eq!(school.remaining(), ROWS - waiting);
-        school.sync();
-        assert_eq!(school.remaining(), 0);
-        assert_eq!(school.verify(), [""; 0]);
-        school.amo.stop().await;
+        assert_eq!(scenario.remaining(), ROWS - waiting);
+        scenario.sync();
+        assert_eq!(scenario.remaining(), 0);
+        assert_eq!(scenario.verify(), [""; 0]);
+        scenario.amo.stop().await;
     }
 }
 
 #[tokio::test]
 async fn equal_seeds_make_equal_schools() {
-    let ids = |school: &School| -> Vec<(Uuid, Case)> {
-        school.pupils.iter().map(|it| (it.row, it.case)).collect()
+    let ids = |scenario: &Scenario| -> Vec<(Uuid, Case)> {
+        scenario
+            .students
+            .iter()
+            .map(|it| (it.row, it.case))
+            .collect()
     };
-    let (one, other) = (school(|it| it), school(|it| it));
+    let (one, other) = (scenario(|it| it), scenario(|it| it));
     assert_eq!(ids(&one), ids(&other));
-    assert_eq!(one.pupils[3].given, other.pupils[3].given);
+    assert_eq!(one.students[3].given, other.students[3].given);
 }
 
 #[tokio::test]
 async fn an_untouched_school_has_every_row_undone() {
-    let school = school(|it| it);
-    let violations = school.verify();
-    for pupil in &school.pupils {
+    let scenario = scenario(|it| it);
+    let violations = scenario.verify();
+    for student in &scenario.students {
         let told = violations
             .iter()
-            .any(|it| it.contains(&pupil.row.to_string()));
-        assert_eq!(told, pupil.expect != Expect::Waiting, "{}", pupil.case);
+            .any(|it| it.contains(&student.row.to_string()));
+        assert_eq!(told, student.expect != Expect::Waiting, "{}", student.case);
     }
 }
 
 #[tokio::test]
 async fn the_past_is_what_the_case_says() {
-    let school = school(|it| it);
-    school.amo.world(|world| {
+    let scenario = scenario(|it| it);
+    scenario.amo.world(|world| {
         let now = world.now();
         let age = |case| {
-            let person = &school.first(case).person;
+            let person = &scenario.first(case).person;
             let contact = world.contacts_with_email(&person.email).next().unwrap();
             let deal = world.deal(contact.deals[0]).unwrap();
             now.duration_since(deal.closed_at.unwrap()).as_hours() / 24
@@ -153,10 +160,10 @@ async fn the_past_is_what_the_case_says() {
         assert_eq!(age(Case::RecentlyLostOnly), 30);
         assert_eq!(age(Case::OldLostOnly), 120);
     });
-    let lookalike = school.first(Case::Lookalike);
+    let lookalike = scenario.first(Case::Lookalike);
     let email = &lookalike.person.email;
-    let expected = school.expected_deal(Case::Lookalike);
-    school.amo.world(|world| {
+    let expected = scenario.expected_deal(Case::Lookalike);
+    scenario.amo.world(|world| {
         let hits: Vec<&super::super::amocrm::Contact> = world
             .contacts()
             .filter(|it| it.emails().iter().any(|it| it.contains(email.as_str())))
@@ -167,24 +174,24 @@ async fn the_past_is_what_the_case_says() {
     });
 }
 
-type Damage = fn(&School);
+type Damage = fn(&Scenario);
 
 /// What is done wrong, and a piece of each violation that it must lead to, in their order.
 const DAMAGES: &[(&str, Damage, &[&str])] = &[
     (
         "the row is not patched",
-        |school| {
-            let pupil = school.first(Case::OnTarget);
-            school.patch(pupil, "amocrm_deal_id", Value::Null);
+        |scenario| {
+            let student = scenario.first(Case::OnTarget);
+            scenario.patch(student, "amocrm_deal_id", Value::Null);
         },
         &["(deal on the target): the row has deal id null"],
     ),
     (
         "the id is a number",
-        |school| {
-            let deal = school.expected_deal(Case::OnTarget);
-            school.patch(
-                school.first(Case::OnTarget),
+        |scenario| {
+            let deal = scenario.expected_deal(Case::OnTarget);
+            scenario.patch(
+                scenario.first(Case::OnTarget),
                 "amocrm_deal_id",
                 deal.get().into(),
             );
@@ -193,19 +200,25 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "the contact's id is missing",
-        |school| school.patch(school.first(Case::NoDeal), "amocrm_contact_id", Value::Null),
+        |scenario| {
+            scenario.patch(
+                scenario.first(Case::NoDeal),
+                "amocrm_contact_id",
+                Value::Null,
+            );
+        },
         &["(no deal): the row has contact id null"],
     ),
     (
         "another column is changed",
-        |school| school.patch(school.first(Case::NoDeal), "status", "blocked".into()),
+        |scenario| scenario.patch(scenario.first(Case::NoDeal), "status", "blocked".into()),
         &["(no deal): the row's column status was changed"],
     ),
     (
         "the row of somebody who waits is patched",
-        |school| {
-            school.patch(
-                school.first(Case::MissingContact),
+        |scenario| {
+            scenario.patch(
+                scenario.first(Case::MissingContact),
                 "amocrm_deal_id",
                 "1".into(),
             );
@@ -214,20 +227,20 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "the row is deleted",
-        |school| {
-            school
+        |scenario| {
+            scenario
                 .postgrest
-                .delete_row(school.first(Case::NoDeal).row)
+                .delete_row(scenario.first(Case::NoDeal).row)
                 .unwrap();
         },
         &["(no deal): the row is gone"],
     ),
     (
         "the deal stands on another stage",
-        |school| {
-            let deal = school.expected_deal(Case::PaddedEmail);
-            let (pipeline, stage) = (school.setting.pipeline, school.setting.before[1]);
-            school
+        |scenario| {
+            let deal = scenario.expected_deal(Case::PaddedEmail);
+            let (pipeline, stage) = (scenario.setting.pipeline, scenario.setting.before[1]);
+            scenario
                 .amo
                 .world(|world| world.move_deal(deal, pipeline, stage))
                 .unwrap();
@@ -236,9 +249,9 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "the deal is renamed",
-        |school| {
-            let deal = school.expected_deal(Case::TwoContacts);
-            school
+        |scenario| {
+            let deal = scenario.expected_deal(Case::TwoContacts);
+            scenario
                 .amo
                 .world(|world| world.set_deal(deal, |deal| deal.name.push('!')))
                 .unwrap();
@@ -247,12 +260,12 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "a deal that was to be left is moved",
-        |school| {
-            let deal = school.expected_deal(Case::BeyondTarget);
+        |scenario| {
+            let deal = scenario.expected_deal(Case::BeyondTarget);
             let Setting {
                 pipeline, target, ..
-            } = school.setting;
-            school
+            } = scenario.setting;
+            scenario
                 .amo
                 .world(|world| world.move_deal(deal, pipeline, target))
                 .unwrap();
@@ -261,31 +274,31 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "two notes",
-        |school| {
-            let pupil = school.first(Case::Lookalike);
-            let deal = school.expected_deal(Case::Lookalike);
-            school
+        |scenario| {
+            let student = scenario.first(Case::Lookalike);
+            let deal = scenario.expected_deal(Case::Lookalike);
+            scenario
                 .amo
-                .world(|world| world.add_note(deal, "common", &reference(pupil.row)));
+                .world(|world| world.add_note(deal, "common", &reference(student.row)));
         },
         &["(lookalike e-mail found first): deal 9"],
     ),
     (
         "a note on another deal",
-        |school| {
-            let pupil = school.first(Case::Lookalike);
-            let deal = school.expected_deal(Case::OnTarget);
-            school
+        |scenario| {
+            let student = scenario.first(Case::Lookalike);
+            let deal = scenario.expected_deal(Case::OnTarget);
+            scenario
                 .amo
-                .world(|world| world.add_note(deal, "common", &reference(pupil.row)));
+                .world(|world| world.add_note(deal, "common", &reference(student.row)));
         },
         &["(lookalike e-mail found first): its note is on deal 9"],
     ),
     (
         "a note of nobody",
-        |school| {
-            let deal = school.expected_deal(Case::OnTarget);
-            school
+        |scenario| {
+            let deal = scenario.expected_deal(Case::OnTarget);
+            scenario
                 .amo
                 .world(|world| world.add_note(deal, "common", "Привет"));
         },
@@ -293,36 +306,36 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "a second deal",
-        |school| {
-            let pupil = school.first(Case::DeletedDeal);
-            let Expect::Created { contact } = pupil.expect else {
-                panic!("{:?}", pupil.expect)
+        |scenario| {
+            let student = scenario.first(Case::DeletedDeal);
+            let Expect::Created { contact } = student.expect else {
+                panic!("{:?}", student.expect)
             };
-            school
+            scenario
                 .amo
-                .world(|world| school.create(world, pupil, contact));
+                .world(|world| scenario.create(world, student, contact));
         },
         &["(deleted deal only): 2 deals were made"],
     ),
     (
         "a deal for somebody who has one",
-        |school| {
-            let pupil = school.first(Case::OnTarget);
-            let deal = school.expected_deal(Case::OnTarget);
-            school.amo.world(|world| {
+        |scenario| {
+            let student = scenario.first(Case::OnTarget);
+            let deal = scenario.expected_deal(Case::OnTarget);
+            scenario.amo.world(|world| {
                 let contact = world.deal(deal).unwrap().contacts[0];
-                school.create(world, pupil, contact);
+                scenario.create(world, student, contact);
             });
         },
         &["who needs none"],
     ),
     (
         "a deal for nobody",
-        |school| {
+        |scenario| {
             let Setting {
                 pipeline, target, ..
-            } = school.setting;
-            school
+            } = scenario.setting;
+            scenario
                 .amo
                 .world(|world| world.add_deal(&[], pipeline, target, "Сделка"));
         },
@@ -330,15 +343,15 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "a deal made under another name and at no price",
-        |school| {
-            let pupil = school.first(Case::OldLostOnly);
-            let row = school.postgrest.row(pupil.row).unwrap();
+        |scenario| {
+            let student = scenario.first(Case::OldLostOnly);
+            let row = scenario.postgrest.row(student.row).unwrap();
             let deal = DealId::new(row["amocrm_deal_id"].as_str().unwrap().parse().unwrap());
             let rename = |deal: &mut super::super::amocrm::Deal| {
                 deal.name.clear();
                 deal.price = 0;
             };
-            school
+            scenario
                 .amo
                 .world(|world| world.set_deal(deal, rename))
                 .unwrap();
@@ -347,17 +360,17 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "somebody else's deal is touched",
-        |school| {
-            let deal = school.before.deals().next().unwrap().id;
-            school.amo.world(|world| world.delete_deal(deal)).unwrap();
+        |scenario| {
+            let deal = scenario.before.deals().next().unwrap().id;
+            scenario.amo.world(|world| world.delete_deal(deal)).unwrap();
         },
         &["was touched, and is nobody's"],
     ),
     (
         "somebody's contact is touched",
-        |school| {
-            let contact = school.before.contacts().next().unwrap().id;
-            school
+        |scenario| {
+            let contact = scenario.before.contacts().next().unwrap().id;
+            scenario
                 .amo
                 .world(|world| world.set_contact(contact, |it| it.name.push('!')))
                 .unwrap();
@@ -366,9 +379,9 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "a contact is doubled",
-        |school| {
-            let email = &school.first(Case::OnTarget).person.email;
-            school
+        |scenario| {
+            let email = &scenario.first(Case::OnTarget).person.email;
+            scenario
                 .amo
                 .world(|world| world.add_contact("Двойник", &[email], &[]));
         },
@@ -376,8 +389,8 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "an old note is changed",
-        |school| {
-            school.amo.world(|world| {
+        |scenario| {
+            scenario.amo.world(|world| {
                 let note = world.notes.values_mut().next().unwrap();
                 note.text.push('!');
             });
@@ -386,9 +399,9 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
     ),
     (
         "a note vanishes",
-        |school| {
-            let deal = school.expected_deal(Case::OnTarget);
-            school.amo.world(|world| {
+        |scenario| {
+            let deal = scenario.expected_deal(Case::OnTarget);
+            scenario.amo.world(|world| {
                 let note = world.notes_of(deal).next().unwrap().id;
                 world.notes.remove(&note).unwrap();
             });
@@ -400,10 +413,10 @@ const DAMAGES: &[(&str, Damage, &[&str])] = &[
 #[tokio::test]
 async fn every_violation_is_told() {
     for (damage, act, expected) in DAMAGES {
-        let school = school(|it| it);
-        school.sync();
-        act(&school);
-        let violations = school.verify();
+        let scenario = scenario(|it| it);
+        scenario.sync();
+        act(&scenario);
+        let violations = scenario.verify();
         assert_eq!(
             violations.len(),
             expected.len(),
@@ -412,20 +425,20 @@ async fn every_violation_is_told() {
         for (violation, piece) in violations.iter().zip(*expected) {
             assert!(violation.contains(piece), "{damage}: {violation}");
         }
-        school.amo.stop().await;
-        school.postgrest.stop().await;
+        scenario.amo.stop().await;
+        scenario.postgrest.stop().await;
     }
 }
 
 #[tokio::test]
 async fn a_contact_made_twice_is_told() {
-    let school = school(Setting::creating_missing);
-    school.sync();
-    let email = &school.first(Case::MissingContact).person.email;
-    school
+    let scenario = scenario(Setting::creating_missing);
+    scenario.sync();
+    let email = &scenario.first(Case::MissingContact).person.email;
+    scenario
         .amo
         .world(|world| world.add_contact("Двойник", &[email], &[]));
-    let violations = school.verify();
+    let violations = scenario.verify();
     assert_eq!(violations.len(), 1, "{violations:#?}");
     assert!(violations[0].contains("(no contact): 2 contacts have its e-mail"));
 }
@@ -433,7 +446,7 @@ async fn a_contact_made_twice_is_told() {
 #[tokio::test]
 async fn rows_are_created_now() {
     let clock = Clock::at("2026-11-22T10:00:00Z".parse().unwrap());
-    let created_at = school(|it| it).pupils[0].given["created_at"].clone();
+    let created_at = scenario(|it| it).students[0].given["created_at"].clone();
     let created_at: Timestamp = created_at.as_str().unwrap().parse().unwrap();
     assert_eq!(created_at, clock.now());
 }

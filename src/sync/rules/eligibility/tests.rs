@@ -47,7 +47,7 @@ fn written(deal: Option<i64>) -> Progress {
                 why: Why::Open,
             },
             how: Placed::Moved,
-            note_decisive_from: None,
+            note_resolve_after: None,
         },
         None => Step::Creating(Create {
             fingerprint,
@@ -56,7 +56,7 @@ fn written(deal: Option<i64>) -> Progress {
                 after_deal: DealId::new(0),
             },
             name: fingerprint,
-            decisive_from: at(0),
+            resolve_after: at(0),
         }),
     };
     Progress {
@@ -72,23 +72,23 @@ fn known(is_asked_for: bool) -> Known {
     }
 }
 
-fn see(row: &Row, is_asked_for: bool, mut progress: Progress) -> Triage {
-    let sight = Sight::Present {
+fn see(row: &Row, is_asked_for: bool, mut progress: Progress) -> Eligibility {
+    let row_read = RowRead::Present {
         row,
         read_at: at(100),
     };
-    triage(
+    eligibility(
         &rules(),
-        &Tempo::default(),
+        &Timings::default(),
         known(is_asked_for),
         &mut progress,
-        sight,
+        row_read,
         at(200),
     )
 }
 
-fn done(outcome: Outcome) -> Triage {
-    Triage::End(Settlement::Done(outcome))
+fn done(outcome: Outcome) -> Eligibility {
+    Eligibility::End(Settlement::Done(outcome))
 }
 
 #[test]
@@ -105,10 +105,10 @@ fn a_row_is_ours_by_its_age_status_and_deal_id() {
         deal_id: Some(deal.into()),
         ..row()
     };
-    let proceed = Triage::Proceed(Email::parse("ann@example.org").unwrap());
+    let proceed = Eligibility::Proceed(Email::parse("ann@example.org").unwrap());
     let fresh = Progress::default;
 
-    let table: Vec<(&str, Row, bool, Progress, Triage)> = vec![
+    let table: Vec<(&str, Row, bool, Progress, Eligibility)> = vec![
         ("a new row", row(), TOLD, fresh(), proceed.clone()),
         (
             "a row without a time counts as new",
@@ -202,11 +202,12 @@ fn a_row_filled_with_another_deal_after_we_wrote_is_parked_with_both_named() {
         deal_id: Some("77".into()),
         ..row()
     };
-    let Triage::End(Settlement::Parked { reason }) = see(&filled, TOLD, written(Some(901))) else {
+    let Eligibility::End(Settlement::Parked { reason }) = see(&filled, TOLD, written(Some(901)))
+    else {
         panic!()
     };
     assert!(reason.contains("77") && reason.contains("901"), "{reason}");
-    let Triage::End(Settlement::Parked { reason }) = see(&filled, TOLD, written(None)) else {
+    let Eligibility::End(Settlement::Parked { reason }) = see(&filled, TOLD, written(None)) else {
         panic!()
     };
     assert!(reason.contains("77"), "{reason}");
@@ -214,7 +215,7 @@ fn a_row_filled_with_another_deal_after_we_wrote_is_parked_with_both_named() {
         deal_id: Some("Анна".into()),
         ..row()
     };
-    let Triage::End(Settlement::Parked { reason }) = see(&personal, TOLD, written(Some(901)))
+    let Eligibility::End(Settlement::Parked { reason }) = see(&personal, TOLD, written(Some(901)))
     else {
         panic!()
     };
@@ -228,13 +229,13 @@ fn a_row_is_left_alone_until_it_has_settled() {
         ..row()
     };
     let due = |row: &Row| match see(row, TOLD, Progress::default()) {
-        Triage::End(Settlement::Again {
+        Eligibility::End(Settlement::Again {
             due_at,
             failed: false,
             ..
         }) => Some(due_at),
-        Triage::Proceed(_) => None,
-        end @ Triage::End(_) => panic!("{end:?}"),
+        Eligibility::Proceed(_) => None,
+        end @ Eligibility::End(_) => panic!("{end:?}"),
     };
     // Read at 100 by PostgREST's clock, while ours says 200.
     assert_eq!(due(&young(0)), Some(at(205)));
@@ -256,7 +257,7 @@ fn a_row_without_a_sound_email_is_parked() {
         let row = Row { email, ..row() };
         assert!(matches!(
             see(&row, TOLD, Progress::default()),
-            Triage::End(Settlement::Parked { .. })
+            Eligibility::End(Settlement::Parked { .. })
         ));
     }
 }
@@ -265,16 +266,16 @@ fn a_row_without_a_sound_email_is_parked() {
 fn a_row_is_gone_when_absent_twice_a_minute_apart_while_others_can_be_seen() {
     let mut progress = Progress::default();
     let mut look = |now| {
-        triage(
+        eligibility(
             &rules(),
-            &Tempo::default(),
+            &Timings::default(),
             known(TOLD),
             &mut progress,
-            Sight::Absent,
+            RowRead::Absent,
             at(now),
         )
     };
-    let Triage::End(Settlement::Again {
+    let Eligibility::End(Settlement::Again {
         due_at,
         failed: false,
         ..
@@ -283,7 +284,7 @@ fn a_row_is_gone_when_absent_twice_a_minute_apart_while_others_can_be_seen() {
         panic!()
     };
     assert_eq!(due_at, at(70));
-    let Triage::End(Settlement::Again { due_at, .. }) = look(69) else {
+    let Eligibility::End(Settlement::Again { due_at, .. }) = look(69) else {
         panic!()
     };
     assert_eq!(due_at, at(70));
@@ -297,18 +298,18 @@ fn a_row_that_came_back_is_not_gone() {
         ..Progress::default()
     };
     let row = row();
-    let sight = Sight::Present {
+    let row_read = RowRead::Present {
         row: &row,
         read_at: at(100),
     };
-    let seen = triage(
+    let seen = eligibility(
         &rules(),
-        &Tempo::default(),
+        &Timings::default(),
         known(TOLD),
         &mut progress,
-        sight,
+        row_read,
         at(200),
     );
-    assert!(matches!(seen, Triage::Proceed(_)));
+    assert!(matches!(seen, Eligibility::Proceed(_)));
     assert_eq!(progress.absent_since, None);
 }

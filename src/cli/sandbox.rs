@@ -3,7 +3,7 @@
 use clap::Args;
 use sandbox::{
     AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget,
-    school::{School, Setting},
+    scenario::{Scenario, Setting},
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -40,7 +40,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
             secret: secret.clone().into(),
         });
     }
-    let _school = School::mixed(
+    let _school = Scenario::mixed(
         SEED,
         options.rows,
         &sandbox.amo,

@@ -5,7 +5,7 @@ use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use super::*;
 use crate::{domain::SystemClock, inbox::Role};
 
-async fn gate() -> (Gate, tempfile::TempDir) {
+async fn sending() -> (Sending, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(SystemClock);
     let inbox = Inbox::open(&folder.path().join("inbox.db"), Role::Owner, clock.clone())
@@ -13,29 +13,30 @@ async fn gate() -> (Gate, tempfile::TempDir) {
         .unwrap();
     let (state, _) = watch::channel(SyncState::Starting);
     let stop = CancellationToken::new();
-    let tempo = Tempo::default();
-    let lease = Lease::alone(&tempo, clock.clone());
-    let gate = Gate::new(inbox, clock, tempo, lease, stop, state);
-    (gate, folder)
+    let timings = Timings::default();
+    let lease = Lease::alone(&timings, clock.clone());
+    let sending = Sending::new(inbox, clock, timings, lease, stop, state);
+    (sending, folder)
 }
 
-async fn halt_by(gate: &Gate, cause: HaltCause) {
-    gate.halt(cause, String::new(), None, Vec::new())
+async fn halt_by(sending: &Sending, cause: HaltCause) {
+    sending
+        .halt(cause, String::new(), None, Vec::new())
         .await
         .unwrap();
 }
 
-async fn halt(gate: &Gate) {
-    halt_by(gate, HaltCause::AmocrmForbidden).await;
+async fn halt(sending: &Sending) {
+    halt_by(sending, HaltCause::AmocrmForbidden).await;
 }
 
-fn is_halted(gate: &Gate) -> bool {
-    matches!(gate.closed(), Some(Closed::Halted { .. }))
+fn is_halted(sending: &Sending) -> bool {
+    matches!(sending.blocked(), Some(Blocked::Halted { .. }))
 }
 
 #[tokio::test]
 async fn a_halt_is_not_taken_for_ended_while_it_is_being_stored() {
-    let (gate, folder) = gate().await;
+    let (sending, folder) = sending().await;
     let file = SqliteConnectOptions::new().filename(folder.path().join("inbox.db"));
     let mut other = file.connect().await.unwrap();
     let lock = sqlx::query("BEGIN IMMEDIATE").execute(&mut other);
@@ -44,30 +45,30 @@ async fn a_halt_is_not_taken_for_ended_while_it_is_being_stored() {
     let reading = async {
         // Several times as many reads as a refresh needs; only then can the halt reach the disk.
         for _ in 0..20 {
-            assert_eq!(gate.inbox.state::<Halt>(HALT).await.unwrap(), None);
+            assert_eq!(sending.inbox.state::<Halt>(HALT).await.unwrap(), None);
         }
         other.close().await.unwrap();
     };
-    let ((), resumed, ()) = tokio::join!(halt(&gate), gate.refresh(), reading);
+    let ((), resumed, ()) = tokio::join!(halt(&sending), sending.refresh(), reading);
 
     assert!(!resumed.unwrap(), "nobody has resumed");
-    assert!(is_halted(&gate));
-    assert!(!gate.refresh().await.unwrap());
-    assert!(is_halted(&gate));
+    assert!(is_halted(&sending));
+    assert!(!sending.refresh().await.unwrap());
+    assert!(is_halted(&sending));
 }
 
 #[tokio::test]
 async fn a_halt_that_somebody_clears_is_ended() {
-    let (gate, _folder) = gate().await;
-    halt(&gate).await;
-    gate.inbox.clear_state(HALT).await.unwrap();
+    let (sending, _folder) = sending().await;
+    halt(&sending).await;
+    sending.inbox.clear_state(HALT).await.unwrap();
 
-    assert!(gate.refresh().await.unwrap());
-    assert_eq!(gate.closed(), None);
+    assert!(sending.refresh().await.unwrap());
+    assert_eq!(sending.blocked(), None);
 }
 
-async fn stored(gate: &Gate) -> Halt {
-    gate.inbox.state(HALT).await.unwrap().unwrap()
+async fn stored(sending: &Sending) -> Halt {
+    sending.inbox.state(HALT).await.unwrap().unwrap()
 }
 
 #[tokio::test]
@@ -79,20 +80,21 @@ async fn changed_settings_let_every_halt_be_probed_at_once_but_a_403() {
         (HaltCause::SupabaseKey, Side::Supabase, true),
         (HaltCause::AmocrmForbidden, Side::Amocrm, false),
     ] {
-        let (gate, _folder) = gate().await;
+        let (sending, _folder) = sending().await;
         let before = KeyedHash::new([1; 16]);
-        gate.settings_are(side, before).await.unwrap();
-        halt_by(&gate, cause).await;
-        let halt = stored(&gate).await;
+        sending.settings_are(side, before).await.unwrap();
+        halt_by(&sending, cause).await;
+        let halt = stored(&sending).await;
 
-        gate.settings_are(side, before).await.unwrap();
-        assert_eq!(stored(&gate).await, halt, "nothing has changed");
+        sending.settings_are(side, before).await.unwrap();
+        assert_eq!(stored(&sending).await, halt, "nothing has changed");
 
-        gate.settings_are(side, KeyedHash::new([2; 16]))
+        sending
+            .settings_are(side, KeyedHash::new([2; 16]))
             .await
             .unwrap();
-        let due = stored(&gate).await.next_probe;
-        let is_due = due.is_some_and(|at| at <= gate.clock.now());
+        let due = stored(&sending).await.next_probe;
+        let is_due = due.is_some_and(|at| at <= sending.clock.now());
         assert_eq!(is_due, is_probed, "{cause:?}, {side:?}");
         assert!(is_probed || due == halt.next_probe, "{cause:?}, {side:?}");
     }
@@ -100,16 +102,16 @@ async fn changed_settings_let_every_halt_be_probed_at_once_but_a_403() {
 
 #[tokio::test]
 async fn a_403_takes_the_place_of_any_other_halt_and_none_takes_its() {
-    let (gate, _folder) = gate().await;
+    let (sending, _folder) = sending().await;
     for cause in [
         HaltCause::AmocrmToken,
         HaltCause::AmocrmForbidden,
         HaltCause::SupabaseKey,
     ] {
-        halt_by(&gate, cause).await;
+        halt_by(&sending, cause).await;
     }
 
-    let halt = stored(&gate).await;
+    let halt = stored(&sending).await;
     assert_eq!(halt.cause, HaltCause::AmocrmForbidden);
     assert_eq!(halt.next_probe, None);
 }
@@ -117,31 +119,34 @@ async fn a_403_takes_the_place_of_any_other_halt_and_none_takes_its() {
 /// A halt that ended by itself was once taken for a person's `resume` at every look, until a restart.
 #[tokio::test]
 async fn only_what_a_person_ends_counts_as_resumed_and_only_once() {
-    let (gate, _folder) = gate().await;
-    halt_by(&gate, HaltCause::SupabaseKey).await;
-    let halt = stored(&gate).await;
-    gate.lift(&halt).await.unwrap();
+    let (sending, _folder) = sending().await;
+    halt_by(&sending, HaltCause::SupabaseKey).await;
+    let halt = stored(&sending).await;
+    sending.lift(&halt).await.unwrap();
     for _ in 0..3 {
-        assert!(!gate.refresh().await.unwrap());
+        assert!(!sending.refresh().await.unwrap());
     }
 
-    halt_by(&gate, HaltCause::SupabaseKey).await;
-    gate.inbox.clear_state(HALT).await.unwrap();
-    assert!(gate.refresh().await.unwrap());
+    halt_by(&sending, HaltCause::SupabaseKey).await;
+    sending.inbox.clear_state(HALT).await.unwrap();
+    assert!(sending.refresh().await.unwrap());
     for _ in 0..3 {
-        assert!(!gate.refresh().await.unwrap());
+        assert!(!sending.refresh().await.unwrap());
     }
 }
 
 #[tokio::test]
 async fn failures_without_a_row_stop_sending_only_when_several_come_together() {
-    let (gate, _folder) = gate().await;
+    let (sending, _folder) = sending().await;
     let cause = HaltCause::SupabaseKey;
     for (n, stops) in [(1, false), (2, false), (3, true), (4, true)] {
-        let stopped = gate.strike(cause, 3, String::new()).await.unwrap();
+        let stopped = sending
+            .record_failure(cause, 3, String::new())
+            .await
+            .unwrap();
         assert_eq!(stopped, stops, "{n}");
     }
-    assert!(is_halted(&gate));
+    assert!(is_halted(&sending));
 }
 
 /// Written by a version that named one row.

@@ -67,12 +67,12 @@ async fn a_turn_that_comes_in_time_is_given() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_all_who_are_patient_one_at_most_is_ahead_of_anybody_else() {
+async fn of_all_in_the_background_one_at_most_is_ahead_of_the_others() {
     let throttle = throttle(6);
     burst(&throttle).await;
     let began = Instant::now();
     let mut patient: Vec<_> = (0..3)
-        .map(|_| Box::pin(throttle.acquire_patiently(None)))
+        .map(|_| Box::pin(throttle.acquire_in_background(None)))
         .collect();
     for waiter in &mut patient {
         assert!(futures::poll!(waiter.as_mut()).is_pending());
@@ -205,6 +205,6 @@ async fn a_refusal_turns_everybody_away_until_it_is_forgiven() {
         throttle.acquire(None).await.err(),
         Some(Denied::Refused(Refusal::Forbidden))
     );
-    throttle.forgive();
+    throttle.reset();
     assert!(throttle.acquire(None).await.is_ok());
 }

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     super::{Context, failure::Chain},
-    End, Lease, Recalled, Standing,
+    End, Lease, LeaseStatus, Recalled,
 };
 use crate::{
     domain::{Disposition, HaltCause},
@@ -19,13 +19,13 @@ use crate::{
 
 /// The task, and the word that ends it.
 #[derive(Debug)]
-pub(in crate::sync) struct Keeping {
+pub(in crate::sync) struct LeaseTask {
     task: JoinSet<()>,
     /// Whether to give the lease back.
     end: Option<oneshot::Sender<bool>>,
 }
 
-impl Keeping {
+impl LeaseTask {
     pub(in crate::sync) fn begin(ctx: Arc<Context>, recalled: Recalled) -> Self {
         let (end, ended) = oneshot::channel();
         let mut task = JoinSet::new();
@@ -63,15 +63,15 @@ async fn keep(ctx: Arc<Context>, recalled: Recalled, ended: oneshot::Receiver<bo
         let pause = Duration::try_from(ctx.now().duration_until(at)).unwrap_or_default();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = ctx.gate.stopping() => {}
+            () = ctx.sending.stopping() => {}
         }
     }
     let mut failed = 0;
-    while !ctx.gate.is_stopping() {
+    while !ctx.sending.is_stopping() {
         let next = ask(&ctx, &holder, &mut failed).await;
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
-            () = ctx.gate.stopping() => {}
+            () = ctx.sending.stopping() => {}
         }
     }
     let is_clean = ended.await.unwrap_or(false);
@@ -86,10 +86,10 @@ async fn keep(ctx: Arc<Context>, recalled: Recalled, ended: oneshot::Receiver<bo
 async fn give_back(ctx: &Context, holder: &str) -> End {
     let lease = &ctx.lease;
     // Until it has run out in the database too, only we could have it.
-    if !matches!(lease.standing(), Standing::Ours | Standing::Unconfirmed) {
+    if !matches!(lease.status(), LeaseStatus::Ours | LeaseStatus::Unconfirmed) {
         return End::Clean;
     }
-    let within = lease.terms().give_back_within;
+    let within = lease.timings().give_back_within;
     match ctx.supabase.lease(holder, 0, within).await {
         Ok(_) => {
             tracing::info!("lease.given_back");
@@ -108,32 +108,32 @@ async fn give_back(ctx: &Context, holder: &str) -> End {
 /// Asks once. Answers when to ask again.
 async fn ask(ctx: &Context, holder: &str, failed: &mut u32) -> Instant {
     let lease = &ctx.lease;
-    let terms = lease.terms();
+    let timings = lease.timings();
     let asked = lease.now();
     let answer = ctx
         .supabase
-        .lease(holder, terms.seconds, terms.timeout)
+        .lease(holder, timings.seconds, timings.timeout)
         .await;
     let pause = match answer {
         Ok(LeaseAnswer::NoFunction) if lease.is_known() => {
             let detail = "в Supabase нет функции tripwire_sync_lease, а раньше она была";
-            strike(ctx, HaltCause::SupabaseSchema, 3, detail.to_owned()).await;
+            record_failure(ctx, HaltCause::SupabaseSchema, 3, detail.to_owned()).await;
             failing(lease, failed, true, None)
         }
         Ok(answer) => {
             *failed = 0;
             lease.answered(answer, asked);
             match answer {
-                LeaseAnswer::Granted => return asked.mono + terms.renew_after,
-                LeaseAnswer::Refused => terms.poll,
-                LeaseAnswer::NoFunction => terms.poll_alone,
+                LeaseAnswer::Granted => return asked.mono + timings.renew_after,
+                LeaseAnswer::Refused => timings.poll,
+                LeaseAnswer::NoFunction => timings.poll_alone,
             }
         }
         Err(error) => {
             tracing::warn!(error = %Chain(&error), "lease.not_answered");
             match error.disposition() {
                 Disposition::Halt { cause, patience } => {
-                    strike(ctx, cause, patience, detail(&error)).await;
+                    record_failure(ctx, cause, patience, detail(&error)).await;
                     failing(lease, failed, true, None)
                 }
                 Disposition::Retry { after } => failing(lease, failed, false, after),
@@ -153,20 +153,20 @@ fn detail(error: &SupabaseError) -> String {
 
 /// The pause after a failure.
 fn failing(lease: &Lease, failed: &mut u32, is_refused: bool, asked: Option<Duration>) -> Duration {
-    let terms = lease.terms();
+    let timings = lease.timings();
     lease.unanswered(is_refused);
     let pauses = if is_refused {
-        terms.refused
+        timings.refused
     } else {
-        terms.retry
+        timings.retry
     };
     let pause = pauses.after(*failed);
     *failed = failed.saturating_add(1);
     pause.max(asked.unwrap_or_default())
 }
 
-async fn strike(ctx: &Context, cause: HaltCause, patience: u32, detail: String) {
-    if let Err(error) = ctx.gate.strike(cause, patience, detail).await {
+async fn record_failure(ctx: &Context, cause: HaltCause, patience: u32, detail: String) {
+    if let Err(error) = ctx.sending.record_failure(cause, patience, detail).await {
         tracing::error!(error = %Chain(&error), "sync.inbox");
     }
 }

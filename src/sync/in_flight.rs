@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Context, triage::later};
+use super::{Context, rules::eligibility::later};
 use crate::domain::RowId;
 
 /// The writes of this process that may still land. Kept by the monotonic clock: were the machine's own put forward, a
@@ -61,16 +61,16 @@ impl Context {
     ///
     /// For a write of a former process only the stored time counts. One that is further away than it can have been
     /// when it was stored was stored before the clock was put back.
-    pub(super) fn fate_is_open_until(
+    pub(super) fn may_land_until(
         &self,
         row: RowId,
-        decisive_from: Timestamp,
+        resolve_after: Timestamp,
         look: Look,
     ) -> Option<Timestamp> {
         let left = self.in_flight.left(row, look).unwrap_or_else(|| {
-            Duration::try_from(look.now.duration_until(decisive_from))
+            Duration::try_from(look.now.duration_until(resolve_after))
                 .unwrap_or_default()
-                .min(self.tempo.decisive_after())
+                .min(self.timings.resolve_delay())
         });
         (!left.is_zero()).then(|| later(look.now, left))
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sandbox::{
     Fault, Kind, Page, Point, StageId, When,
     amocrm::{Pipeline, Stage},
-    school::Missing,
+    scenario::Missing,
 };
 use serde_json::json;
 use tripwire_sync::{
@@ -130,7 +130,7 @@ async fn a_429_pauses_everything_and_then_takes_one_from_the_rate() {
 async fn launch_inspecting(world: &mut World, every: Duration) {
     let mut settings = world.settings();
     sending(&mut settings).sync.inspect_every = Some(every);
-    settings.tempo.amocrm_probe.first = HOUR;
+    settings.timings.amocrm_probe.first = HOUR;
     world.launch_with(settings).await;
 }
 
@@ -328,7 +328,7 @@ async fn an_archived_pipeline_halts_and_its_return_is_noticed() {
     let mut world = World::prepare(Wishes::brisk());
     let mut settings = world.settings();
     // As after an hour.
-    settings.tempo.pipelines_for = Duration::ZERO;
+    settings.timings.pipelines_for = Duration::ZERO;
     world.launch_at(settings, Arc::new(SystemClock)).await;
     world.student(EMAIL);
     change_pipeline(&world, |pipeline| pipeline.is_archive = true);

@@ -11,8 +11,8 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    lease::{Lease, Standing},
-    schedule::Tempo,
+    lease::{Lease, LeaseStatus},
+    rules::timings::Timings,
 };
 use crate::{
     domain::{Backoff, Halt, HaltCause, KeyedHash, Operation, RowId, SharedClock, Side, SyncState},
@@ -23,7 +23,7 @@ const AMOCRM_FINGERPRINT: &str = "amocrm_settings";
 const SUPABASE_FINGERPRINT: &str = "supabase_settings";
 
 /// Failures of one cause count together only when they are this close.
-const STRIKES_WITHIN: Duration = Duration::from_mins(15);
+const FAILURES_WITHIN: Duration = Duration::from_mins(15);
 
 /// A ban outranks whatever else has stopped us: it must not be probed. So does a refused login where rows are tried.
 fn outranks(cause: HaltCause, halt: &Halt) -> bool {
@@ -34,27 +34,27 @@ fn outranks(cause: HaltCause, halt: &Halt) -> bool {
     }
 }
 
-fn probe_pause(tempo: &Tempo, cause: HaltCause, probes: u32) -> Option<Duration> {
+fn probe_pause(timings: &Timings, cause: HaltCause, probes: u32) -> Option<Duration> {
     let growing: Backoff = match (cause, cause.side()) {
         (HaltCause::AmocrmForbidden, _) => return None,
         // No login is tried: an account that moved, or a right that is missing, leads to no ban.
-        (HaltCause::AmocrmAccount, _) | (_, Side::Supabase) => tempo.supabase_probe,
-        (_, Side::Amocrm) => tempo.amocrm_probe,
+        (HaltCause::AmocrmAccount, _) | (_, Side::Supabase) => timings.supabase_probe,
+        (_, Side::Amocrm) => timings.amocrm_probe,
     };
     Some(growing.after(probes))
 }
 
 /// When a halt is to be probed: not later than it can have been said, if the clock was put back meanwhile.
-pub(super) fn probe_due(halt: &Halt, tempo: &Tempo, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn probe_due(halt: &Halt, timings: &Timings, now: Timestamp) -> Option<Timestamp> {
     let due = halt.next_probe?;
-    let pause = probe_pause(tempo, halt.cause, halt.probes)?;
+    let pause = probe_pause(timings, halt.cause, halt.probes)?;
     let latest = now.checked_add(pause).unwrap_or(Timestamp::MAX);
     Some(if due > latest { now } else { due })
 }
 
 /// Why nothing new may begin. The first one that holds, in this order; what others are told follows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Closed {
+pub enum Blocked {
     Stopping,
     Halted {
         halt: Halt,
@@ -68,7 +68,7 @@ pub enum Closed {
     Standby,
 }
 
-impl Closed {
+impl Blocked {
     /// What is stored, whatever the lease says.
     #[must_use]
     pub fn stored(halt: Option<Halt>, paused: Option<Timestamp>) -> Option<Self> {
@@ -85,21 +85,21 @@ impl Closed {
 
 /// What others are told of it.
 #[must_use]
-pub fn state_of(stored: Option<&Closed>, lease: Standing) -> SyncState {
+pub fn state_of(stored: Option<&Blocked>, lease: LeaseStatus) -> SyncState {
     match stored {
-        Some(Closed::Halted { halt, .. }) => SyncState::Halted {
+        Some(Blocked::Halted { halt, .. }) => SyncState::Halted {
             cause: halt.cause,
             since: halt.since,
             next_probe: halt.next_probe,
         },
-        Some(Closed::Paused { since }) => SyncState::Paused { since: *since },
-        Some(Closed::Stopping | Closed::Standby) | None => match lease {
-            Standing::Unknown => SyncState::Starting,
-            Standing::Alone | Standing::Ours => SyncState::Working,
-            Standing::Unconfirmed => SyncState::Standby {
+        Some(Blocked::Paused { since }) => SyncState::Paused { since: *since },
+        Some(Blocked::Stopping | Blocked::Standby) | None => match lease {
+            LeaseStatus::Unknown => SyncState::Starting,
+            LeaseStatus::Alone | LeaseStatus::Ours => SyncState::Working,
+            LeaseStatus::Unconfirmed => SyncState::Standby {
                 held_by_another: false,
             },
-            Standing::Theirs => SyncState::Standby {
+            LeaseStatus::Theirs => SyncState::Standby {
                 held_by_another: true,
             },
         },
@@ -107,10 +107,10 @@ pub fn state_of(stored: Option<&Closed>, lease: Standing) -> SyncState {
 }
 
 #[derive(Debug)]
-pub struct Gate {
+pub struct Sending {
     inbox: Inbox,
     clock: SharedClock,
-    tempo: Tempo,
+    timings: Timings,
     lease: Lease,
     stop: CancellationToken,
     known: Mutex<Known>,
@@ -137,12 +137,12 @@ impl Known {
     }
 }
 
-impl Gate {
+impl Sending {
     #[must_use]
     pub fn new(
         inbox: Inbox,
         clock: SharedClock,
-        tempo: Tempo,
+        timings: Timings,
         lease: Lease,
         stop: CancellationToken,
         state: watch::Sender<SyncState>,
@@ -150,7 +150,7 @@ impl Gate {
         Self {
             inbox,
             clock,
-            tempo,
+            timings,
             lease,
             stop,
             known: Mutex::default(),
@@ -160,17 +160,17 @@ impl Gate {
 
     /// Whether work in hand must stop at its next step.
     #[must_use]
-    pub fn closed(&self) -> Option<Closed> {
+    pub fn blocked(&self) -> Option<Blocked> {
         if self.stop.is_cancelled() {
-            return Some(Closed::Stopping);
+            return Some(Blocked::Stopping);
         }
         self.stored()
-            .or_else(|| (!self.lease.allows()).then_some(Closed::Standby))
+            .or_else(|| (!self.lease.allows()).then_some(Blocked::Standby))
     }
 
-    fn stored(&self) -> Option<Closed> {
+    fn stored(&self) -> Option<Blocked> {
         let known = self.known();
-        Closed::stored(known.halt.clone(), known.paused)
+        Blocked::stored(known.halt.clone(), known.paused)
     }
 
     #[must_use]
@@ -239,7 +239,7 @@ impl Gate {
     }
 
     /// Counts a failure that no entry is to blame for. `true`: sending has stopped.
-    pub async fn strike(
+    pub async fn record_failure(
         &self,
         cause: HaltCause,
         patience: u32,
@@ -257,7 +257,7 @@ impl Gate {
             }
             let now = Instant::now();
             let strikes = known.strikes.entry(cause).or_default();
-            strikes.retain(|at| now.duration_since(*at) < STRIKES_WITHIN);
+            strikes.retain(|at| now.duration_since(*at) < FAILURES_WITHIN);
             strikes.push(now);
             if strikes.len() < enough {
                 return Ok(false);
@@ -285,8 +285,8 @@ impl Gate {
             {
                 return Ok(());
             }
-            let next_probe =
-                probe_pause(&self.tempo, cause, 0).and_then(|pause| since.checked_add(pause).ok());
+            let next_probe = probe_pause(&self.timings, cause, 0)
+                .and_then(|pause| since.checked_add(pause).ok());
             let halt = Halt {
                 cause,
                 since,
@@ -345,7 +345,7 @@ impl Gate {
     /// The probe of a halt has failed: wait longer. Unless a person has ended the halt, or another has taken its place.
     pub async fn probe_failed(&self, halt: &Halt) -> Result<(), InboxError> {
         let probes = halt.probes.saturating_add(1);
-        let pause = probe_pause(&self.tempo, halt.cause, probes);
+        let pause = probe_pause(&self.timings, halt.cause, probes);
         let next_probe = pause.and_then(|pause| self.clock.now().checked_add(pause).ok());
         let later = Halt {
             probes,
@@ -379,7 +379,7 @@ impl Gate {
     }
 
     fn publish(&self) {
-        let state = state_of(self.stored().as_ref(), self.lease.standing());
+        let state = state_of(self.stored().as_ref(), self.lease.status());
         self.state.send_if_modified(|current| {
             let changed = *current != state;
             *current = state;

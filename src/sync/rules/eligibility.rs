@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::schedule::Tempo;
+use super::timings::Timings;
 use crate::{
     domain::{Email, NotOneEmail},
     inbox::{Outcome, Progress, Settlement},
@@ -31,7 +31,7 @@ pub struct Known {
 
 /// What reading the row gave.
 #[derive(Debug, Clone, Copy)]
-pub enum Sight<'a> {
+pub enum RowRead<'a> {
     Present {
         row: &'a Row,
         /// By PostgREST's clock.
@@ -42,32 +42,32 @@ pub enum Sight<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Triage {
+pub enum Eligibility {
     Proceed(Email),
     End(Settlement),
 }
 
-pub(super) const STATUSES_SKIPPED: [&str; 2] = ["blocked", "inactive"];
+pub(in crate::sync) const STATUSES_SKIPPED: [&str; 2] = ["blocked", "inactive"];
 
 /// Looks at a row, and remembers in `progress` since when it is absent.
-pub fn triage(
+pub fn eligibility(
     rules: &RowRules,
-    tempo: &Tempo,
+    timings: &Timings,
     entry: Known,
     progress: &mut Progress,
-    sight: Sight<'_>,
+    row_read: RowRead<'_>,
     now: Timestamp,
-) -> Triage {
-    let (row, read_at) = match sight {
-        Sight::Present { row, read_at } => {
+) -> Eligibility {
+    let (row, read_at) = match row_read {
+        RowRead::Present { row, read_at } => {
             progress.absent_since = None;
             (row, read_at)
         }
-        Sight::Absent => return absent(tempo, progress, now),
+        RowRead::Absent => return absent(timings, progress, now),
     };
 
     if let Some(filled) = &row.deal_id {
-        return Triage::End(already_filled(progress, filled));
+        return Eligibility::End(already_filled(progress, filled));
     }
     // What was begun is finished, whatever the row says by now.
     if !progress.step.has_written() {
@@ -78,10 +78,10 @@ pub fn triage(
             .trim()
             .to_lowercase();
         if STATUSES_SKIPPED.contains(&status.as_str()) {
-            return Triage::End(Settlement::Done(Outcome::Skipped));
+            return Eligibility::End(Settlement::Done(Outcome::Skipped));
         }
         if !entry.is_asked_for && row.created_at.is_some_and(|at| at < rules.since) {
-            return Triage::End(Settlement::Done(Outcome::TooOld));
+            return Eligibility::End(Settlement::Done(Outcome::TooOld));
         }
     }
     let delay = rules.settle_delay;
@@ -89,15 +89,15 @@ pub fn triage(
         .created_at
         .and_then(|created_at| settles_at(delay, created_at, read_at, entry.stored_at, now))
     {
-        return Triage::End(Settlement::Again {
+        return Eligibility::End(Settlement::Again {
             due_at,
             failed: false,
             reason: None,
         });
     }
     match Email::parse(row.email.as_deref().unwrap_or_default()) {
-        Ok(email) => Triage::Proceed(email),
-        Err(why) => Triage::End(Settlement::Parked {
+        Ok(email) => Eligibility::Proceed(email),
+        Err(why) => Eligibility::End(Settlement::Parked {
             reason: match why {
                 NotOneEmail::None | NotOneEmail::Unsound => "в строке нет годного e-mail",
                 NotOneEmail::Several => "в строке несколько e-mail: оставьте один",
@@ -107,10 +107,10 @@ pub fn triage(
     }
 }
 
-fn absent(tempo: &Tempo, progress: &mut Progress, now: Timestamp) -> Triage {
+fn absent(timings: &Timings, progress: &mut Progress, now: Timestamp) -> Eligibility {
     let since = since(&mut progress.absent_since, now);
-    let gone_at = later(since, tempo.second_look);
-    Triage::End(if now >= gone_at {
+    let gone_at = later(since, timings.second_look);
+    Eligibility::End(if now >= gone_at {
         Settlement::Done(Outcome::Gone)
     } else {
         Settlement::Again {
@@ -122,12 +122,12 @@ fn absent(tempo: &Tempo, progress: &mut Progress, now: Timestamp) -> Triage {
 }
 
 /// Since when, remembered at the first look. A time still to come was remembered before the clock was put back.
-pub(super) fn since(first: &mut Option<Timestamp>, now: Timestamp) -> Timestamp {
+pub(in crate::sync) fn since(first: &mut Option<Timestamp>, now: Timestamp) -> Timestamp {
     *first.insert(first.map_or(now, |at| at.min(now)))
 }
 
 /// What becomes of a row that has a deal id.
-pub(super) fn already_filled(progress: &Progress, filled: &str) -> Settlement {
+pub(in crate::sync) fn already_filled(progress: &Progress, filled: &str) -> Settlement {
     let ours = progress.step.choice().map(|choice| choice.deal);
     let reason = match ours {
         Some(deal) if deal.to_string() == filled.trim() => {
