@@ -1,10 +1,10 @@
 //! Bulk writes to amoCRM: one way for moves, creates and notes.
 //!
-//! Each item has a key, and each answer comes back with the key of its item. The client pairs answers with items by
-//! `request_id` (moves by the deal's id), whatever their order.
+//! Each row goes in with its item and comes back with its answer. The client pairs answers with items by `request_id` (moves
+//! by the deal's id), whatever their order.
 
 use std::{
-    mem,
+    iter, mem,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -106,8 +106,8 @@ impl Kind {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Item<K, T> {
-    pub(super) key: K,
+pub(super) struct Item<R, T> {
+    pub(super) row: R,
     pub(super) body: T,
     /// Its batch is not begun later.
     pub(super) begin_by: Instant,
@@ -115,29 +115,23 @@ pub(super) struct Item<K, T> {
     pub(super) goes_alone: bool,
 }
 
-/// One request that was answered or has failed.
-#[derive(Debug)]
-pub(super) struct Sent<K, M> {
-    pub(super) keys: Vec<K>,
-    /// `None`: the item is not in the answer.
-    pub(super) answer: Result<Vec<(K, Option<M>)>, AmoError>,
-}
+/// The rows of one request, each with its answer (`None`: its item is not in the answer), or with the failure.
+pub(super) type Sent<R, M> = Result<Vec<(R, Option<M>)>, (Vec<R>, AmoError)>;
 
 /// Sends all items in batches, side by side. `request` answers for each of its items, in their order.
 ///
 /// A batch that a gateway gives up on (504) is split and sent again if the write may be repeated.
-pub(super) async fn write<K, T, M, F>(
+pub(super) async fn write<R, T, M, F>(
     sizes: &BatchSize,
     kind: Kind,
-    items: Vec<Item<K, T>>,
+    items: Vec<Item<R, T>>,
     request: impl Fn(Vec<T>, Instant) -> F,
-) -> Vec<Sent<K, M>>
+) -> Vec<Sent<R, M>>
 where
-    K: Copy,
     T: Clone,
     F: Future<Output = Result<Vec<Option<M>>, AmoError>>,
 {
-    let begin = |batch: Vec<Item<K, T>>| {
+    let begin = |batch: Vec<Item<R, T>>| {
         let begin_by = batch.iter().map(|item| item.begin_by).min();
         let bodies = batch.iter().map(|item| item.body.clone()).collect();
         let answer = request(bodies, begin_by.unwrap_or_else(Instant::now));
@@ -154,24 +148,23 @@ where
                 at_work.push(begin(batch));
                 at_work.push(begin(rest));
             }
-            answer => {
-                let keys: Vec<K> = batch.iter().map(|item| item.key).collect();
-                let answer = answer.map(|made| {
-                    let mut made = made.into_iter();
-                    // An answer that is too short has left items out.
-                    keys.iter()
-                        .map(|key| (*key, made.next().flatten()))
-                        .collect()
-                });
-                sent.push(Sent { keys, answer });
+            Err(error) => sent.push(Err((rows(batch).collect(), error))),
+            Ok(made) => {
+                // An answer that is too short has left items out.
+                let made = made.into_iter().chain(iter::repeat_with(|| None));
+                sent.push(Ok(rows(batch).zip(made).collect()));
             }
         }
     }
     sent
 }
 
+fn rows<R, T>(items: Vec<Item<R, T>>) -> impl Iterator<Item = R> {
+    items.into_iter().map(|item| item.row)
+}
+
 /// Batches of at most `size` items; an item that goes alone is one by itself.
-fn batches<K, T>(items: Vec<Item<K, T>>, size: usize) -> Vec<Vec<Item<K, T>>> {
+fn batches<R, T>(items: Vec<Item<R, T>>, size: usize) -> Vec<Vec<Item<R, T>>> {
     let mut batches = Vec::new();
     let mut together = Vec::new();
     for item in items {
@@ -198,7 +191,7 @@ mod tests {
 
     fn items(count: u32) -> Vec<Item<u32, u32>> {
         let item = |n| Item {
-            key: n,
+            row: n,
             body: 100 + n,
             begin_by: Instant::now(),
             goes_alone: false,
@@ -211,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_answer_comes_with_the_key_of_its_item() {
+    async fn each_answer_comes_with_the_row_of_its_item() {
         let mut items = items(7);
         items[1].goes_alone = true;
         let answer = |bodies: Vec<u32>, _| async move {
@@ -221,13 +214,10 @@ mod tests {
                 .collect())
         };
         let sent = write(&BatchSize::new(3), Kind::MOVE, items, answer).await;
-        let keys: Vec<_> = sent.iter().map(|sent| sent.keys.clone()).collect();
-        assert_eq!(keys.len(), 3, "{keys:?}");
-        assert!(keys.contains(&vec![1]), "{keys:?}");
-        let mut answers: Vec<_> = sent
-            .into_iter()
-            .flat_map(|sent| sent.answer.unwrap())
-            .collect();
+        let answers: Vec<_> = sent.into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers.len(), 3, "{answers:?}");
+        assert!(answers.contains(&vec![(1, Some(101))]), "{answers:?}");
+        let mut answers: Vec<_> = answers.into_iter().flatten().collect();
         answers.sort_unstable();
         let expected = (0..7).map(|n| (n, (n != 5).then_some(100 + n)));
         assert_eq!(answers, expected.collect::<Vec<_>>());
@@ -247,10 +237,10 @@ mod tests {
             }
         };
         let sent = write(&sizes, Kind::MOVE, items(50), answer).await;
-        assert!(sent.iter().all(|sent| sent.answer.is_ok()));
-        let mut keys: Vec<_> = sent.into_iter().flat_map(|sent| sent.keys).collect();
-        keys.sort_unstable();
-        assert_eq!(keys, (0..50).collect::<Vec<_>>());
+        let answers = sent.into_iter().flat_map(Result::unwrap);
+        let mut rows: Vec<_> = answers.map(|(row, _)| row).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, (0..50).collect::<Vec<_>>());
         assert_eq!(requests.into_inner(), [50, 25, 25, 12, 13, 12, 13]);
         assert_eq!(sizes.now(), 12);
     }
@@ -265,7 +255,7 @@ mod tests {
         };
         let sent = write(&sizes, Kind::NOTE, items(10), answer).await;
         assert_eq!((sent.len(), *requests.borrow()), (1, 1));
-        assert!(sent[0].answer.is_err() && sent[0].keys.len() == 10);
+        assert_eq!(sent[0].as_ref().unwrap_err().0.len(), 10);
         // The items that prove to be absent go again in half batches.
         assert_eq!(sizes.now(), 5);
     }
@@ -274,7 +264,7 @@ mod tests {
     async fn a_single_item_is_not_split() {
         let answer = |_: Vec<u32>, _| async { Err::<Vec<Option<u32>>, _>(too_big()) };
         let sent = write(&BatchSize::new(50), Kind::MOVE, items(1), answer).await;
-        assert!(sent.len() == 1 && sent[0].answer.is_err());
+        assert!(sent.len() == 1 && sent[0].is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 use super::{
     super::{
         batch::{Batch, distinct},
-        bulk::{self, Kind, Sent},
+        bulk::{self, Kind},
         row::{InHand, Noted, Placed, StepResult},
         rules::note::{is_ours, note},
     },
-    place::{Keyed, begin_writes, write_failed},
+    place::{begin_writes, items, write_failed},
     rows::refresh,
 };
 use crate::{
@@ -38,32 +38,24 @@ pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<N
 
     let begun = Instant::now().into_std();
     let template = &batch.ctx.settings.note;
-    let mut left = Keyed::of(rows);
-    let items = left.items(batch, |row| {
-        Some(NewNote {
-            deal: row.deal,
-            text: note(template, &row.loaded.row),
-        })
+    let items = items(batch, rows, |row| NewNote {
+        deal: row.deal,
+        text: note(template, &row.loaded.row),
     });
     let request = |notes: Vec<NewNote>, latest: Instant| {
         let (amocrm, begin_by) = (batch.amocrm.clone(), begin_by.min(latest));
         async move { amocrm.add_notes(&notes, begin_by).await }
     };
-    for Sent { keys, answer } in
-        bulk::write(&batch.ctx.batch_size, Kind::NOTE, items, request).await
-    {
-        let answers = match answer {
+    for sent in bulk::write(&batch.ctx.batch_size, Kind::NOTE, items, request).await {
+        let answers = match sent {
             Ok(answers) => answers,
-            Err(error) => {
-                let failed = write_failed(batch, Operation::Note, left.take_all(&keys), error);
+            Err((rows, error)) => {
+                let failed = write_failed(batch, Operation::Note, rows, error);
                 noted.ended.extend(failed.await?);
                 continue;
             }
         };
-        for (key, made) in answers {
-            let Some(mut row) = left.take(key) else {
-                continue;
-            };
+        for (mut row, made) in answers {
             if made.is_none() {
                 let reason = "amoCRM не подтвердила примечание";
                 noted.ended.push(batch.retry(row, reason));

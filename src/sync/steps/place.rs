@@ -10,7 +10,7 @@ use super::{
     super::{
         batch::Batch,
         bulk::{self, Item, Kind, Sent},
-        row::{Chosen, DealChoice, InHand, Loaded, Placed, StepResult},
+        row::{Chosen, DealChoice, InHand, Loaded, Placed, Stage, StepResult},
         rules::deal::{Placement, placement, stage_is_unknown},
         rules::eligibility::later,
         rules::note::{contact_name, deal_name},
@@ -36,9 +36,9 @@ pub(crate) async fn move_or_create(
                 loaded: row.loaded,
                 deal,
             }),
-            deal @ DealChoice::New(_) => new.push(Chosen {
+            DealChoice::New(made_for) => new.push(ToCreate {
                 loaded: row.loaded,
-                deal,
+                made_for,
             }),
         }
     }
@@ -67,7 +67,7 @@ struct ToMove {
     deal: Deal,
 }
 
-super::super::row::stages!(ToMove);
+super::super::row::stages!(ToMove, ToCreate);
 
 impl ToMove {
     fn placed(mut self, how: inbox::Placed) -> Placed {
@@ -95,27 +95,21 @@ async fn move_deals(
     };
     let mut is_in_doubt = false;
     let to_move = not_in_place(batch, &pipeline, rows, placed);
-    let mut left = Keyed::of(to_move);
     let target = batch.ctx.settings.rules.target;
     let begun = Instant::now().into_std();
-    let items = left.items(batch, |row| Some(row.deal.id));
+    let items = items(batch, to_move, |row| row.deal.id);
     let request = |deals: Vec<DealId>, begin_by| {
         let amocrm = batch.amocrm.clone();
         async move { amocrm.move_deals(&deals, target, begin_by).await }
     };
-    for Sent { keys, answer } in
-        bulk::write(&batch.ctx.batch_size, Kind::MOVE, items, request).await
-    {
-        match answer {
+    for sent in bulk::write(&batch.ctx.batch_size, Kind::MOVE, items, request).await {
+        match sent {
             Ok(answers) => {
-                for (key, answer) in answers {
-                    if let Some(row) = left.take(key) {
-                        moved(batch, row, answer, begun, placed).await?;
-                    }
+                for (row, answer) in answers {
+                    moved(batch, row, answer, begun, placed).await?;
                 }
             }
-            Err(error @ AmoError::Rejected { .. }) if keys.len() > 1 => {
-                let rows = left.take_all(&keys);
+            Err((rows, error @ AmoError::Rejected { .. })) if rows.len() > 1 => {
                 if error.is_about_stage() && target_is_gone(batch).await? {
                     let soon = later(batch.now(), batch.ctx.timings.person_busy);
                     let again = |row: ToMove| row.again_at(soon, Fact::TargetUnusable);
@@ -129,8 +123,8 @@ async fn move_deals(
                     is_in_doubt |= move_one_by_one(batch, rows, &pipeline, placed).await?;
                 }
             }
-            Err(error) => {
-                let failed = batch.fail(Operation::Move, left.take_all(&keys), error);
+            Err((rows, error)) => {
+                let failed = batch.fail(Operation::Move, rows, error);
                 placed.ended.extend(failed.await?);
             }
         }
@@ -260,7 +254,7 @@ async fn move_one_by_one(
 
 async fn create_deals(
     batch: &Batch,
-    rows: Vec<Chosen>,
+    rows: Vec<ToCreate>,
     placed: &mut StepResult<Placed>,
 ) -> Result<(), InboxError> {
     if rows.is_empty() {
@@ -270,30 +264,31 @@ async fn create_deals(
     let resolve_after = begin_writes(batch, &rows);
     let mut rows = rows;
     for row in &mut rows {
-        intend_create(batch, row, resolve_after);
+        row.intend(batch, resolve_after);
     }
     batch.checkpoint(&rows).await?;
 
     let target = batch.ctx.settings.rules.target;
+    let sizes = &batch.ctx.batch_size;
     let begun = Instant::now().into_std();
-    let mut left = Keyed::of(rows);
-    let new_deals = left.items(batch, new_deal);
+    let (mut for_contacts, mut with_contacts) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row.made_for {
+            CreateFor::Contact { contact, .. } => for_contacts.push((row, contact)),
+            CreateFor::NewContact { .. } => with_contacts.push(row),
+        }
+    }
+
+    let new_deals = items(batch, for_contacts, |(row, contact)| row.deal(*contact));
     let request = |deals: Vec<NewDeal>, latest: Instant| {
         let (amocrm, begin_by) = (batch.amocrm.clone(), begin_by.min(latest));
         async move { amocrm.create_deals(&deals, target, begin_by).await }
     };
-    let operation = Operation::Create;
-    let sizes = &batch.ctx.batch_size;
-    for Sent { keys, answer } in bulk::write(sizes, Kind::CREATE, new_deals, request).await {
-        let made = answer.map(|made| {
-            let with_contact = made
-                .into_iter()
-                .map(|(key, deal)| (key, deal.map(|it| (it, None))));
-            with_contact.collect()
-        });
-        created(batch, operation, &mut left, keys, made, begun, placed).await?;
+    for sent in bulk::write(sizes, Kind::CREATE, new_deals, request).await {
+        let made = |deal| (deal, None);
+        created(batch, Operation::Create, sent, made, begun, placed).await?;
     }
-    let with_contacts = left.items(batch, new_deal_and_contact);
+    let with_contacts = items(batch, with_contacts, ToCreate::deal_and_contact);
     let request = |deals: Vec<NewDealAndContact>, latest: Instant| {
         let (amocrm, begin_by) = (batch.amocrm.clone(), begin_by.min(latest));
         async move {
@@ -302,98 +297,88 @@ async fn create_deals(
                 .await
         }
     };
-    let (operation, kind) = (Operation::CreateWithContact, Kind::CREATE_WITH_CONTACT);
-    for Sent { keys, answer } in bulk::write(sizes, kind, with_contacts, request).await {
-        let made = answer.map(|made| {
-            let pair = |(deal, contact)| (deal, Some(contact));
-            made.into_iter()
-                .map(|(key, made)| (key, made.map(pair)))
-                .collect()
+    for sent in bulk::write(sizes, Kind::CREATE_WITH_CONTACT, with_contacts, request).await {
+        let (operation, made) = (Operation::CreateWithContact, |(deal, contact)| {
+            (deal, Some(contact))
         });
-        created(batch, operation, &mut left, keys, made, begun, placed).await?;
+        created(batch, operation, sent, made, begun, placed).await?;
     }
     Ok(())
 }
 
-/// A row, with the deal and the contact that were made for it; `None`: not in the answer.
-type Created = (usize, Option<(DealId, Option<ContactId>)>);
-
-async fn created(
+/// `made`: the deal of an answer, and the contact if that was made with it.
+async fn created<T: Stage, M>(
     batch: &Batch,
     operation: Operation,
-    left: &mut Keyed<Chosen>,
-    keys: Vec<usize>,
-    answer: Result<Vec<Created>, AmoError>,
+    sent: Sent<T, M>,
+    made: impl Fn(M) -> (DealId, Option<ContactId>),
     begun: std::time::Instant,
     placed: &mut StepResult<Placed>,
 ) -> Result<(), InboxError> {
-    let answers = match answer {
+    let answers = match sent {
         Ok(answers) => answers,
-        Err(error) => {
-            let rows = left.take_all(&keys);
+        Err((rows, error)) => {
             let failed = write_failed(batch, operation, rows, error);
             placed.ended.extend(failed.await?);
             return Ok(());
         }
     };
-    for (key, answer) in answers {
-        let Some(mut row) = left.take(key) else {
-            continue;
-        };
-        let Some((deal, contact)) = answer else {
+    for (mut row, answer) in answers {
+        let Some((deal, contact)) = answer.map(&made) else {
             let reason = "amoCRM не подтвердила создание сделки";
             placed.ended.push(batch.retry(row, reason));
             continue;
         };
-        let attempt = &mut row.loaded.attempt;
+        let attempt = row.attempt_mut();
         attempt.log(Fact::DealCreated(deal));
         if let Step::Creating(create) = &attempt.progress.step {
             attempt.progress.step = create.made(deal, contact);
         }
-        let (id, loaded) = (row.id(), row.loaded);
+        let (id, loaded) = (row.id(), row.into_loaded());
         placed.next.push(Placed { loaded, deal });
         batch.ctx.worked(operation, id, begun).await?;
     }
     Ok(())
 }
 
-fn intend_create(batch: &Batch, row: &mut Chosen, resolve_after: Timestamp) {
-    let DealChoice::New(made_for) = row.deal else {
-        return;
-    };
-    let progress = &mut row.loaded.attempt.progress;
-    progress.step = Step::Creating(Create {
-        fingerprint: fingerprint(batch.ctx.inbox.hasher(), progress),
-        made_for,
-        name: batch.ctx.name_hash(&deal_name(&row.loaded.row)),
-        resolve_after,
-    });
+/// A row whose deal is to be made.
+#[derive(Debug)]
+struct ToCreate {
+    loaded: Loaded,
+    made_for: CreateFor,
 }
 
-fn new_deal(row: &Chosen) -> Option<NewDeal> {
-    let DealChoice::New(CreateFor::Contact { contact, .. }) = row.deal else {
-        return None;
-    };
-    let row = &row.loaded.row;
-    Some(NewDeal {
-        name: deal_name(row),
-        price: row.price.as_ref().and_then(Price::whole),
-        contact,
-    })
-}
+impl ToCreate {
+    /// From now on the deal may exist.
+    fn intend(&mut self, batch: &Batch, resolve_after: Timestamp) {
+        let progress = &mut self.loaded.attempt.progress;
+        progress.step = Step::Creating(Create {
+            fingerprint: fingerprint(batch.ctx.inbox.hasher(), progress),
+            made_for: self.made_for,
+            name: batch.ctx.name_hash(&deal_name(&self.loaded.row)),
+            resolve_after,
+        });
+    }
 
-fn new_deal_and_contact(row: &Chosen) -> Option<NewDealAndContact> {
-    let DealChoice::New(CreateFor::NewContact { .. }) = row.deal else {
-        return None;
-    };
-    let (email, row) = (row.loaded.email.clone(), &row.loaded.row);
-    Some(NewDealAndContact {
-        deal_name: deal_name(row),
-        price: row.price.as_ref().and_then(Price::whole),
-        contact_name: contact_name(row),
-        email,
-        phone: row.phone.clone().filter(|phone| !phone.trim().is_empty()),
-    })
+    fn deal(&self, contact: ContactId) -> NewDeal {
+        let row = &self.loaded.row;
+        NewDeal {
+            name: deal_name(row),
+            price: row.price.as_ref().and_then(Price::whole),
+            contact,
+        }
+    }
+
+    fn deal_and_contact(&self) -> NewDealAndContact {
+        let row = &self.loaded.row;
+        NewDealAndContact {
+            deal_name: deal_name(row),
+            price: row.price.as_ref().and_then(Price::whole),
+            contact_name: contact_name(row),
+            email: self.loaded.email.clone(),
+            phone: row.phone.clone().filter(|phone| !phone.trim().is_empty()),
+        }
+    }
 }
 
 // ---- what creates and notes share ----
@@ -431,41 +416,19 @@ pub(crate) async fn write_failed<T: InHand>(
     batch.fail(operation, rows, error).await
 }
 
-/// Rows that wait for the answers to their items.
-#[derive(Debug)]
-pub(crate) struct Keyed<T>(Vec<Option<T>>);
-
-impl<T: super::super::row::Stage> Keyed<T> {
-    pub(crate) fn of(rows: Vec<T>) -> Self {
-        Self(rows.into_iter().map(Some).collect())
-    }
-
-    /// The item of each row that has one.
-    pub(crate) fn items<B>(
-        &self,
-        batch: &Batch,
-        body: impl Fn(&T) -> Option<B>,
-    ) -> Vec<Item<usize, B>> {
-        let fresh_for = batch.ctx.timings.fresh_for;
-        let rows = self.0.iter().enumerate();
-        let item = |(key, row): (usize, &Option<T>)| {
-            let row = row.as_ref()?;
-            Some(Item {
-                key,
-                body: body(row)?,
-                // What it rests on is read again first when it is older.
-                begin_by: row.loaded().read_at + fresh_for,
-                goes_alone: row.attempt().progress.alone,
-            })
-        };
-        rows.filter_map(item).collect()
-    }
-
-    pub(crate) fn take(&mut self, key: usize) -> Option<T> {
-        self.0.get_mut(key)?.take()
-    }
-
-    pub(crate) fn take_all(&mut self, keys: &[usize]) -> Vec<T> {
-        keys.iter().filter_map(|key| self.take(*key)).collect()
-    }
+/// The rows with what is to be sent for each.
+pub(crate) fn items<T: Stage, B>(
+    batch: &Batch,
+    rows: Vec<T>,
+    body: impl Fn(&T) -> B,
+) -> Vec<Item<T, B>> {
+    let fresh_for = batch.ctx.timings.fresh_for;
+    let item = |row: T| Item {
+        body: body(&row),
+        // What it rests on is read again first when it is older.
+        begin_by: row.loaded().read_at + fresh_for,
+        goes_alone: row.attempt().progress.alone,
+        row,
+    };
+    rows.into_iter().map(item).collect()
 }
