@@ -1,7 +1,8 @@
 //! What a lasting refusal concerns: one row, or all of them.
 //!
 //! A refused row is *in doubt*. If the operation then works for another row, the refused row is tried once more, and is to
-//! blame if it is refused again. If the operation is refused for three different rows, it is refused for all rows.
+//! blame if it is refused again for the same reason. If the operation is refused for three different rows, it is refused for
+//! all rows.
 //!
 //! Rows whose requests amoCRM answered with 403 are *held*: a 403 may be a ban, so they are tried last and alone.
 
@@ -139,6 +140,11 @@ impl Refused {
         !self.works_for_others
     }
 
+    /// Alone, while the operation works for others, and for the same reason as before.
+    fn is_refused_again(&self, is_alone: bool, reason: &str) -> bool {
+        self.works_for_others && is_alone && (self.is_blamed || self.reason == reason)
+    }
+
     fn counts(&self) -> bool {
         self.is_in_doubt() && self.counts
     }
@@ -258,16 +264,18 @@ impl Refusals {
     ) -> Blame {
         let known = |it: &Refused| it.operation == operation && it.row == row;
         match self.refused.iter().position(known) {
-            Some(i) if self.refused[i].works_for_others && is_alone => {
+            Some(i) if self.refused[i].is_refused_again(is_alone, reason) => {
                 let blamed = &mut self.refused[i];
                 blamed.is_blamed = true;
                 reason.clone_into(&mut blamed.reason);
                 return Blame::Row;
             }
             // For whose sake several were refused together is not known.
-            Some(i) if self.refused[i].works_for_others => return Blame::Doubt,
+            Some(i) if self.refused[i].works_for_others && !is_alone => return Blame::Doubt,
             Some(i) => {
                 let again = &mut self.refused[i];
+                // Two different answers tell of a neighbour that fails, and nothing of the row.
+                again.works_for_others = false;
                 again.counts |= is_alone;
                 again.known_at = Some(at);
                 reason.clone_into(&mut again.reason);

@@ -16,6 +16,8 @@ fn row(n: u8) -> RowId {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Refuse(u8),
+    /// With another answer.
+    Otherwise(u8),
     /// Together with others, of which it is the first.
     Bulk(u8),
     Work(u8),
@@ -24,7 +26,7 @@ enum Step {
     Restart,
 }
 
-use Step::{Bulk, Drop, Refuse, Restart, Resume, Work};
+use Step::{Bulk, Drop, Otherwise, Refuse, Restart, Resume, Work};
 
 /// The blame of the last refusal after these steps, each a second after the one before, and the suspects of the last success.
 fn after(steps: &[Step]) -> (Refusals, Option<Blame>, Vec<RowId>) {
@@ -38,6 +40,10 @@ fn after(steps: &[Step]) -> (Refusals, Option<Blame>, Vec<RowId>) {
             Refuse(n) => {
                 let now = Timestamp::UNIX_EPOCH;
                 blame = Some(refusals.refuse(Operation::Move, row(n), true, "нет", (at, now)));
+            }
+            Otherwise(n) => {
+                let now = Timestamp::UNIX_EPOCH;
+                blame = Some(refusals.refuse(Operation::Move, row(n), true, "сбой", (at, now)));
             }
             Bulk(n) => {
                 let now = Timestamp::UNIX_EPOCH;
@@ -68,6 +74,16 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
             all_rows(&[1, 2, 3]),
         ),
         (&[Refuse(1), Work(2), Refuse(1)], Blame::Row),
+        // A neighbour that answers now so and now otherwise is to blame itself.
+        (&[Refuse(1), Work(2), Otherwise(1)], Blame::Doubt),
+        (
+            &[Refuse(1), Work(2), Otherwise(1), Otherwise(1)],
+            Blame::Doubt,
+        ),
+        (
+            &[Refuse(1), Work(2), Otherwise(1), Work(2), Otherwise(1)],
+            Blame::Row,
+        ),
         // Works for others, so a new refusal is in doubt again, and the blamed row begins anew.
         (&[Refuse(1), Work(2), Refuse(2)], Blame::Doubt),
         (&[Refuse(1), Work(2), Refuse(1), Refuse(1)], Blame::Row),
@@ -393,9 +409,10 @@ fn a_blame_holds_for_its_own_write_and_only_until_that_has_landed() {
     let at = Instant::now();
     let now = Timestamp::UNIX_EPOCH;
     let mut refusals = Refusals::default();
-    refusals.refuse(Operation::Create, row(1), true, "нет", (at, now));
-    refusals.worked(Operation::Create, row(2), at);
-    refusals.refuse(Operation::Create, row(1), true, "нет прав", (at, now));
+    for _ in 0..2 {
+        refusals.refuse(Operation::Create, row(1), true, "нет прав", (at, now));
+        refusals.worked(Operation::Create, row(2), at);
+    }
     assert_eq!(
         refusals.blamed(row(1), &[Operation::Create]),
         Some("нет прав")
