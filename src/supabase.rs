@@ -11,7 +11,7 @@ use url::Url;
 
 use self::{
     query::{CONTACT, DEAL, STATUS, Unsynced},
-    transport::{Transport, limit, prefer},
+    transport::{Transport, limit, offset, prefer},
 };
 use crate::domain::{ContactId, DealId, Disposition, HaltCause, Price, RowId, SharedClock};
 
@@ -343,6 +343,26 @@ impl Supabase {
                 let query = unsynced.page(&self.shared.api, after);
                 let request = limit(transport.request(query), IDS_PER_PAGE);
                 wire::ids(&transport.ask("unsynced", request).await?.body)
+            })
+        })
+        .await
+    }
+
+    /// Ids of rows to sync, the latest by creation first and `skip` of them passed over, as of PostgREST's clock.
+    /// An empty page is the end; a short one is not.
+    pub async fn latest_unsynced(
+        &self,
+        period: Period,
+        skip: usize,
+    ) -> Result<(Vec<RowId>, Timestamp), SupabaseError> {
+        self.with_unsynced(period, |unsynced| {
+            Box::pin(async move {
+                let transport = &self.shared.transport;
+                let query = unsynced.latest(&self.shared.api);
+                let request = limit(transport.request(query), IDS_PER_PAGE);
+                let answer = transport.ask("latest", offset(request, skip)).await?;
+                let read_at = wire::read_at(outbound::date(&answer.headers), transport.now());
+                Ok((wire::ids(&answer.body)?, read_at))
             })
         })
         .await

@@ -115,6 +115,8 @@ pub(crate) struct Context {
     write_backs: Arc<Semaphore>,
     batch_size: BatchSize,
     settled: watch::Sender<u64>,
+    /// When the last short sweep was answered, by PostgREST's clock.
+    swept_until: Mutex<Option<Timestamp>>,
     /// And when it was asked for.
     pipeline: Mutex<Option<(Instant, Pipeline)>>,
 }
@@ -202,6 +204,7 @@ impl Context {
             write_backs: Arc::new(Semaphore::new(write_back::PARALLEL_WRITE_BACKS)),
             batch_size,
             settled,
+            swept_until: Mutex::default(),
             pipeline: Mutex::default(),
         }
     }

@@ -3,7 +3,7 @@
 -- It stays away from what others may use: the extensions, and the columns with the deals' ids in them. To drop those too:
 --   alter table public.tripwire_users drop column amocrm_deal_id, drop column amocrm_contact_id;
 -- If the migrations were applied with `supabase db push`, tell the CLI afterwards:
---   supabase migration repair --status reverted 20261122000000 20261128000000
+--   supabase migration repair --status reverted 20261122000000 20261128000000 20261129000000
 
 do $$
 declare
@@ -48,6 +48,7 @@ begin
   drop policy if exists tripwire_sync_update on public.tripwire_users;
   drop trigger if exists tripwire_sync_notify on public.tripwire_users;
   drop index if exists public.tripwire_users_without_deal_idx;
+  drop index if exists public.tripwire_users_without_deal_by_time_idx;
   drop function if exists tripwire_sync.notify_insert();
   drop function if exists tripwire_sync.send_event(text, jsonb);
   drop function if exists tripwire_sync.queue_request(text, jsonb, jsonb);

@@ -12,10 +12,16 @@ use crate::{config::Config, domain::WebhookSecret};
 mod endpoint;
 
 /// The newest migration that is whole, and those after it. A test compares this with the folder.
-const MIGRATIONS: &[(&str, &str)] = &[(
-    "20261128000000_tripwire_sync.sql",
-    include_str!("../../supabase/migrations/20261128000000_tripwire_sync.sql"),
-)];
+const MIGRATIONS: &[(&str, &str)] = &[
+    (
+        "20261128000000_tripwire_sync.sql",
+        include_str!("../../supabase/migrations/20261128000000_tripwire_sync.sql"),
+    ),
+    (
+        "20261129000000_tripwire_sync_by_time.sql",
+        include_str!("../../supabase/migrations/20261129000000_tripwire_sync_by_time.sql"),
+    ),
+];
 
 #[derive(Debug, Args)]
 pub(super) struct Options {

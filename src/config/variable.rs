@@ -117,7 +117,7 @@ settings! {
             "no write about a row before it is this old: the dashboard sometimes takes one back",
             "5s";
         RECONCILE_INTERVAL = Is("5m"),
-            "how often to look for rows that no event told about; `0`: never",
+            "how often to go through all rows without a deal; the newest are looked for every 15 s; `0`: neither",
             "5m, or 0 for no sweeps";
         SUPABASE_JWT = Off,
             "secret; the token of the role `tripwire_sync` (`tripwire-sync jwt`); `SUPABASE_KEY` may then be the publishable key",

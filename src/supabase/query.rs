@@ -106,6 +106,12 @@ impl Unsynced {
         self.page_of(blank, after)
     }
 
+    /// The latest ones by the time of their creation.
+    pub(super) fn latest(self, api: &Postgrest) -> Builder {
+        let unsynced = api.from(TABLE).select("id").is(DEAL, "null");
+        self.filtered(unsynced).order("created_at.desc,id.desc")
+    }
+
     fn page_of(self, rows: Builder, after: Option<RowId>) -> Builder {
         let builder = self.filtered(rows).order("id.asc");
         match after {

@@ -178,6 +178,17 @@ pub(super) fn limit(mut request: Request, rows: u32) -> Request {
     request
 }
 
+/// Passes over so many rows.
+pub(super) fn offset(mut request: Request, rows: usize) -> Request {
+    if rows > 0 {
+        request
+            .url_mut()
+            .query_pairs_mut()
+            .append_pair("offset", &rows.to_string());
+    }
+    request
+}
+
 /// Instead of what the builder prefers.
 pub(super) fn prefer(mut request: Request, preferences: &'static str) -> Request {
     request

@@ -27,6 +27,7 @@ use crate::{
 enum Job {
     Inspect,
     Sweep,
+    ShortSweep,
     Look,
     Probe,
     Index,
@@ -46,6 +47,14 @@ impl Plan {
     pub(super) fn each(every: Option<Duration>) -> Self {
         Self {
             next: every.map(|_| Instant::now()),
+            failed: 0,
+        }
+    }
+
+    /// After `every`, and then after each.
+    fn after(every: Option<Duration>) -> Self {
+        Self {
+            next: every.map(|every| Instant::now() + every),
             failed: 0,
         }
     }
@@ -75,6 +84,7 @@ pub(super) struct PeriodicJobs {
     at_work: Vec<Job>,
     inspection: Plan,
     sweep: Plan,
+    short_sweep: Plan,
     /// Planned only when the last one failed: not before then, however due it may be.
     look: Plan,
     index: Plan,
@@ -85,6 +95,8 @@ impl PeriodicJobs {
         Self {
             inspection: Plan::each(ctx.settings.inspect_every),
             sweep: Plan::each(ctx.maintenance.sweep_every),
+            // The sweep comes at once.
+            short_sweep: Plan::after(short_sweep_every(&ctx)),
             look: Plan::default(),
             index: Plan::default(),
             ctx,
@@ -100,7 +112,8 @@ impl PeriodicJobs {
     ) -> Option<Timestamp> {
         let dues = [
             (Job::Inspect, self.inspection_due(blocked)),
-            (Job::Sweep, self.sweep_due(blocked)),
+            (Job::Sweep, self.sweep_due(&self.sweep, blocked)),
+            (Job::ShortSweep, self.sweep_due(&self.short_sweep, blocked)),
             (Job::Look, self.look_due(blocked).await),
             (Job::Probe, self.probe_due(blocked)),
             (Job::Index, self.index_due().await),
@@ -132,15 +145,14 @@ impl PeriodicJobs {
             .map(|at| self.by_the_clock(at))
     }
 
-    fn sweep_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
+    fn sweep_due(&self, plan: &Plan, blocked: Option<&Blocked>) -> Option<Timestamp> {
         let is_off = match blocked {
             Some(Blocked::Halted { halt, .. }) => halt.cause.side() == Side::Supabase,
             // Who has the lease sweeps; whoever takes it over does so at once.
             Some(Blocked::Standby) => true,
             Some(Blocked::Stopping | Blocked::Paused { .. }) | None => false,
         };
-        self.sweep
-            .next
+        plan.next
             .filter(|_| !is_off)
             .map(|at| self.by_the_clock(at))
     }
@@ -199,6 +211,7 @@ impl PeriodicJobs {
             let result = match job {
                 Job::Inspect => ctx.inspect().await,
                 Job::Sweep => ctx.sweep().await,
+                Job::ShortSweep => ctx.short_sweep().await,
                 Job::Look => ctx.look().await.map(|found| found.map(|_| ())),
                 Job::Probe => match halt {
                     Some(halt) => ctx.probe(&halt).await.map(Ok),
@@ -241,6 +254,16 @@ impl PeriodicJobs {
                 let pause = self.pause_after(result, self.sweep.failed).await;
                 self.sweep.ended(pause, every);
             }
+            Job::ShortSweep => {
+                let every = short_sweep_every(&self.ctx);
+                let pause = self.pause_after(result, self.short_sweep.failed).await;
+                // Supabase is asked less often while it fails: the sweep asks as well.
+                self.short_sweep.ended(pause, None);
+                self.short_sweep.next = self
+                    .short_sweep
+                    .next
+                    .or(every.map(|it| Instant::now() + it));
+            }
             Job::Look => {
                 let pause = self.pause_after(result, self.look.failed).await;
                 self.look.ended(pause, None);
@@ -282,6 +305,12 @@ impl PeriodicJobs {
     pub(super) async fn stop(&mut self) {
         self.tasks.shutdown().await;
     }
+}
+
+/// `None`: sweeps are off.
+fn short_sweep_every(ctx: &Context) -> Option<Duration> {
+    let every = ctx.timings.short_sweep_every;
+    ctx.maintenance.sweep_every.map(|_| every)
 }
 
 impl Context {

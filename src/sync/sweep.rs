@@ -1,5 +1,7 @@
 //! The sweep: rows without a deal id, whoever forgot to tell us about them.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use jiff::Timestamp;
 
 use super::{Context, failure::Failure};
@@ -97,6 +99,51 @@ impl Place {
 }
 
 impl Context {
+    /// Stores the newest rows without a deal id that the inbox does not know, and re-opens none. One request when there is
+    /// nothing new. A row whose transaction took longer than the overlap, and one without a time, is left to the sweep.
+    pub(super) async fn short_sweep(&self) -> Result<Result<(), Failure>, InboxError> {
+        let since = self.maintenance.rows.since;
+        let overlap = self.timings.short_sweep_overlap;
+        let since = match *self.swept_until() {
+            Some(last) => since.max(last.checked_sub(overlap).unwrap_or(since)),
+            None => since,
+        };
+        let period = Period {
+            with_undated: false,
+            ..Period::since(since)
+        };
+        let (mut asked_at, mut seen, mut new) = (None, 0, 0);
+        while seen < MOST_ROWS {
+            let (page, read_at) = match self.supabase.latest_unsynced(period, seen).await {
+                Ok(answer) => answer,
+                Err(error) => return Ok(Err(Failure::from(error))),
+            };
+            asked_at = asked_at.or(Some(read_at));
+            seen += page.len();
+            let known = self.inbox.states_of(page.clone()).await?;
+            let unknown = page.into_iter().filter(|row| !known.contains_key(row));
+            let unknown: Vec<Arrival> = unknown.map(swept_row).collect();
+            if unknown.is_empty() {
+                break;
+            }
+            new += unknown.len();
+            // The oldest first, as they would have been told of.
+            self.inbox
+                .store(unknown.into_iter().rev().collect())
+                .await?;
+        }
+        *self.swept_until() = asked_at;
+        if new > 0 {
+            tracing::info!(new, "sweep.short");
+        }
+        Ok(Ok(()))
+    }
+
+    fn swept_until(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        let swept_until = self.swept_until.lock();
+        swept_until.unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) async fn sweep(&self) -> Result<Result<(), Failure>, InboxError> {
         let swept = match sweep(&self.inbox, &self.supabase, self.maintenance.rows.since).await? {
             Ok(swept) => swept,
@@ -107,6 +154,13 @@ impl Context {
             self.see_why_no_row().await?;
         }
         Ok(Ok(()))
+    }
+}
+
+fn swept_row(row: RowId) -> Arrival {
+    Arrival {
+        row,
+        source: Source::Sweep,
     }
 }
 
@@ -127,10 +181,7 @@ pub(super) async fn sweep(
             break;
         }
         swept.seen += page.len() as u64;
-        let arrivals = page.into_iter().map(|row| Arrival {
-            row,
-            source: Source::Sweep,
-        });
+        let arrivals = page.into_iter().map(swept_row);
         for stored in inbox.store(arrivals.collect()).await? {
             match stored {
                 Stored::New => swept.new += 1,

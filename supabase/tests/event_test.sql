@@ -2,7 +2,7 @@
 begin;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(54);
+select plan(55);
 
 select has_schema('tripwire_sync'::name);
 select schema_owner_is('tripwire_sync'::name, 'postgres'::name);
@@ -15,6 +15,7 @@ select has_index('public', 'tripwire_users', 'tripwire_users_without_deal_idx', 
 select matches(
   pg_get_indexdef('public.tripwire_users_without_deal_idx'::regclass), 'WHERE \(amocrm_deal_id IS NULL\)$',
   'the index holds the rows without a deal only');
+select has_index('public', 'tripwire_users', 'tripwire_users_without_deal_by_time_idx', array['created_at', 'id']);
 
 select has_trigger('public', 'tripwire_users', 'tripwire_sync_notify', 'the trigger is there');
 select trigger_is('public', 'tripwire_users', 'tripwire_sync_notify', 'tripwire_sync', 'notify_insert');

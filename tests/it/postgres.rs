@@ -23,11 +23,13 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 const PLATFORM: &str = include_str!("platform.sql");
-/// The migration before [`MIGRATION`], as it was released.
+/// The migration before those of [`MIGRATION`], as it was released.
 pub(crate) const FORMER_MIGRATION: &str =
     include_str!("../../supabase/migrations/20261122000000_tripwire_sync.sql");
-pub(crate) const MIGRATION: &str =
-    include_str!("../../supabase/migrations/20261128000000_tripwire_sync.sql");
+pub(crate) const MIGRATION: &str = concat!(
+    include_str!("../../supabase/migrations/20261128000000_tripwire_sync.sql"),
+    include_str!("../../supabase/migrations/20261129000000_tripwire_sync_by_time.sql"),
+);
 pub(crate) const DOWN: &str = include_str!("../../supabase/down.sql");
 
 /// Where the webhook goes, and the secret it is signed with, after [`Cluster::configure`].

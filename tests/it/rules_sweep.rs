@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, ToSpan};
-use sandbox::{Fault, Kind, Page, Point, PostgrestQuirks, When};
+use sandbox::{Fault, Kind, Page, Point, PostgrestQuirks, Recorded, When};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::RowId,
@@ -217,4 +217,131 @@ async fn a_project_that_cannot_be_asked_for_blanks_is_swept_all_the_same() {
         world.until_asked("rows.read", swept + 4, |_| true).await;
         assert_eq!(world.app().status.borrow().as_str(), "working", "{code}");
     }
+}
+
+// ---- short sweeps ----
+
+/// The sweep of all rows comes at the start and not again.
+fn sweeping_once() -> Wishes {
+    Wishes {
+        sweep_every: Some(Duration::from_hours(1)),
+        ..Wishes::brisk()
+    }
+}
+
+fn is_short(request: &Recorded) -> bool {
+    request.param("order") == Some("created_at.desc,id.desc") && request.status.is_some()
+}
+
+fn short_sweeps(world: &World) -> usize {
+    let requests = world.requests_to("rows.read");
+    requests.iter().filter(|it| is_short(it)).count()
+}
+
+async fn until_short_sweeps(world: &World, more: usize) {
+    let wanted = short_sweeps(world) + more;
+    world.until_asked("rows.read", wanted, is_short).await;
+}
+
+#[tokio::test]
+async fn a_row_whose_event_was_lost_is_found_by_the_next_short_sweep() {
+    let world = World::start(sweeping_once()).await;
+    until_short_sweeps(&world, 1).await;
+    let deal = world.student(EMAIL);
+    let row = world.insert(&json!({}));
+    until_short_sweeps(&world, 2).await;
+    assert_eq!(world.until_synced_once(row).await, deal);
+
+    let sweeps = world.requests_to("rows.read").into_iter();
+    let sweeps =
+        sweeps.filter(|it| it.param("order") == Some("id.asc") && it.param("id").is_none());
+    assert_eq!(
+        sweeps.count(),
+        2,
+        "those without a deal id and those with a blank one"
+    );
+}
+
+/// Were it not so, each would have the rows that wait for a contact worked on again.
+#[tokio::test]
+async fn a_short_sweep_reopens_nothing_and_is_one_request_when_nothing_is_new() {
+    let world = World::start(sweeping_once()).await;
+    world.student(EMAIL);
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    world.until_synced_once(row).await;
+    world.sandbox.postgrest.update_row(row, |row| {
+        row.insert("amocrm_deal_id".into(), Value::Null);
+    });
+    let before = world.requests_to("rows.read").len();
+    until_short_sweeps(&world, 4).await;
+    assert_eq!(world.entry(row).await.unwrap().state, State::Done);
+    let since = world.requests_to("rows.read").split_off(before);
+    assert!(since.iter().all(is_short), "the row is not read again");
+    assert!(since.iter().all(|it| it.param("offset").is_none()));
+}
+
+#[tokio::test]
+async fn a_short_sweep_reads_on_while_a_page_brings_unknown_rows() {
+    let mut wishes = sweeping_once();
+    wishes.postgrest = PostgrestQuirks {
+        max_rows: 3,
+        ..PostgrestQuirks::default()
+    };
+    let world = World::start(wishes).await;
+    until_short_sweeps(&world, 1).await;
+    let row = |n: usize| {
+        let email = format!("student{n}@example.kz");
+        world.student(&email);
+        json!({"email": email})
+    };
+    let rows: Vec<RowId> = (0..7).map(|n| world.insert(&row(n))).collect();
+    for row in rows {
+        world.until_synced_once(row).await;
+    }
+    let deepest = |it: &Recorded| is_short(it) && it.param("offset") == Some("6");
+    world.until_asked("rows.read", 1, deepest).await;
+}
+
+#[tokio::test]
+async fn a_row_that_was_created_long_before_its_commit_is_left_to_the_sweep() {
+    let mut world = World::start(sweeping_once()).await;
+    until_short_sweeps(&world, 1).await;
+    world.student(EMAIL);
+    let created_at = Timestamp::now_for_tests() - 10.minutes();
+    let late = world.insert(&json!({"created_at": created_at}));
+    let undated = world.insert(&json!({"email": "undated@example.kz", "created_at": null}));
+    until_short_sweeps(&world, 3).await;
+    for row in [late, undated] {
+        assert_eq!(world.entry(row).await, None);
+    }
+    world.stop().await;
+    world.launch().await;
+    world.until_synced_once(late).await;
+}
+
+#[tokio::test]
+async fn without_sweeps_no_short_one_is_made_and_while_supabase_is_halted_neither() {
+    let world = World::start(Wishes::brisk()).await;
+    world.student(EMAIL);
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    world.until_synced_once(row).await;
+    assert_eq!(short_sweeps(&world), 0);
+
+    let mut world = World::prepare(sweeping_once());
+    let refused = Kind::status(When::Before, 401);
+    let reads = Fault::always(Point::postgrest("rows.read"), refused);
+    world.sandbox.faults().add(reads);
+    world.launch().await;
+    world.until_sync_is("halted").await;
+    let before = short_sweeps(&world);
+    let probed = |it: &Recorded| it.param("order").is_none();
+    let probes = world
+        .requests_to("rows.read")
+        .iter()
+        .filter(|it| probed(it))
+        .count();
+    world.until_asked("rows.read", probes + 3, probed).await;
+    assert_eq!(short_sweeps(&world), before);
 }

@@ -52,6 +52,10 @@ pub struct Timings {
     pub search_waiting: Duration,
     /// How far looks at changed contacts overlap.
     pub look_overlap: Duration,
+    /// How often the newest rows are looked for, beside the sweep of all.
+    pub short_sweep_every: Duration,
+    /// How far a short sweep reaches back behind the one before: most transactions that insert rows are shorter.
+    pub short_sweep_overlap: Duration,
     pub amocrm_probe: Backoff,
     pub supabase_probe: Backoff,
     /// How long pipelines and stages are taken as known.
@@ -94,6 +98,8 @@ impl Timings {
             },
             search_waiting: d(DAY),
             look_overlap: d(10 * MINUTE),
+            short_sweep_every: d(15 * SECOND),
+            short_sweep_overlap: d(5 * MINUTE),
             amocrm_probe: Backoff {
                 first: d(15 * MINUTE),
                 longest: d(6 * HOUR),

@@ -32,6 +32,17 @@ fn the_migration_may_be_applied_again_and_taken_back() {
         .unwrap();
     assert!(plan.contains("tripwire_users_without_deal_idx"), "{plan}");
     assert!(!plan.contains("Sort"), "{plan}");
+    let plan = cluster
+        .sql_as(
+            "service_role",
+            "set enable_seqscan = off;
+             explain select id from public.tripwire_users
+              where amocrm_deal_id is null and created_at >= now() - interval '5 minutes'
+              order by created_at desc, id desc limit 1000",
+        )
+        .unwrap();
+    let index = "tripwire_users_without_deal_by_time_idx";
+    assert!(plan.contains(index) && !plan.contains("Sort"), "{plan}");
 
     cluster.configure(WEBHOOK_URL, WEBHOOK_SECRET);
     cluster
