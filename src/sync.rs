@@ -1,4 +1,4 @@
-//! The engine: claims what is due, brings it into step in runs, and knows when not to.
+//! The engine: claims due entries and syncs their rows in runs, unless sending is blocked.
 
 use std::{
     fmt,
@@ -62,13 +62,13 @@ use crate::{
     supabase::Supabase,
 };
 
-/// What concerns rows and inbox, whether or not anything is sent.
+/// Settings of the rows and the inbox. They apply also while nothing is sent.
 #[derive(Debug, Clone)]
 pub struct Maintenance {
     pub rows: RowRules,
     /// `None` = no sweeps.
     pub sweep_every: Option<Duration>,
-    /// Sweep once another service has had the lease: also where sweeps are off.
+    /// Sweep after another service has held the lease, even if `sweep_every` is `None`.
     pub sweep_after_another: bool,
     /// Done entries older than this are removed.
     pub retention: Duration,
@@ -83,14 +83,14 @@ pub struct Settings {
     pub batch_size: usize,
     /// Whether an index of the account's contacts may be kept.
     pub contact_scan: bool,
-    /// How often to look whether token, pipeline and stage are good, students or not; `None` = with a student only.
+    /// How often token, pipeline and stage are checked, whether or not a row needs them; `None` = only when one does.
     pub inspect_every: Option<Duration>,
-    /// Each changes with any setting that a halt over this neighbour may be about. Only ever hashed.
+    /// For each neighbour, all settings that a halt over it may be about. Used only as hashes.
     pub amocrm_fingerprint: String,
     pub supabase_fingerprint: String,
 }
 
-/// A number from 0 to 1, so that retries do not march in step.
+/// A number from 0 to 1, which spreads retries over time.
 pub type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
 
 /// Everything that a run needs.
@@ -110,14 +110,14 @@ pub(crate) struct Context {
     locks: PersonLocks,
     in_flight: InFlight,
     index: ContactIndex,
-    /// Of batches of long runs, to ask amoCRM.
+    /// Permits of batches of long runs to ask amoCRM.
     turns: Arc<Semaphore>,
     write_backs: Arc<Semaphore>,
     batch_size: BatchSize,
     settled: watch::Sender<u64>,
     /// When the last short sweep was answered, by PostgREST's clock.
     swept_until: Mutex<Option<Timestamp>>,
-    /// And when it was asked for.
+    /// The configured pipeline as last read, and when it was asked for.
     pipeline: Mutex<Option<(Instant, Pipeline)>>,
 }
 
@@ -142,10 +142,10 @@ pub struct Parts {
     /// The permit of `amocrm`.
     pub lease: Lease,
     pub stop: CancellationToken,
-    /// Beats each time that the engine comes round, which is every quarter of a minute at least.
+    /// Beats in each turn of the engine, at least every quarter of a minute.
     pub heartbeat: Heartbeat,
     pub state: watch::Sender<SyncState>,
-    /// Counts settled attempts, for whoever watches.
+    /// Counts settled attempts.
     pub settled: watch::Sender<u64>,
 }
 
@@ -209,8 +209,7 @@ impl Context {
         }
     }
 
-    /// The configured pipeline, as it was no longer ago than `age`. `Err(None)`: it cannot be used, and all sending has
-    /// stopped.
+    /// The configured pipeline, read at most `age` ago. `Err(None)`: it cannot be used, and all sending has stopped.
     async fn pipeline(
         &self,
         age: Duration,
@@ -235,7 +234,7 @@ impl Context {
         let pipelines = pipelines.items;
         let problem = target_problem(&pipelines, target);
         if problem.is_some() && !is_whole {
-            // What could not be read may be the very stage.
+            // The part that could not be read may be the target stage.
             let what = "a pipeline that cannot be read";
             let failure = Failure::from(AmoError::Malformed { what });
             self.pipelines_failed(&failure).await?;
@@ -261,7 +260,7 @@ impl Context {
         Ok(usable.ok_or(None))
     }
 
-    /// Pipelines are the same for all rows: a refusal to tell them, again and again, stops sending.
+    /// All rows need the pipelines, so repeated refusals to list them stop sending.
     async fn pipelines_failed(&self, failure: &Failure) -> Result<(), InboxError> {
         if failure.disposition() == Disposition::Refused {
             let (cause, detail) = (HaltCause::AmocrmStage, failure.reason());
@@ -274,7 +273,7 @@ impl Context {
         self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees for itself whether token, pipeline and stage are good, so that nobody hears of a mistake from the next student.
+    /// Checks token, pipeline and stage, so that a wrong setting shows before the next row needs it.
     async fn inspect(&self) -> Result<Result<(), Failure>, InboxError> {
         Ok(match self.pipeline(Duration::ZERO).await? {
             Ok(_) | Err(None) => Ok(()),
@@ -282,7 +281,7 @@ impl Context {
         })
     }
 
-    /// By which a deal that we made is known again, whatever name it has.
+    /// The keyed hash of a deal's name, by which the recovery recognises a deal that we made.
     fn name_hash(&self, name: &str) -> KeyedHash {
         self.inbox.hasher().text("deal name", name.trim())
     }
@@ -292,9 +291,9 @@ impl Context {
     }
 }
 
-// ---- the story of a batch ----
+// ---- the steps of a batch ----
 
-/// Takes rows that were read to the deal ids that are written back to them.
+/// Takes rows from their first read to the deal ids that are written back to them.
 ///
 /// Each step ends the attempts of some rows: done, waiting for a contact, parked, or to be tried again. `settle` stores
 /// these ends and passes the other rows on. After an error some rows are still claimed.

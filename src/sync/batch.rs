@@ -25,13 +25,13 @@ use crate::{
     inbox::{ClaimToken, Fact, InboxError, Mark, Settled, Settlement},
 };
 
-/// So often a row is tried whose answers cannot be read, over some minutes.
+/// A row is parked after this many attempts, over some minutes, whose answers cannot be read.
 const UNREADABLE_TRIES: u32 = 5;
 
-/// Of a batch of many: the throttle paces them, more in flight would only hold memory.
+/// In a batch of a long run: the throttle limits the rate, so more in flight would only hold memory.
 const PARALLEL_SEARCHES: usize = 8;
-/// Of a batch of few, whose requests stand in the common queue: none of them may come between another batch's reads and
-/// the writes that have to begin soon after.
+/// In a batch of a short run: its requests have no background priority, so more of them would delay another batch's
+/// writes, which must begin soon after its reads.
 const PARALLEL_SEARCHES_OF_FEW: usize = 4;
 
 /// What the rows of a batch share.
@@ -42,13 +42,13 @@ pub(super) struct Batch {
     pub(super) amocrm: AmoCrm,
     pub(super) token: ClaimToken,
     pub(super) started: Instant,
-    /// The rows that it began with.
+    /// The rows that the batch began with.
     pub(super) rows: Arc<HashSet<RowId>>,
-    /// Of a run of many.
+    /// The run has more than `contacts::FEW` rows.
     pub(super) is_long: bool,
     /// One row, which may write although an operation is in doubt.
     pub(super) is_alone: bool,
-    /// Tries in a halt whether it is over.
+    /// One row, which is tried during a halt to find out whether the halt is over.
     pub(super) is_probe: bool,
 }
 
@@ -83,7 +83,7 @@ impl Batch {
         self.blocked().is_some()
     }
 
-    /// The rows of a step that is about to begin: none once sending has been stopped.
+    /// Passes on the rows of a step that is about to begin, or ends all of them if sending is blocked.
     pub(super) fn begin<T: InHand>(&self, rows: Vec<T>) -> StepResult<T> {
         self.again_if(self.is_blocked(), &Fact::SendingStopped, rows)
     }
@@ -108,7 +108,7 @@ impl Batch {
         }
     }
 
-    /// A question about these rows was answered.
+    /// Records that the operation worked for these rows.
     pub(super) async fn answered<'a, T: InHand + 'a>(
         &self,
         operation: Operation,
@@ -125,7 +125,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Asks for what these rows need, and answers both. If it fails, all of them end.
+    /// Sends a request about these rows, and returns the rows with its answer. If the request fails, all of the rows
+    /// end.
     pub(super) async fn ask<T: InHand, A>(
         &self,
         operation: Operation,
@@ -185,7 +186,7 @@ impl Batch {
         }))
     }
 
-    /// The rows of which everything could be read.
+    /// Ends the rows for which something could not be read, and returns the others.
     fn readable<T: InHand>(
         &self,
         rows: Vec<T>,
@@ -202,10 +203,10 @@ impl Batch {
         readable
     }
 
-    /// Ends rows for which the operation failed, as the client that saw the error says. `None`: the question was about no
-    /// row.
+    /// Ends rows for which the operation failed, as the failure's verdict says. `None`: the request was about no row.
     ///
-    /// When it was refused for several at once, the first one stands for them, and the others go alone after it.
+    /// If a refusal of several rows at once leaves them in doubt, the first row is held in doubt for all of them. The
+    /// others are tried again, one at a time.
     pub(super) async fn fail<T: InHand>(
         &self,
         operation: impl Into<Option<Operation>>,
@@ -216,7 +217,7 @@ impl Batch {
         let ids: Vec<RowId> = rows.iter().map(InHand::id).collect();
         let asked = Asked {
             operation,
-            // A 403 to a question about no row is no row's.
+            // A 403 to a request about no row blames no row.
             rows: if operation.is_some() { &ids } else { &[] },
             is_alone: self.goes_alone(operation, rows.len()),
         };
@@ -224,9 +225,9 @@ impl Batch {
         let reason = failure.reason();
         let verdict = match verdict {
             Verdict::Park if operation.is_none() => Verdict::Retry { after: None },
-            // A look that is refused for this row will not tell what became of a write: a person must.
+            // If a read is refused for this row, no read can resolve its write in doubt: a person must.
             Verdict::Park if operation.is_some_and(|it| !it.is_write()) => Verdict::SetAside,
-            // Together with others it may have been refused for their sake.
+            // A request about several rows may have been refused because of any one of them.
             Verdict::Park | Verdict::SetAside if rows.len() > 1 => Verdict::NotItsFault,
             verdict => verdict,
         };
@@ -241,8 +242,8 @@ impl Batch {
         Ok(ended.collect())
     }
 
-    /// Whether the request, and the attempt, were about one row: successes of others in the same batch are answered
-    /// before they can speak for it.
+    /// Whether the request and the attempt were about one row only. Requests for other rows of a batch begin before the
+    /// refusal is known, so their success proves nothing about it.
     fn goes_alone(&self, operation: Option<Operation>, rows: usize) -> bool {
         let is_only_row = self.is_alone || self.is_probe || self.rows.len() == 1;
         rows == 1 && (is_only_row || operation == Some(Operation::WriteBack))
@@ -259,7 +260,7 @@ impl Batch {
                 return row.again_at(later(now, timings.person_busy), failed);
             }
             Verdict::SetAside => return row.park(reason),
-            // A write whose fate is open is looked for first.
+            // A write in doubt is resolved before the row is parked.
             Verdict::Park if !has_open_write => return row.park(reason),
             Verdict::Park | Verdict::InDoubt => {
                 row.attempt_mut().progress.alone = true;
@@ -280,12 +281,13 @@ impl Batch {
         })
     }
 
-    /// To be tried again like after an error.
+    /// Ends the row as after an error that is retried.
     pub(super) fn retry<T: InHand>(&self, row: T, reason: &str) -> Ended {
         self.end_by(row, &Verdict::Retry { after: None }, reason)
     }
 
-    /// What the row needs was answered, and cannot be read: it is unknown, never missing. Tried some times, then parked.
+    /// The answer for the row cannot be read, so what it holds is unknown, never missing. The row is retried, and
+    /// parked after [`UNREADABLE_TRIES`].
     pub(super) fn unreadable<T: InHand>(&self, mut row: T, what: &str) -> Ended {
         let reason = format!("ответ amoCRM не читается: {what}");
         let progress = &mut row.attempt_mut().progress;
@@ -294,7 +296,7 @@ impl Batch {
             return self.retry(row, &reason);
         }
         progress.unreadable = 0;
-        // An open write stays on record, and is looked for when a person retries.
+        // A write in doubt stays on record, and is looked for when a person retries the row.
         row.park(reason)
     }
 
@@ -309,7 +311,7 @@ impl Batch {
         self.ctx.inbox.checkpoint(self.token, marks).await
     }
 
-    /// As [`Batch::checkpoint`], of what amoCRM has answered: it is kept until the inbox takes it.
+    /// As [`Batch::checkpoint`], of progress that amoCRM's answers have brought: retries until the inbox has stored it.
     pub(super) async fn keep<T: InHand>(&self, rows: &[T]) -> Result<(), InboxError> {
         let marks: Vec<Mark> = rows.iter().map(|row| row.attempt().mark()).collect();
         let store = |marks| self.ctx.inbox.checkpoint(self.token, marks);
@@ -320,7 +322,7 @@ impl Batch {
         }
     }
 
-    /// Stores the ends that a step has brought, lets go of their people, and passes the other rows on.
+    /// Stores the ends of a step, releases their person locks, and returns the other rows.
     pub(super) async fn settle<T>(&self, step: StepResult<T>) -> Result<Vec<T>, InboxError> {
         self.end(step.ended).await?;
         Ok(step.next)
@@ -350,8 +352,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Asks the inbox until it has taken these, or the service stops. A row that another process holds by now is left out:
-    /// whatever we know of it is void. Answers the last such row.
+    /// Retries until the inbox has stored these items, or the service stops. A row that another process has claimed
+    /// meanwhile is left out, since what this one knows of it is void. Returns the last such row.
     async fn until_stored<T: Clone, F>(
         &self,
         mut items: Vec<T>,
@@ -401,7 +403,7 @@ pub(super) fn distinct<T: Copy + Eq + Hash>(values: impl IntoIterator<Item = T>)
     values.filter(|value| seen.insert(*value)).collect()
 }
 
-/// Not answered, and perhaps one of the items that could not be read.
+/// The answer lacks the item, which may be one of those that could not be read.
 fn is_unknown<K: Copy + Eq + Hash, T>(
     found: &ById<K, T>,
     id: &K,

@@ -5,12 +5,12 @@
 //! | up to [`FEW`] | one search each: it brings the deals' ids too | the same |
 //! | more | one look, and the hits are read by id | one search each, until the index is complete |
 //!
-//! A search is up to a minute behind the account's main store, the index as far as its last reading of changes. So a contact
-//! that neither shows is missing for now: the row looks again, and a create is confirmed.
+//! A search is up to a minute behind the account's main store, and the index is as old as its last reading of changes.
+//! So a contact that neither finds is missing for now: the row gets a second look, and a create is confirmed.
 
 pub(super) mod index;
 pub(super) mod search;
 
-/// So many e-mails are searched for one by one: each search costs one request and answers at once. So many rows may be claimed
-/// beside large runs in all other places.
+/// Up to this many e-mails are searched for one by one: each search costs one request and answers at once. While large
+/// runs take all other places, up to this many rows may be claimed beside them.
 pub(super) const FEW: u32 = 20;

@@ -18,7 +18,7 @@ use crate::{
     supabase::{Doctor, Examined, SupabaseError},
 };
 
-/// So many rows at most are read to tell whether a refused read concerns one row.
+/// The most rows that are read to tell whether a refused read concerns one row.
 const CONTROL_ROWS: u32 = 5;
 
 /// The refusals that are not decided yet.
@@ -43,7 +43,7 @@ impl Doubts {
     pub(super) async fn recall(&self) -> Result<(), InboxError> {
         let mut stored = self.stored.lock().await;
         *stored = match self.inbox.state(REFUSALS).await {
-            // Of another version: what is refused will be refused again.
+            // Another version has stored these. They are dropped: what is refused will be refused again.
             Err(error @ InboxError::Corrupt { .. }) => {
                 tracing::warn!(error = %Chain(&error), "sync.inbox");
                 None
@@ -193,7 +193,7 @@ impl Context {
                 Verdict::SetAside
             }
             Blame::AllRows(rows) => {
-                // First of all, so that nothing is sent whatever becomes of the inbox.
+                // The halt comes first, so that nothing is sent even if the inbox fails.
                 let cause = HaltCause::AmocrmForbidden;
                 let detail = failure.reason();
                 self.sending.halt(cause, detail, None, rows.clone()).await?;
@@ -205,7 +205,8 @@ impl Context {
         Ok(verdict)
     }
 
-    /// A request was not sent because another one was answered with 403, which stops all sending, wherever that answer is read.
+    /// The client did not send a request, because another one was answered with 403. Stops all sending, if the caller
+    /// of the other request has not done so yet.
     pub(super) async fn turned_away(&self, failure: &Failure) -> Result<Verdict, InboxError> {
         if self.sending.blocked().is_none() && self.amocrm.is_turned_away() {
             return self.forbidden(failure, &[]).await;
@@ -213,7 +214,7 @@ impl Context {
         Ok(Verdict::NotItsFault)
     }
 
-    /// An answer of amoCRM's about no row, which may stop all sending. `true`: it has.
+    /// Handles an error of amoCRM about no row. `true`: all sending has stopped.
     async fn stops(&self, error: AmoError) -> Result<bool, InboxError> {
         let failure = Failure::from(error);
         match failure.disposition() {
@@ -261,7 +262,7 @@ impl Context {
         self.refused_row(refused).await
     }
 
-    /// As [`Context::refused`], once it is known that rows decide.
+    /// As [`Context::refused`], once the checks without other rows have found nothing.
     async fn refused_row(&self, refused: Refusal<'_>) -> Result<Verdict, InboxError> {
         let Refusal {
             operation,
@@ -272,7 +273,7 @@ impl Context {
         } = refused;
         let is_halted = matches!(self.sending.blocked(), Some(Blocked::Halted { .. }));
         if is_halted && !self.doubts.look().is_refused(operation, row) {
-            // It was on its way when everything stopped.
+            // The request was in flight when sending stopped.
             return Ok(Verdict::NotItsFault);
         }
         let times = (Instant::now(), self.now());
@@ -299,7 +300,7 @@ impl Context {
         Ok(verdict)
     }
 
-    /// Reads a row other than the refused one: that decides at once.
+    /// Reads a row other than the refused one, to tell at once whether the refusal concerns all rows.
     async fn read_another(&self, row: RowId) -> Result<(), InboxError> {
         let begun = Instant::now();
         match self.control_read(&[row]).await? {
@@ -316,8 +317,8 @@ impl Context {
         }
     }
 
-    /// Reads another row than these, of those that the inbox knows, the done ones first. Answers the first that can be
-    /// read; `None` when there is none to read.
+    /// Reads a row other than these: of those that the inbox knows, the done ones first, else any row of the table.
+    /// Returns the first that can be read; `None` when there is no other row.
     pub(super) async fn control_read(
         &self,
         not: &[RowId],
@@ -330,7 +331,7 @@ impl Context {
         let mut answer = Ok(None);
         for row in rows.take(CONTROL_ROWS as usize) {
             match self.supabase.rows(&[row]).await {
-                // It may have been removed since.
+                // The row may have been removed since.
                 Ok(read) if read.rows.is_empty() => {}
                 Ok(_) => return Ok(Ok(Some(row))),
                 Err(error) => answer = Err(error),
@@ -360,7 +361,8 @@ impl Context {
         }
     }
 
-    /// What tells at once, without other rows, that a refusal concerns all of them; then sending has stopped.
+    /// Checks, without trying other rows, whether a refusal concerns all of them. `true`: it does, and sending has
+    /// stopped.
     async fn concerns_all_rows(
         &self,
         failure: &Failure,
@@ -388,9 +390,10 @@ impl Context {
             Failure::Amocrm(_) | Failure::Supabase(SupabaseError::TooLarge) => Ok(false),
             Failure::Supabase(error) => match operation {
                 Some(Operation::WriteBack) => self.may_not_write_back(rows, error).await,
-                // Of one row: other rows tell.
+                // A request about one row: reads of other rows will tell.
                 _ if rows.len() == 1 => Ok(false),
-                // Of many or all: a single row may spoil them, but not a question about the columns alone.
+                // A request about many or all rows fails if one of them does. A request for the columns alone depends
+                // on none.
                 _ => match self.supabase.probe().await {
                     Err(error) if error.lasts() => {
                         let failure = Failure::from(error);
@@ -423,7 +426,7 @@ impl Context {
         let (operation, cause) = (Operation::WriteBack, HaltCause::SupabaseWriteBack);
         let times = (Instant::now(), self.now());
         self.doubts.change(|refusals| {
-            // Also of a row that was thought to be alone in this.
+            // Dropped first, so that a row whose refusal was thought to concern it alone is in doubt again.
             refusals.drop_rows(rows);
             for row in rows {
                 refusals.refuse(operation, *row, true, &detail, times);
@@ -459,7 +462,7 @@ impl Context {
         Ok((verdict, reason.to_owned()))
     }
 
-    /// No row at all can be read: stops sending if the database says that our role may not read them.
+    /// To be called when no row can be read: stops sending if the database says that our role may not read rows.
     pub(super) async fn see_why_no_row(&self) -> Result<bool, InboxError> {
         let Some(missing) = self.missing_right(Doctor::missing_to_read).await else {
             return Ok(false);
@@ -474,7 +477,7 @@ impl Context {
     /// Whether rows can be read, as far as the database tells.
     pub(super) async fn may_read(&self) -> bool {
         match self.supabase.can_see_any_row().await {
-            // An error of the project's own code may be about the row that comes first alone.
+            // An error of the project's own code may concern the first row only.
             Ok(true) | Err(SupabaseError::Theirs { .. } | SupabaseError::Row { .. }) => true,
             // The table may be empty.
             Ok(false) => self.missing_right(Doctor::missing_to_read).await.is_none(),
@@ -498,11 +501,11 @@ struct Refusal<'a> {
     /// As in [`Asked`].
     is_alone: bool,
     reason: &'a str,
-    /// What sending stops for, should it concern all rows.
+    /// The cause of the halt if the refusal concerns all rows.
     cause: HaltCause,
 }
 
-/// What sending stops for when a refusal concerns all rows.
+/// The cause of the halt if a refusal concerns all rows.
 fn halt_cause(failure: &Failure, operation: Operation) -> HaltCause {
     match (failure, operation.side()) {
         (Failure::Amocrm(_), _) | (_, Side::Amocrm) => HaltCause::AmocrmAccount,

@@ -26,17 +26,18 @@ use crate::{
 
 /// The most entries of one run.
 const RUN: u32 = 5_000;
-/// Runs at work at once: while one is deep in its steps, a purchase of this minute need not wait for it.
+/// Runs at work at once: a new purchase need not wait until an earlier run ends.
 const PARALLEL_RUNS: usize = 4;
-/// A row looks for what an earlier attempt may have left, chooses anew, and writes: each may take a pass.
+/// A probed row looks for its write in doubt, chooses a deal anew, and writes: each may take a pass.
 const PASSES_OF_A_PROBE: u32 = 3;
-/// How often the engine looks around while all runs are at work.
+/// The longest rest of the engine while all runs are at work.
 const BUSY_GLANCE: Duration = Duration::from_millis(500);
-/// How often the engine comes round at least.
+/// The longest rest of the engine.
 pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often done entries past their retention are removed.
 pub(super) const PURGE_EVERY: Duration = Duration::from_hours(1);
-/// For so long after the end of a command its last requests count: amoCRM's second, and what an engine may be late.
+/// How long the last requests of an ended command count: amoCRM's window of a second, and the delay of an engine's
+/// turn.
 const AFTER_A_COMMAND: Duration = Duration::from_secs(2);
 
 /// The engine: one per inbox.
@@ -49,7 +50,7 @@ pub struct Engine {
     exclusive_at_work: bool,
     jobs: PeriodicJobs,
     lease: Option<LeaseTask>,
-    /// When room was left last for a command beside this service.
+    /// Until when part of the request rate is left to a command beside this service.
     command_until: Option<Instant>,
     next_purge: Instant,
 }
@@ -65,9 +66,9 @@ struct AtWork {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Apart {
     No,
-    /// It has one row, which has been refused before.
+    /// The run has one row, which has been refused before.
     OneRow,
-    /// It has one row, and nothing else may begin beside it.
+    /// The run has one row, and no other run may begin beside it.
     Exclusive,
 }
 
@@ -89,11 +90,11 @@ impl Engine {
         }
     }
 
-    /// Works until stopped. Answers after what was in flight is finished, or left with its intent when that takes
-    /// longer than the grace.
+    /// Works until stopped. Returns when the runs in flight have finished. A run that takes longer than the grace is
+    /// aborted, and its writes stay on record as intents.
     ///
     /// # Panics
-    /// When a run, or who keeps the lease, panicked: the process must not live on with entries that nobody holds.
+    /// When a run or the lease task panicked: the process must not live on with claimed entries that no run works on.
     pub async fn work(mut self) {
         while let Err(error) = self.begin().await {
             self.ctx.heartbeat.beat();
@@ -103,15 +104,14 @@ impl Engine {
         }
         let ctx = Arc::clone(&self.ctx);
         while !ctx.sending.is_stopping() {
-            // A probe, look or sweep may wait for a neighbour longer than a stop allows. Whatever it has asked of the
-            // inbox is carried out all the same.
+            // A stop cancels the turn. What the turn has asked of the inbox is carried out all the same.
             let turn = tokio::select! {
                 turn = self.turn() => turn,
                 () = ctx.sending.stopping() => break,
             };
             ctx.heartbeat.beat();
             match turn {
-                // The end of a job may have a neighbour asked, who may be slow: that is no hang.
+                // The end of a job may send a request to a neighbour. A slow answer is no hang.
                 Ok(rest) => beating(&ctx.heartbeat, self.rest(rest)).await,
                 Err(error) => {
                     if self.trouble(&error).await {
@@ -137,7 +137,7 @@ impl Engine {
         if let Some(lease) = self.lease.take() {
             lease.end(is_clean).await;
         }
-        // What the next life is to know.
+        // The next process reads this status.
         let kept = self.ctx.lease.record(&self.ctx.inbox).await;
         kept.unwrap_or_else(|error| tracing::warn!(error = %Chain(&error), "sync.inbox"));
     }
@@ -154,7 +154,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Does what is due now, and answers when something will be due next.
+    /// Begins what is due now, and returns when something will be due next.
     async fn turn(&mut self) -> Result<Option<Timestamp>, InboxError> {
         self.open_term();
         if self.ctx.sending.refresh().await? {
@@ -181,8 +181,8 @@ impl Engine {
         Ok(next.into_iter().min())
     }
 
-    /// amoCRM counts the requests of a command beside this service with ours. What the inbox cannot tell of a command must
-    /// not hold up the rows: then one is taken to be at work.
+    /// Leaves part of the request rate to a command beside this service, since amoCRM counts its requests with ours. An
+    /// error of the inbox must not hold up the rows: a command is then assumed to be at work.
     async fn leave_room_for_a_command(&mut self) {
         let Context { inbox, amocrm, .. } = &*self.ctx;
         let is_at_work = inbox.is_command_at_work().await.unwrap_or_else(|error| {
@@ -201,7 +201,7 @@ impl Engine {
         }
     }
 
-    /// A term of the lease begins only when nothing is left at work of what was decided in an earlier one.
+    /// Begins a term of the lease, but not before the runs of an earlier term have ended.
     fn open_term(&mut self) {
         if !self.runs.is_empty() {
             return;
@@ -216,7 +216,7 @@ impl Engine {
 
     /// Sleeps until `next`, a change in the inbox, the end of a run or a job, or the stop.
     async fn rest(&mut self, next: Option<Timestamp>) {
-        // With all runs taken nothing can be claimed: changes are then looked at less eagerly, a pause among them.
+        // With all runs at work nothing can be claimed: changes, such as a pause, are then seen by polling.
         let may_claim = self.runs.len() < PARALLEL_RUNS;
         let longest = if may_claim { HOUSEKEEPING } else { BUSY_GLANCE };
         let until = next.map_or(longest, |at| {
@@ -297,7 +297,7 @@ impl Engine {
         {
             self.spawn(claim, Apart::Exclusive);
         }
-        // A refused row that is due must not keep the engine turning.
+        // A refused row that is due, but may not be claimed yet, must not make the engine spin.
         Ok(due.map(|due| due.max(soon)))
     }
 
@@ -320,11 +320,11 @@ impl Engine {
         });
     }
 
-    /// Claims all that is due but these rows, as far as there are places.
+    /// Claims all due entries except those of these rows, as long as another run may begin.
     async fn claim_many(&mut self, but: Vec<RowId>) -> Result<Option<Timestamp>, InboxError> {
         while self.runs.len() < PARALLEL_RUNS {
-            // One place is not for large runs, so that it is soon free again: for a few live rows. Where more are due, they
-            // wait for another place; taken a few at a time, each would be searched for by itself.
+            // One place is kept for a run of a few live rows, so that it is soon free again. If more rows are due, they
+            // wait for another place: claimed a few at a time, each would be searched for by itself.
             let is_for_few = self.large_at_work + 1 == PARALLEL_RUNS;
             let may_backfill = !is_for_few && !self.backfill_at_work;
             let only = (!may_backfill).then_some(Lane::Live);
@@ -342,7 +342,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// Takes one of the rows of a halt, each in its turn, through its steps. Answers when that is due.
+    /// Probes a halt by taking one of its rows, in rotation, through its steps. Returns when the probe is due.
     fn probe_by_a_row(&mut self, halt: &Halt) -> Option<Timestamp> {
         let now = self.ctx.now();
         if !halt.is_tried_by_a_row() || !self.ctx.lease.allows() || !self.runs.is_empty() {
@@ -375,8 +375,8 @@ impl Engine {
         if !only_live {
             return Ok(due);
         }
-        // The earliest of both lanes may be a row of the backfill that waits for a run to end, and not for the clock:
-        // behind it, somebody live may fall due at any time.
+        // The earliest due row may be one of the backfill that waits for a run to end, and not for the clock. A live
+        // row behind it may fall due at any time.
         let soon = later(self.ctx.now(), self.ctx.timings.person_busy);
         Ok(due.map(|due| due.max(soon)))
     }
@@ -394,7 +394,7 @@ impl Engine {
     }
 }
 
-/// Removes done entries after their time.
+/// Removes done entries that are older than `retention`.
 pub(super) async fn purge(
     inbox: &Inbox,
     clock: &SharedClock,
@@ -408,7 +408,7 @@ pub(super) async fn purge(
     Ok(())
 }
 
-/// Beats as long as this is waited for.
+/// Beats until `waiting` completes.
 pub(super) async fn beating<T>(heartbeat: &Heartbeat, waiting: impl Future<Output = T>) -> T {
     let mut waiting = pin!(waiting);
     let mut tick = tokio::time::interval(HOUSEKEEPING);
@@ -427,7 +427,7 @@ async fn died(lease: &mut Option<LeaseTask>) -> JoinError {
     }
 }
 
-/// Tries whether a halt is over, by the first of these rows that is pending.
+/// Probes a halt by the first of these rows that is pending.
 async fn probe(ctx: &Arc<Context>, halt: &Halt, mut rows: Vec<RowId>) -> Result<(), InboxError> {
     if halt.cause.side() == Side::Amocrm {
         ctx.amocrm.reset();
@@ -447,8 +447,8 @@ async fn probe(ctx: &Arc<Context>, halt: &Halt, mut rows: Vec<RowId>) -> Result<
     Ok(())
 }
 
-/// Takes the entries of a claim through their steps, and releases what an error has left, however long the inbox takes to
-/// accept that.
+/// Takes the entries of a claim through their steps. After an error the entries that are still claimed are released,
+/// however long the inbox takes to accept that.
 async fn run_to_the_end(ctx: &Arc<Context>, claim: Claim, treatment: Treatment) {
     let token = claim.token;
     let Err(error) = sync_claim(ctx, claim, treatment).await else {
@@ -474,7 +474,7 @@ mod tests {
         let heartbeat = Heartbeat::default();
         let five_minutes = Duration::from_mins(5);
         beating(&heartbeat, tokio::time::sleep(five_minutes)).await;
-        // One for each quarter of a minute.
+        // One beat for each quarter of a minute.
         assert!(heartbeat.count() >= 20, "{heartbeat:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What an error of a neighbour means for the entries it met, and how it is told to a person.
+//! What an error of a neighbour means for the entries of its request, and the text of the error for an operator.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     supabase::{Culprit, SupabaseError},
 };
 
-/// A request that failed, whoever was asked.
+/// A failed request to a neighbour.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
@@ -42,16 +42,17 @@ impl Asked<'_> {
 /// What happens to an entry whose request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Sending has stopped, or its turn came too late: again, as if nothing had been tried.
+    /// Sending has stopped, or the request waited in the queue for too long: the entry is tried again, without counting
+    /// a failure.
     NotItsFault,
     Retry {
         after: Option<Duration>,
     },
-    /// It waits, however long, until other rows tell whose fault the refusal is.
+    /// The entry waits, without a time limit, until other rows tell whether the refusal concerns it alone.
     InDoubt,
-    /// Once no write of it may still land.
+    /// The entry is parked once no write of it may still land.
     Park,
-    /// At once: an open write stays on record, and is looked for when a person retries.
+    /// The entry is parked at once: a write in doubt stays on record, and is looked for when a person retries the row.
     SetAside,
 }
 
@@ -168,8 +169,7 @@ fn in_russian(culprit: &Culprit) -> String {
 }
 
 impl Context {
-    /// What the failure means for the rows of its request; stops all sending when no row is to blame.
-    ///
+    /// What the failure means for the rows of its request. Stops all sending when no row is to blame.
     pub(super) async fn classify(
         &self,
         failure: &Failure,
@@ -197,7 +197,7 @@ impl Context {
                 cause: HaltCause::AmocrmForbidden,
                 ..
             } => self.forbidden(failure, asked.rows).await,
-            // A write back is refused to rows that could be read a moment ago: other rows tell.
+            // The row of a write back could be read a moment ago: other rows tell whether the refusal concerns all.
             Disposition::Halt { cause, patience }
                 if asked.operation != Some(Operation::WriteBack) =>
             {

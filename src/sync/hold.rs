@@ -19,7 +19,7 @@ use crate::{
     supabase::Supabase,
 };
 
-/// Looks for rows that no event told about, and removes done entries after their time.
+/// Sweeps for rows that no event has announced, and removes done entries past their retention.
 pub struct Hold {
     pub inbox: Inbox,
     pub supabase: Supabase,
@@ -77,7 +77,7 @@ impl Hold {
         }
     }
 
-    /// A command asks amoCRM with settings of its own, and waits for this answer.
+    /// Answers a command, which waits for this before it asks amoCRM with settings of its own.
     async fn notice_command(&self) {
         let noticed = async {
             if self.inbox.is_command_at_work().await? {
@@ -90,7 +90,7 @@ impl Hold {
         }
     }
 
-    /// Answers the pause after a failure; `None`: it went well.
+    /// Returns the pause after a failure; `None` after a success.
     async fn sweep(&self, failed: u32) -> Option<Duration> {
         let asked = match sweep(&self.inbox, &self.supabase, self.maintenance.rows.since).await {
             Ok(Ok(_)) => return None,

@@ -1,4 +1,4 @@
-//! From when on an empty look proves that a write, whose answer never came, never happened and never will.
+//! From when on a look that finds nothing resolves a write in doubt: the write never happened and never will.
 
 use std::{
     collections::HashMap,
@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::{Context, rules::eligibility::later};
 use crate::domain::RowId;
 
-/// The writes of this process that may still land. Kept by the monotonic clock: were the machine's own put forward, a
-/// stored time would be reached early, and a copy that is still on its way would be doubled.
+/// The writes of this process that may still land, by the monotonic clock. If the wall clock were put forward, a stored
+/// time would be reached early, and a write that is still in flight would be repeated.
 #[derive(Debug, Default)]
 pub(super) struct InFlight(Mutex<HashMap<RowId, Instant>>);
 
@@ -25,7 +25,7 @@ impl InFlight {
         in_flight.extend(rows.into_iter().map(|row| (row, decided_at)));
     }
 
-    /// Nothing more can land.
+    /// No write of the row can land any more.
     pub(super) fn end(&self, row: RowId) {
         self.lock().remove(&row);
     }
@@ -40,7 +40,7 @@ impl InFlight {
     }
 }
 
-/// When a look was asked for. What it shows is older than the answer that tells it.
+/// When a look was asked for. Its answer may show a state as old as this.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
     at: Instant,
@@ -57,10 +57,10 @@ impl Look {
 }
 
 impl Context {
-    /// Until when the fate of a row's write is open; `None` once it is decided.
+    /// Until when a row's write is in doubt; `None` once the look resolves it.
     ///
-    /// For a write of a former process only the stored time counts. One that is further away than it can have been
-    /// when it was stored was stored before the clock was put back.
+    /// For a write of a former process only the stored time counts. A time further away than the full delay was stored
+    /// before the clock was put back, so it is cut to that delay.
     pub(super) fn may_land_until(
         &self,
         row: RowId,

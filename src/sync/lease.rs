@@ -1,16 +1,17 @@
-//! One syncs, all accept: of all services on one Supabase project, one works on amoCRM, whatever their inboxes.
+//! The lease: of all services on one Supabase project, one at a time works on amoCRM, whatever their inboxes. All of
+//! them accept deliveries.
 //!
-//! The database lends the lease for 80 s at a time, and it is renewed every 15 s. It counts from before it was asked for,
-//! by whichever clock says that more time has passed. No request begins in its last 50 s: a write waits 20 s for its
-//! answer, and amoCRM may carry it out up to 30 s after its gateway gave up. So when a lease runs out nothing of its
-//! holder's can land any more, the next one may begin at once, and what it sees is the whole truth: a look that shows
-//! no note, and no deal, is decisive. That is also why nobody needs to know whether a lease was given back or ran out.
+//! The database grants the lease for 80 s at a time, and its holder renews it every 15 s. A lease counts from before it
+//! was asked for, by whichever clock says that more time has passed. No request begins in its last 50 s: a write waits
+//! 20 s for its answer, and amoCRM may carry it out up to 30 s after its gateway gave up. So when a lease runs out, no
+//! write of its holder can land any more. The next holder may begin at once, and a look that shows no note and no deal
+//! resolves a write in doubt. This holds whether the lease was given back or ran out.
 //!
-//! Until then a new holder waits at most 80 s, and 5 s more until it asks again.
+//! A new holder waits at most 80 s for a lease to run out, and 5 s more until it asks again.
 //!
-//! What a lease does not look at: a service keeps it, and takes it, also while it is paused or halted. Whoever paused it
-//! wants nothing sent, and an account that has forbidden one service would ban the other. Only a service that holds
-//! (`AMOCRM_ENABLED=false`) never asks.
+//! A service keeps the lease, and takes it, also while it is paused or halted: a pause means that nothing is to be
+//! sent, and an account that has forbidden one service would ban the other. Only a service with `AMOCRM_ENABLED=false`
+//! never asks.
 
 mod state;
 mod task;
@@ -42,32 +43,33 @@ pub const HOLDER: &str = "lease_holder";
 pub const LEASE: &str = "lease";
 const LAST_END: &str = "lease_last_end";
 
-/// How this service stood last, for who looks into its inbox.
+/// The status that this service stored last, for commands that read its inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     #[serde(rename = "standing")]
     pub status: LeaseStatus,
     pub since: Timestamp,
-    /// From then on its absence is an outage.
+    /// The database had the function once: its absence is now an outage.
     pub was_ever_there: bool,
 }
 
-/// How the last life of this service ended. Not stored, or `AtWork`: in the middle of its work, perhaps of a write.
+/// How the last process of this service ended. Not stored, or `AtWork`: in the middle of its work, perhaps of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum End {
     AtWork,
     Clean,
-    /// It gave the lease back, was not answered, and must not take it before that has happened or never will.
+    /// The process gave the lease back and got no answer. The next one must not take the lease while that request may
+    /// still be carried out.
     Unanswered {
         at: Timestamp,
     },
 }
 
-/// What this service is to know before it asks.
+/// What this service has to know before it asks for the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Recalled {
-    /// Under this name it holds the lease.
+    /// The name under which this service holds the lease.
     holder: String,
     not_before: Option<Timestamp>,
 }
@@ -80,7 +82,7 @@ pub struct Lease {
 
 #[derive(Debug)]
 struct Shared {
-    /// The database is asked for it.
+    /// Whether the database is asked for the lease.
     is_asked_for: bool,
     timings: LeaseTimings,
     /// How long after its gateway gave up amoCRM may still carry out a write.
@@ -137,30 +139,30 @@ impl Lease {
         self.state().lease.status(now)
     }
 
-    /// Whether it has to be asked for.
+    /// Whether the lease has to be asked for.
     pub(super) fn is_asked_for(&self) -> bool {
         self.shared.is_asked_for
     }
 
-    /// Begins the term that was granted, if one was. To be called when no run is at work: what was decided in an
-    /// earlier term, between which and now another may have worked, is not carried out in this one.
+    /// Begins the term that was granted, if one was. To be called when no run is at work: another service may have
+    /// worked since an earlier term, so decisions of that term must not be carried out in this one.
     pub(super) fn open(&self) -> Option<Opening> {
         let now = self.now();
         self.state().lease.open(now)
     }
 
-    /// When what we may do changes by itself.
+    /// The time until what this service may do changes without an answer.
     pub(super) fn changes_in(&self) -> Option<Duration> {
         let now = self.now();
         self.state().lease.changes_in(now)
     }
 
-    /// Completes when an answer has changed how we stand. For one waiter.
+    /// Completes when an answer has changed the status. For one waiter.
     pub(super) async fn changed(&self) {
         self.shared.changed.notified().await;
     }
 
-    /// Whether the database refuses to say who has it.
+    /// Whether the database refuses to say which service has the lease.
     pub(super) fn is_refused(&self) -> bool {
         self.state().is_refused
     }
@@ -195,7 +197,7 @@ impl Lease {
         }
     }
 
-    /// Whether the function was ever there.
+    /// Whether the database ever had the function.
     fn is_known(&self) -> bool {
         self.state().lease.was_ever_there()
     }
@@ -222,7 +224,8 @@ impl Lease {
         lease
     }
 
-    /// What an earlier life has left in the inbox. The name lives there, so that a restart goes on at once.
+    /// Reads what an earlier process has left in the inbox. The holder's name is stored there, so that a restarted
+    /// service goes on at once.
     pub(super) async fn recall(&self, inbox: &Inbox) -> Result<Recalled, InboxError> {
         let record: Option<Record> = inbox.state(LEASE).await?;
         if record.is_some_and(|record| record.was_ever_there) {
@@ -251,7 +254,8 @@ impl Lease {
         Ok(Recalled { holder, not_before })
     }
 
-    /// Not later than it can have been meant, if the clock was put back since.
+    /// The time `pause` after `at`. If the clock was put back since, `at` is in the future, and the time counts from
+    /// now.
     fn soon_after(&self, at: Timestamp, pause: Duration) -> Timestamp {
         let at = at.min(self.shared.clock.now());
         at.checked_add(pause).unwrap_or(at)
@@ -263,7 +267,7 @@ impl Lease {
         }
     }
 
-    /// Stores how we stand, where that has changed, and tells it.
+    /// Stores and logs the status if it has changed.
     pub(super) async fn record(&self, inbox: &Inbox) -> Result<(), InboxError> {
         let now = self.now();
         let (last, status, was_ever_there) = {

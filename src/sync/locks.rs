@@ -17,7 +17,7 @@ pub(super) enum LockKey {
 #[derive(Debug, Clone, Default)]
 pub(super) struct PersonLocks(Arc<Mutex<HashSet<LockKey>>>);
 
-/// Gives the person or contact free when it is dropped.
+/// Releases the person or contact when dropped.
 #[derive(Debug)]
 pub(super) struct PersonLock {
     locks: PersonLocks,

@@ -1,6 +1,5 @@
-//! What the engine does beside its runs: inspect the target, sweep, look for awaited contacts, probe a halt, keep the contact
-//! index.
-//! Each in a task of its own, since each may have to wait for a neighbour.
+//! What the engine does beside its runs: inspect the target, sweep, look for awaited contacts, probe a halt, keep the
+//! contact index. Each job runs in a task of its own, since it may have to wait for a neighbour.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,12 +32,12 @@ enum Job {
     Index,
 }
 
-/// When a job comes again.
+/// When a job runs next.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    // By the monotonic clock: were the machine's own put back, it would not come for as long.
+    // By the monotonic clock: if the wall clock were put back, the job would be late by as much.
     pub(super) next: Option<Instant>,
-    /// In a row.
+    /// Failures in a row.
     pub(super) failed: u32,
 }
 
@@ -85,7 +84,7 @@ pub(super) struct PeriodicJobs {
     inspection: Plan,
     sweep: Plan,
     short_sweep: Plan,
-    /// Planned only when the last one failed: not before then, however due it may be.
+    /// Planned only after a failure: a look that is due waits until then.
     look: Plan,
     index: Plan,
 }
@@ -105,7 +104,8 @@ impl PeriodicJobs {
         }
     }
 
-    /// Begins what is due, and answers when something will be. One that cannot be planned does not hold up the others.
+    /// Begins the jobs that are due, and returns when the next one will be. A job that cannot be planned does not hold
+    /// up the others.
     pub(super) async fn begin_what_is_due(
         &mut self,
         blocked: Option<&Blocked>,
@@ -118,7 +118,7 @@ impl PeriodicJobs {
             (Job::Probe, self.probe_due(blocked)),
             (Job::Index, self.index_due().await),
         ];
-        // Read after them, so that what is due at once is not still to come.
+        // Read after the due times, so that a job that is due at once is not in the future.
         let now = self.ctx.now();
         let mut next = Vec::new();
         for (job, due) in dues {
@@ -131,7 +131,7 @@ impl PeriodicJobs {
         next.into_iter().min()
     }
 
-    /// Another has worked, and may have known of rows that we do not.
+    /// Plans a sweep: another service has worked, and may have known of rows that we do not.
     pub(super) fn take_over(&mut self) {
         if self.ctx.maintenance.sweep_after_another {
             self.sweep.next = Some(Instant::now());
@@ -148,7 +148,7 @@ impl PeriodicJobs {
     fn sweep_due(&self, plan: &Plan, blocked: Option<&Blocked>) -> Option<Timestamp> {
         let is_off = match blocked {
             Some(Blocked::Halted { halt, .. }) => halt.cause.side() == Side::Supabase,
-            // Who has the lease sweeps; whoever takes it over does so at once.
+            // The holder of the lease sweeps. A service that takes the lease over sweeps at once.
             Some(Blocked::Standby) => true,
             Some(Blocked::Stopping | Blocked::Paused { .. }) | None => false,
         };
@@ -168,7 +168,7 @@ impl PeriodicJobs {
         self.not_before(&self.index, self.ctx.index_due().await)
     }
 
-    /// After a failure it rests, whatever is due.
+    /// When a job is due, but not before its pause after a failure is over.
     fn not_before(
         &self,
         plan: &Plan,
@@ -183,9 +183,9 @@ impl PeriodicJobs {
 
     fn probe_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
         match blocked {
-            // amoCRM is asked by who has the lease.
-            // One that a row tries is the engine's, which waits for it.
+            // The engine itself probes a halt that is tried by a row.
             Some(Blocked::Halted { halt, .. }) if halt.is_tried_by_a_row() => None,
+            // Only the holder of the lease may probe amoCRM.
             Some(Blocked::Halted {
                 halt,
                 is_paused: false,
@@ -223,7 +223,7 @@ impl PeriodicJobs {
         });
     }
 
-    /// Completes when a job has ended; `None` when none is at work. Whoever gets it hands it to [`PeriodicJobs::ended`].
+    /// Completes when a job has ended; `None` when none is at work. The result is for [`PeriodicJobs::ended`].
     pub(super) async fn next_end(&mut self) -> Option<Result<Done, JoinError>> {
         self.tasks.join_next().await
     }
@@ -245,7 +245,7 @@ impl PeriodicJobs {
                 let pause = self.pause_after(result, self.inspection.failed).await;
                 self.inspection.ended(pause, every);
                 if self.ctx.sending.blocked().is_some() {
-                    // What stopped us may be what it found: again, as soon as somebody lets us go on.
+                    // If the inspection itself caused the halt, it runs again right after `resume`.
                     self.inspection.next = Some(Instant::now());
                 }
             }
@@ -278,7 +278,7 @@ impl PeriodicJobs {
         }
     }
 
-    /// `None`: all went well.
+    /// The pause after a failure; `None` after a success.
     async fn pause_after(
         &self,
         result: Result<Result<(), Failure>, InboxError>,
@@ -301,7 +301,7 @@ impl PeriodicJobs {
         Some(self.ctx.timings.backoff(failed, asked, jitter))
     }
 
-    /// Whatever they were doing can be done again.
+    /// Aborts the jobs. Each of them can be repeated.
     pub(super) async fn stop(&mut self) {
         self.tasks.shutdown().await;
     }
@@ -359,7 +359,7 @@ impl Context {
         })
     }
 
-    /// A probe that meets a ban must be the last one.
+    /// Returns `false`: the halt is not over. A 403 is classified as a ban, so that no other probe follows.
     async fn probe_was_refused(&self, error: AmoError) -> Result<bool, InboxError> {
         if matches!(error, AmoError::Forbidden) {
             self.classify(&Failure::from(error), Asked::NOTHING).await?;

@@ -1,4 +1,4 @@
-//! What an attempt tells when it is over: one line, and its share of the metrics.
+//! The log line and the metrics of an attempt that is over.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     inbox::{Outcome, Settlement},
 };
 
-/// The one line of an attempt. Documented in `docs/operation.md`.
+/// Logs the one line of an attempt, which `docs/operation.md` documents.
 pub(super) fn attempt(ended: &Ended, duration: Duration, now: Timestamp) {
     let Ended {
         attempt,

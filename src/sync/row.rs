@@ -30,7 +30,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// Boxed: it goes from list to list.
+    /// Boxed, since an attempt moves from list to list.
     pub(super) fn new(entry: Entry) -> Box<Self> {
         Box::new(Self {
             progress: entry.progress.clone(),
@@ -53,7 +53,7 @@ impl Attempt {
         Some(self.progress.step.choice()?.deal)
     }
 
-    /// What is worth remembering of this person for their next row.
+    /// The contact and deal to record for the person's next row.
     fn known(&self) -> Option<(KeyedHash, Known)> {
         let choice = self.progress.step.choice()?;
         let known = Known {
@@ -71,7 +71,7 @@ impl Attempt {
         }
     }
 
-    /// `false`: another row of this process has it.
+    /// `false`: another row of this process has the lock.
     pub(super) fn lock(&mut self, locks: &PersonLocks, key: LockKey) -> bool {
         if self.locks.iter().any(|lock| lock.key() == key) {
             return true;
@@ -93,7 +93,7 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// It will not be tried again by itself.
+    /// The entry will not be tried again by itself.
     pub(super) fn is_decided(&self) -> bool {
         !matches!(self.settlement, Settlement::Again { .. })
     }
@@ -154,7 +154,7 @@ pub(super) trait InHand: Sized + Send {
         self.attempt().row()
     }
 
-    /// Back to pending without blame.
+    /// Back to pending, without counting a failure.
     fn again_at(mut self, due_at: Timestamp, why: Fact) -> Ended {
         self.attempt_mut().log(why);
         self.end(Settlement::Again {
@@ -220,7 +220,7 @@ pub(super) struct Loaded {
     pub(super) attempt: Box<Attempt>,
     pub(super) row: Row,
     pub(super) email: Email,
-    /// When what the next write rests on was read.
+    /// When the data was read that the next write relies on.
     pub(super) read_at: Instant,
 }
 
@@ -235,11 +235,11 @@ pub(super) struct Matched {
     pub(super) contacts: Vec<Contact>,
     /// When they were read by id, in the main store; `None`: a search has found them.
     pub(super) contacts_read_at: Option<Instant>,
-    /// What we used for this person before.
+    /// The contact and deal that were used for this person before.
     pub(super) recorded: Option<Known>,
 }
 
-/// What became of the search for a contact.
+/// The result of the search for a contact.
 #[derive(Debug)]
 pub(super) enum Sought {
     Matched(Matched),

@@ -22,15 +22,16 @@ use crate::inbox::{Claim, InboxError, Step};
 
 /// Batches of a run under way at once, from their first read to their last row.
 const PARALLEL_BATCHES: usize = 4;
-/// Batches of all runs that may ask amoCRM, so that none of them gets a turn too late for what it has read.
+/// Batches of all runs that may ask amoCRM at once. With more, the data of a batch would be too old when its turn
+/// comes.
 pub(super) const ASKING_BATCHES: usize = 2;
-/// The first rows of a run of many go ahead alone: what is wrong with everything shows on these.
+/// Rows of the canary batch, which goes ahead in a long run: an error that concerns all rows shows on these.
 const CANARY: usize = 50;
 pub(super) const SMALLEST_BATCH: usize = 50;
-/// What a batch holds is read at once and written in parts: more would mostly wait. Its contacts, of which some people have
-/// two, fit into two reads by id.
+/// A batch is read at once and written in parts, so the rows of a larger one would mostly wait. Its contacts fit into
+/// two reads by id, although some people have two.
 const LARGEST_BATCH: usize = 480;
-/// A batch reads contacts and deals, twice if they do not fit into one request.
+/// The reads of a batch: contacts and deals, each in two requests if one does not hold them.
 const READS: usize = 4;
 
 /// How the entries of a claim are treated.
@@ -39,7 +40,7 @@ pub(super) enum Treatment {
     Usual,
     /// One row, which may write although an operation is in doubt.
     Alone,
-    /// One row, which tries in a halt whether it is over.
+    /// One row, which is tried during a halt to find out whether the halt is over.
     Probe,
 }
 
@@ -82,11 +83,11 @@ pub(super) async fn sync_claim(
     let unmatched = loaded.iter().filter(|row| !has_choice(row)).count();
     let _sought = ctx.index.seek(unmatched);
     if unmatched > FEW as usize {
-        // Brought up to date before the first batch is cut.
+        // The index is brought up to date before the first batch is cut.
         ctx.index_is_ready(&whole.amocrm, whole.started, unmatched)
             .await?;
     }
-    // One asks for all batches. What is wrong with it and passes, each of them will be told.
+    // One request for the pipeline serves all batches. After an error that passes, each batch asks again.
     if loaded.len() > FEW as usize
         && ctx.sending.blocked().is_none()
         && let Err(Some(failure)) = ctx.pipeline(ctx.timings.pipelines_for).await?
@@ -107,10 +108,10 @@ pub(super) async fn sync_claim(
 /// The batches of one pass: they overlap.
 struct Pass<'a> {
     whole: &'a Batch,
-    /// They need no search: each batch may be large.
+    /// These rows need no search, so their batches may be large.
     begun: Vec<Loaded>,
     unmatched: Vec<Loaded>,
-    /// Ends with the first batch, which goes ahead of the others.
+    /// Cancelled when the canary batch has finished; the others wait for that.
     canary: Option<CancellationToken>,
     is_first: bool,
     is_long: bool,
@@ -150,7 +151,7 @@ impl Iterator for Pass<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let ctx = &self.whole.ctx;
         let is_begun = !self.begun.is_empty();
-        // Each row that is searched for takes a request: a batch of many would be old before it writes.
+        // Each search takes a request, so the data of a large batch would be too old before it writes.
         let size = if self.is_first {
             CANARY
         } else if is_begun || ctx.index.is_usable() {

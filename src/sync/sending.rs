@@ -25,7 +25,8 @@ const SUPABASE_FINGERPRINT: &str = "supabase_settings";
 /// Failures of one cause count together only when they are this close.
 const FAILURES_WITHIN: Duration = Duration::from_mins(15);
 
-/// A ban outranks whatever else has stopped us: it must not be probed. So does a refused login where rows are tried.
+/// Whether a new cause replaces a halt. A ban replaces every other cause, since it must not be probed. A refused login
+/// replaces a halt that is probed by rows.
 fn outranks(cause: HaltCause, halt: &Halt) -> bool {
     match cause {
         HaltCause::AmocrmForbidden => halt.cause != HaltCause::AmocrmForbidden,
@@ -37,14 +38,16 @@ fn outranks(cause: HaltCause, halt: &Halt) -> bool {
 fn probe_pause(timings: &Timings, cause: HaltCause, probes: u32) -> Option<Duration> {
     let growing: Backoff = match (cause, cause.side()) {
         (HaltCause::AmocrmForbidden, _) => return None,
-        // No login is tried: an account that moved, or a right that is missing, leads to no ban.
+        // Frequent probes lead to no ban here: no refused login is repeated for an account that moved or a right that
+        // is missing.
         (HaltCause::AmocrmAccount, _) | (_, Side::Supabase) => timings.supabase_probe,
         (_, Side::Amocrm) => timings.amocrm_probe,
     };
     Some(growing.after(probes))
 }
 
-/// When a halt is to be probed: not later than it can have been said, if the clock was put back meanwhile.
+/// When a halt is to be probed. A time further away than its pause was stored before the clock was put back: the probe
+/// is due now.
 pub(super) fn probe_due(halt: &Halt, timings: &Timings, now: Timestamp) -> Option<Timestamp> {
     let due = halt.next_probe?;
     let pause = probe_pause(timings, halt.cause, halt.probes)?;
@@ -52,13 +55,13 @@ pub(super) fn probe_due(halt: &Halt, timings: &Timings, now: Timestamp) -> Optio
     Some(if due > latest { now } else { due })
 }
 
-/// Why nothing new may begin. The first one that holds, in this order; what others are told follows it.
+/// Why nothing new may begin: the first reason that holds, in this order. [`state_of`] keeps the same order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blocked {
     Stopping,
     Halted {
         halt: Halt,
-        /// A pause holds as well: the halt is not probed.
+        /// The service is paused as well, so the halt is not probed.
         is_paused: bool,
     },
     Paused {
@@ -69,7 +72,7 @@ pub enum Blocked {
 }
 
 impl Blocked {
-    /// What is stored, whatever the lease says.
+    /// The reason that is stored, whatever the lease says.
     #[must_use]
     pub fn stored(halt: Option<Halt>, paused: Option<Timestamp>) -> Option<Self> {
         match (halt, paused) {
@@ -83,7 +86,7 @@ impl Blocked {
     }
 }
 
-/// What others are told of it.
+/// The state that the service reports.
 #[must_use]
 pub fn state_of(stored: Option<&Blocked>, lease: LeaseStatus) -> SyncState {
     match stored {
@@ -121,9 +124,9 @@ pub struct Sending {
 struct Known {
     paused: Option<Timestamp>,
     halt: Option<Halt>,
-    /// The halt is on disk too: if it is there no more, somebody has ended it.
+    /// The halt is persisted. If it vanishes from disk, a person has ended it.
     is_stored: bool,
-    /// Changes of the halt by this process, so that a reading from before one is not taken for news.
+    /// Counts changes of the halt by this process, so that a read that began before a change is not taken for news.
     changes: u64,
     strikes: HashMap<HaltCause, Vec<Instant>>,
 }
@@ -158,7 +161,7 @@ impl Sending {
         }
     }
 
-    /// Whether work in hand must stop at its next step.
+    /// Why work in hand must stop at its next step; `None` if it may go on.
     #[must_use]
     pub fn blocked(&self) -> Option<Blocked> {
         if self.stop.is_cancelled() {
@@ -201,7 +204,7 @@ impl Sending {
             let mut known = self.known();
             known.paused = paused;
             let is_news = known.changes == changes && known.halt != halt;
-            // What this process has not stored yet cannot have been ended by a person.
+            // A halt that this process has not stored yet cannot have been ended by a person.
             let resumed = is_news && known.is_stored && halt.is_none();
             if is_news {
                 let is_stored = halt.is_some();
@@ -216,8 +219,8 @@ impl Sending {
         Ok(resumed)
     }
 
-    /// Lets a stored halt be probed at once when the settings of its neighbour have changed since it began. Not a
-    /// refusal with 403: that is a person's to end.
+    /// Lets a stored halt be probed at once when the settings of its neighbour have changed since it began. Only a
+    /// person can end a halt over a 403.
     pub async fn settings_are(&self, side: Side, fingerprint: KeyedHash) -> Result<(), InboxError> {
         let key = match side {
             Side::Amocrm => AMOCRM_FINGERPRINT,
@@ -296,7 +299,7 @@ impl Sending {
                 operation,
                 rows,
             };
-            // In force at once, also when the disk is not there to remember it.
+            // In force at once, even if the inbox cannot store it.
             known.set(Some(halt.clone()), false);
             halt
         };
@@ -308,13 +311,13 @@ impl Sending {
             rows = named.join(" "),
             "sync.halted"
         );
-        // Told once it is stored, so that a `resume` that follows the news ends it.
+        // Published after it is stored, so that a `resume` in response ends it.
         let stored = self.store(&halt).await;
         self.publish();
         stored
     }
 
-    /// A ban in force names these rows too: their requests were on their way when it was pronounced.
+    /// Names these rows in a ban in force: their requests were in flight when it began.
     pub async fn name_banned(&self, rows: Vec<RowId>) -> Result<(), InboxError> {
         let (ban, is_stored) = {
             let known = self.known();
@@ -323,7 +326,7 @@ impl Sending {
         let Some(ban) = ban.filter(|halt| halt.cause == HaltCause::AmocrmForbidden) else {
             return Ok(());
         };
-        // A person has ended it meanwhile: it is not to come back for the sake of its rows.
+        // A person has ended the ban meanwhile: storing its rows must not bring it back.
         if is_stored && !self.is_in_force(&ban).await? {
             return Ok(());
         }
@@ -342,7 +345,8 @@ impl Sending {
         Ok(())
     }
 
-    /// The probe of a halt has failed: wait longer. Unless a person has ended the halt, or another has taken its place.
+    /// The probe of a halt has failed: the next one comes later, unless a person has ended the halt or another halt has
+    /// replaced it.
     pub async fn probe_failed(&self, halt: &Halt) -> Result<(), InboxError> {
         let probes = halt.probes.saturating_add(1);
         let pause = probe_pause(&self.timings, halt.cause, probes);
@@ -355,7 +359,7 @@ impl Sending {
         if !self.is_in_force(halt).await? {
             return Ok(());
         }
-        // In memory first: an inbox that cannot be written must not have the neighbour asked at once again.
+        // In memory first: if the inbox cannot be written, the neighbour must not be asked again at once.
         self.known().set(Some(later.clone()), false);
         self.publish();
         self.store(&later).await

@@ -1,4 +1,4 @@
-//! The sweep: rows without a deal id, whoever forgot to tell us about them.
+//! The sweep: finds rows without a deal id, also those that no webhook has announced.
 
 use std::sync::{MutexGuard, PoisonError};
 
@@ -27,7 +27,7 @@ pub struct Walk {
     supabase: Supabase,
     period: Period,
     place: Place,
-    /// Those without a deal id are behind us, those with a blank one ahead.
+    /// The rows without a deal id have been walked; those with a blank one follow.
     is_of_blank: bool,
 }
 
@@ -64,8 +64,8 @@ impl Walk {
     }
 }
 
-/// So many rows end a walk: a server that never comes to an end would fill the inbox with ids of its own making. The next
-/// walk passes over those that are synced by then.
+/// A walk ends after this many rows: a server whose pages never end would fill the inbox with made-up ids. The next
+/// walk passes over the rows that are synced by then.
 const MOST_ROWS: usize = 1_000_000;
 
 /// How far a walk has come.
@@ -76,8 +76,8 @@ struct Place {
 }
 
 impl Place {
-    /// Goes past a page. One that is not in the order that was asked for, or begins where the walk has been, is an error:
-    /// what lies behind it would be passed over without a word.
+    /// Moves past a page. A page out of order, or one that begins where the walk has been, is an error: the rows behind
+    /// it would be skipped silently.
     fn come_to(&mut self, page: &[RowId]) -> Result<(), SupabaseError> {
         let what = |what| Err(SupabaseError::Malformed { what });
         let (Some(first), Some(last)) = (page.first(), page.last()) else {
@@ -149,7 +149,7 @@ impl Context {
             Ok(swept) => swept,
             Err(failure) => return Ok(Err(failure)),
         };
-        // Nothing to do, or nothing to see: a policy that hides all rows answers the same.
+        // Either no row is unsynced, or a policy hides all rows: the answer is the same.
         if swept.seen == 0 && matches!(self.supabase.can_see_any_row().await, Ok(false)) {
             self.see_why_no_row().await?;
         }
@@ -164,7 +164,7 @@ fn swept_row(row: RowId) -> Arrival {
     }
 }
 
-/// Stores all rows since then that have no deal id.
+/// Stores all rows created at `since` or later that have no deal id.
 pub(super) async fn sweep(
     inbox: &Inbox,
     supabase: &Supabase,

@@ -1,4 +1,5 @@
-//! Looks for the contacts that rows wait for: one list of changes for all of them together. It keeps the contact index, too.
+//! Looks for the contacts that rows wait for, in one list of changes for all rows together. The look also keeps the
+//! contact index.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -22,7 +23,7 @@ impl Context {
         let last: Timestamp = self.inbox.state(LAST_LOOK).await?.unwrap_or(youngest);
         let now = self.clock.now();
         Ok(Some(if last > now {
-            // Before the clock was put back.
+            // The last look was stored before the clock was put back.
             now
         } else {
             later(last, self.timings.look_every(age))
@@ -52,7 +53,7 @@ impl Context {
             let hashes = contacts.flat_map(|contact| known_by(self.inbox.hasher(), contact));
             found.extend(hashes.filter(|hash| awaited.contains(hash)));
             let since = *since.get_or_insert_with(|| read.date.unwrap_or(began));
-            // A page that the index cannot take over is a gap: what follows it is no proof of being current.
+            // A page with an unreadable contact is a gap: later pages do not make the index current.
             is_learnt &= read.unreadable.is_none();
             if is_learnt {
                 self.learn(&read, since).await?;

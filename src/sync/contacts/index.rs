@@ -1,8 +1,9 @@
 //! The contact index: which contact of the account has which e-mail, kept in the inbox as keyed hashes.
 //!
-//! It is filled once, page by page in the order of ids, and kept by reading what has changed since. A hit is read by id before
-//! it is used, so an old entry does no harm. A contact that is deleted during the filling can hide another one at the edge of
-//! a page: what the index alone has missed is therefore searched for at the row's second look.
+//! It is filled once, page by page in the order of ids, and kept current by reading what has changed since. A hit is
+//! read by id before it is used, so an outdated hash does no harm. A contact that is deleted during the filling can
+//! hide another one at the edge of a page: an e-mail that the index lacks is therefore searched for at the row's second
+//! look.
 
 use std::{
     collections::HashMap,
@@ -35,21 +36,22 @@ use crate::{
 
 /// The coverage's key in the inbox.
 const COVERAGE: &str = "contact_index";
-/// Of seven requests, so many may be pages while rows need the index: amoCRM calls hasty readings of everything suspicious,
-/// and the searches shall have more than half.
+/// Pages among seven requests while rows need the index: amoCRM treats fast reading of a whole account as suspicious,
+/// and the searches keep more than half of the rate.
 const FAST: u32 = 3;
-/// While no row needs it.
+/// Pages among seven requests while no row needs the index.
 const SLOW: u32 = 1;
-/// A long run reads the changes again after so long: a hit is read by id all the same, and a miss is looked for again.
+/// A long run reads the changes again after this time. Older data does no harm: a hit is read by id, and a miss gets a
+/// second look.
 const CURRENT_FOR: Duration = Duration::from_secs(30);
-/// Pages on their way at once: a page takes amoCRM a second or so.
+/// Pages requested at once: amoCRM takes about a second for each.
 const AHEAD: usize = 3;
-/// Two million contacts are 200 MB: the inbox must not be full of them.
+/// Limits the index to two million contacts, which take 200 MB of the inbox.
 const MOST_PAGES: u32 = 8_000;
-/// An account that is too large is looked at again after so long.
+/// The filling of an account that is too large is tried again after this time.
 const TOO_LARGE_FOR: Duration = Duration::from_hours(30 * 24);
 
-/// What the index holds, as it is stored beside it.
+/// What the index covers. Stored beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Coverage {
     account: i64,
@@ -61,7 +63,7 @@ struct Coverage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Filling {
-    /// So many pages have been read; the highest id on them.
+    /// The number of pages that have been read, and the highest id on them.
     Pages {
         read: u32,
         last: ContactId,
@@ -75,14 +77,14 @@ enum Filling {
 
 #[derive(Debug, Default)]
 struct Status {
-    /// Set once amoCRM was asked whose account it is.
+    /// The account's id, once amoCRM was asked for it.
     account: Option<i64>,
     coverage: Option<Coverage>,
     /// More has changed than a run may read: a periodic job has to catch up.
     is_behind: bool,
     /// When the last complete reading of changes began.
     caught_up_at: Option<Instant>,
-    /// A run could have used the index and could not.
+    /// A run needed the index when it was not usable.
     is_wanted: bool,
     budget: Budget,
 }
@@ -90,15 +92,15 @@ struct Status {
 #[derive(Debug, Default)]
 pub(crate) struct ContactIndex {
     status: Mutex<Status>,
-    /// Held during a reading of changes: the others wait for its result.
+    /// Held during a reading of changes: other runs wait for its result.
     pass: tokio::sync::Mutex<()>,
-    /// Held from a look at the coverage until the changed one is stored.
+    /// Held from reading the coverage until its change is stored.
     storing: tokio::sync::Mutex<()>,
     /// E-mails of runs at work that have no contact yet.
     sought: AtomicUsize,
 }
 
-/// E-mails that a run seeks, until it is dropped.
+/// Counts a run's e-mails as sought, until dropped.
 pub(crate) struct Seeking<'a> {
     index: &'a ContactIndex,
     emails: usize,
@@ -108,7 +110,7 @@ pub(crate) struct Seeking<'a> {
 #[derive(Debug)]
 enum Pass {
     CaughtUp,
-    /// It would have taken more pages than it was worth.
+    /// Catching up would have taken more pages than the run seeks e-mails.
     BrokenOff,
     /// Sending has stopped.
     Stopped,
@@ -133,7 +135,7 @@ impl Drop for Seeking<'_> {
 }
 
 impl ContactIndex {
-    /// Notes that so many e-mails are sought.
+    /// Counts these e-mails as sought, until the result is dropped.
     pub(crate) fn seek(&self, emails: usize) -> Seeking<'_> {
         self.sought.fetch_add(emails, Ordering::Relaxed);
         Seeking {
@@ -142,7 +144,7 @@ impl ContactIndex {
         }
     }
 
-    /// Whether many e-mails can be looked up at once, as far as is known without asking.
+    /// Whether many e-mails can be looked up at once, as far as is known without a request.
     pub(crate) fn is_usable(&self) -> bool {
         let status = self.status();
         status.is_complete() && !status.is_behind
@@ -160,17 +162,17 @@ impl Status {
     }
 }
 
-/// How fast the filling may go: what it costs rows is never more than the searches that it may save them.
+/// How fast the filling may go: it never takes more requests from the rows than the searches that it may save them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Budget {
     /// The most e-mails that were sought at a time.
     sought: usize,
-    /// Pages read at the rows' expense.
+    /// Pages read fast, with requests that rows could have used.
     spent: usize,
 }
 
 impl Budget {
-    /// Whether the next page is read fast, at the expense of those who seek so many e-mails now.
+    /// Whether the next page is read fast while this many e-mails are sought.
     fn is_fast(&mut self, sought: usize) -> bool {
         if sought <= FEW as usize {
             *self = Self::default();
@@ -183,7 +185,7 @@ impl Budget {
     }
 }
 
-/// What a contact is known by. A phone counts only where there is no e-mail.
+/// The hashes that a contact is indexed by. A phone counts only if the contact has no e-mail.
 pub(crate) fn known_by(hasher: &Hasher, contact: &Contact) -> Vec<KeyedHash> {
     if contact.has_email {
         contact.emails.iter().map(|it| hasher.email(it)).collect()
@@ -193,12 +195,12 @@ pub(crate) fn known_by(hasher: &Hasher, contact: &Contact) -> Vec<KeyedHash> {
 }
 
 impl Context {
-    /// Takes over what is stored of the index; where it is switched off there is none.
+    /// Loads the stored coverage. A stored index is dropped if the index is switched off.
     pub(crate) async fn recall_index(&self) -> Result<(), InboxError> {
         let Some(stored) = self.inbox.state::<Value>(COVERAGE).await? else {
             return Ok(());
         };
-        // What another version has stored is of no use: the index is filled anew.
+        // Coverage in the form of another version is dropped, and the index is filled anew.
         let coverage = serde_json::from_value(stored).ok();
         let coverage = coverage.filter(|_| self.settings.contact_scan);
         if coverage.is_none() {
@@ -208,7 +210,8 @@ impl Context {
         Ok(())
     }
 
-    /// Whether the index can answer for so many e-mails of a run, with all that had changed when the run began, or later.
+    /// Whether the index can answer for this many e-mails of a run, with all changes up to the run's beginning or
+    /// later. Reads the changes if need be.
     pub(crate) async fn index_is_ready(
         &self,
         amocrm: &AmoCrm,
@@ -255,7 +258,7 @@ impl Context {
         self.inbox.indexed(hashes).await.map(Answers)
     }
 
-    /// These contacts are gone, or are known by something else by now.
+    /// Takes these pairs out of the index: the contact is gone, or no longer has this e-mail or phone.
     pub(crate) async fn unindex(
         &self,
         known_by: Vec<(KeyedHash, ContactId)>,
@@ -270,7 +273,7 @@ impl Context {
         self.settings.contact_scan && self.sending.blocked().is_none()
     }
 
-    /// Asks once a process whose account it is. The index of another one is dropped.
+    /// Asks for the account's id once per process. The index of another account is dropped.
     async fn compare_account(&self, amocrm: &AmoCrm) -> Result<Result<(), AmoError>, InboxError> {
         if self.index.status().account.is_some() {
             return Ok(Ok(()));
@@ -291,7 +294,7 @@ impl Context {
 
     // ---- keeping ----
 
-    /// When the index has to be filled, or has to catch up; `None`: it is not needed, or is as it should be.
+    /// When the index has to be filled, or has to catch up; `None`: it is not needed, or is current.
     pub(crate) async fn index_due(&self) -> Result<Option<Timestamp>, InboxError> {
         if !self.may_index() {
             return Ok(None);
@@ -335,7 +338,8 @@ impl Context {
         )
     }
 
-    /// Reads the account's contacts from where the last reading ended. `false`: sending has stopped, or it was given up.
+    /// Reads the account's contacts from where the last reading ended. `false`: sending has stopped, or the filling was
+    /// given up.
     async fn fill_index(&self) -> Result<Result<bool, Failure>, InboxError> {
         let began = Instant::now();
         let (mut next, mut names_next) = match self.resume_filling().await? {
@@ -372,7 +376,7 @@ impl Context {
                 (_, Err(error)) => return Ok(Err(error.into())),
             };
             let is_end = page.is_last;
-            // A server that tires of long lists answers nothing although it has named a next page.
+            // A server that limits long lists answers with an empty page although the page before has named it.
             let is_tired = is_end && page.contacts.is_empty() && names_next;
             if is_tired || !page.unreadable.is_none() {
                 let why = if is_tired {
@@ -394,8 +398,8 @@ impl Context {
         }
     }
 
-    /// Where to read on, and whether the page before names a next one. Contacts that were deleted meanwhile have moved
-    /// others to earlier pages: it goes back to a page that begins with a known contact. `None`: sending has stopped.
+    /// The page to read next, and whether the page before it names a next one. Deleted contacts have moved others to
+    /// earlier pages, so the filling goes back to a page that begins with a known contact. `None`: sending has stopped.
     async fn resume_filling(&self) -> Result<Result<Option<(u32, bool)>, Failure>, InboxError> {
         let filling = self
             .index
@@ -427,7 +431,7 @@ impl Context {
         Ok(Ok(Some((1, false))))
     }
 
-    /// The time between two pages that take so many of seven requests.
+    /// The time between two pages, if pages take `share` of seven requests.
     fn page_every(&self, share: u32) -> Duration {
         let rate = u32::try_from(self.amocrm.requests_per_second()).unwrap_or(u32::MAX);
         Duration::from_secs(7) / share / rate
@@ -440,7 +444,7 @@ impl Context {
         Ok(pending.saturating_add(self.index.sought.load(Ordering::Relaxed)))
     }
 
-    /// A page of the filling.
+    /// Stores a page of the filling.
     async fn store_page(&self, number: u32, page: &Page) -> Result<(), InboxError> {
         let _storing = self.index.storing.lock().await;
         let coverage = {
@@ -507,8 +511,8 @@ impl Context {
         self.store_index(&[], coverage).await
     }
 
-    /// Reads what has changed, the latest first, until what the index knows already. `pages`: for rows that wait, and no more
-    /// than these; `None`: in the background. To be called with the pass held.
+    /// Reads the changed contacts, the latest first, until one whose change the index has already. `pages`: the most
+    /// pages, for rows that wait; `None`: no limit, in the background. To be called with `pass` held.
     async fn catch_up(&self, amocrm: &AmoCrm, pages: Option<usize>) -> Result<Pass, InboxError> {
         let began = Instant::now();
         let mut since = None;
@@ -541,8 +545,8 @@ impl Context {
         Ok(Pass::BrokenOff)
     }
 
-    /// Takes a page of changes over, the pages before it being taken over already. `since`: the time of the first one.
-    /// Answers whether the index now has all changes until then.
+    /// Stores a page of changes; the pages before it are stored already. `since`: the time of the first page. Returns
+    /// whether the index now has all changes until `since`.
     pub(crate) async fn learn(&self, page: &Page, since: Timestamp) -> Result<bool, InboxError> {
         let _storing = self.index.storing.lock().await;
         let coverage = self.index.status().coverage.clone();

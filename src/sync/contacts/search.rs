@@ -1,4 +1,4 @@
-//! Searches for contacts, side by side.
+//! Searches for contacts, in parallel.
 
 use amocrm::{AmoError, Search};
 

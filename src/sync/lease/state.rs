@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::super::rules::timings::LeaseTimings;
 use crate::supabase::LeaseAnswer;
 
-/// Between the last request of a former holder and our first: it may have used up its share of the current second.
-/// Not scaled, as the throttle is not.
+/// Between the last request of a former holder and our first: the former holder may have used up the rate of the
+/// current second. Not scaled, as the throttle is not.
 const FULL_WINDOW: Duration = Duration::from_millis(1_050);
 
 /// An instant by both clocks: the monotonic one may stand still while the machine is suspended, the other can be set.
@@ -21,32 +21,32 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// By the clock that says more.
+    /// The time since `earlier`, by the clock that says more.
     pub(super) fn since(self, earlier: Self) -> Duration {
         let wall = Duration::try_from(self.wall.duration_since(earlier.wall)).unwrap_or_default();
         self.mono.saturating_duration_since(earlier.mono).max(wall)
     }
 }
 
-/// How we stand to the lease, in a word.
+/// What this service knows of the lease, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaseStatus {
     /// Not answered yet.
     Unknown,
-    /// The database has no such function, and never had: nobody to take turns with.
+    /// The database has no such function, and never had: there is no other service to take turns with.
     Alone,
     Ours,
-    /// It was ours, or may have become ours, and the database does not say so in time.
+    /// The lease was ours, or may have become ours, and the database has not confirmed it in time.
     Unconfirmed,
-    /// Another has it.
+    /// Another service has the lease.
     Theirs,
 }
 
 /// A term begins now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sync) struct Opening {
-    /// Another may have worked since our last term, and may know of rows that we do not.
+    /// Another service may have worked since our last term, and may know of rows that we do not.
     pub(in crate::sync) after_another: bool,
 }
 
@@ -55,9 +55,9 @@ pub(in crate::sync) struct Opening {
 pub(super) struct LeaseState {
     timings: LeaseTimings,
     status: LeaseStatus,
-    /// Before the request was sent that was last granted: the lease cannot have begun earlier.
+    /// Taken before sending the request that was last granted: the lease cannot have begun earlier.
     asked: Option<Moment>,
-    /// Nothing is left at work of what was decided in an earlier term.
+    /// The granted term has begun: no work of an earlier term is left.
     is_open: bool,
     after_another: bool,
     opens_at: Option<Instant>,
@@ -77,7 +77,7 @@ impl LeaseState {
         }
     }
 
-    /// An earlier life of this service has met the function.
+    /// An earlier process of this service has called the function.
     pub(super) fn remember(&mut self) {
         self.was_ever_there = true;
     }
@@ -86,7 +86,7 @@ impl LeaseState {
         self.was_ever_there
     }
 
-    /// How we stand now. What has run out stays so until a new term, whatever is answered meanwhile.
+    /// The status now. A lease that has run out allows nothing until a new term begins, whatever is answered meanwhile.
     pub(super) fn status(&mut self, now: Moment) -> LeaseStatus {
         if self.status == LeaseStatus::Ours && self.left(now).is_zero() {
             self.status = LeaseStatus::Unconfirmed;
@@ -100,7 +100,7 @@ impl LeaseState {
         matches!(self.status(now), LeaseStatus::Ours | LeaseStatus::Alone) && self.is_open
     }
 
-    /// How long a request may still begin.
+    /// For how long a request may still begin.
     pub(super) fn left(&self, now: Moment) -> Duration {
         let used = self.asked.map_or(Duration::MAX, |asked| now.since(asked));
         self.timings.usable().saturating_sub(used)
@@ -146,13 +146,13 @@ impl LeaseState {
         let since = self.asked.map(|asked| now.since(asked));
         match before {
             LeaseStatus::Theirs => true,
-            // As long as the database kept it for us, nobody else could have it.
+            // While the database kept the lease for us, no other service could have it.
             LeaseStatus::Unconfirmed => since.is_none_or(|since| since >= self.timings.lasting()),
             LeaseStatus::Unknown | LeaseStatus::Alone | LeaseStatus::Ours => false,
         }
     }
 
-    /// Begins the term that was granted. To be called when nothing of an earlier one is at work.
+    /// Begins the term that was granted. To be called when no work of an earlier term is left.
     pub(super) fn open(&mut self, now: Moment) -> Option<Opening> {
         let is_ours = matches!(self.status(now), LeaseStatus::Ours | LeaseStatus::Alone);
         if !is_ours || self.is_open || self.opens_at.is_some_and(|at| at > now.mono) {
@@ -165,7 +165,7 @@ impl LeaseState {
         })
     }
 
-    /// When what we may do changes by itself.
+    /// The time until what this service may do changes without an answer.
     pub(super) fn changes_in(&mut self, now: Moment) -> Option<Duration> {
         if self.status(now) != LeaseStatus::Ours {
             return None;

@@ -1,4 +1,4 @@
-//! Asks for the lease, again and again: in a task of its own, since neither the inbox nor a run may delay a renewal.
+//! Asks for the lease repeatedly, in a task of its own, since neither the inbox nor a run may delay a renewal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     supabase::{LeaseAnswer, SupabaseError},
 };
 
-/// The task, and the word that ends it.
+/// The task, and the channel that ends it.
 #[derive(Debug)]
 pub(in crate::sync) struct LeaseTask {
     task: JoinSet<()>,
@@ -41,7 +41,7 @@ impl LeaseTask {
         loop {
             match self.task.join_next().await {
                 Some(Err(error)) => return error,
-                // It ends when it is told to, and nobody asks after that.
+                // The task ends without an error only in `end`, which consumes `self`.
                 Some(Ok(())) | None => std::future::pending().await,
             }
         }
@@ -50,7 +50,7 @@ impl LeaseTask {
     /// To be called once the process is stopping. `is_clean`: no write is at work any more.
     pub(in crate::sync) async fn end(mut self, is_clean: bool) {
         if let Some(end) = self.end.take() {
-            // Who does not listen any more has died.
+            // The send fails only if the task has died.
             let _ = end.send(is_clean);
         }
         while self.task.join_next().await.is_some() {}
@@ -85,7 +85,7 @@ async fn keep(ctx: Arc<Context>, recalled: Recalled, ended: oneshot::Receiver<bo
 
 async fn give_back(ctx: &Context, holder: &str) -> End {
     let lease = &ctx.lease;
-    // Until it has run out in the database too, only we could have it.
+    // In these two states the database may still keep the lease for us.
     if !matches!(lease.status(), LeaseStatus::Ours | LeaseStatus::Unconfirmed) {
         return End::Clean;
     }
@@ -105,7 +105,7 @@ async fn give_back(ctx: &Context, holder: &str) -> End {
     }
 }
 
-/// Asks once. Answers when to ask again.
+/// Asks once. Returns when to ask again.
 async fn ask(ctx: &Context, holder: &str, failed: &mut u32) -> Instant {
     let lease = &ctx.lease;
     let timings = lease.timings();

@@ -54,7 +54,7 @@ fn a_lease_outlasts_whatever_its_holder_has_begun_and_another_has_it_within_90_s
     assert!(timings.renew_after + timings.timeout + timings.retry.first < timings.usable());
     // Dead right after a renewal; asked for in vain right before it ran out.
     assert!(timings.lasting() + timings.poll + timings.timeout <= Duration::from_secs(90));
-    // And nobody is asked more often than a machine can bear.
+    // The database is not asked more often than it can bear.
     assert!(timings.poll >= 5 * SECOND && timings.retry.first >= SECOND);
 }
 
@@ -101,7 +101,7 @@ fn a_renewal_goes_on_where_it_is_and_one_that_comes_too_late_begins_anew() {
     assert!(lease.allows(clocks.at(44)));
     assert!(!lease.allows(clocks.at(45)));
 
-    // Nobody else can have had it: the next term begins once the work of this one is over.
+    // No other service can have had the lease: the next term begins once the work of this one is over.
     lease.answered(LeaseAnswer::Granted, clocks.at(50), clocks.at(51));
     assert_eq!(lease.status(clocks.at(51)), LeaseStatus::Ours);
     assert!(!lease.allows(clocks.at(51)));
@@ -172,7 +172,7 @@ fn without_the_function_it_works_alone_unless_the_function_was_ever_there() {
     assert!(!lease.allows(clocks.at(0)));
 }
 
-/// Inboxes are older than this program.
+/// Earlier versions have stored records in this form.
 #[test]
 fn the_record_is_read_as_it_was_always_stored() {
     let stored = r#"{"standing":"ours","since":"2026-11-22T10:00:00Z","was_ever_there":true}"#;
@@ -213,9 +213,9 @@ async fn how_the_last_life_ended_decides_what_the_next_one_may_do() {
     let at = crate::domain::Clock::now(&SystemClock);
     let late = timings().given_back_late;
     let table = [
-        // The first life of all.
+        // The first process.
         (None, false, None),
-        // It died.
+        // The last process died.
         (Some(End::AtWork), true, None),
         (Some(End::Clean), false, None),
         (
@@ -268,11 +268,11 @@ async fn after_a_replaced_inbox_nothing_is_asked_for_a_minute_over_restarts() {
     }
 }
 
-// ---- whatever happens in whatever order ----
+// ---- random steps of two services ----
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// Time goes by for everybody.
+    /// Time passes for both services.
     Wait(u64),
     /// This service stands still, and its monotonic clock with it.
     Suspend(usize, u64),
@@ -286,9 +286,9 @@ enum Step {
     Lose(usize),
     Open(usize),
     Write(usize),
-    /// All that comes before a write, at once.
+    /// All steps from a request for the lease to a write.
     Begin(usize),
-    /// Gives the lease back if nothing of its own can land any more, and starts anew.
+    /// The service gives the lease back and starts anew, if no write of its own can land any more.
     Restart(usize),
 }
 

@@ -17,7 +17,7 @@ pub enum Answer {
     Unreadable,
 }
 
-/// Those of the hits that have this e-mail: a search answers with lookalikes too.
+/// The hits that have this e-mail: a search finds similar ones too.
 pub fn with_email(email: &Email, hits: impl IntoIterator<Item = Contact>) -> Vec<Contact> {
     let mut same: Vec<Contact> = Vec::new();
     for hit in hits {
@@ -48,8 +48,8 @@ pub fn by_email(email: &Email, search: Search, recorded: Vec<Contact>) -> Answer
     }
 }
 
-/// By phone: exactly one contact without any e-mail has it. Another contact with this phone would make it doubtful whose
-/// it is.
+/// By phone: the person is the one contact without any e-mail that has this phone. If several have it, the person is
+/// unclear.
 #[must_use]
 pub fn by_phone(phone: &Phone, search: Search) -> Answer {
     let mut same = search.hits;
@@ -85,7 +85,7 @@ pub struct Miss<'a> {
     pub phone: Option<&'a Phone>,
     /// By the index no contact without an e-mail has this phone.
     pub phone_is_unknown: bool,
-    /// The second miss counts from here on.
+    /// From then on a miss counts as the second one.
     pub second_look_at: Timestamp,
     pub now: Timestamp,
 }
@@ -272,7 +272,7 @@ mod tests {
             (Create, None, false, early, Creates),
             (Create, Some(&phone), false, early, SecondLook),
             (Create, Some(&phone), false, late, SearchPhone),
-            // A create is confirmed by what the index cannot have missed.
+            // The index may lack a contact, so a search confirms a create.
             (Create, Some(&phone), true, late, SearchPhone),
         ];
         for (policy, phone, phone_is_unknown, now, then) in table {

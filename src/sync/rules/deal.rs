@@ -60,7 +60,7 @@ pub fn decide(rules: &Rules, situation: &Situation<'_>) -> Decision {
     }
 }
 
-/// `None`: closed too long ago to be this purchase.
+/// `None`: the deal was closed too long ago to be this purchase.
 fn rank(rules: &Rules, situation: &Situation<'_>, deal: &Deal) -> Option<Why> {
     let why = if !deal.stage.is_closed() {
         Why::Open
@@ -91,7 +91,7 @@ fn is_recent(rules: &Rules, situation: &Situation<'_>, deal: &Deal) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     Move,
-    /// At or after the target already, or on a stage whose place is unknown: never backwards.
+    /// The deal is at or after the target, or on a stage whose place is unknown: it is never moved backwards.
     Leave,
 }
 
@@ -113,7 +113,7 @@ pub fn placement(target: Target, pipeline: &Pipeline, deal: &Deal) -> Placement 
     }
 }
 
-/// Whether the pipeline as we know it cannot tell where the deal stands.
+/// Whether the pipeline, as it was read last, lacks the deal's stage.
 #[must_use]
 pub fn stage_is_unknown(pipeline: &Pipeline, deal: &Deal) -> bool {
     deal.pipeline == pipeline.id && sort_of(pipeline, deal.stage).is_none()

@@ -11,7 +11,7 @@ use crate::{
     supabase::Row,
 };
 
-/// Which rows are ours.
+/// Which rows are synced.
 #[derive(Debug, Clone, Copy)]
 pub struct RowRules {
     /// Rows created earlier are left alone unless a person asks for them.
@@ -49,7 +49,7 @@ pub enum Eligibility {
 
 pub(in crate::sync) const STATUSES_SKIPPED: [&str; 2] = ["blocked", "inactive"];
 
-/// Looks at a row, and remembers in `progress` since when it is absent.
+/// Decides whether a row is synced now, and records in `progress` since when it is absent.
 pub fn eligibility(
     rules: &RowRules,
     timings: &Timings,
@@ -69,7 +69,7 @@ pub fn eligibility(
     if let Some(filled) = &row.deal_id {
         return Eligibility::End(already_filled(progress, filled));
     }
-    // What was begun is finished, whatever the row says by now.
+    // A row with a write to amoCRM is finished, whatever its status is by now.
     if !progress.step.has_written() {
         let status = row
             .status
@@ -121,7 +121,8 @@ fn absent(timings: &Timings, progress: &mut Progress, now: Timestamp) -> Eligibi
     })
 }
 
-/// Since when, remembered at the first look. A time still to come was remembered before the clock was put back.
+/// The time of the first look, which is stored in `first`. A time in the future was stored before the clock was put
+/// back, and is set to now.
 pub(in crate::sync) fn since(first: &mut Option<Timestamp>, now: Timestamp) -> Timestamp {
     *first.insert(first.map_or(now, |at| at.min(now)))
 }
@@ -147,8 +148,8 @@ pub(in crate::sync) fn already_filled(progress: &Progress, filled: &str) -> Sett
 
 /// From when on the row has settled, by our clock; `None` when it has.
 ///
-/// Its age is told by the clock that dated it. A row from the future (a local time without its zone, a chosen date) is
-/// as old as our knowledge of it.
+/// The age of a row is measured by the database's clock, which has dated it. The age of a row from the future (a local
+/// time without its zone, a chosen date) counts from when its entry was stored.
 fn settles_at(
     delay: Duration,
     created_at: Timestamp,

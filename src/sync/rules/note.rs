@@ -47,7 +47,7 @@ fn field(row: &Row, name: &str) -> Option<String> {
     }
 }
 
-/// A password must not get shorter unseen.
+/// Keeps a mark in place of a dropped character, so that a password does not get shorter unseen.
 fn shown(c: char) -> char {
     if is_kept(c) {
         c
@@ -56,8 +56,8 @@ fn shown(c: char) -> char {
     }
 }
 
-/// Whether a note is the one we wrote for this row, though amoCRM may have trimmed or escaped it, or a person have added
-/// lines to it. A mark that is quoted inside a line says nothing.
+/// Whether a note is the one that we wrote for this row. amoCRM may have trimmed or escaped it, and a person may have
+/// added lines to it. A mark that is quoted inside a line does not count.
 #[must_use]
 pub fn is_ours(note: &str, row: RowId) -> bool {
     let text = without_tags(&html_escape::decode_html_entities(note));
@@ -66,7 +66,7 @@ pub fn is_ours(note: &str, row: RowId) -> bool {
         .any(|line| visible(line).trim() == mark)
 }
 
-/// With a line break for each `<br>`, `</p>` and whatever else is in such brackets.
+/// The text with a line break in place of each tag, such as `<br>` or `</p>`.
 fn without_tags(text: &str) -> String {
     let mut left = String::with_capacity(text.len());
     let mut rest = text;
@@ -107,7 +107,7 @@ fn person(row: &Row) -> String {
         .unwrap_or_default()
 }
 
-/// In the row's own spelling, unless there is more in the cell than an address.
+/// The address in the row's own spelling, unless the cell holds more than an address.
 fn login(row: &Row) -> Option<String> {
     let said = visible(row.email.as_deref()?);
     let email = Email::parse(&said).ok()?;
@@ -128,7 +128,8 @@ pub fn as_sent(deal_name: &str) -> String {
     one_line(&html_escape::decode_html_entities(deal_name))
 }
 
-/// Visible, single spaces, of bounded length: so that amoCRM stores what is sent, and it is found again by exact name.
+/// Visible characters, single spaces, bounded length: amoCRM stores the name as it is sent, and its deal is found again
+/// by the exact name.
 fn one_line(text: &str) -> String {
     let text: String = visible(text).chars().filter(|c| is_kept(*c)).collect();
     let words: Vec<&str> = text.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! When: every duration of the engine, and the arithmetic over them.
+//! Every duration of the engine, and the arithmetic over them.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ const DAY: Duration = Duration::from_hours(24);
 /// The pause after the inbox itself failed.
 pub(in crate::sync) const INBOX_TROUBLE: Duration = SECOND;
 
-/// So many daily searches in vain, and a row waits for its contact no longer. Searches, not days: a clock that is set
-/// wrong for a while adds one search at most.
+/// A row waits for its contact until this many daily searches were in vain. Searches are counted, not days: a clock
+/// that is set wrong for a while adds one search at most.
 pub(crate) const DAILY_SEARCHES: u32 = 90;
 
-/// Failed attempts after which an entry is parked: with the pauses between them they take seven days in which nothing was
-/// halted.
+/// Failed attempts after which an entry is parked: with the pauses between them they take seven days, halts not
+/// counted.
 pub(crate) const GIVEN_UP_AFTER: u32 = 158;
 
-/// What the requests of one batch need at the full rate, with room.
+/// The time that the requests of one batch need at the full rate, with a margin.
 const THROTTLED: Duration = Duration::from_secs(3);
 
 /// All durations of the engine. One factor scales them for tests with real processes.
@@ -42,13 +42,13 @@ pub struct Timings {
     pub late_commit: Duration,
     /// Between two looks that must both find nothing: for a row that is gone, for a contact that is missing.
     pub second_look: Duration,
-    /// As [`Timings::second_look`], for a contact that only the index has missed: most of an import are searched for when
-    /// it is over.
+    /// As [`Timings::second_look`], for a contact that only the index has missed: most second looks of an import then
+    /// come when it is over.
     pub second_look_after_index: Duration,
-    /// When another row works on the same person.
+    /// The pause while another row works on the same person.
     pub person_busy: Duration,
     pub retry: Backoff,
-    /// Each waiting row is searched for by itself this often.
+    /// How often the contact of each waiting row is searched for by itself.
     pub search_waiting: Duration,
     /// How far looks at changed contacts overlap.
     pub look_overlap: Duration,
@@ -62,7 +62,7 @@ pub struct Timings {
     pub pipelines_for: Duration,
     /// How long `check` waits for the answer to a test event.
     pub test_event: Duration,
-    /// How long the inbox takes no writes before that is the state of the service.
+    /// How long the inbox must take no writes before the service reports that as its state.
     pub inbox_lasting: Duration,
     /// How long a stopping service waits for what is in flight.
     pub grace: Duration,
@@ -129,7 +129,7 @@ impl Timings {
         }
     }
 
-    /// From when on an empty look proves that a write, whose intent is stored now, never happened and never will.
+    /// How long after its intent was stored a write may still land. After that a look that finds nothing resolves it.
     #[must_use]
     pub fn resolve_delay(&self) -> Duration {
         self.begin_within + self.write_timeout + self.late_commit
@@ -142,8 +142,8 @@ impl Timings {
         self.retry.with_jitter(failed_attempts, asked, jitter)
     }
 
-    /// When those of an import who fall due about `at` are all due, so that one look serves them: later than each of
-    /// them, by a quarter of the pause before a second look at most.
+    /// The next of the instants at which rows of an import become due together, so that one look serves them. It is
+    /// later than `at`, by a quarter of [`Timings::second_look`] at most.
     #[must_use]
     pub fn together(&self, at: Timestamp) -> Timestamp {
         let every = i64::try_from(self.second_look.as_millis() / 4).unwrap_or(i64::MAX);
@@ -152,8 +152,8 @@ impl Timings {
         Timestamp::from_millisecond(next.saturating_mul(every)).unwrap_or(at)
     }
 
-    /// Counts a search that found no contact, if it is the next day's. Others come between: the first ones of a row, those
-    /// that `retry` asks for, those after a clock was put back. Answers whether the row is given up.
+    /// Counts a search that found no contact, if it is the next day's. Searches in between do not count: the first ones
+    /// of a row, those that `retry` asks for, those after a clock was put back. Returns whether the row is given up.
     #[must_use]
     pub fn searched_in_vain(&self, searches: &mut DailySearches, now: Timestamp) -> bool {
         let tomorrow = later(now, self.search_waiting);
@@ -162,7 +162,7 @@ impl Timings {
                 searches.in_vain = searches.in_vain.saturating_add(1);
                 tomorrow
             }
-            // One that is further away was stored before the clock was put back.
+            // A time that is further away was stored before the clock was put back.
             Some(from) => from.min(tomorrow),
             None => tomorrow,
         };
@@ -189,34 +189,35 @@ impl Timings {
 /// All durations of the lease.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LeaseTimings {
-    /// What the database is asked for.
+    /// The length of the lease that the database is asked for.
     pub seconds: u32,
-    /// At its end no request begins: as long as a write may take to land.
+    /// The end of the lease, in which no request begins: as long as a write may take to land.
     pub reserve: Duration,
-    /// From one grant to the next time it is asked for.
+    /// From one grant to the next request for the lease.
     pub renew_after: Duration,
-    /// How often it is asked for while another has it.
+    /// How often the lease is asked for while another service has it.
     pub poll: Duration,
-    /// How often it is asked for while there is no such function.
+    /// How often the lease is asked for while the database has no such function.
     pub poll_alone: Duration,
     /// The longest wait for an answer.
     pub timeout: Duration,
-    /// The longest wait for an answer when it is given back.
+    /// The longest wait for an answer when the lease is given back.
     pub give_back_within: Duration,
-    /// How long after that the database may still carry it out: as long as PostgREST waits for a connection, and a
-    /// statement for its end.
+    /// How long after that the database may still carry the request out: as long as PostgREST waits for a connection
+    /// and a statement may run.
     pub given_back_late: Duration,
     /// From the replacement of a damaged inbox to the first request to amoCRM: writes of the former process have landed by
     /// then, a person has had the time to pause, and another service may have taken the lease.
     pub after_replacement: Duration,
-    /// After no answer.
+    /// The pauses after no answer.
     pub retry: Backoff,
-    /// After a refusal that a person has to see to.
+    /// The pauses after a refusal that a person has to see to.
     pub refused: Backoff,
 }
 
 impl LeaseTimings {
-    /// The database counts in whole seconds; and below some length, a slow machine would look like a lost lease.
+    /// The real durations times `scale`, but not too short: the database counts in whole seconds, and a slow machine
+    /// would lose a very short lease.
     #[must_use]
     pub fn scaled(scale: f64) -> Self {
         let d = |seconds: u32| (seconds * SECOND).mul_f64(scale);
@@ -249,7 +250,7 @@ impl LeaseTimings {
         Duration::from_secs(self.seconds.into())
     }
 
-    /// How long after it was asked for requests may begin.
+    /// How long requests may begin, from when the lease was asked for.
     #[must_use]
     pub fn usable(&self) -> Duration {
         self.lasting().saturating_sub(self.reserve)

@@ -29,7 +29,7 @@ use crate::{
 struct Candidate {
     loaded: Loaded,
     recorded: Option<Known>,
-    /// By the index, all contacts that have the e-mail; `None`: it was not asked.
+    /// By the index, all contacts that have the e-mail; `None`: the index was not asked.
     indexed: Option<Vec<ContactId>>,
     /// By the index no contact without an e-mail has the row's phone.
     phone_is_unknown: bool,
@@ -46,8 +46,8 @@ impl Candidate {
         distinct(indexed.chain(recorded))
     }
 
-    /// Those of them that are this person still. One on record needs no e-mail to compare: it may have been found by
-    /// phone.
+    /// Those of [`Candidate::known_ids`] that are still this person. A recorded contact may have no e-mail, since it
+    /// may have been found by phone.
     fn known_among(&self, contacts: &HashMap<ContactId, Contact>) -> Vec<Contact> {
         let recorded = self.recorded.map(|known| known.contact);
         let is_theirs = |contact: &&Contact| {
@@ -121,7 +121,7 @@ pub(crate) async fn find(
     })
 }
 
-/// With what was used for these people before.
+/// Adds the contact and deal that were used for these people before.
 async fn with_records(batch: &Batch, rows: Vec<Loaded>) -> Result<Vec<Candidate>, InboxError> {
     let people = distinct(rows.iter().filter_map(|row| row.attempt.progress.person));
     let recorded = batch.ctx.inbox.people(people).await?;
@@ -166,7 +166,8 @@ fn search_next(
     if !batch.is_long {
         return std::mem::take(left);
     }
-    // The batch was cut for the index, which has fallen behind meanwhile: what is searched for goes in small batches.
+    // The batch was cut for the index, which has fallen behind meanwhile. Rows that need a search go in small batches,
+    // so the other rows come again.
     let now = batch.now();
     let too_many = left.split_off(left.len().min(SMALLEST_BATCH));
     let again = |row: Candidate| row.again_at(now, Fact::IndexBehind);
@@ -175,8 +176,8 @@ fn search_next(
     std::mem::replace(left, rest)
 }
 
-/// Reads the contacts that the index names, and those that were used for these people before: from the main store, which
-/// never lags. Answers the rows that have to be searched for; those without a contact go to `missed`.
+/// Reads the contacts that the index names, and those that were used for these people before, from the main store,
+/// which never lags. Returns the rows that have to be searched for; those without a contact go to `missed`.
 async fn by_id(
     batch: &Batch,
     mut rows: Vec<Candidate>,
@@ -191,7 +192,7 @@ async fn by_id(
             batch.answered(Operation::ReadContacts, asked).await?;
             contacts
         }
-        // Only rows that have such a contact wait for it.
+        // Only rows that have such a contact end; the others go on.
         Err(error) => {
             let (waiting, others) = rows
                 .into_iter()
@@ -220,8 +221,8 @@ async fn by_id(
                 .into_iter()
                 .flat_map(|it| gone.iter().map(move |id| (it, *id))),
         );
-        // A contact that is gone may have become part of another one. What only the index has missed is searched for at
-        // the second look.
+        // A contact that is gone may have been merged into another one, so its row is searched for. An e-mail that only
+        // the index lacks is searched for at the second look.
         let is_answered = row.indexed.is_some() && gone.is_empty();
         let is_first_look = row.loaded.attempt.progress.missed_since.is_none();
         if is_answered && !known.is_empty() {
@@ -238,7 +239,7 @@ async fn by_id(
     Ok(sought)
 }
 
-/// Answers the rows whose e-mail no contact has.
+/// Searches by e-mail. Returns the rows whose e-mail no contact has.
 async fn by_search(
     batch: &Batch,
     rows: Vec<Candidate>,
@@ -257,7 +258,7 @@ async fn by_search(
     Ok(missed)
 }
 
-/// Answers the row if it is missing.
+/// Returns the row if its contact is missing.
 fn unless_found(
     batch: &Batch,
     row: Candidate,
@@ -273,7 +274,7 @@ fn unless_found(
     None
 }
 
-/// A contact made a moment ago is in the list of changes before the search finds it: one request for all.
+/// Looks in the latest changes, by one request for all rows: they show a new contact before the search does.
 async fn beyond_the_search(
     batch: &Batch,
     missed: Vec<Candidate>,
@@ -285,7 +286,7 @@ async fn beyond_the_search(
     }
     let request = batch.amocrm.changed_contacts(1);
     let asked = batch.ask(Operation::ReadChanged, missed, request, &mut found.ended);
-    // What cannot be read shows no contact; before a create the search looks for it.
+    // An unreadable contact is ignored here; before a create the search looks for it.
     let Some((missed, page)) = asked.await? else {
         return Ok(Vec::new());
     };
@@ -301,7 +302,7 @@ async fn beyond_the_search(
     Ok(left)
 }
 
-/// Rows whose e-mail no contact has: by phone after the second miss, then wait or create. Answers those for which a
+/// Rows whose e-mail no contact has: by phone after the second miss, then wait or create. Returns those for which a
 /// contact is to be made.
 async fn without_contact(
     batch: &Batch,
@@ -346,7 +347,7 @@ fn second_look_at(batch: &Batch, row: &mut Candidate, now: Timestamp) -> Timesta
     }
 }
 
-/// Answers the rows for which a contact is to be made.
+/// Searches by phone. Returns the rows for which a contact is to be made.
 async fn search_phones(
     batch: &Batch,
     rows: Vec<(Candidate, Phone)>,
@@ -363,7 +364,7 @@ async fn search_phones(
         };
         match by_phone(&phone, search) {
             Answer::Missing if is_created => to_make.push(row),
-            // Many contacts have something like this phone: it tells no person.
+            // A cut-off search means many similar phones: they identify no person.
             Answer::Missing | Answer::CutOff => {
                 let now = batch.now();
                 found.ended.push(wait_for_contact(batch, row, now));
@@ -404,7 +405,7 @@ fn wait_for_contact(batch: &Batch, mut row: Candidate, now: Timestamp) -> Ended 
     let timings = &batch.ctx.timings;
     let progress = &mut row.loaded.attempt.progress;
     if timings.searched_in_vain(&mut progress.daily_searches, now) {
-        // A person who retries the row has it wait anew.
+        // After a `retry` the row waits anew.
         progress.daily_searches = DailySearches::default();
         return row.park("контакт так и не появился");
     }

@@ -32,7 +32,7 @@ struct Candidate {
 /// What the rules say of a row.
 enum Choosing {
     Deal(Chosen),
-    /// One is to be made.
+    /// A deal is to be made.
     NoDeal(Candidate),
 }
 
@@ -68,7 +68,7 @@ impl Candidate {
         self.unread.retain(|id| !known.contains(id));
     }
 
-    /// The deals worth reading.
+    /// The deals of the contacts, and the one that was used for this person before.
     fn deal_ids(&self) -> Vec<DealId> {
         let of_contacts = self.matched.contacts.iter();
         let of_contacts = of_contacts.flat_map(|contact| contact.deals.iter().copied());
@@ -109,13 +109,13 @@ impl Candidate {
         Choosing::Deal(Chosen { loaded, deal })
     }
 
-    /// Its contacts were read in the main store a moment ago: that was the confirming look.
+    /// Whether the miss is confirmed: the contacts were read in the main store a moment ago.
     fn is_confirmed(&self, fresh_for: Duration) -> bool {
         let read_at = self.matched.contacts_read_at;
         read_at.is_some_and(|at| at.elapsed() < fresh_for)
     }
 
-    /// For the contact that changed last.
+    /// Plans a new deal for the contact that changed last.
     fn create(self) -> Chosen {
         let contacts = &self.matched.contacts;
         let newest = contacts.iter().max_by_key(|it| (it.updated_at, it.id));
@@ -208,8 +208,8 @@ async fn read_deals(
     Ok(read)
 }
 
-/// The configured pipeline as it was no longer ago than `age`, with the rows that asked for it; `None` when their attempt
-/// has ended over it, or there are none.
+/// The configured pipeline, read at most `age` ago, and the rows that asked for it. `None`: there are no rows, or their
+/// attempts have ended because the pipeline could not be read or used.
 pub(crate) async fn pipeline<T: InHand, U>(
     batch: &Batch,
     age: Duration,
@@ -262,7 +262,7 @@ async fn confirm_creates(
             .filter_map(|it| fresh.get(&it.id).cloned())
             .collect();
         if still.is_empty() {
-            // The search index still answers with a contact that is gone; it has to catch up first.
+            // amoCRM's search still finds a contact that is gone; the search has to catch up first.
             let ended = batch.retry(row, "контакт из поиска уже удалён");
             chosen.ended.push(ended);
             continue;
@@ -275,7 +275,7 @@ async fn confirm_creates(
         row.has_contacts(still, &known);
         confirmed.push(row);
     }
-    // The way here may have taken as long as what was read stays fresh.
+    // The requests so far may have taken as long as the rows stay fresh.
     let rows = chosen.keep(refresh(batch, confirmed).await?);
     let rows = read_deals(batch, rows, chosen).await?;
     for row in rows {
@@ -287,7 +287,8 @@ async fn confirm_creates(
     Ok(())
 }
 
-/// Before a contact is made with its deal: not one of the newest contacts is this person's, and one more search finds none.
+/// Before a contact is made with its deal, confirms that this person is not among the newest contacts, and that one
+/// more search finds no contact.
 async fn confirm_new_contacts(
     batch: &Batch,
     rows: Vec<Loaded>,
@@ -302,7 +303,7 @@ async fn confirm_new_contacts(
     let Some((rows, newest)) = asked.await? else {
         return Ok(());
     };
-    // What the search may not show yet. An older contact it shows, if that is this person's.
+    // The search may not show a contact that is newer than `shown_until` yet. It shows an older one.
     let lag = batch.ctx.timings.look_overlap;
     let shown_until = batch.now().checked_sub(lag).unwrap_or(Timestamp::MIN);
     let contacts = newest.contacts.iter();

@@ -1,6 +1,7 @@
 //! Work on one person is serial: the second row finds what the first has made.
 //!
-//! People are locked for a batch, not for the run, so that their other rows need not wait for strangers.
+//! People are locked for a batch, not for the run, so that a person's other rows need not wait for rows of other
+//! people.
 
 use std::collections::HashSet;
 
@@ -14,7 +15,7 @@ use super::super::{
 };
 use crate::inbox::{DailySearches, Fact, InboxError, OpenWork};
 
-/// Locks the people of these rows. A row whose person is at work elsewhere comes again later.
+/// Locks the people of these rows. A row whose person is locked by another row comes again later.
 pub(crate) async fn lock(
     batch: &Batch,
     rows: Vec<Loaded>,
@@ -37,7 +38,7 @@ pub(crate) async fn lock(
         let progress = &row.attempt.progress;
         let has_begun = progress.step.is_open();
         let contact = progress.step.contact();
-        // It was read, so its person is known.
+        // A row that was read has a known person.
         let Some(person) = progress.person else {
             step.ended.push(row.again_at(soon, Fact::PersonUnknown));
             continue;
@@ -57,7 +58,7 @@ pub(crate) async fn lock(
     Ok(step)
 }
 
-/// Locks the contacts that were found for a row. If one of them is at work elsewhere, the row comes again later.
+/// Locks the contacts that were found for a row. If another row has locked one of them, the row comes again later.
 pub(crate) fn lock_contacts<T: Stage>(
     batch: &Batch,
     mut row: T,
@@ -71,7 +72,7 @@ pub(crate) fn lock_contacts<T: Stage>(
         return Ok(row);
     }
     let timings = &batch.ctx.timings;
-    // The other row waits for the whole of its batch.
+    // In a long run the other row keeps its lock while its whole batch is at work.
     let pause = if batch.is_long {
         timings.second_look / 4
     } else {
@@ -106,8 +107,8 @@ pub(crate) async fn leave_begun_contacts<T: Stage>(
     Ok(step)
 }
 
-/// Open work of rows that are not in this batch; those of its claim are not hidden, since a batch that an error has broken
-/// off holds no locks.
+/// Open work of rows outside this batch. Other rows of the same claim are included, since a batch that an error has
+/// broken off holds no locks.
 async fn begun_elsewhere(batch: &Batch) -> Result<Vec<OpenWork>, InboxError> {
     let mut open = batch.ctx.inbox.open_work().await?;
     open.retain(|open| !batch.rows.contains(&open.row));

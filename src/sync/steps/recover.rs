@@ -1,5 +1,5 @@
-//! What an interrupted attempt may have left behind: a row joins the others where it stopped. Writes whose answers never
-//! came are looked for, and forgotten only once an empty look is decisive.
+//! What an interrupted attempt may have left behind: a row joins the others where it stopped. Writes in doubt are
+//! looked for, and forgotten only once a look that finds nothing resolves them.
 
 use amocrm::{AmoError, Contact, Deal, Found, Unreadable};
 use jiff::Timestamp;
@@ -106,7 +106,7 @@ fn anew(batch: &Batch, mut row: Loaded, why: Fact) -> Ended {
     row.again_at(batch.now(), why)
 }
 
-/// A chosen deal that vanished or left the pipeline is not ours to write to.
+/// Reads the chosen deals. A row ends if its deal has vanished or left the pipeline.
 async fn read_chosen(
     batch: &Batch,
     rows: Vec<(Loaded, DealId)>,
@@ -148,7 +148,7 @@ async fn resolve_notes(
         return Ok(());
     }
     let deals = distinct(rows.iter().map(|(row, _)| row.deal));
-    // What is seen is older than the answer that tells it.
+    // Begun before the request: the answer may show a state as old as that.
     let look = Look::begin(&batch.ctx);
     let request = batch.amocrm.all_notes(&deals);
     let asked = batch.ask(Operation::ReadNotes, rows, request, &mut resumed.ended);
@@ -186,7 +186,7 @@ async fn resolve_notes(
     Ok(())
 }
 
-/// A create without an answer, and the contact whose deal it makes; `None`: that is not there.
+/// A create in doubt, and the contact whose deal it makes; `None`: the contact was not found.
 struct Lost {
     row: Loaded,
     create: Create,
@@ -317,7 +317,7 @@ async fn newest_contacts(
     })
 }
 
-/// For each row, the deal among its contact's that an unanswered create has made.
+/// Finds for each row, among the deals of its contact, the one that its create in doubt has made.
 async fn recover_creates(
     batch: &Batch,
     look: Look,

@@ -17,7 +17,7 @@ use crate::{
     supabase::{self, Row, Rows, Supabase, SupabaseError},
 };
 
-/// PostgREST answers these at once; more would only queue in its pool of ten.
+/// PostgREST answers this many reads at once; more would only wait for its pool of ten connections.
 const PARALLEL_ROW_READS: usize = 4;
 
 /// A row as it was read.
@@ -51,7 +51,7 @@ pub(crate) async fn load(
     .await
 }
 
-/// Reads rows again that have grown old on their way.
+/// Reads rows again whose last read is too long ago.
 pub(crate) async fn refresh<T: Stage>(
     batch: &Batch,
     rows: Vec<T>,
@@ -97,7 +97,7 @@ pub(crate) async fn refresh<T: Stage>(
     Ok(result)
 }
 
-/// Not one row of the table can be read, these among them.
+/// Ends these rows: no row of the table can be read.
 pub(super) async fn none_is_visible<T: InHand>(
     batch: &Batch,
     rows: Vec<T>,
@@ -114,7 +114,7 @@ pub(super) async fn none_is_visible<T: InHand>(
         .collect())
 }
 
-/// Remembers which person the row is about. A choice made for another one is dropped while nothing was written.
+/// Records which person the row is about. A choice made for another person is dropped if nothing was written yet.
 fn recognise(batch: &Batch, attempt: &mut Attempt, row: &Row, email: &Email) {
     let hasher = batch.ctx.inbox.hasher();
     attempt.progress.person = Some(hasher.email(email));
@@ -165,7 +165,7 @@ fn ended<T: InHand>(batch: &Batch, row: T, eligibility: Eligibility) -> Ended {
     }
 }
 
-/// Reads the rows, and gives each to `seen`. A row that is absent ends, or is looked for again.
+/// Reads the rows, and passes each to `seen`. A row that is absent ends, or is looked for again.
 async fn read<P: InHand, T>(
     batch: &Batch,
     rows: Vec<P>,
@@ -200,7 +200,7 @@ async fn read<P: InHand, T>(
                         batch.ctx.worked(Operation::Read, id, begun).await?;
                     }
                 }
-                // One row that is too large, or that a policy trips over, must not hide the others.
+                // One row that is too large, or that makes a policy fail, must not hide the others.
                 Err(error) if chunk.len() > 1 && is_of_one_row(batch, &error).await => {
                     let rest = chunk.split_off(chunk.len() / 2);
                     chunks.extend([chunk, rest]);
@@ -217,7 +217,7 @@ async fn read<P: InHand, T>(
     Ok(result)
 }
 
-/// Whether a read of several rows was refused for the sake of one of them: the columns can be asked for.
+/// Whether a read of several rows was refused because of one of them: a read of the columns alone works.
 async fn is_of_one_row(batch: &Batch, error: &SupabaseError) -> bool {
     match error.disposition() {
         _ if matches!(error, SupabaseError::TooLarge) => true,
@@ -242,8 +242,8 @@ async fn see_absent<P: InHand>(batch: &Batch, absent: Vec<P>) -> Result<Vec<Ende
     Ok(absent.into_iter().map(of).collect())
 }
 
-/// PostgREST cuts an answer off without a word: a row is absent only when it was not among the missing that an answer
-/// was all about.
+/// Asks for the missing rows again until an answer has none of them, since PostgREST cuts answers off silently. Only
+/// then are they absent.
 async fn rows_of(supabase: &Supabase, ids: &[RowId]) -> Result<Rows, SupabaseError> {
     let mut read = supabase.rows(ids).await?;
     let mut missing = ids.to_vec();

@@ -1,4 +1,4 @@
-//! The deal's id is written into the row.
+//! Writes the deal's id into the row.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use crate::{
     supabase::WriteBack,
 };
 
-/// With a tenth of a second a call they write 320 rows a second. amoCRM lets 100 through, but a batch's rows are ready all
-/// at once, and the last ones of a run are waited for. PostgREST's pool of ten is not in the way: of that time a row
-/// holds a connection for a millisecond.
+/// At a tenth of a second a call, 320 rows a second. amoCRM lets 100 through, but the rows of a batch are ready all at
+/// once, and a run waits for its last ones. PostgREST's pool of ten is no limit: a call holds a connection for a
+/// millisecond of its time.
 pub(crate) const PARALLEL_WRITE_BACKS: usize = 32;
 
 /// Writes the ids back. It is the last step: every row ends.
@@ -32,7 +32,7 @@ pub(crate) async fn fill(batch: &Batch, rows: Vec<Noted>) -> Result<Vec<Ended>, 
         let (ctx, is_probe) = (Arc::clone(&batch.ctx), batch.is_probe);
         async move {
             let _turn = ctx.write_backs.acquire().await;
-            // Once write backs have been found to be refused for all rows, no other is tried.
+            // After a refusal of write backs for all rows, no further one is tried.
             if ctx.sending.blocked().is_some() && !is_probe {
                 return (row, None);
             }
@@ -45,7 +45,7 @@ pub(crate) async fn fill(batch: &Batch, rows: Vec<Noted>) -> Result<Vec<Ended>, 
         }
     });
     let now = batch.now();
-    // Each answer when it comes: a refusal stops those that have yet to begin.
+    // Each answer is handled when it comes: a refusal stops the write backs that have yet to begin.
     let mut answers = stream::iter(write_backs).buffer_unordered(PARALLEL_WRITE_BACKS);
     while let Some((row, answer)) = answers.next().await {
         match answer {
@@ -64,7 +64,7 @@ pub(crate) async fn fill(batch: &Batch, rows: Vec<Noted>) -> Result<Vec<Ended>, 
     Ok(ended)
 }
 
-/// No row matched: filled by a person, gone, or not ours to change.
+/// Finds out why no row matched: a person has filled it, it is gone, or we may not change it.
 async fn why_no_row(batch: &Batch, row: Noted) -> Result<Vec<Ended>, InboxError> {
     let read = match batch.ctx.supabase.rows(&[row.id()]).await {
         Ok(read) => read.rows.into_iter().next(),

@@ -6,7 +6,7 @@ use crate::{
 
 const SINCE: i64 = 1_790_000_000;
 
-/// How we heard of a row.
+/// Whether a person asked for the row by a backfill.
 const TOLD: bool = false;
 const ASKED_FOR: bool = true;
 
@@ -241,7 +241,7 @@ fn a_row_is_left_alone_until_it_has_settled() {
     assert_eq!(due(&young(0)), Some(at(205)));
     assert_eq!(due(&young(3)), Some(at(202)));
     assert_eq!(due(&young(5)), None);
-    // A row from the future is as old as our knowledge of it: we were told at 199, and it is 200 now.
+    // The age of a row from the future counts from when its entry was stored: at 199, and it is 200 now.
     assert_eq!(due(&young(-1)), Some(at(204)));
     assert_eq!(due(&young(-3_600)), Some(at(204)));
 }
