@@ -23,6 +23,7 @@ mod check;
 mod demo;
 mod entries;
 mod explain;
+mod forget;
 mod jwt;
 mod messages;
 mod pipelines;
@@ -94,6 +95,12 @@ enum Command {
     Park {
         #[arg(required = true)]
         rows: Vec<RowId>,
+    },
+    /// Remove every trace of a student from the inbox
+    Forget {
+        /// The id of a row, or an e-mail address
+        #[arg(value_name = "ROW OR E-MAIL")]
+        whom: String,
     },
     /// Copy the inbox to a new file, while the service runs
     Backup { file: std::path::PathBuf },
@@ -223,6 +230,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Explain { whom, json } => explain::run(&whom, json, terminal).await,
         Command::Retry { rows, parked } => entries::retry(rows, parked, terminal).await,
         Command::Park { rows } => entries::park(rows, terminal).await,
+        Command::Forget { whom } => forget::run(&whom, terminal).await,
         Command::Backup { file } => backup::run(&file, terminal).await,
         Command::Pause => entries::pause(terminal).await,
         Command::Resume => entries::resume(terminal).await,

@@ -150,7 +150,7 @@ pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Termina
 }
 
 /// A row that is held or in doubt would wait although it is due: the engine lets it go.
-async fn release(inbox: &Inbox, rows: &[RowId]) -> Result<(), InboxError> {
+pub(super) async fn release(inbox: &Inbox, rows: &[RowId]) -> Result<(), InboxError> {
     let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
     let named = refusals.rows();
     let mut released: Vec<RowId> = inbox.state(RELEASED).await?.unwrap_or_default();

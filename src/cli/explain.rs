@@ -19,17 +19,41 @@ use crate::{
     sync::rules::timings::DAILY_SEARCHES,
 };
 
-/// Whose story is asked for.
+/// Whom a command is about.
 #[derive(Debug)]
-enum Whom {
+pub(super) enum Whom {
     Row(RowId),
     Person(Email),
 }
 
 impl Whom {
-    fn parse(text: &str) -> Option<Self> {
-        let row = text.trim().parse().ok().map(Self::Row);
-        row.or_else(|| Email::parse(text).ok().map(Self::Person))
+    /// Complains of what is neither.
+    pub(super) fn of(text: &str, terminal: &mut Terminal) -> Result<Self, CommandError> {
+        if let Ok(row) = text.trim().parse() {
+            return Ok(Self::Row(row));
+        }
+        Email::parse(text).map(Self::Person).map_err(|_| {
+            terminal.complain(terminal.pick(
+                "this is neither the id of a row nor an e-mail address",
+                "это не номер строки и не адрес e-mail",
+            ));
+            CommandError::Misused
+        })
+    }
+
+    pub(super) async fn entries(&self, inbox: &Inbox) -> Result<Vec<Entry>, InboxError> {
+        match self {
+            Self::Row(row) => Ok(inbox.entry(*row).await?.into_iter().collect()),
+            Self::Person(email) => inbox.entries_of(inbox.hasher().email(email)).await,
+        }
+    }
+
+    /// The hash of the e-mail.
+    pub(super) fn hash(&self, inbox: &Inbox) -> Option<KeyedHash> {
+        match self {
+            Self::Row(_) => None,
+            Self::Person(email) => Some(inbox.hasher().email(email)),
+        }
     }
 }
 
@@ -54,13 +78,7 @@ enum Stopped {
 }
 
 pub(super) async fn run(whom: &str, as_json: bool, terminal: &mut Terminal) -> Told {
-    let Some(whom) = Whom::parse(whom) else {
-        terminal.complain(terminal.pick(
-            "this is neither the id of a row nor an e-mail address",
-            "это не номер строки и не адрес e-mail",
-        ));
-        return Err(CommandError::Misused);
-    };
+    let whom = Whom::of(whom, terminal)?;
     let inbox = open(terminal).await?;
     let read = read(&inbox, &whom).await;
     inbox.close().await;
@@ -97,10 +115,7 @@ pub(super) async fn run(whom: &str, as_json: bool, terminal: &mut Terminal) -> T
 }
 
 async fn read(inbox: &Inbox, whom: &Whom) -> Result<(Vec<Story>, Option<Stopped>), InboxError> {
-    let entries = match whom {
-        Whom::Row(row) => inbox.entry(*row).await?.into_iter().collect(),
-        Whom::Person(email) => inbox.entries_of(inbox.hasher().email(email)).await?,
-    };
+    let entries = whom.entries(inbox).await?;
     let people: Vec<KeyedHash> = entries
         .iter()
         .filter_map(|entry| entry.progress.person)

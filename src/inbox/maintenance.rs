@@ -25,10 +25,13 @@ const PURGE_PEOPLE: &str = "
     WHERE used_at < ? AND hash NOT IN (SELECT person FROM entry WHERE person IS NOT NULL)";
 
 /// Claimed entries stay, since they are being worked on.
-const FORGET: &str = "
-    DELETE FROM entry
-    WHERE (row_id IN (SELECT value FROM json_each(?1)) OR person IN (SELECT value FROM json_each(?2)))
-        AND state <> 'claimed'";
+const FORGET: [&str; 3] = [
+    "DELETE FROM entry
+     WHERE (row_id IN (SELECT value FROM json_each(?1)) OR person IN (SELECT value FROM json_each(?2)))
+        AND state <> 'claimed'",
+    "DELETE FROM person WHERE hash IN (SELECT value FROM json_each(?2))",
+    "DELETE FROM contact_index WHERE hash IN (SELECT unhex(value) FROM json_each(?2))",
+];
 
 const PAGES: &str = "
     SELECT page_count, freelist_count, page_size
@@ -82,27 +85,26 @@ impl Inbox {
         .await
     }
 
-    /// Removes every trace of these rows and of these people (e-mail hashes). Entries that are claimed stay: try again.
+    /// Removes every trace of these rows and of these people (hashes of e-mails and phones). Entries that are claimed stay.
+    /// Returns how many records are gone.
     pub async fn forget(
         &self,
         rows: Vec<RowId>,
-        people: Vec<KeyedHash>,
+        hashes: Vec<KeyedHash>,
     ) -> Result<u64, InboxError> {
-        let (rows, people) = (json("rows", &rows)?, json("people", &people)?);
+        let (rows, hashes) = (json("rows", &rows)?, json("hashes", &hashes)?);
         self.write(move |turn| {
             Box::pin(async move {
-                let forgotten = query(FORGET)
-                    .bind(rows)
-                    .bind(people.clone())
-                    .execute(&mut *turn.conn)
-                    .await
-                    .map_err(database("forget entries"))?;
-                query("DELETE FROM person WHERE hash IN (SELECT value FROM json_each(?))")
-                    .bind(people)
-                    .execute(&mut *turn.conn)
-                    .await
-                    .map_err(database("forget people"))?;
-                Ok(forgotten.rows_affected())
+                let mut forgotten = 0;
+                for statement in FORGET {
+                    let done = query(statement)
+                        .bind(&rows)
+                        .bind(&hashes)
+                        .execute(&mut *turn.conn)
+                        .await;
+                    forgotten += done.map_err(database("forget"))?.rows_affected();
+                }
+                Ok(forgotten)
             })
         })
         .await

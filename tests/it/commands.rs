@@ -293,6 +293,42 @@ async fn a_running_service_tries_parked_rows_again_when_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_student_is_forgotten_by_e_mail_and_by_row() {
+    let world = World::prepare(Wishes::default());
+    let mut service = Service::start(&world).await;
+    let emails = ["one@example.kz", "two@example.kz"];
+    let rows = emails.map(|email| {
+        world.student(email);
+        world.insert(&json!({ "email": email }))
+    });
+    for row in rows {
+        assert_eq!(service.deliver(&world, row).await, Some(202));
+        until_outcome(&mut service, row, "synced").await;
+    }
+    for whom in ["ONE@example.kz", &rows[1].to_string()] {
+        let forgotten = command(&world, &["forget", whom]).await;
+        forgotten.assert_code(0);
+        assert!(forgotten.out.contains("Supabase"), "{forgotten:#?}");
+        // Nothing is left to forget.
+        command(&world, &["forget", whom]).await.assert_code(1);
+        command(&world, &["explain", whom]).await.assert_code(1);
+    }
+    for email in emails {
+        command(&world, &["forget", email]).await.assert_code(1);
+    }
+    command(&world, &["forget", "neither"]).await.assert_code(2);
+    service.stop().await.assert_code(0);
+
+    // The first sweep takes up no row with a deal id.
+    let mut service = Service::start(&world).await;
+    service.program.until_logged("sweep.done", |_| true).await;
+    let left = json_of(&command(&world, &["entries", "--json"]).await);
+    assert_eq!(left, json!([]));
+    assert_eq!(world.amo_writes().len(), 4, "two moves and two notes");
+    service.stop().await.assert_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_command_asks_amocrm_while_it_has_forbidden_us() {
     let world = World::prepare(Wishes::default());
     let service = Service::start(&world).await;

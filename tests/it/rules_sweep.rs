@@ -336,12 +336,12 @@ async fn without_sweeps_no_short_one_is_made_and_while_supabase_is_halted_neithe
     world.launch().await;
     world.until_sync_is("halted").await;
     let before = short_sweeps(&world);
-    let probed = |it: &Recorded| it.param("order").is_none();
+    let is_probe = |it: &Recorded| it.param("order").is_none();
     let probes = world
         .requests_to("rows.read")
         .iter()
-        .filter(|it| probed(it))
+        .filter(|it| is_probe(it))
         .count();
-    world.until_asked("rows.read", probes + 3, probed).await;
+    world.until_asked("rows.read", probes + 3, is_probe).await;
     assert_eq!(short_sweeps(&world), before);
 }

@@ -193,10 +193,21 @@ async fn whoever_is_forgotten_leaves_no_trace_unless_somebody_is_at_work() {
     t.store([delivered(3)]).await;
     t.claim().await;
     assert_eq!(t.inbox.entries_of(hash(2)).await.unwrap().len(), 1);
+    let contacts = [5, 6].map(ContactId::new);
+    let indexed = Indexed {
+        contacts: contacts.to_vec(),
+        known_by: vec![(hash(2), contacts[0]), (hash(7), contacts[1])],
+    };
+    t.inbox
+        .index_contacts(indexed, "coverage", &1)
+        .await
+        .unwrap();
 
     let forgotten = t.inbox.forget(vec![row(1), row(3)], vec![hash(2)]).await;
 
-    assert_eq!(forgotten.unwrap(), 2);
+    assert_eq!(forgotten.unwrap(), 3);
+    let index = t.inbox.indexed(vec![hash(2), hash(7)]).await.unwrap();
+    assert_eq!(index.into_keys().collect::<Vec<_>>(), [hash(7)]);
     let left = t.inbox.entries(None, 9).await.unwrap();
     assert_eq!(rows_of(&left), [row(3)]);
     assert_eq!(lines_of_history(&t).await, 1);
