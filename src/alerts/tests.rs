@@ -224,7 +224,7 @@ fn a_recovery_into_a_pause_says_so() {
 }
 
 #[test]
-fn nobody_is_told_of_what_a_person_did() {
+fn no_alert_tells_of_what_a_person_did() {
     let mut scene = Scene::new();
     let stuck = scene.stuck("нет соединения с amoCRM");
     scene.late.push(stuck);

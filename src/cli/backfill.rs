@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_for_a_person_or_a_contact_is_left_alone_and_uses_up_no_limit() {
+    fn an_entry_that_waits_for_a_person_or_a_contact_is_left_alone_and_uses_up_no_limit() {
         let states = HashMap::from([
             (row(1), State::Parked),
             (row(2), State::Waiting),

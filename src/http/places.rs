@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_came_too_many_go_although_no_other_comes() {
+    async fn connections_beyond_the_places_go_although_no_other_comes() {
         let places = Places::new(4);
         let all: [Place; 5] = std::array::from_fn(|_| places.enter());
         for place in &all {

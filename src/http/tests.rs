@@ -524,7 +524,7 @@ async fn a_client_that_never_reads_is_not_served_on() {
 }
 
 #[tokio::test]
-async fn clients_that_dribble_keep_nobody_waiting() {
+async fn clients_that_dribble_keep_no_other_waiting() {
     let service = Service::start().await;
     let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut dribbling: Vec<TcpStream> = (0..100)

@@ -176,7 +176,7 @@ async fn where_there_is_nothing_to_do_it_says_so() {
 // ---- asking ----
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_anybody_to_ask_it_warns_and_refuses() {
+async fn without_a_terminal_to_ask_it_warns_and_refuses() {
     let world = World::prepare(before_going_live());
     let row = old_row(&world, EMAIL, "2026-02-10T00:00:00Z");
 
@@ -560,7 +560,7 @@ async fn interrupted_it_ends_in_order_and_a_service_finishes_the_rest() {
 // ---- asked for, and then told of ----
 
 #[tokio::test]
-async fn a_row_asked_for_by_a_backfill_is_synced_whoever_tells_of_it_later() {
+async fn a_row_asked_for_by_a_backfill_is_synced_whichever_source_tells_of_it_later() {
     let mut world = World::prepare(Wishes {
         hold: true,
         ..before_going_live()

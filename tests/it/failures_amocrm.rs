@@ -177,7 +177,7 @@ async fn a_token_that_dies_is_told_within_the_hour_without_a_student() {
 
 /// What was known of the pipeline is void, for the students too.
 #[tokio::test]
-async fn after_a_resume_without_a_remedy_nobody_is_moved() {
+async fn after_a_resume_without_a_remedy_no_deal_is_moved() {
     let mut world = World::prepare(Wishes::brisk());
     launch_inspecting(&mut world, Duration::from_millis(100)).await;
     world
@@ -277,7 +277,7 @@ async fn target_vanishes(missing: Missing, has_deal: bool) {
 }
 
 #[tokio::test]
-async fn a_target_that_vanished_halts_and_parks_nobody() {
+async fn a_target_that_vanished_halts_and_parks_no_row() {
     target_vanishes(Missing::Wait, true).await;
     target_vanishes(Missing::Wait, false).await;
     target_vanishes(Missing::Create, false).await;

@@ -212,7 +212,7 @@ async fn is_behind_for_a_moment(route: &str, mood: Mood) {
 }
 
 #[tokio::test]
-async fn a_schema_cache_that_is_behind_for_a_moment_halts_nobody() {
+async fn a_schema_cache_that_is_behind_for_a_moment_causes_no_halt() {
     let unknown_table = mood(404, Page::Code("PGRST205"));
     let unknown_column = mood(400, Page::Code("PGRST204"));
     is_behind_for_a_moment(READ, unknown_table).await;

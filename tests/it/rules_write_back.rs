@@ -50,7 +50,7 @@ async fn a_row_filled_with_our_deal_on_the_way_is_done() {
 }
 
 #[tokio::test]
-async fn a_row_removed_on_the_way_is_gone_and_stops_nobody() {
+async fn a_row_removed_on_the_way_is_gone_and_stops_no_other_row() {
     let mut wishes = Wishes::brisk();
     wishes.postgrest.latency = Duration::from_millis(100);
     let world = World::start(wishes).await;
@@ -67,7 +67,7 @@ async fn a_row_removed_on_the_way_is_gone_and_stops_nobody() {
 }
 
 #[tokio::test]
-async fn a_row_filled_by_somebody_between_two_attempts_is_parked_unless_it_is_ours() {
+async fn a_row_filled_by_a_person_between_two_attempts_is_parked_unless_the_deal_is_ours() {
     for ours in [true, false] {
         let world = World::start(Wishes::brisk()).await;
         let deal = world.student(EMAIL).to_string();

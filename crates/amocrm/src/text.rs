@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_nobody_sees_is_left_out() {
+    fn only_invisible_characters_are_left_out() {
         for (text, seen) in [
             ("\u{feff}Анна\u{200b} Ли\u{ad}", "Анна Ли"),
             ("a\u{0}b\u{7f}c\u{85}", "abc\u{85}"),

@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_looked_up_again_at_once_is_not_done_with() {
+    fn a_row_that_is_looked_up_again_at_once_is_not_done_with() {
         let by_end = HashMap::from([
             ((State::Done, Some(Outcome::Synced)), 5),
             ((State::Done, Some(Outcome::Gone)), 1),

@@ -64,7 +64,7 @@ fn taken_apart(token: &str) -> (Value, Value, String, Vec<u8>) {
 }
 
 #[test]
-fn the_shared_secret_signs_as_everybody_elses_does() {
+fn the_shared_secret_signs_as_other_libraries_do() {
     // The example of jwt.io, whose secret is too short for Supabase.
     let key = SigningKey::Shared("your-256-bit-secret".into());
     let signed = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.\

@@ -276,7 +276,7 @@ async fn rows_are_revived_anew_unless_done_or_claimed() {
 }
 
 #[tokio::test]
-async fn all_parked_are_revived_and_nobody_else() {
+async fn all_parked_entries_are_revived_and_no_others() {
     let t = Fixture::new().await;
     t.settled(parked(1)).await;
     t.settled(waiting(2, t.in_a_minute())).await;
@@ -338,7 +338,7 @@ async fn history_keeps_the_newest_two_hundred_lines() {
 }
 
 #[tokio::test]
-async fn whoever_waited_begins_anew_when_claimed() {
+async fn an_entry_that_waited_begins_anew_when_claimed() {
     let t = Fixture::new().await;
     let failed = Settled {
         settlement: Settlement::Again {

@@ -153,7 +153,7 @@ async fn a_lost_claim_does_not_undo_its_neighbours() {
 }
 
 #[tokio::test]
-async fn entries_claimed_for_somebody_who_left_are_given_back() {
+async fn entries_claimed_for_a_caller_that_left_are_given_back() {
     let t = Fixture::new().await;
     t.store([delivered(1)]).await;
     let mut claiming = Box::pin(t.inbox.claim(9, None));
@@ -180,7 +180,7 @@ const DISK_FULL: &str = "
     CREATE TRIGGER full_counter BEFORE UPDATE ON counter BEGIN SELECT RAISE(ROLLBACK, 'full'); END;";
 
 #[tokio::test]
-async fn a_failed_group_fails_everybody_and_the_writer_recovers_by_itself() {
+async fn a_failed_group_fails_all_its_callers_and_the_writer_recovers_by_itself() {
     let t = Fixture::new().await;
     t.store([delivered(1)]).await;
     t.tamper(DISK_FULL).await;
@@ -331,7 +331,7 @@ async fn a_second_owner_is_refused_until_the_first_lets_go() {
 }
 
 #[tokio::test]
-async fn a_guest_stores_beside_the_owner_who_notices() {
+async fn a_guest_stores_beside_the_owner_and_the_owner_notices() {
     let t = Fixture::new().await;
     t.store([delivered(1)]).await;
     t.inbox.changed().await;

@@ -178,7 +178,7 @@ async fn the_purge_takes_old_done_entries_with_their_history_and_people() {
 }
 
 #[tokio::test]
-async fn whoever_is_forgotten_leaves_no_trace_unless_somebody_is_at_work() {
+async fn a_forgotten_person_leaves_no_trace_unless_a_row_is_claimed() {
     let t = Fixture::new().await;
     t.settled(parked(1)).await;
     let person = Progress {

@@ -75,7 +75,7 @@ async fn a_second_sighting_of_an_unfinished_entry_changes_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_was_asked_for_stays_so_whatever_is_heard_later() {
+async fn a_row_that_was_asked_for_stays_so_whatever_is_heard_later() {
     let t = Fixture::new().await;
     let first = t.inbox.begin_backfill().await.unwrap();
     let second = t.inbox.begin_backfill().await.unwrap();

@@ -83,7 +83,7 @@ async fn what_an_older_doctor_does_not_tell_is_not_there() {
 }
 
 #[actix_web::test]
-async fn no_doctor_is_told_from_a_doctor_who_is_busy() {
+async fn a_missing_doctor_is_told_from_a_busy_one() {
     for (status, code) in [
         (404, "PGRST202"),
         (404, "42883"),

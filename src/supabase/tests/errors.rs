@@ -260,7 +260,7 @@ fn only_what_looks_like_a_code_is_kept_of_a_body() {
 }
 
 #[actix_web::test]
-async fn nobody_at_home_means_that_nothing_was_sent() {
+async fn a_refused_connection_means_that_nothing_was_sent() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);

@@ -58,7 +58,7 @@ async fn a_halt_is_not_taken_for_ended_while_it_is_being_stored() {
 }
 
 #[tokio::test]
-async fn a_halt_that_somebody_clears_is_ended() {
+async fn a_halt_that_another_process_clears_is_ended() {
     let (sending, _folder) = sending().await;
     halt(&sending).await;
     sending.inbox.clear_state(HALT).await.unwrap();

@@ -74,7 +74,7 @@ fn an_insert_queues_one_signed_request_with_ids_only() {
 }
 
 #[test]
-fn whoever_inserts_whatever_is_told_of_once_and_signed() {
+fn every_insert_by_any_role_is_told_of_once_and_signed() {
     let cluster = Cluster::configured();
     cluster
         .sql_as(

@@ -365,7 +365,7 @@ async fn a_429_names_its_wait_in_several_ways() {
 }
 
 #[tokio::test]
-async fn after_a_429_nobody_sends() {
+async fn after_a_429_no_request_is_sent() {
     let throttled = Reply::text(429, &[("Retry-After", "30")], "");
     let server = Server::start([throttled]).await;
     let client = client(&server);
@@ -384,7 +384,7 @@ async fn after_a_429_nobody_sends() {
 }
 
 #[tokio::test]
-async fn a_ban_turns_everybody_away_until_it_is_forgiven() {
+async fn a_ban_turns_every_request_away_until_the_reset() {
     let unsent = std::iter::repeat_n(Reply::empty(), 10);
     let server = Server::start(std::iter::once(Reply::html(403)).chain(unsent)).await;
     let mut settings = settings(&server.url);

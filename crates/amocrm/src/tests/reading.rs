@@ -185,7 +185,7 @@ async fn as_many_long_ids_as_one_read_may_have_fit_into_a_url() {
 }
 
 #[tokio::test]
-async fn no_ids_ask_for_nobody_instead_of_everybody() {
+async fn no_ids_ask_for_no_contact_instead_of_all() {
     let server = Server::start([]).await;
     let client = client(&server);
     assert!(client.contacts(&[]).await.unwrap().items.is_empty());
@@ -707,7 +707,7 @@ async fn nothing_found_is_an_empty_list() {
 }
 
 #[tokio::test]
-async fn a_page_in_html_is_no_proof_that_nobody_was_found() {
+async fn a_page_in_html_is_no_proof_that_no_contact_was_found() {
     let server = Server::start([Reply::html(404)]).await;
     let found = client(&server).contacts(&[ContactId::new(1)]).await;
     assert!(

@@ -83,7 +83,7 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn the_log_tells_route_status_and_request_id_and_nobodys_data() {
+async fn the_log_tells_route_status_and_request_id_and_no_personal_data() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -231,7 +231,7 @@ async fn a_move_that_missed_a_deal_is_a_success_for_the_others() {
 }
 
 #[tokio::test]
-async fn a_move_answered_only_with_errors_moved_nobody_for_sure() {
+async fn a_move_answered_only_with_errors_certainly_moved_no_deal() {
     let answer = json!({"errors": {"901": "Lead not found"}});
     let server = Server::start([Reply::json(200, &answer)]).await;
     let moved = client(&server)

@@ -248,7 +248,7 @@ fn a_429_a_calm_minute_after_another_takes_one_of_what_has_grown() {
 
 /// Requests that were in flight together are one refusal, however late an answer comes.
 #[test]
-fn a_late_429_of_the_same_moment_slows_nobody_further() {
+fn a_late_429_of_the_same_moment_slows_no_request_further() {
     for late in [0, 10, 1_200, 25_000] {
         let mut line = Line::new(7, false);
         refuse(&mut line, ms(100), ms(200));
@@ -262,7 +262,7 @@ fn a_late_429_of_the_same_moment_slows_nobody_further() {
 }
 
 #[test]
-fn after_a_pause_nobody_bursts() {
+fn after_a_pause_there_is_no_burst() {
     let mut line = Line::new(6, false);
     line.pace.refused(line.start, line.start, None);
     let sends = line.serve_all(&[Duration::ZERO; 4]);
@@ -345,7 +345,7 @@ proptest! {
     }
 
     #[test]
-    fn a_429_stops_everybody_and_then_a_lower_rate_holds(
+    fn a_429_stops_every_request_and_then_a_lower_rate_holds(
         per_window in 1..8u32, before in 1..20usize, after in 1..60usize, named in 2..30u64, twice in any::<bool>(),
     ) {
         let mut line = Line::new(per_window, false);

@@ -291,7 +291,7 @@ fn an_unusable_target_is_named() {
 }
 
 #[test]
-fn a_stage_that_nobody_told_us_of_is_noticed_in_our_pipeline_only() {
+fn a_new_stage_is_noticed_in_our_pipeline_only() {
     assert!(stage_is_unknown(&pipeline(), &deal(1, StageId::new(777))));
     assert!(!stage_is_unknown(&pipeline(), &deal(1, NEW)));
     assert!(!stage_is_unknown(

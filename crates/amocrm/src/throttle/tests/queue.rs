@@ -147,7 +147,7 @@ async fn waiters_that_leave_let_no_two_go_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_holds_back_whoever_waits_already() {
+async fn a_429_holds_back_requests_that_wait_already() {
     let throttle = throttle(6);
     burst(&throttle).await;
     let now = Instant::now();
@@ -185,7 +185,7 @@ async fn a_limit_in_the_past_is_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_turns_everybody_away_until_it_is_forgiven() {
+async fn a_refusal_turns_every_request_away_until_the_reset() {
     let throttle = throttle(6);
     burst(&throttle).await;
     let mut line: Vec<_> = (0..3).map(|_| Box::pin(throttle.acquire(None))).collect();
