@@ -127,6 +127,8 @@ pub struct Refused {
     /// It was refused again after that.
     #[serde(default)]
     is_blamed: bool,
+    #[serde(default)]
+    told: Told,
     /// Counts towards a halt: refused alone, and since a person resumed.
     #[serde(default)]
     counts: bool,
@@ -135,14 +137,26 @@ pub struct Refused {
     known_at: Option<Instant>,
 }
 
+/// How the reason of a refusal came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Told {
+    /// For several rows at once: it says more than it would of this one.
+    #[default]
+    WithOthers,
+    Alone,
+    /// Alone, after another reason that came alone.
+    Otherwise,
+}
+
 impl Refused {
     fn is_in_doubt(&self) -> bool {
         !self.works_for_others
     }
 
-    /// Alone, while the operation works for others, and for the same reason as before.
-    fn is_refused_again(&self, is_alone: bool, reason: &str) -> bool {
-        self.works_for_others && is_alone && (self.is_blamed || self.reason == reason)
+    /// Two different answers tell of a neighbour that fails, and nothing of the row. This is believed once.
+    fn is_new_reason(&self, reason: &str) -> bool {
+        self.told == Told::Alone && !self.is_blamed && self.reason != reason
     }
 
     fn counts(&self) -> bool {
@@ -264,19 +278,31 @@ impl Refusals {
     ) -> Blame {
         let known = |it: &Refused| it.operation == operation && it.row == row;
         match self.refused.iter().position(known) {
-            Some(i) if self.refused[i].is_refused_again(is_alone, reason) => {
+            // For whose sake several were refused together is not known.
+            Some(i) if self.refused[i].works_for_others && !is_alone => return Blame::Doubt,
+            Some(i)
+                if self.refused[i].works_for_others && self.refused[i].is_new_reason(reason) =>
+            {
+                let again = &mut self.refused[i];
+                again.told = Told::Otherwise;
+                again.works_for_others = false;
+                again.counts = false;
+                again.known_at = Some(at);
+                reason.clone_into(&mut again.reason);
+                return Blame::Doubt;
+            }
+            Some(i) if self.refused[i].works_for_others => {
                 let blamed = &mut self.refused[i];
                 blamed.is_blamed = true;
                 reason.clone_into(&mut blamed.reason);
                 return Blame::Row;
             }
-            // For whose sake several were refused together is not known.
-            Some(i) if self.refused[i].works_for_others && !is_alone => return Blame::Doubt,
             Some(i) => {
                 let again = &mut self.refused[i];
-                // Two different answers tell of a neighbour that fails, and nothing of the row.
-                again.works_for_others = false;
                 again.counts |= is_alone;
+                if is_alone && again.told == Told::WithOthers {
+                    again.told = Told::Alone;
+                }
                 again.known_at = Some(at);
                 reason.clone_into(&mut again.reason);
             }
@@ -287,6 +313,11 @@ impl Refusals {
                 since: now,
                 works_for_others: false,
                 is_blamed: false,
+                told: if is_alone {
+                    Told::Alone
+                } else {
+                    Told::WithOthers
+                },
                 counts: is_alone,
                 known_at: Some(at),
             }),

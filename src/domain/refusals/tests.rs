@@ -84,6 +84,13 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
             &[Refuse(1), Work(2), Otherwise(1), Work(2), Otherwise(1)],
             Blame::Row,
         ),
+        // Once: a row whose answers alternate does not hold up the others for ever.
+        (
+            &[Refuse(1), Work(2), Otherwise(1), Work(2), Refuse(1)],
+            Blame::Row,
+        ),
+        // A bulk write is told in other words than the same refusal alone.
+        (&[Bulk(1), Work(2), Otherwise(1)], Blame::Row),
         // Works for others, so a new refusal is in doubt again, and the blamed row begins anew.
         (&[Refuse(1), Work(2), Refuse(2)], Blame::Doubt),
         (&[Refuse(1), Work(2), Refuse(1), Refuse(1)], Blame::Row),
