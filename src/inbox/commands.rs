@@ -365,11 +365,11 @@ async fn claim(
     lane: Lane,
     statement: Query<EntryRecord>,
 ) -> Result<Option<Handover>, InboxError> {
-    turn.effects.is_about_entries = true;
     let mut records = statement
         .fetch_all(&mut *turn.conn)
         .await
         .map_err(database("claim entries"))?;
+    turn.effects.is_about_entries |= !records.is_empty();
     records.sort_unstable_by_key(|record| (record.due_at, record.seq));
     let mut entries = Vec::with_capacity(records.len());
     for record in records {

@@ -9,12 +9,12 @@ use super::{
     Jitter, Maintenance,
     engine::{HOUSEKEEPING, PURGE_EVERY, beating, purge},
     failure::Chain,
-    periodic::Plan,
-    rules::timings::{INBOX_TROUBLE, Timings},
+    periodic::{Plan, rest_after},
+    rules::timings::Timings,
     sweep::sweep,
 };
 use crate::{
-    domain::{Disposition, Heartbeat, SharedClock, SyncState},
+    domain::{Heartbeat, SharedClock, SyncState},
     inbox::Inbox,
     supabase::Supabase,
 };
@@ -92,20 +92,7 @@ impl Hold {
 
     /// Returns the pause after a failure; `None` after a success.
     async fn sweep(&self, failed: u32) -> Option<Duration> {
-        let asked = match sweep(&self.inbox, &self.supabase, self.maintenance.rows.since).await {
-            Ok(Ok(_)) => return None,
-            Ok(Err(failure)) => {
-                tracing::warn!(error = %Chain(&failure), "sync.request_failed");
-                match failure.disposition() {
-                    Disposition::Retry { after } => after,
-                    Disposition::Halt { .. } | Disposition::Refused => None,
-                }
-            }
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "sync.inbox");
-                Some(INBOX_TROUBLE)
-            }
-        };
-        Some(self.timings.backoff(failed, asked, (self.jitter)()))
+        let swept = sweep(&self.inbox, &self.supabase, self.maintenance.rows.since).await;
+        rest_after(swept, failed, &self.timings, &self.jitter)
     }
 }

@@ -11,14 +11,14 @@ use tokio::{
 };
 
 use super::{
-    Context,
+    Context, Jitter,
     failure::{Asked, Chain, Failure, Verdict},
     rules::eligibility::later,
-    rules::timings::INBOX_TROUBLE,
+    rules::timings::{INBOX_TROUBLE, Timings},
     sending::{Blocked, probe_due},
 };
 use crate::{
-    domain::{Halt, HaltCause, Operation, Side},
+    domain::{Disposition, Halt, HaltCause, Operation, Side},
     inbox::InboxError,
 };
 
@@ -256,9 +256,16 @@ impl PeriodicJobs {
             }
             Job::ShortSweep => {
                 let every = short_sweep_every(&self.ctx);
-                let pause = self.pause_after(result, self.short_sweep.failed).await;
-                // Supabase is asked less often while it fails: the sweep asks as well.
-                self.short_sweep.ended(pause, None);
+                // The sweep and the rows tell whether a refusal concerns all rows: so often asked, each short trouble of
+                // Supabase would be met several times.
+                let pause = rest_after(
+                    result,
+                    self.short_sweep.failed,
+                    &self.ctx.timings,
+                    &self.ctx.jitter,
+                );
+                let longest = self.ctx.maintenance.sweep_every;
+                self.short_sweep.ended(pause, pause.and(longest));
                 self.short_sweep.next = self
                     .short_sweep
                     .next
@@ -305,6 +312,30 @@ impl PeriodicJobs {
     pub(super) async fn stop(&mut self) {
         self.tasks.shutdown().await;
     }
+}
+
+/// The pause after a failure that is logged and counts towards no halt. `None`: all went well.
+pub(super) fn rest_after<T>(
+    result: Result<Result<T, Failure>, InboxError>,
+    failed: u32,
+    timings: &Timings,
+    jitter: &Jitter,
+) -> Option<Duration> {
+    let asked = match result {
+        Ok(Ok(_)) => return None,
+        Ok(Err(failure)) => {
+            tracing::warn!(error = %Chain(&failure), "sync.request_failed");
+            match failure.disposition() {
+                Disposition::Retry { after } => after,
+                Disposition::Halt { .. } | Disposition::Refused => None,
+            }
+        }
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "sync.inbox");
+            Some(INBOX_TROUBLE)
+        }
+    };
+    Some(timings.backoff(failed, asked, jitter()))
 }
 
 /// `None`: sweeps are off.
