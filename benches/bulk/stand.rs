@@ -122,7 +122,7 @@ impl Stand {
         let is_filled =
             |it: &Recorded| it.param("order[updated_at]").is_some() && it.status.is_some();
         self.sandbox.until(1, is_filled).await;
-        let forgotten = app.inbox.forget(rows.clone(), Vec::new()).await;
+        let forgotten = app.inbox.remove(rows.clone()).await;
         forgotten.expect("the inbox forgets them");
         app.run_until(std::future::ready(()))
             .await

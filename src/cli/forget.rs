@@ -6,32 +6,29 @@ use super::{
     explain::Whom,
     terminal::Terminal,
 };
-use crate::{domain::RowId, inbox::State};
+use crate::domain::RowId;
 
 pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
     let whom = Whom::of(whom, terminal)?;
     let inbox = open(terminal).await?;
     let entries = whom.entries(&inbox).await?;
     let rows: Vec<RowId> = entries.iter().map(|entry| entry.row).collect();
-    let at_work = entries.iter().filter(|it| it.state == State::Claimed);
-    let at_work = at_work.count() as u64;
-    let hashes = entries
-        .iter()
-        .flat_map(|entry| [entry.progress.person, entry.progress.phone])
-        .flatten()
-        .chain(whom.hash(&inbox))
-        .collect();
-    release(&inbox, &rows).await?;
-    let forgotten = inbox.forget(rows, hashes).await?;
+    let people = entries.iter().filter_map(|entry| entry.progress.person);
+    let people = people.chain(whom.hash(&inbox)).collect();
+    let forgotten = inbox.forget(rows.clone(), people).await?;
+    if forgotten.is_some() {
+        // The engine names them no more.
+        release(&inbox, &rows).await?;
+    }
     inbox.close().await;
 
-    if at_work > 0 {
+    let Some(forgotten) = forgotten else {
         terminal.complain(terminal.pick(
-            "a row of this student is being worked on this very moment: run the command again",
-            "строка этого ученика прямо сейчас в работе: повторите команду",
+            "a row of this student is at work, or its write waits for an answer; nothing was removed: run the command again in a minute",
+            "строка этого ученика в работе или ждёт ответа на запись; ничего не удалено: повторите команду через минуту",
         ));
         return Err(CommandError::Told);
-    }
+    };
     if forgotten == 0 {
         terminal.complain(terminal.pick(
             "the inbox knows nothing of this student",
@@ -40,12 +37,12 @@ pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
         return Err(CommandError::Told);
     }
     terminal.say(terminal.pick(
-        "forgotten: entry, history, hashes of e-mail and phone\n\
+        "forgotten: entry, history, and the hash of the e-mail, in the contact index too\n\
          What remains elsewhere: the row in Supabase (while it has no deal id, the service takes it up again), contact, deal and\n\
-         note in amoCRM; logs, backups of the inbox and alerts, which name ids only.",
-        "забыто: запись, история, хеши e-mail и телефона\n\
+         note in amoCRM; logs, alerts, backups and damaged copies of the inbox, which hold ids and hashes only.",
+        "забыто: запись, история и хеш e-mail, также в указателе контактов\n\
          Что остаётся в других местах: строка в Supabase (пока в ней нет номера сделки, сервис возьмёт её снова), контакт, сделка и\n\
-         примечание в amoCRM; логи, копии очереди и оповещения: в них только номера.",
+         примечание в amoCRM; логи, оповещения, копии и повреждённые файлы очереди: в них только номера и хеши.",
     ))?;
     Ok(())
 }

@@ -27,11 +27,18 @@ const PURGE_PEOPLE: &str = "
 /// Claimed entries stay, since they are being worked on.
 const FORGET: [&str; 3] = [
     "DELETE FROM entry
-     WHERE (row_id IN (SELECT value FROM json_each(?1)) OR person IN (SELECT value FROM json_each(?2)))
-        AND state <> 'claimed'",
+     WHERE row_id IN (SELECT value FROM json_each(?1)) OR person IN (SELECT value FROM json_each(?2))",
     "DELETE FROM person WHERE hash IN (SELECT value FROM json_each(?2))",
     "DELETE FROM contact_index WHERE hash IN (SELECT unhex(value) FROM json_each(?2))",
 ];
+const REMOVE: &str = "
+    DELETE FROM entry
+    WHERE row_id IN (SELECT value FROM json_each(?1)) AND state <> 'claimed'";
+/// Claimed, or about to look for a write that may still land: without its entry the row would be synced once more.
+const AT_WORK: &str = "
+    SELECT count(*) FROM entry
+    WHERE (row_id IN (SELECT value FROM json_each(?1)) OR person IN (SELECT value FROM json_each(?2)))
+        AND (state = 'claimed' OR state = 'pending' AND progress ->> '$.intent' IS NOT NULL)";
 
 const PAGES: &str = "
     SELECT page_count, freelist_count, page_size
@@ -85,26 +92,47 @@ impl Inbox {
         .await
     }
 
-    /// Removes every trace of these rows and of these people (hashes of e-mails and phones). Entries that are claimed stay.
-    /// Returns how many records are gone.
+    /// Removes these entries, unless they are claimed.
+    pub async fn remove(&self, rows: Vec<RowId>) -> Result<(), InboxError> {
+        let rows = json("rows", &rows)?;
+        self.write(move |turn| {
+            Box::pin(async move {
+                let removed = query(REMOVE).bind(rows).execute(&mut *turn.conn).await;
+                removed.map(drop).map_err(database("remove entries"))
+            })
+        })
+        .await
+    }
+
+    /// Removes every trace of these rows and of these people (hashes of e-mails), and returns how many records are gone.
+    /// `None`: a row is at work, or a write of it may still land; nothing is removed.
     pub async fn forget(
         &self,
         rows: Vec<RowId>,
-        hashes: Vec<KeyedHash>,
-    ) -> Result<u64, InboxError> {
-        let (rows, hashes) = (json("rows", &rows)?, json("hashes", &hashes)?);
+        people: Vec<KeyedHash>,
+    ) -> Result<Option<u64>, InboxError> {
+        let (rows, people) = (json("rows", &rows)?, json("people", &people)?);
         self.write(move |turn| {
             Box::pin(async move {
+                let at_work: i64 = query_scalar(AT_WORK)
+                    .bind(&rows)
+                    .bind(&people)
+                    .fetch_one(&mut *turn.conn)
+                    .await
+                    .map_err(database("forget"))?;
+                if at_work > 0 {
+                    return Ok(None);
+                }
                 let mut forgotten = 0;
                 for statement in FORGET {
                     let done = query(statement)
                         .bind(&rows)
-                        .bind(&hashes)
+                        .bind(&people)
                         .execute(&mut *turn.conn)
                         .await;
                     forgotten += done.map_err(database("forget"))?.rows_affected();
                 }
-                Ok(forgotten)
+                Ok(Some(forgotten))
             })
         })
         .await

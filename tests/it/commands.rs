@@ -1,6 +1,6 @@
 //! What a person at the terminal asks, beside a service or before there is one.
 
-use std::iter;
+use std::{iter, time::Duration};
 
 use sandbox::scenario::{Case, Scenario};
 use serde_json::{Value, json};
@@ -294,7 +294,10 @@ async fn a_running_service_tries_parked_rows_again_when_told_to() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_student_is_forgotten_by_e_mail_and_by_row() {
-    let world = World::prepare(Wishes::default());
+    let world = World::prepare(Wishes {
+        sweep_every: Some(Duration::from_hours(1)),
+        ..Wishes::default()
+    });
     let mut service = Service::start(&world).await;
     let emails = ["one@example.kz", "two@example.kz"];
     let rows = emails.map(|email| {

@@ -271,7 +271,7 @@ impl Scratch {
             }
             left.push((*row, would));
         }
-        self.inbox.forget(others, Vec::new()).await?;
+        self.inbox.remove(others).await?;
         let source = Source::Backfill(self.inbox.begin_backfill().await?);
         let arrivals = to_sync.iter().map(|row| Arrival {
             row: *row,

@@ -1,7 +1,8 @@
 //! Progress as JSON: a flat form that every version so far reads and writes, so that an update can be taken back.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::{Choice, Create, CreateFor, DailySearches, Placed, Progress, Step, Why};
 use crate::domain::{ContactId, DealId, KeyedHash};
@@ -28,7 +29,14 @@ struct StoredChoice {
     contact: Option<ContactId>,
     /// `None`: it is to be made.
     deal: Option<DealId>,
+    #[serde(deserialize_with = "known_or_open")]
     why: Why,
+}
+
+/// A rule of a later version tells nothing: the deal is chosen all the same.
+fn known_or_open<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Why, D::Error> {
+    let words = Value::deserialize(deserializer)?;
+    Ok(Why::deserialize(words).unwrap_or(Why::Open))
 }
 
 /// A write that may be in flight.

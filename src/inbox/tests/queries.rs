@@ -203,14 +203,41 @@ async fn a_forgotten_person_leaves_no_trace_unless_a_row_is_claimed() {
         .await
         .unwrap();
 
+    // One that is claimed keeps all.
     let forgotten = t.inbox.forget(vec![row(1), row(3)], vec![hash(2)]).await;
+    assert_eq!(forgotten.unwrap(), None);
+    assert_eq!(t.state_of(1).await, State::Parked);
 
-    assert_eq!(forgotten.unwrap(), 3);
+    let forgotten = t.inbox.forget(vec![row(1)], vec![hash(2)]).await;
+    assert_eq!(forgotten.unwrap(), Some(3));
     let index = t.inbox.indexed(vec![hash(2), hash(7)]).await.unwrap();
     assert_eq!(index.into_keys().collect::<Vec<_>>(), [hash(7)]);
     let left = t.inbox.entries(None, 9).await.unwrap();
     assert_eq!(rows_of(&left), [row(3)]);
     assert_eq!(lines_of_history(&t).await, 1);
+}
+
+#[tokio::test]
+async fn a_row_whose_write_may_still_land_is_not_forgotten() {
+    for (progress, is_forgotten) in [
+        (creating(5, Timestamp::UNIX_EPOCH), false),
+        (placed(5, Some(Timestamp::UNIX_EPOCH)), false),
+        (placed(5, None), true),
+    ] {
+        let t = Fixture::new().await;
+        let again = Settlement::Again {
+            due_at: t.in_a_minute(),
+            failed: true,
+            reason: None,
+        };
+        t.settled(Settled {
+            progress,
+            ..end(1, again)
+        })
+        .await;
+        let forgotten = t.inbox.forget(vec![row(1)], Vec::new()).await;
+        assert_eq!(forgotten.unwrap().is_some(), is_forgotten);
+    }
 }
 
 #[tokio::test]
@@ -372,6 +399,7 @@ async fn the_words_of_each_rule_of_an_earlier_version_are_read_as_the_rule() {
         ("recently lost", Why::ClosedLost),
         ("no usable deal", Why::NoDeal),
         ("no contact", Why::NoContact),
+        ("a rule of a later version", Why::Open),
     ] {
         t.tamper(&format!(
             "UPDATE entry SET progress = json_set(progress, '$.choice.why', '{words}')"
