@@ -32,11 +32,15 @@ use crate::{
     },
 };
 
+use outside_watcher::Signs;
 use watchdog::{Loop, Watchdog};
 pub use worker::Worker;
 
+mod outside_watcher;
 mod watchdog;
 mod worker;
+
+pub use outside_watcher::OutsideWatcher;
 
 /// Enough for a burst of `pg_net`, on the smallest machine.
 const HTTP_WORKERS: usize = 2;
@@ -63,6 +67,8 @@ pub struct Settings {
     pub hooks: TestHooks,
     /// `None`: nobody is alerted.
     pub telegram: Option<alerts::Settings>,
+    /// `None`: no outside watcher.
+    pub outside_watcher: Option<OutsideWatcher>,
 }
 
 /// What is needed to send.
@@ -162,6 +168,10 @@ impl Settings {
             sending,
             timings,
             hooks: config.hooks,
+            outside_watcher: config.heartbeat.as_ref().map(|heartbeat| OutsideWatcher {
+                url: heartbeat.url.clone(),
+                every: heartbeat.every,
+            }),
             telegram: config.telegram.as_ref().map(|telegram| alerts::Settings {
                 bot_token: telegram.bot_token.clone(),
                 chat_id: telegram.chat_id.clone(),
@@ -341,6 +351,25 @@ impl Works {
     }
 }
 
+fn watch_loops(
+    inbox: &Inbox,
+    engine: Heartbeat,
+    hooks: TestHooks,
+    hangs: Arc<AtomicBool>,
+) -> Result<Watchdog, StartError> {
+    // In the order in which they wait for each other.
+    let loops = vec![
+        Loop::new("the writer of the inbox", inbox.heartbeat()),
+        Loop::new("the engine", engine),
+    ];
+    // A test that lets a loop hang does not wait for two minutes.
+    let hang_after = match hooks.hang_at {
+        Some(_) => HANG_AFTER.mul_f64(hooks.time_scale),
+        None => HANG_AFTER,
+    };
+    Watchdog::start(loops, hang_after, hangs).map_err(StartError::Watchdog)
+}
+
 /// The running service.
 #[derive(Debug)]
 pub struct App {
@@ -355,6 +384,7 @@ pub struct App {
     stop: CancellationToken,
     engine: JoinHandle<()>,
     alerts: Option<JoinHandle<()>>,
+    outside_watcher: Option<JoinHandle<()>>,
     refusals: RefusalLog,
     http: Served,
     metrics: Served,
@@ -436,20 +466,19 @@ impl App {
             })
             .transpose()
             .map_err(StartError::Client)?;
+        let signs = Signs {
+            engine: heartbeat.clone(),
+            status: status.clone(),
+            writing: inbox.writing(),
+        };
+        let outside_watcher = settings
+            .outside_watcher
+            .map(|watcher| watcher.start(signs, stop.clone()))
+            .transpose()
+            .map_err(StartError::Client)?;
         let refusals = RefusalLog::start();
         let hangs = Arc::new(AtomicBool::new(false));
-        // In the order in which they wait for each other.
-        let loops = vec![
-            Loop::new("the writer of the inbox", inbox.heartbeat()),
-            Loop::new("the engine", heartbeat),
-        ];
-        // A test that lets a loop hang does not wait for two minutes.
-        let hang_after = match hooks.hang_at {
-            Some(_) => HANG_AFTER.mul_f64(hooks.time_scale),
-            None => HANG_AFTER,
-        };
-        let watchdog =
-            Watchdog::start(loops, hang_after, Arc::clone(&hangs)).map_err(StartError::Watchdog)?;
+        let watchdog = watch_loops(&inbox, heartbeat, hooks, Arc::clone(&hangs))?;
         let http_state = HttpState {
             hangs,
             inbox: inbox.clone(),
@@ -484,6 +513,7 @@ impl App {
             stop,
             engine: tokio::spawn(work),
             alerts: watch.map(|watch| tokio::spawn(watch.work())),
+            outside_watcher,
             refusals,
             http,
             metrics,
@@ -494,6 +524,9 @@ impl App {
     /// Ends as a killed process would: at once, with nothing finished or given back.
     pub async fn die(self) {
         self.engine.abort();
+        if let Some(watcher) = self.outside_watcher {
+            watcher.abort();
+        }
         if let Some(alerts) = self.alerts {
             alerts.abort();
             let _ = alerts.await;

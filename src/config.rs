@@ -47,6 +47,8 @@ pub struct Config {
     pub retention: Duration,
     /// `None`: no alerts.
     pub telegram: Option<TelegramConfig>,
+    /// `None`: no outside watcher.
+    pub heartbeat: Option<HeartbeatConfig>,
     pub log: LogConfig,
     pub hooks: TestHooks,
     /// What looks wrong and stops nothing. Names only, no values.
@@ -59,6 +61,13 @@ pub struct WebhookAuth {
     pub secrets: Vec<WebhookSecret>,
     pub bearer: Option<SecretString>,
     pub tolerance: Duration,
+}
+
+/// The outside watcher.
+#[derive(Debug, Clone)]
+pub struct HeartbeatConfig {
+    pub url: SecretString,
+    pub every: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -202,6 +211,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     let inbox_path = inbox_path(reader);
     let retention = reader.or(RETENTION_DAYS, parse::days(1), parse::DAY * 90);
     let telegram = telegram(reader);
+    let heartbeat = heartbeat(reader);
     let log = log(reader, is_terminal);
     let hooks = hooks::read(reader);
     for name in variable::UNUSED {
@@ -223,6 +233,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
         inbox_path: inbox_path?,
         retention: retention?,
         telegram: telegram?,
+        heartbeat: heartbeat?,
         log: log?,
         hooks: hooks?,
         warnings: Vec::new(),
@@ -407,6 +418,18 @@ fn telegram(reader: &mut Reader<'_>) -> Result<Option<TelegramConfig>, Absent> {
         chat_id,
         base_url,
     }))
+}
+
+fn heartbeat(reader: &mut Reader<'_>) -> Result<Option<HeartbeatConfig>, Absent> {
+    let url = reader.optional(variable::HEARTBEAT_URL, parse::secret_url);
+    let five_minutes = Duration::from_mins(5);
+    let every = reader.or(
+        variable::HEARTBEAT_INTERVAL,
+        parse::heartbeat_interval,
+        five_minutes,
+    );
+    let every = every?;
+    Ok(url?.map(|url| HeartbeatConfig { url, every }))
 }
 
 fn log(reader: &mut Reader<'_>, is_terminal: bool) -> Result<LogConfig, Absent> {

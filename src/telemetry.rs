@@ -169,6 +169,10 @@ fn describe_metrics() {
         "How long amoCRM took to answer"
     );
     describe_counter!(
+        "tripwire_watcher_requests_total",
+        "Heartbeats to the outside watcher, by route and status"
+    );
+    describe_counter!(
         "tripwire_supabase_requests_total",
         "Requests to Supabase by route and status"
     );

@@ -218,6 +218,7 @@ fn settings(
         timings,
         hooks: TestHooks::default(),
         telegram: None,
+        outside_watcher: None,
     })
 }
 

@@ -140,6 +140,28 @@ pub(super) fn bearer_token(text: &str) -> Form<SecretString> {
     Ok(secret)
 }
 
+/// An address whose path or query only the owner knows.
+pub(super) fn secret_url(text: &str) -> Form<SecretString> {
+    if is_placeholder(text) {
+        return wrong(PLACEHOLDER);
+    }
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "https" | "http") && url.has_host() => {
+            Ok(String::from(url).into())
+        }
+        Ok(_) => wrong("does not begin with https://"),
+        Err(_) => wrong("is not a URL"),
+    }
+}
+
+/// The engine comes round four times a minute: more often than once a minute tells nothing new.
+pub(super) fn heartbeat_interval(text: &str) -> Form<Duration> {
+    match duration(text)? {
+        every if every < Duration::from_mins(1) => wrong("is shorter than a minute"),
+        every => Ok(every),
+    }
+}
+
 pub(super) fn jwt(text: &str) -> Form<SecretString> {
     let secret = secret(text)?;
     let has_parts = text.split('.').filter(|part| !part.is_empty()).count() == 3;

@@ -158,6 +158,12 @@ settings! {
         TELEGRAM_BASE_URL = Is("https://api.telegram.org"),
             "another host, for a relay or a test",
             "https://api.telegram.org";
+        HEARTBEAT_URL = Off,
+            "secret; an outside watcher (healthchecks.io, Uptime Kuma push), asked while all is well",
+            "https://hc-ping.com/…";
+        HEARTBEAT_INTERVAL = Is("5m"),
+            "how often, from `1m`",
+            "5m";
         LOG_FORMAT = Is("json"),
             "or `pretty`, which is the default on a terminal",
             "json or pretty";

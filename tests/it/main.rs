@@ -28,6 +28,7 @@ mod faults;
 mod inbox_faults;
 mod lease;
 mod mixed;
+mod outside_watcher;
 mod process;
 mod prose;
 mod real_parts;

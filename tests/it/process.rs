@@ -373,7 +373,9 @@ async fn log_of_a_bad_day(level: &str) -> String {
         faults.add(Fault::once(at, kind));
     }
 
-    let launch = Launch::in_world(&world, &["serve"]).with("RUST_LOG", level);
+    let launch = Launch::in_world(&world, &["serve"])
+        .with("RUST_LOG", level)
+        .with("HEARTBEAT_URL", "http://127.0.0.1:9/push/watcher-Zz99");
     let mut service = Service::launch(launch).await;
     let row = world.insert(&json!({
         "email": "zvezdochka@example.kz", "full_name": "Снежана Ёлкина",
@@ -383,6 +385,8 @@ async fn log_of_a_bad_day(level: &str) -> String {
     service.until_synced(row).await;
     assert!(faults.unmet().is_empty(), "{:?}", faults.unmet());
 
+    let refused = service.program.until_logged("heartbeat.refused", |_| true);
+    refused.await;
     let words = service.stop().await.words();
     let (token, key) = (world.sandbox.amo.token(), world.sandbox.postgrest.key());
     for secret in [
@@ -394,6 +398,7 @@ async fn log_of_a_bad_day(level: &str) -> String {
         "999 88 77",
         "999+88+77",
         "Zm9v",
+        "Zz99",
         &token,
         &key,
         SECRET.trim_start_matches("whsec_"),

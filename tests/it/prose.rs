@@ -585,7 +585,7 @@ fn is_counted(metric: &str) -> bool {
     let mut folders = ["src", "crates/amocrm/src", "crates/outbound/src"]
         .map(|it| root().join(it))
         .to_vec();
-    let beginnings = ["tripwire_amocrm", "tripwire_supabase"];
+    let beginnings = ["tripwire_amocrm", "tripwire_supabase", "tripwire_watcher"];
     let name = match beginnings.iter().find_map(|it| metric.strip_prefix(it)) {
         Some(end) => format!("format!(\"{{metrics}}{end}\")"),
         None => format!("\"{metric}\""),

@@ -37,7 +37,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("amocrm::", &["domain.rs", "sync", "app", "cli"]),
     (
         "outbound::",
-        &["domain.rs", "supabase", "alerts", "cli/sandbox.rs"],
+        &["app", "domain.rs", "supabase", "alerts", "cli/sandbox.rs"],
     ),
     ("reqwest::", &["supabase", "alerts", "app", "cli"]),
     ("actix_web::", &["http", "app"]),

@@ -221,6 +221,7 @@ impl World {
             timings,
             hooks: TestHooks::default(),
             telegram: None,
+            outside_watcher: None,
         }
     }
 

@@ -99,6 +99,16 @@ fn good_values_are_taken() {
         ("RETENTION_DAYS", "1", |c| {
             c.retention == Duration::from_hours(24)
         }),
+        (
+            "HEARTBEAT_URL",
+            "https://kuma.example.kz/api/push/Zm9v?status=up&msg=OK",
+            |c| {
+                let url = &c.heartbeat.as_ref().unwrap().url;
+                url.expose_secret()
+                    .ends_with("/api/push/Zm9v?status=up&msg=OK")
+            },
+        ),
+        ("HEARTBEAT_INTERVAL", "90s", |c| c.heartbeat.is_none()),
         ("LOG_FORMAT", "pretty", |c| {
             c.log.format == LogFormat::Pretty
         }),
@@ -234,6 +244,11 @@ fn bad_values_are_named_and_not_quoted() {
         ),
         ("SETTLE_DELAY", &["5", "five", "-1s"]),
         ("RECONCILE_INTERVAL", &["5", "off", "never"]),
+        (
+            "HEARTBEAT_URL",
+            &["hc-ping.com/1b2c3d4e", "ftp://watcher.example.kz/1b2c3d4e"],
+        ),
+        ("HEARTBEAT_INTERVAL", &["5", "59s", "0"]),
         ("AMOCRM_ENABLED", &["maybe", "2"]),
         (
             "AMOCRM_SUBDOMAIN",
