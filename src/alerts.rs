@@ -1,6 +1,6 @@
-//! Alerts: few words to a person, when only a person can help, and again when it is over.
+//! Alerts: a short message to a person when only a person can help, and another one when the trouble is over.
 //!
-//! What to say is decided here, from what is seen and what was said before; nothing here sends, sleeps or stores.
+//! This module decides what to say, from what is seen and what was said before. It does not send, sleep or store.
 
 use std::time::Duration;
 
@@ -28,16 +28,16 @@ const ALARMS_A_DAY: usize = 6;
 /// Of these, how many may be about entries: a flood of them must leave room to say that all has stopped.
 const ABOUT_ENTRIES_A_DAY: usize = 4;
 
-/// How many days before a token ends somebody is told, from the first time to the last.
+/// How many days before its end a token is announced, from the first message to the last.
 const ENDS_ANNOUNCED: [u32; 3] = [30, 7, 1];
 
-/// To whom, as whom, and how often.
+/// The bot, the chat, and how often.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub bot_token: SecretString,
     pub chat_id: String,
     pub base_url: Url,
-    /// What ends one day, and wants a person before.
+    /// Tokens that end. A person has to replace each before its end.
     pub tokens: Vec<TokenEnd>,
     pub pace: Pace,
 }
@@ -51,11 +51,11 @@ pub struct Pace {
     pub gather: Duration,
     /// An entry that is pending for longer is late, unless sending was stopped meanwhile.
     pub late_after: Duration,
-    /// Sending must go on for so long before a halt is called over.
+    /// For how long sending must work before a halt counts as over.
     pub sure_after: Duration,
-    /// The time that the budget is for; what lasts is said again once in it.
+    /// The period of the budget. An alarm that lasts is repeated once in each.
     pub day: Duration,
-    /// Before a message is tried again; it is dropped when Telegram asks for more.
+    /// The pause before a message is tried again. The message is dropped when Telegram asks for a longer one.
     pub retry: Backoff,
     /// The first and the longest time without any try, after a message was dropped.
     pub quiet: Backoff,
@@ -94,7 +94,7 @@ impl Pace {
 pub struct Seen {
     pub now: Timestamp,
     pub state: SyncState,
-    /// What is stored of the halt, which is a moment after it is in force.
+    /// The stored halt. It is stored a moment after it is in force.
     pub halt: Option<Halt>,
     pub refusals: Refusals,
     /// Parked after [`Said::parked_until`], the first one first.
@@ -118,9 +118,9 @@ pub struct Said {
     inbox: Option<SaidInbox>,
     /// When lateness was announced, if its end was not.
     late_at: Option<Timestamp>,
-    /// Everything that came to be in doubt until then was told.
+    /// Rows in doubt were announced up to this time.
     doubts_until: Option<Timestamp>,
-    /// Everything parked until then was told.
+    /// Parked entries were announced up to this time.
     parked_until: Option<Timestamp>,
     /// Which ends of tokens were announced.
     tokens: Vec<SaidEnd>,
@@ -165,7 +165,7 @@ impl SaidEnd {
 }
 
 impl Said {
-    /// From when on parked entries are news.
+    /// Entries parked later than this are news.
     #[must_use]
     pub fn parked_until(&self) -> Timestamp {
         self.parked_until.unwrap_or(Timestamp::UNIX_EPOCH)
@@ -204,7 +204,7 @@ impl Kind {
         }
     }
 
-    /// `None`: it ends what was announced.
+    /// `None`: the message ends an alarm.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
             Self::Inbox | Self::Halted | Self::Expiring | Self::Replaced => false,
@@ -254,7 +254,7 @@ impl Alerts {
         &self.said
     }
 
-    /// What is to be said now. It is not said before [`Alerts::told`].
+    /// The next message, if any. It counts as said only after [`Alerts::told`].
     pub fn look(&mut self, seen: &Seen) -> Option<Message> {
         self.follow(seen);
         let news: [fn(&Self, &Seen) -> Option<Message>; 10] = [
@@ -286,7 +286,7 @@ impl Alerts {
         }
         match seen.state {
             SyncState::Starting => {}
-            // Nobody decided that it should rest: rows may be late, which is worth saying.
+            // The service is meant to send, so late rows are worth a message.
             SyncState::Working
             | SyncState::InboxFull { .. }
             | SyncState::Standby {
@@ -328,7 +328,7 @@ impl Alerts {
 
     fn inbox(&self, seen: &Seen) -> Option<Message> {
         let (fault, since) = seen.inbox?;
-        // Of the same fault: one that comes and goes is one.
+        // A fault that comes and goes is one fault.
         let before = self.said.inbox.filter(|said| said.fault == fault);
         if before.is_some_and(|said| !has_passed(self.pace.day, said.at, seen.now)) {
             return None;
@@ -390,7 +390,7 @@ impl Alerts {
         })
     }
 
-    /// Of a token that has ended, the halt tells.
+    /// A token that has ended is not announced: the halt is.
     fn expiring(&self, seen: &Seen) -> Option<Message> {
         let is_said = |end: &TokenEnd, days| {
             let mut said = self.said.tokens.iter().filter(|said| said.is_of(end));
@@ -400,7 +400,7 @@ impl Alerts {
             let days = days_ahead(end.left(seen.now))?;
             (!is_said(end, days)).then_some((end, days))
         })?;
-        // What was replaced meanwhile is nobody's concern any more.
+        // Announcements of tokens that were replaced meanwhile are dropped.
         let mut tokens = self.said.tokens.clone();
         tokens.retain(|said| !said.is_of(end) && seen.tokens.iter().any(|end| said.is_of(end)));
         tokens.push(SaidEnd {
@@ -462,7 +462,7 @@ impl Alerts {
         if !has_passed(self.pace.gather, first.since, seen.now) {
             return None;
         }
-        // Whoever is parked in this very moment may be committed with an earlier time than what was just read.
+        // An entry that is being parked now may be committed with an earlier time than the entries just read.
         let all_there = self.pace.gather / 10;
         let ready: Vec<&Stuck> = seen
             .parked
@@ -514,7 +514,7 @@ impl Alerts {
         })
     }
 
-    /// `None`: held back. What is held back is not said, so it comes, up to date, when there is room again.
+    /// `None`: held back. A message that is held back is not said: it is made anew, up to date, when there is room again.
     fn within_budget(&self, mut message: Message, now: Timestamp) -> Option<Message> {
         let Some(alarm) = message.kind.alarm(now) else {
             return Some(message);
@@ -531,7 +531,7 @@ impl Alerts {
         Some(message)
     }
 
-    /// From when on another alarm is within the budget. `None`: from now on.
+    /// When the budget next has room for an alarm. `None`: now.
     fn room_at(&self, alarms: &[Alarm], about_entries: bool) -> Option<Timestamp> {
         let first_of = |of: &[Timestamp], budget| {
             let is_used_up = of.len() >= budget;
@@ -546,7 +546,7 @@ impl Alerts {
     }
 }
 
-/// With so little left, which announcement is due; nothing is said of what has ended.
+/// Which announcement is due with so much time left. `None`: none yet, or the token has ended.
 fn days_ahead(left: Duration) -> Option<u32> {
     const DAY: Duration = Duration::from_hours(24);
     if left.is_zero() {

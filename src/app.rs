@@ -65,7 +65,7 @@ pub struct Settings {
     pub sending: Option<Sending>,
     pub timings: Timings,
     pub hooks: TestHooks,
-    /// `None`: nobody is alerted.
+    /// `None`: no alert is sent.
     pub telegram: Option<alerts::Settings>,
     /// `None`: no outside watcher.
     pub outside_watcher: Option<OutsideWatcher>,
@@ -93,7 +93,7 @@ pub enum StartError {
     Client(#[source] reqwest::Error),
 }
 
-/// A part of the service ended although nobody told it to.
+/// A part of the service ended before it was told to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Died {
     #[error("{part} ended by itself")]
@@ -190,7 +190,7 @@ fn block_for_ever() -> ! {
     }
 }
 
-/// The tokens that we are set to work with and that end one day.
+/// The configured tokens that have an end.
 #[must_use]
 pub fn token_ends(config: &Config) -> Vec<TokenEnd> {
     let supabase = &config.supabase;
@@ -267,7 +267,7 @@ impl Work {
     }
 }
 
-/// The same before it works, with what others see of it.
+/// [`Work`] that has not begun yet, with the handles that the other parts keep.
 #[derive(Debug)]
 struct Works {
     work: Work,
@@ -533,7 +533,7 @@ impl App {
         }
         self.http.handle.stop(false).await;
         self.metrics.handle.stop(false).await;
-        // Joined, so that nobody works on; how they ended does not matter.
+        // Joined, so that no task works on. How a task ended does not matter.
         let _ = (
             self.engine.await,
             self.http.task.await,
@@ -554,7 +554,8 @@ impl App {
         };
         let is_lost = self.inbox.is_lost();
         if is_lost && let Some(mut alerts) = self.alerts.take() {
-            // They end by themselves once that is said, or was tried. Deliveries are refused meanwhile.
+            // The alerts end by themselves once they have sent, or tried to send, that the inbox is lost. Deliveries are
+            // refused meanwhile.
             if tokio::time::timeout(LAST_ALERT, &mut alerts).await.is_err() {
                 self.alerts = Some(alerts);
             }

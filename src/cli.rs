@@ -142,9 +142,9 @@ impl From<EntryState> for State {
 enum CommandError {
     Settings(ConfigErrors),
     Failed(Box<dyn std::error::Error + Send + Sync>),
-    /// Said already, line by line.
+    /// The command has reported the failure already.
     Told,
-    /// As `Told`: asked in a way that cannot be answered.
+    /// As `Told`: the arguments make no sense together.
     Misused,
 }
 
@@ -185,7 +185,7 @@ pub async fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
-            // The terminal may be gone; there is nobody left to tell.
+            // A failure to print has no other place to be reported.
             let _ = error.print();
             return ExitCode::from(code);
         }
@@ -199,7 +199,7 @@ pub async fn main() -> ExitCode {
             terminal.complain(&errors.to_string());
             ExitCode::from(2)
         }
-        // `… | head`: who reads has seen enough.
+        // `… | head`: the reader has closed the pipe.
         Err(CommandError::Failed(error)) if is_broken_pipe(error.as_ref()) => ExitCode::FAILURE,
         Err(CommandError::Failed(error)) => {
             terminal.complain(&Chain(error.as_ref()).to_string());
@@ -242,7 +242,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
 
 /// The service, until SIGTERM or SIGINT.
 async fn serve() -> Outcome {
-    // First: a signal that comes while we start is not lost, and does not end us out of order.
+    // First: a signal that comes during the start is not lost, and stops the service in order.
     let told_to_stop = told_to_stop()?;
     let config = Config::load(std::io::stderr().is_terminal())?;
     telemetry::init_logging(config.log.format, Some(&config.log.filter))?;

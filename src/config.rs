@@ -51,11 +51,11 @@ pub struct Config {
     pub heartbeat: Option<HeartbeatConfig>,
     pub log: LogConfig,
     pub hooks: TestHooks,
-    /// What looks wrong and stops nothing. Names only, no values.
+    /// Settings that look wrong but do not prevent a start. Names only, no values.
     pub warnings: Vec<String>,
 }
 
-/// Whom the receiver believes. At least one of secrets and bearer token is there.
+/// What proves a delivery genuine. There is a secret or a bearer token, or both.
 #[derive(Debug, Clone)]
 pub struct WebhookAuth {
     pub secrets: Vec<WebhookSecret>,
@@ -314,7 +314,7 @@ fn amocrm(reader: &mut Reader<'_>) -> Result<Option<AmocrmConfig>, Absent> {
     };
 
     let is_enabled = reader.or(AMOCRM_ENABLED, parse::truth, true);
-    // What is given is checked even while nothing is sent, so that switching on holds no surprise.
+    // Settings are checked even while `AMOCRM_ENABLED=false`, so that a wrong one is found before sending is switched on.
     let is_needed = is_enabled.unwrap_or(true);
     let base_url = amocrm_base_url(reader, is_needed);
     let token = amocrm_token(reader, is_needed);

@@ -40,7 +40,7 @@ pub(crate) use text::harmless;
 pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
 
-/// What every neighbour is told of us. Stable, and never a browser's name: Supabase refuses secret keys from those.
+/// The user agent of all requests. Stable, and never a browser's: Supabase refuses secret keys from browsers.
 pub const USER_AGENT: &str = concat!("tripwire-sync/", env!("CARGO_PKG_VERSION"));
 
 /// What happens to a row whose e-mail no contact has.
@@ -145,7 +145,8 @@ impl<'de> Deserialize<'de> for KeyedHash {
 pub enum Disposition {
     /// Nothing is wrong with the entry: try again, not before `after` when the peer named a time.
     Retry { after: Option<Duration> },
-    /// The neighbour will refuse the same again. Whether it refuses this row or every row, other rows tell: [`Refusals`].
+    /// The neighbour will refuse the same request again. Requests for other rows show whether it refuses this row or every
+    /// row: see [`Refusals`].
     Refused,
     /// No entry is to blame: stop sending and tell a person, at the `patience`-th such failure in a row.
     Halt { cause: HaltCause, patience: u32 },

@@ -1,6 +1,6 @@
-//! The HTTP side: takes deliveries, and tells how the service is.
+//! The HTTP side: takes deliveries, and reports the state of the service.
 //!
-//! It knows the inbox and nothing of the engine beyond the state that the engine reports.
+//! It knows the inbox, and of the engine only the state that the engine reports.
 
 use std::{
     io,
@@ -45,7 +45,7 @@ use crate::{
 /// `pg_net` opens 200 connections at once; the 128 that std asks for would make some of them wait a second and more.
 const BACKLOG: u32 = 2048;
 
-/// Of a socket, each way: the kernel's own default would hold far more for a client that sends without being read.
+/// The size of a socket's kernel buffers, each way. By default they hold far more of what a client sends before it is read.
 const SOCKET_BUFFER: u32 = 32 * 1024;
 
 /// Of the metrics page: a scraper and a person.
@@ -64,7 +64,8 @@ pub struct HttpState {
     pub refusals: RefusalLog,
 }
 
-/// What the pages beside the public port need. States are looked up when somebody asks; everything else has been counted by then.
+/// The state behind the pages beside the public port. A request reads the current states; all other metrics were counted
+/// before.
 #[derive(Debug, Clone)]
 pub struct MetricsPage {
     pub handle: PrometheusHandle,
@@ -87,7 +88,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// Serves until its handle is told to stop; signals are the caller's.
+/// Serves until its handle is told to stop. The caller handles signals.
 pub fn serve(listener: TcpListener, state: HttpState, workers: usize) -> io::Result<Server> {
     webhook::register_metrics();
     let state = web::Data::from(Arc::new(state));
@@ -146,7 +147,7 @@ async fn healthz(state: web::Data<HttpState>) -> HttpResponse {
         .json(json!({ "status": "ok" }))
 }
 
-/// What strangers may see of the engine.
+/// The part of the state that is public.
 #[derive(Debug, Serialize)]
 struct StateName {
     state: &'static str,
@@ -174,7 +175,7 @@ async fn full_readyz(page: web::Data<MetricsPage>) -> HttpResponse {
     readiness(&page.inbox, &SyncReport { state, hint })
 }
 
-/// A halt is no reason to take deliveries away from us: only the inbox decides the status code.
+/// Only the inbox decides the status code: during a halt the service still takes deliveries.
 fn readiness(inbox: &Inbox, sync: &impl Serialize) -> HttpResponse {
     let (status, inbox) = if inbox.accepts() {
         (StatusCode::OK, "ok")
@@ -211,7 +212,7 @@ async fn show_states(page: &MetricsPage) {
     }
     let accepts = if page.inbox.accepts() { 1.0 } else { 0.0 };
     metrics::gauge!("tripwire_inbox_accepts").set(accepts);
-    // An inbox that cannot be read must not take the other metrics away.
+    // If the inbox cannot be read, the other metrics are still served.
     match page.inbox.counts().await {
         Ok(counts) => {
             for (state, count) in counts.named() {

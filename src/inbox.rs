@@ -92,7 +92,7 @@ pub enum InboxError {
     /// Something stored cannot be read back.
     #[error("the inbox holds a value of {what} that cannot be read")]
     Corrupt { what: &'static str },
-    /// Another process holds the entry now: whatever this one knew is void.
+    /// Another process holds the entry now: the caller's view of it is void.
     #[error("the claim on row {row} is lost")]
     ClaimLost { row: RowId },
     /// So many writes wait that taking one more would promise what the disk cannot keep.
@@ -158,7 +158,7 @@ impl Inbox {
         Ok(Self::of(path, opened, clock, Bounds::DEFAULT))
     }
 
-    /// As an owner, for the service: a damaged file must not keep it from taking deliveries. See [`Replaced`].
+    /// Opens the inbox as its owner, for the service: a damaged file must not prevent deliveries. See [`Replaced`].
     pub async fn open_or_replace(path: &Path, clock: SharedClock) -> Result<Self, InboxError> {
         let opened = sqlite::open_or_replace(path, &clock).await?;
         Ok(Self::of(path, opened, clock, Bounds::DEFAULT))
@@ -187,7 +187,7 @@ impl Inbox {
         sqlite::copy::copy(from, to).await
     }
 
-    /// The files of the inbox that others than their owner may open, with their modes.
+    /// The files of the inbox that other accounts may open, with their modes.
     #[must_use]
     pub fn open_to_others(path: &Path) -> Vec<(PathBuf, u32)> {
         sqlite::mode::open_to_others(path)
@@ -235,7 +235,7 @@ impl Inbox {
         !self.shared.commands.is_closed() && *self.shared.signals.writing.borrow() == Writing::Works
     }
 
-    /// Whether new rows are refused because nothing finished is left to make room for them.
+    /// Whether new rows are refused because no finished entry is left to make room for them.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(*self.writing().borrow(), Writing::Full { .. })
@@ -261,8 +261,8 @@ impl Inbox {
         let _ = lost.await;
     }
 
-    /// How long writes fail before that is the state of the service: a minute, unless a test wants less. Only the first call
-    /// counts.
+    /// Sets for how long writes must fail before the state of the service says so: a minute, unless a test sets less. Only
+    /// the first call counts.
     pub fn call_it_lasting_after(&self, pause: Duration) {
         let _ = self.shared.signals.lasting_after.set(pause);
     }
@@ -270,7 +270,7 @@ impl Inbox {
     /// Writes what waits and closes the file.
     pub async fn close(&self) {
         let shared = Arc::clone(&self.shared);
-        // Spawned, so that it is done to its end whatever becomes of the caller.
+        // Spawned, so that closing completes even if the caller is dropped.
         let closed = self.shared.runtime.spawn(async move {
             // First, so that the writer's connection is the last one, which folds the log into the file.
             shared.readers.close().await;
@@ -287,7 +287,7 @@ impl Inbox {
         }
     }
 
-    /// Waits for room: what the engine has learnt must not be lost because deliveries pour in.
+    /// Waits for room in the queue, so that many deliveries cannot make a write of the engine fail.
     async fn write<T, W>(&self, work: W) -> Result<T, InboxError>
     where
         T: Send + 'static,

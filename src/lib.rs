@@ -1,6 +1,6 @@
 //! Carries every new student from Supabase to the right deal in amoCRM: once, and never forgotten.
 //!
-//! The modules, in the order in which a purchase meets them; `ARCHITECTURE.md` tells the whole story.
+//! The modules, in the order of the data flow. `ARCHITECTURE.md` describes the whole.
 
 /// What a person or a supervisor can ask for.
 pub mod cli;

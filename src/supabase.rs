@@ -90,7 +90,7 @@ pub struct Columns {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteBack {
     Written,
-    /// No row matched: filled by somebody, gone, or hidden by a policy. Read it to know.
+    /// No row matched: its deal id is filled already, it is gone, or a policy hides it. A read tells which.
     NoRow,
 }
 
@@ -147,11 +147,11 @@ pub enum Culprit {
     Trigger,
     /// `RAISE` in a trigger or function.
     Raised,
-    /// A table, column or function is missing that a trigger, policy or function uses.
+    /// A trigger, policy or function uses a table, column or function that is missing.
     Missing,
     /// A policy, trigger or function that calls itself.
     Recursion,
-    /// Its name, if it is told.
+    /// The name of the constraint, if the answer names it.
     Constraint(Option<String>),
     Unknown,
 }
@@ -172,7 +172,7 @@ impl fmt::Display for Culprit {
 }
 
 impl SupabaseError {
-    /// Lists every variant, so a new one does not compile until somebody has decided.
+    /// Lists every variant, so a new one does not compile without a decision.
     #[deny(clippy::wildcard_enum_match_arm)]
     #[must_use]
     pub fn disposition(&self) -> Disposition {
@@ -195,7 +195,7 @@ impl SupabaseError {
 }
 
 impl SupabaseError {
-    /// The same request will be answered the same way until a person changes something.
+    /// Whether the answer stays the same until a person changes something.
     #[must_use]
     pub fn lasts(&self) -> bool {
         !matches!(self.disposition(), Disposition::Retry { .. })
@@ -210,7 +210,8 @@ pub const IDS_PER_READ: usize = 100;
 const IDS_PER_PAGE: u32 = 1000;
 /// Columns without which there is nothing to sync.
 const REQUIRED: [&str; 5] = ["id", "email", "full_name", "created_at", DEAL];
-/// Columns that are used where they are: for matching, for the price of a new deal, to skip a row, to say whose deal it is.
+/// Columns that are used if they exist: for matching, for the price of a new deal, to skip a row, and for the contact of the
+/// deal.
 const OPTIONAL: [&str; 4] = ["phone", "price", STATUS, CONTACT];
 const AT_MOST_ONE: &str = "return=representation, handling=strict, max-affected=1";
 const REPRESENTATION: &str = "return=representation";
@@ -230,7 +231,7 @@ struct Shared {
     transport: Transport,
     api: postgrest::Postgrest,
     wanted: Vec<&'static str>,
-    /// Kept only while nothing needed is missing. Its lock is held while we learn, so that one learns for all.
+    /// `None`: not learnt yet, or a needed column is missing. The lock is held while one task learns the columns for all.
     columns: RwLock<Option<Arc<Columns>>>,
 }
 
@@ -274,7 +275,7 @@ impl Supabase {
         }
     }
 
-    /// Learns which columns there are. Called by the reads when it has not been yet, or a column has vanished.
+    /// Learns which columns there are. Reads call this when the columns are not known yet, or one has vanished.
     pub async fn probe(&self) -> Result<Columns, SupabaseError> {
         let mut known = self.shared.columns.write().await;
         *known = None;
@@ -368,8 +369,8 @@ impl Supabase {
         .await
     }
 
-    /// As [`Supabase::unsynced`], of rows whose deal id is a blank text instead of NULL: a form or an import leaves one. No
-    /// index helps, so the table is read. Nothing where the column is a number, or PostgREST knows no regular expressions.
+    /// As [`Supabase::unsynced`], for rows whose deal id is a blank text instead of NULL: a form or an import leaves one. No
+    /// index helps, so the whole table is read. Empty if the column is a number, or PostgREST knows no regular expressions.
     pub async fn unsynced_blank(
         &self,
         period: Period,
@@ -435,7 +436,7 @@ impl Supabase {
             && contact.is_some()
             && wire::is_about_columns(error)
         {
-            // It can be read and not written, or is gone: the deal id is what counts.
+            // The contact column cannot be written, or is gone. The deal id is written without it.
             contact = None;
             outcome = self.fill(write(None, contact)).await;
             if outcome.is_ok() {
@@ -445,14 +446,14 @@ impl Supabase {
         if outcome? == WriteBack::Written {
             return Ok(WriteBack::Written);
         }
-        // A blank text, which some form or import left there, reads as no deal id, so it has to be written over like one.
+        // A blank text, left by a form or an import, counts as no deal id, so the write back replaces it.
         match self.blank(id).await? {
             Some(blank) => self.fill(write(Some(&blank), contact)).await,
             None => Ok(WriteBack::NoRow),
         }
     }
 
-    /// The blank text that stands where the deal id should.
+    /// The blank text in place of the deal id, if there is one.
     async fn blank(&self, id: RowId) -> Result<Option<String>, SupabaseError> {
         let query = query::rows(&self.shared.api, &["id", DEAL], &[id]);
         let transport = &self.shared.transport;
@@ -492,7 +493,7 @@ impl Supabase {
             })
         };
         match ask(by_status).await {
-            // The status is an enum that lacks one of the two words; who reads the row looks at it again.
+            // The status is an enum that lacks one of the two values. The status is checked again when the row is read.
             Err(error) if by_status && wire::is_bad_value(&error) => ask(false).await,
             outcome => outcome,
         }
@@ -523,7 +524,7 @@ impl Supabase {
             .await
     }
 
-    /// Drops what turned out stale, unless another reader was faster.
+    /// Learns the columns anew, unless another reader has replaced the stale ones already.
     async fn learn_unless_newer(
         &self,
         stale: &Arc<Columns>,
@@ -577,7 +578,7 @@ impl Supabase {
         for column in wanted {
             match self.can_read(&[column]).await {
                 Ok(()) => columns.present.push(column),
-                // Without the key there is nothing to learn: the table is closed to us, or is not ours.
+                // Without `id`, the table is closed to our role, or is another table.
                 Err(error) if *column == "id" => return Err(error),
                 Err(error) if wire::is_about_columns(&error) => {
                     if REQUIRED.contains(column) {
@@ -600,7 +601,7 @@ impl Supabase {
     }
 }
 
-/// The columns, if all are there that nothing goes without.
+/// Fails if a required column is missing.
 fn needed(columns: &Columns) -> Result<(), SupabaseError> {
     if columns.missing.is_empty() {
         return Ok(());

@@ -33,8 +33,8 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// What we hear of libraries unless `RUST_LOG` says otherwise: their warnings. `actix_http` calls it an error when a client
-/// sends no HTTP, once for each request: any scanner could fill the log.
+/// The default filter: warnings of libraries. `actix_http` logs an error for each request that is no HTTP, so any scanner
+/// could fill the log.
 const QUIET: &str = "info,actix_http=off,actix_server=warn,actix_web=warn,hyper=warn,hyper_util=warn,reqwest=warn,\
                      rustls=warn,sqlx=warn";
 
@@ -88,7 +88,8 @@ where
     })
 }
 
-/// As the library writes it, but that a value cannot move the cursor or begin a line: it may quote a neighbour.
+/// Writes a field as the library does, but escapes control characters: a value may quote amoCRM or Supabase, and must not
+/// move the cursor or begin a line.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     let value = format!("{value:?}");
     let value = harmless(&value, &[]);
@@ -101,7 +102,7 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt
     }
 }
 
-/// A panic becomes a log line with its place. Its text only when it is a literal: a formatted one may quote anything.
+/// Logs a panic with its place. Its text is logged only if it is a literal: a formatted text may quote anything.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
@@ -116,10 +117,10 @@ const WAITS: [f64; 14] = [
     0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 300.0, 900.0, 3600.0,
 ];
 
-/// Often enough that what was measured between two looks at `/metrics` stays small.
+/// How often measurements are summed up, so that those between two reads of `/metrics` stay few.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Collects from now on. Must run inside a Tokio runtime, which gets a task that keeps the memory of it small.
+/// Collects metrics from now on. Must run inside a Tokio runtime, which gets a task that limits their memory.
 pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &WAITS)?

@@ -216,7 +216,7 @@ fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(line);
 }
 
-/// Without the ids that would make every reason its own; status codes stay.
+/// The reason without ids, so that equal reasons are grouped. Status codes stay.
 fn reason(entry: &Stuck) -> String {
     let reason = entry.reason.as_deref().unwrap_or("причина не указана");
     let mut told = String::new();

@@ -28,7 +28,7 @@ pub struct Telegram {
     http: reqwest::Client,
     base_url: Url,
     bot_token: SecretString,
-    /// As it is set, until Telegram names another.
+    /// The configured id, until Telegram names another.
     chat_id: Arc<Mutex<String>>,
 }
 
@@ -63,7 +63,7 @@ impl TelegramError {
         }
     }
 
-    /// How long Telegram wants to be left alone.
+    /// The pause that Telegram asks for.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -117,7 +117,8 @@ impl Telegram {
         })
     }
 
-    /// Sends one message, once. Where the chat has another id, that is used from now on, and told with the message.
+    /// Sends one message, once. If Telegram names another id of the chat, the client uses that id from now on and says so in
+    /// the message.
     pub async fn send(&self, text: &str) -> Result<(), TelegramError> {
         match self.send_to(self.chat_id(), text).await {
             Err(TelegramError::Moved { to }) => {
@@ -134,7 +135,7 @@ impl Telegram {
     }
 
     async fn send_to(&self, chat_id: String, text: &str) -> Result<(), TelegramError> {
-        // Names and reasons come from the neighbours.
+        // Names and reasons come from amoCRM and Supabase.
         let text = harmless(text, &['\n']);
         let message = json!({ "chat_id": chat_id, "text": text, "disable_web_page_preview": true });
         self.call("sendMessage", &message).await.map(drop)
@@ -174,10 +175,10 @@ impl Telegram {
         let status = response.status();
         let answer = read_up_to(&mut response, LONGEST_ANSWER).await.prefix();
         if status.is_success() {
-            // It is done, whatever becomes of the answer.
+            // The message is sent, even if the rest of the answer is lost.
             return Ok(answer);
         }
-        // What cannot be read explains nothing.
+        // A refusal that cannot be read counts as one without parameters.
         let refusal: Option<Refusal> = serde_json::from_slice(&answer).ok();
         let Parameters {
             retry_after,
@@ -188,7 +189,7 @@ impl Telegram {
             (StatusCode::TOO_MANY_REQUESTS, _) => TelegramError::Throttled {
                 retry_after: retry_after.map(Duration::from_secs),
             },
-            // An unknown token is an unknown path.
+            // The token is part of the path, so a wrong one is answered with 404.
             (StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND, _) => {
                 TelegramError::Token { status: told }
             }

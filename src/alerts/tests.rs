@@ -83,7 +83,7 @@ impl Scene {
         }
     }
 
-    /// Says whatever there is to say.
+    /// Sends all messages that are due.
     fn look(&mut self) -> Vec<Message> {
         let mut said = Vec::new();
         while let Some(message) = self.alerts.look(&self.seen()) {
@@ -386,7 +386,7 @@ fn the_end_of_a_token_is_told_three_times_and_never_twice() {
     // The first look with less than 30 days, 7 days and one day left; nothing once it has ended.
     assert_eq!(told, [11, 34, 40]);
 
-    // Another token is another matter, and what was said of the old one is forgotten.
+    // A new token is announced anew, and the announcements of the old one are forgotten.
     scene.tokens[0].expires_at = scene.now.checked_add(20 * DAY).unwrap();
     assert!(only(scene.look()).text.contains("осталось дней: 20"));
     assert_eq!(scene.alerts.said().tokens.len(), 1);
@@ -504,7 +504,7 @@ fn an_inbox_that_cannot_be_written_is_told_once_and_each_day_until_it_can() {
     assert!(first.text.contains("22.11 10:00 UTC"), "{}", first.text);
     assert_eq!(scene.look_after(23 * HOUR), []);
 
-    // It worked for a moment: that is no end, and what follows no other beginning.
+    // Writing worked for a moment: the fault has not ended, and the next failure is no new fault.
     scene.state = SyncState::Working;
     assert_eq!(scene.look_after(SECOND), []);
     scene.state = SyncState::Inbox {

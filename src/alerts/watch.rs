@@ -1,4 +1,4 @@
-//! The task that looks, decides and sends. It only reads what the sync does, and nobody waits for it.
+//! The task that looks, decides and sends. It only reads the state of the sync, and no other part waits for it.
 
 use std::{pin::pin, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{
     inbox::{HALT, Inbox, InboxError, REFUSALS, REPLACED, Writing},
 };
 
-/// Key of what was said in the inbox.
+/// The key in the inbox under which [`Said`] is stored.
 const SAID: &str = "alerts_said";
 /// How often one message is tried.
 const TRIES: u32 = 3;
-/// How long a message on its way is waited for when the service stops; the engine takes longer.
+/// How long a stop waits for a message that is being sent. The engine takes longer.
 const GRACE: Duration = Duration::from_secs(2);
 /// More late entries than this need not be counted.
 const LATE_LISTED: u32 = 1_000;
@@ -31,14 +31,14 @@ pub struct Watch {
     tokens: Vec<TokenEnd>,
     pace: Pace,
     stop: CancellationToken,
-    /// The inbox is lost: what is said now is the last.
+    /// The inbox is lost: the next message is the last one.
     is_last: bool,
 }
 
 /// What became of a message.
 enum Sent {
     Taken,
-    /// After so many tries; Telegram may have said how long it wants to be left alone.
+    /// All tries failed. With the pause that Telegram asked for, if any.
     Dropped(Option<Duration>),
     Stopping,
 }
@@ -113,7 +113,7 @@ impl Watch {
         }
     }
 
-    /// What is to be said now. When the inbox cannot be read, that is the engine's to complain about.
+    /// The next message, if any. An inbox that cannot be read is logged by the engine, not here.
     async fn look(&mut self, alerts: &mut Alerts) -> Option<Message> {
         match self.see(alerts.said()).await {
             Ok(seen) => alerts.look(&seen),
@@ -130,7 +130,7 @@ impl Watch {
         self.is_last = matches!(writing, Writing::Lost { .. });
         let state = writing.over(*self.status.borrow_and_update());
         if matches!(state, SyncState::Inbox { .. }) {
-            // This must be said although the inbox may not even be readable.
+            // The inbox may be unreadable, so the alert about it reads nothing.
             return Ok(Seen {
                 now,
                 state,
@@ -188,7 +188,7 @@ impl Watch {
         let mut sending = pin!(self.telegram.send(&message.text));
         tokio::select! {
             sent = &mut sending => Some(sent),
-            // What is on its way is waited for, or it would be said again after a restart.
+            // A message that is being sent is waited for: else it would be sent again after a restart.
             () = self.stop.cancelled() => tokio::time::timeout(GRACE, sending).await.ok(),
         }
     }

@@ -1,7 +1,7 @@
 //! Ends the process when a loop hangs: Fly and Docker restart what exits, and not what answers badly.
 //!
-//! In a thread of its own, since a blocked runtime runs no task. It counts its own ticks and reads no clock: on a machine that
-//! was suspended the loops get the whole time again.
+//! The watchdog has a thread of its own, since a blocked runtime runs no task. It counts ticks and reads no clock: after a
+//! suspend of the machine, the loops get the whole time again.
 
 use std::{
     sync::{
@@ -53,7 +53,8 @@ impl Pulse {
     }
 }
 
-/// The first of the loops that are silent, once one of them has been for too long: each waits for those before it.
+/// The loop that hangs, once any loop was silent for too long. Each loop waits for those before it, so the first silent one
+/// is to blame.
 fn hanging(pulses: &[Pulse]) -> Option<usize> {
     if pulses.iter().all(|pulse| pulse.ticks < TICKS) {
         return None;
@@ -163,7 +164,7 @@ mod tests {
             count: 3,
             ticks: 118,
         };
-        // However long it slept, that was one tick.
+        // A suspend of any length is one tick.
         let awake = almost.next(3);
         assert_eq!(hanging(&[awake]), None);
         assert_eq!(awake.next(4), Pulse { count: 4, ticks: 0 });

@@ -63,7 +63,7 @@ impl Worker {
         })
     }
 
-    /// Whether it has ended although nobody told it to, or works on a file that is lost.
+    /// Whether the engine has ended before [`Worker::stop`], or works on a file that is lost.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.engine.is_finished() || self.inbox.is_lost()

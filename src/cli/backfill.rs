@@ -1,7 +1,7 @@
 //! `backfill`: rows older than the day of going live, because a person asks for them.
 //!
-//! They are entries in the inbox like any others. Whoever owns the inbox works them off: a service that runs beside us,
-//! else an engine of our own. So one budget holds for all, and what is interrupted is gone on with by the next one.
+//! These rows become entries in the inbox like any others. The owner of the inbox works them off: a service that runs beside
+//! this command, else an engine of the command. So all share one rate, and the next owner continues an interrupted backfill.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ mod follow;
 mod progress;
 mod report;
 
-/// Requests that failed in passing are asked again so many times.
+/// Tries of a request whose failure passes by itself.
 const ATTEMPTS: u32 = 3;
 const AGAIN: Backoff = Backoff {
     first: Duration::from_secs(1),
@@ -96,7 +96,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
         ));
         return Err(CommandError::Misused);
     }
-    // A progress bar and a log do not share a terminal well: there, only what a person must know is told beside it.
+    // A log would tear the progress bar: on a terminal, only errors are logged.
     let filter = if io::stderr().is_terminal() {
         "error"
     } else {
@@ -121,14 +121,14 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     if !options.yes {
         ask(terminal)?;
     }
-    // From here on a signal stops it in order; at the question it simply ends it.
+    // From here on a signal stops the command in order. Up to the question it ends the process.
     let told_to_stop = told_to_stop()?;
     Backfill::new(settings, options, terminal, told_to_stop)
         .run(walk)
         .await
 }
 
-/// What is about to happen, to whom, and what it sets off.
+/// Prints how many rows the backfill will sync, in which account, and which automations that sets off.
 async fn tell_what_it_means(
     options: &Options,
     count: u64,
@@ -200,7 +200,7 @@ fn is_yes(answer: &str) -> bool {
     ["y", "yes", "д", "да"].contains(&answer.trim().to_lowercase().as_str())
 }
 
-/// Asks again what failed in passing.
+/// Repeats a request whose failure passes by itself.
 async fn patiently<T, E>(
     disposition: impl Fn(&E) -> Disposition,
     mut ask: impl AsyncFnMut() -> Result<T, E>,
@@ -220,13 +220,13 @@ async fn patiently<T, E>(
     ask().await
 }
 
-/// Picks the rows that there is something to do about.
+/// Picks the rows that need work.
 #[derive(Debug, Clone, Copy, Default)]
 struct Picker {
     /// `None`: no limit.
     left: Option<u64>,
     picked: u64,
-    /// Left alone: a person has to look at them first, or a contact to appear.
+    /// Not picked: a parked row needs a person first, a waiting one its contact.
     parked: u64,
     waiting: u64,
 }

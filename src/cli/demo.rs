@@ -1,4 +1,4 @@
-//! `demo`: the whole main job on this machine, against neighbours of our own making.
+//! `demo`: the whole main job on this machine, against the emulators of amoCRM and PostgREST.
 //!
 //! Reads no environment and no `.env`, and talks to 127.0.0.1 only.
 
@@ -35,7 +35,7 @@ use crate::{
     telemetry,
 };
 
-/// What amoCRM allows, and what the demo shows to be used to the full.
+/// The rate that amoCRM allows. The demo shows that the service uses all of it.
 const REQUESTS_PER_SECOND: u32 = 7;
 const SETTLE_DELAY: Duration = Duration::from_millis(500);
 /// How often the demo looks whether something has happened.
@@ -78,7 +78,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let told_to_stop = told_to_stop()?;
     tokio::select! {
         outcome = show(options, terminal) => outcome,
-        // What is dropped here takes the temporary folder with it.
+        // The other future is dropped, and the temporary folder with it.
         () = told_to_stop => Err(CommandError::Told),
     }
 }
@@ -169,7 +169,7 @@ fn settings(
         REQUESTS_PER_SECOND,
         &timings,
     );
-    // Nobody has asked this amoCRM anything yet.
+    // No request has gone to this amoCRM yet.
     amocrm.assume_full_window = false;
     Ok(app::Settings {
         bind_addr: any_port(),

@@ -149,7 +149,7 @@ pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Termina
     ))?)
 }
 
-/// A row that is held or in doubt would wait although it is due: the engine lets it go.
+/// Asks the engine to release these rows: a row that is held or in doubt would wait although it is due.
 pub(super) async fn release(inbox: &Inbox, rows: &[RowId]) -> Result<(), InboxError> {
     let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
     let named = refusals.rows();

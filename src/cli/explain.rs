@@ -1,6 +1,6 @@
-//! `explain`: the whole story of one student, from the inbox alone.
+//! `explain`: the whole history of one student, from the inbox alone.
 //!
-//! Whoever asks by e-mail does not get it repeated: what is printed here may be pasted into a chat.
+//! The output never repeats the e-mail that was asked for, since it may be pasted into a chat.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use crate::{
     sync::rules::timings::DAILY_SEARCHES,
 };
 
-/// Whom a command is about.
+/// The row or person that is asked for.
 #[derive(Debug)]
 pub(super) enum Whom {
     Row(RowId),
@@ -65,7 +65,7 @@ struct Story {
     known: Option<Known>,
     /// An operation was refused for the row.
     refused: Option<Refused>,
-    /// amoCRM answered it with 403: it goes after all others.
+    /// amoCRM answered a request about the row with 403, so the row goes after all others.
     is_held: bool,
     history: Vec<HistoryLine>,
 }

@@ -1,6 +1,6 @@
-//! `jwt`: the token by which the service is the role `tripwire_sync` and nobody else.
+//! `jwt`: makes the token that gives the service the role `tripwire_sync`, and no other.
 //!
-//! Minted on the operator's machine: the service has no setting for a key that could make tokens.
+//! The operator's machine signs the token: the service has no setting for a key that can sign tokens.
 
 use std::{
     io::{self, IsTerminal, Read},
@@ -21,7 +21,7 @@ mod key;
 
 /// The role of our migration.
 pub(super) const ROLE: &str = "tripwire_sync";
-/// `PostgREST` refuses what was issued in its future: the clock of a laptop may be somewhat fast.
+/// `PostgREST` refuses a token issued in its future, and the operator's clock may be fast.
 const ISSUED_BEFORE: Duration = Duration::from_mins(5);
 /// Ten years, as long as Supabase's own legacy keys.
 const LONGEST: Duration = Duration::from_hours(24 * 3_653);

@@ -1,4 +1,4 @@
-//! What the commands say of stored facts, in both languages. The names on disk are not words: these may be changed freely.
+//! The texts for stored facts, in both languages. The inbox stores names, so these texts may be changed freely.
 
 use super::terminal::Lang;
 use crate::inbox::{Fact, Why};

@@ -1,4 +1,4 @@
-//! Room in amoCRM's rate for a command: beside a service, whose requests amoCRM counts together with the command's own.
+//! Room in amoCRM's rate for a command. amoCRM counts its requests together with those of a service beside it.
 
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::inbox::{CommandTurn, Inbox, InboxError, Role};
 /// The service keeps the rest of the rate.
 pub(super) const REQUESTS_PER_SECOND: u32 = 1;
 
-/// A service notices a command within two seconds; one that hangs sends nothing either.
+/// A service notices a command within two seconds. A service that hangs does not notice it, and sends nothing.
 const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -36,8 +36,8 @@ pub(super) enum NoRoom {
 }
 
 impl Room {
-    /// Waits until the service on this inbox has made room, or there is none; and for another command that came first,
-    /// but not for long.
+    /// Waits until the service on this inbox, if there is one, has made room. Before that, waits a limited time for a
+    /// command that came first.
     pub(super) async fn take(path: &Path, terminal: &mut Terminal) -> Result<Self, NoRoom> {
         if !path.exists() {
             return Ok(Self {

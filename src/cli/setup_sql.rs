@@ -1,4 +1,4 @@
-//! `setup-sql`: what the database needs, as texts for the dashboard's SQL editor: all but the secret, and the secret.
+//! `setup-sql`: prints SQL for the dashboard's SQL editor: the migration and the address, or the secret.
 
 use std::io::{self, IsTerminal};
 
@@ -68,7 +68,7 @@ pub(super) fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
 
 /// What the database is going to sign with.
 struct Secrets {
-    /// As Vault keeps it: all of `WEBHOOK_SECRET`, since a service may know any of them while one is being replaced.
+    /// The text for Vault: all secrets of `WEBHOOK_SECRET`, since a service may know any of them during a replacement.
     text: SecretString,
     count: usize,
     is_new: bool,
@@ -159,8 +159,8 @@ fn secret_sql(secrets: &SecretString, endpoint: Option<&Endpoint>) -> String {
     sql
 }
 
-/// A plain SELECT, made or replaced: `pg_stat_statements` keeps of it no constants, as it would of a block. Through Vault's
-/// functions, since its tables cannot be written to.
+/// The statement that makes or replaces a Vault entry. It is a plain SELECT, of which `pg_stat_statements` keeps no
+/// constants; of a block it would keep them. It calls Vault's functions, since Vault's tables cannot be written to.
 fn put(entry: &VaultEntry, content: &str) -> String {
     let VaultEntry {
         name,
@@ -178,8 +178,8 @@ fn put(entry: &VaultEntry, content: &str) -> String {
     )
 }
 
-/// Neither secret nor address may hold a dollar sign, a quote or a backslash (see `Endpoint`), so nothing can end the
-/// literal early; doubling quotes keeps this true of the literal by itself.
+/// A text as an SQL literal. Neither secret nor address can hold a dollar sign, a quote or a backslash (see `Endpoint`), so
+/// neither can end the literal early. Quotes are doubled all the same.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -27,11 +27,11 @@ impl Lang {
     }
 }
 
-/// What our own texts have of control characters.
+/// The control characters that our own texts may contain.
 const OURS: [char; 2] = ['\n', '\t'];
 
-/// Results go to standard output, complaints to standard error. Names and texts of both neighbours come by here, so control
-/// characters are written out.
+/// Results go to standard output, complaints to standard error. Texts may contain names from amoCRM and Supabase, so control
+/// characters are escaped.
 #[derive(Debug)]
 pub(super) struct Terminal {
     lang: Lang,
@@ -62,7 +62,7 @@ impl Terminal {
     }
 
     pub(super) fn complain(&mut self, line: &str) {
-        // Nobody is left to tell when standard error is gone.
+        // A failure to write to standard error has no other place to be reported.
         let _ = writeln!(self.err, "{}", harmless(line, &OURS));
     }
 

@@ -8,7 +8,7 @@ use super::reader::{ConfigErrors, Problem};
 
 const FILE: &str = ".env";
 
-/// The rights of a file's group and of everybody else.
+/// The permission bits of a file's group and of other accounts.
 const OF_OTHERS: u32 = 0o077;
 
 pub(super) fn variables() -> Result<BTreeMap<String, String>, ConfigErrors> {
@@ -18,7 +18,7 @@ pub(super) fn variables() -> Result<BTreeMap<String, String>, ConfigErrors> {
     Ok(over(process, file(Path::new(FILE))?))
 }
 
-/// The process wins, except where it has an empty value: that is not set.
+/// The process's value wins over the file's, unless it is empty: an empty variable counts as not set.
 pub(super) fn over(
     process: impl Iterator<Item = (String, String)>,
     file: BTreeMap<String, String>,
@@ -36,7 +36,8 @@ pub(super) fn first_of(names: &[&str]) -> Option<String> {
     set.into_iter().find(|value| !value.is_empty())
 }
 
-/// No file is no problem. Of two lines with one name the first counts, as in every reader of such files; a `$` is a `$`.
+/// The file may be absent. Of two lines with one name the first counts, as in other readers of such files. A `$` has no
+/// special meaning.
 pub(super) fn file(path: &Path) -> Result<BTreeMap<String, String>, ConfigErrors> {
     let text = match fs::read(path) {
         Ok(bytes) => text(bytes)?,
@@ -89,8 +90,8 @@ fn text(bytes: Vec<u8>) -> Result<String, ConfigErrors> {
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
-/// With each `$` escaped where the reader of the file would put another variable's value: a token with a `$` in it would
-/// silently lose its end. Without comments: the reader takes an apostrophe in some of them for a quote.
+/// Escapes each `$` for which `dotenvy` would substitute another variable's value: a token with a `$` in it would silently
+/// lose its end. Removes comments: `dotenvy` takes an apostrophe in some of them for a quote.
 fn without_substitution(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     let (mut in_single, mut in_double, mut in_comment) = (false, false, false);

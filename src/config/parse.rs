@@ -1,4 +1,4 @@
-//! What each value has to look like. An error goes on where the variable's name ends, and never quotes the value.
+//! The form of each value. An error continues a sentence that begins with the variable's name, and never quotes the value.
 
 use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -128,7 +128,7 @@ pub(super) fn secret(text: &str) -> Form<SecretString> {
     Ok(text.into())
 }
 
-/// Anyone may send guesses, and nothing but its length stands against them: 24 random letters are out of reach.
+/// The number of guesses is not limited, so only the length of the token protects it: 24 random letters cannot be guessed.
 pub(super) fn bearer_token(text: &str) -> Form<SecretString> {
     const SHORTEST: usize = 24;
     let secret = secret(text)?;
@@ -171,7 +171,7 @@ pub(super) fn jwt(text: &str) -> Form<SecretString> {
     Ok(secret)
 }
 
-/// A host with nothing behind it.
+/// A URL without a path.
 pub(super) fn base_url(text: &str) -> Form<Url> {
     let url = url(text)?;
     if url.path() != "/" {

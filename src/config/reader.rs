@@ -8,7 +8,7 @@ use super::variable;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub variable: String,
-    /// Goes on where the name ends: `is not set`.
+    /// Continues a sentence that begins with the variable's name: `is not set`.
     pub wrong: String,
     /// Empty if none would help.
     pub example: &'static str,
@@ -54,7 +54,7 @@ fn is_between_quotes(text: &str) -> bool {
     inner.unwrap_or(false)
 }
 
-/// Notes every problem on the way; nothing stops at the first.
+/// Reads on after a problem, and notes all of them.
 pub(super) struct Reader<'a> {
     vars: &'a BTreeMap<String, String>,
     pub(super) problems: Vec<Problem>,
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
         self.needed(name, form, true)
     }
 
-    /// Where it is not needed, its absence is no problem.
+    /// A missing value is a problem only if `is_needed`.
     pub(super) fn needed<T>(
         &mut self,
         name: &'static str,

@@ -1,4 +1,4 @@
-//! Finds variables that are not ours and were probably meant to be.
+//! Finds unknown variables that look like one of our settings.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::reader::Reader;
 /// How sure we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Likeness {
-    /// Shares its words with one of ours: `SUPABASE_SERVICE_KEY`. May well belong to somebody else.
+    /// Shares its words with one of ours: `SUPABASE_SERVICE_KEY`. May belong to another program.
     Related,
     /// A slip of the fingers, or another prefix: `AMOCRM_SUBDOMIAN`, `AMO_SUBDOMAIN`.
     Misspelt,
@@ -15,8 +15,8 @@ enum Likeness {
 
 /// Says for each such variable which of `ours` it looks like.
 ///
-/// Where ours is missing this is a problem: nobody writes `SETTLE_DELEY` and wants the default. A merely related one is
-/// a hint beside a problem that is there anyway, and else a warning.
+/// A misspelt name is a problem if our setting is not set: `SETTLE_DELEY` does not mean that the default is wanted. A
+/// related name is a hint in the problem of a missing setting, and else a warning.
 pub(super) fn point_out(reader: &mut Reader<'_>, ours: &[&'static str]) {
     for name in reader.names() {
         if super::variable::NAMES.contains(&name) || super::hooks::NAMES.contains(&name) {
@@ -107,7 +107,7 @@ impl<'a> Words<'a> {
                 0 | 1 => None,
                 // `SUPABASE_ACCESS_TOKEN` is for Supabase's own tools, and not for amoCRM.
                 _ if !self.prefix.is_empty() && !known.prefix.is_empty() => None,
-                // Somebody else may well have a `BASE_URL`.
+                // A `BASE_URL` may belong to another program.
                 2 if self.prefix.is_empty() => Some(Likeness::Related),
                 _ => Some(Likeness::Misspelt),
             };

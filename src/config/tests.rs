@@ -65,7 +65,7 @@ fn named(errors: &ConfigErrors) -> Vec<&str> {
     problems.map(|problem| problem.variable.as_str()).collect()
 }
 
-/// The setting is only there to be warned of.
+/// Whether the setting only causes a warning.
 fn has_no_effect(name: &str) -> bool {
     variable::OAUTH.contains(&name) || variable::UNUSED.contains(&name)
 }

@@ -22,7 +22,7 @@ pub struct Halt {
 }
 
 impl Halt {
-    /// Whether only the operation itself, for one of the rows, tells that it is over.
+    /// Whether only a success of the operation, for one of the rows, ends the halt.
     #[must_use]
     pub fn is_tried_by_a_row(&self) -> bool {
         let is_write = self.operation.is_some_and(|it| it != Operation::Read);

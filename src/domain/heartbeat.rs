@@ -5,7 +5,7 @@ use std::sync::{
 
 /// Counts how often a loop has come round. Clones share the count.
 ///
-/// A count and no time: a machine that was suspended makes every stamp look old.
+/// A count, not a time: after a suspend of the machine every time stamp would look old.
 #[derive(Debug, Clone, Default)]
 pub struct Heartbeat(Arc<AtomicU64>);
 

@@ -51,7 +51,7 @@ enum Part {
 }
 
 impl NoteTemplate {
-    /// A brace that nobody closes is text.
+    /// A brace that is not closed is text.
     pub fn parse(template: &str) -> Result<Self, UnknownPlaceholder> {
         let mut parts = Vec::new();
         let mut rest = template;
@@ -78,7 +78,8 @@ impl NoteTemplate {
             .collect()
     }
 
-    /// Filled in one pass: a name that looks like a placeholder stays a name. What is missing is a dash.
+    /// Fills the template in one pass: a value that looks like a placeholder is not filled again. A missing value becomes a
+    /// dash.
     pub fn fill(&self, value: impl Fn(&str) -> Option<String>) -> String {
         let mut filled = String::new();
         for part in &self.0 {

@@ -1,6 +1,6 @@
 //! What a student paid, as the row says it.
 
-/// Up to here a float counts in ones.
+/// Up to here a float represents every whole number.
 const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// A price in the row's own words: `4990`, `145.90`, `4990,50`.
@@ -8,7 +8,7 @@ const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
 pub struct Price(String);
 
 impl Price {
-    /// Blank is no price.
+    /// `None`: the text is blank.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         let text = text.trim();

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{RowId, Side};
 
-/// After so many different rows, with no success between, a refusal concerns all rows.
+/// After refusals for so many different rows, with no success between, all rows are refused.
 const ALL_ROWS_AFTER: usize = 3;
 
-/// What is asked of a neighbour for one row.
+/// A request to amoCRM or Supabase for one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
@@ -129,7 +129,7 @@ pub struct Refused {
     is_blamed: bool,
     #[serde(default)]
     told: Told,
-    /// Counts towards a halt: refused alone, and since a person resumed.
+    /// Counts towards a halt: the row was refused alone, after the last `resume`.
     #[serde(default)]
     counts: bool,
     /// When this process learnt of it; `None`: a former process did.
@@ -245,7 +245,7 @@ impl Refusals {
         suspects.map(|it| it.row).collect()
     }
 
-    /// The rows in doubt, the first one first. They go after all others: what is known to be refused teaches nothing new.
+    /// The rows in doubt, oldest first. They go after all others: another refusal of the same row proves nothing new.
     #[must_use]
     pub fn in_doubt(&self) -> Vec<RowId> {
         let in_doubt = self.refused.iter().filter(|it| it.is_in_doubt());
@@ -278,7 +278,7 @@ impl Refusals {
     ) -> Blame {
         let known = |it: &Refused| it.operation == operation && it.row == row;
         match self.refused.iter().position(known) {
-            // For whose sake several were refused together is not known.
+            // It is not known which row of a bulk request was refused.
             Some(i) if self.refused[i].works_for_others && !is_alone => return Blame::Doubt,
             Some(i)
                 if self.refused[i].works_for_others && self.refused[i].is_new_reason(reason) =>
@@ -335,8 +335,8 @@ impl Refusals {
         }
     }
 
-    /// The operation worked for the row, in a request that was begun at `begun`. Answers the rows that are to be tried once
-    /// more, at once. A request that was begun before a refusal was known proves nothing about it.
+    /// Records that the operation worked for the row, in a request begun at `begun`. Returns the rows to try once more, at
+    /// once. A request begun before a refusal was known proves nothing about that refusal.
     pub fn worked(&mut self, operation: Operation, row: RowId, begun: Instant) -> Vec<RowId> {
         let is_newer = self.held.known_at.is_none_or(|at| at <= begun);
         if operation.is_amocrm_write() && is_newer {
@@ -356,7 +356,7 @@ impl Refusals {
         suspects
     }
 
-    /// What was asked of amoCRM for the row has landed after all.
+    /// Records that these writes for the row have reached amoCRM after all.
     pub fn landed(&mut self, row: RowId, operations: &[Operation]) {
         self.refused
             .retain(|it| !(it.row == row && operations.contains(&it.operation)));
@@ -374,7 +374,7 @@ impl Refusals {
             self.held.was_refused = true;
             return Blame::Row;
         }
-        // Held is more than in doubt: they go after all others.
+        // A held row is no longer in doubt: it goes after all others.
         self.refused.retain(|it| !rows.contains(&it.row));
         for row in rows {
             if !self.held.rows.contains(row) {
@@ -395,7 +395,8 @@ impl Refusals {
         self.held.was_refused = false;
     }
 
-    /// A halt must have followed, and is not there: a person has ended it while no process was there to see.
+    /// Whether these refusals must have caused a halt. If none is stored, a person has ended it while no process was
+    /// running.
     #[must_use]
     pub fn have_stopped_sending(&self) -> bool {
         let mut counted = self.refused.iter().filter(|it| it.counts());

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::HaltCause;
 
-/// What the engine is at. It sends every change, the HTTP side only looks.
+/// The state of the engine. The engine sends every change; the HTTP side only reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SyncState {
@@ -13,11 +13,11 @@ pub enum SyncState {
     Working,
     /// `AMOCRM_ENABLED=false`: everything is stored, nothing is sent.
     Holding,
-    /// Somebody said `pause`.
+    /// A person has stopped sending by `pause`.
     Paused {
         since: Timestamp,
     },
-    /// A neighbour refuses in a way that only a person can cure.
+    /// A neighbour refuses requests for a reason that only a person can remove.
     Halted {
         #[serde(rename = "reason")]
         cause: HaltCause,
@@ -27,7 +27,7 @@ pub enum SyncState {
     },
     /// The lease is not ours: nothing is sent.
     Standby {
-        /// Another service syncs; else ours could not be renewed.
+        /// `true`: another service syncs. `false`: our lease could not be renewed.
         held_by_another: bool,
     },
     /// The inbox takes no writes: deliveries are refused and nothing is sent. Known to the inbox, not to the engine.

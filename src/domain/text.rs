@@ -2,8 +2,8 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// With the characters written out by which a text could move a terminal's cursor, reorder a line, or begin a new one. `keep`:
-/// what of them belongs to the text. `\u001b` is an escape of JSON too, so that printed JSON keeps its meaning.
+/// Escapes characters by which a text could move a terminal's cursor, reorder a line, or begin a new one, except those in
+/// `keep`. The escapes (`\u001b`) are valid in JSON, so that printed JSON keeps its meaning.
 #[must_use]
 pub(crate) fn harmless<'t>(text: &'t str, keep: &[char]) -> Cow<'t, str> {
     let is_written_out = |c: char| !keep.contains(&c) && (c.is_control() || is_of_layout(c));

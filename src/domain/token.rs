@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// What a JWT says of itself, unverified: to tell a person about it, never to trust anybody.
+/// The unverified claims of a JWT: to inform a person, never to grant rights.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenClaims {
     pub role: Option<String>,
@@ -13,10 +13,10 @@ pub struct TokenClaims {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Before a token ends a person has to make another, and persons have holidays.
+/// A person has to replace a token before it ends, and may be on holiday.
 const SOON: Duration = Duration::from_hours(24 * 30);
 
-/// When a token that we are set to work with ends.
+/// The end of a configured token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenEnd {
     /// Of the setting.

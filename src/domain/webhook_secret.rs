@@ -5,7 +5,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use sha2::Sha256;
 
-/// No event can be this text: what is signed of an event has dots in it.
+/// The signed text of an event has dots in it, so no event can be this text.
 const FINGERPRINTED: &[u8] = b"tripwire-sync doctor";
 /// Hex digits of a fingerprint.
 const FINGERPRINT_LENGTH: usize = 16;
@@ -50,7 +50,7 @@ impl WebhookSecret {
         format!("whsec_{}", BASE64_STANDARD.encode(self.key())).into()
     }
 
-    /// By which two places can tell that they hold the same secret, and neither shows it.
+    /// Two places that hold the same secret have the same fingerprint, which does not reveal the secret.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         // A key of any length will do, so this does not fail.

@@ -25,16 +25,16 @@ use super::places::Place;
 /// From the first byte of a request to its last, and again for the answer to be taken.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
-/// Beyond the limit, for the answer that says so.
+/// The time beyond the limit for the answer 408.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Between two requests. `pg_net` reuses connections; a proxy in front of us should close first.
 const IDLE: Duration = Duration::from_secs(75);
 
-/// After it the answer to a request closes the connection, so that places change hands.
+/// After this time the next answer closes the connection, so that its place becomes free.
 const LIFE: Duration = Duration::from_mins(1);
 
-/// How often a connection is looked at, and whether there are too many.
+/// How often a connection checks its limits and the number of connections.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Senders use some 500 bytes.
@@ -43,13 +43,13 @@ const LONGEST_HEAD: usize = 16 * 1024;
 /// Read from the socket at a time.
 const PIECE: usize = 4 * 1024;
 
-/// Passed on at once, so that actix uses what it has before it gets more.
+/// Bytes passed on before actix must use them.
 const AT_ONCE: usize = 16 * 1024;
 
-/// The same of a body whose end only actix knows: further requests may follow that end, and actix would take them all.
+/// The same for a body whose end only actix knows: actix would also take all further requests that follow that end.
 const AT_ONCE_UNKNOWN: usize = 256;
 
-/// A connection that has so many answers and no verified request ends.
+/// After so many answers without a verified request, a connection ends.
 const MOST_UNVERIFIED: u32 = 100;
 
 /// How a request announces its body.
@@ -167,8 +167,8 @@ impl State {
         }
     }
 
-    /// Answers whether this answer is the last one: the connection is old, its client a stranger that asks a lot or takes
-    /// the place of others, or what follows is unknown.
+    /// Returns whether this answer is the last one. It is if the connection is old, if its client is unverified and has sent
+    /// many requests or its place is needed, or if the end of the request is unknown.
     fn answer(&mut self, announced: Body, is_place_needed: bool, now: Instant) -> bool {
         if self.closes {
             return true;
@@ -202,7 +202,7 @@ impl State {
         }
     }
 
-    /// A connection that has never sent anything has no longer than a request.
+    /// A new connection has as long for its first byte as a request has.
     fn overdue(&self, now: Instant) -> Option<CutOff> {
         let since = self.limited_since?;
         let (limit, why) = match self.phase {
@@ -285,7 +285,7 @@ pub(super) struct OneAtATime<S> {
     connection: Connection,
     /// Read, and not yet passed on.
     piece: Piece,
-    /// Passed on since actix was last told that there is nothing. It reads until then, and only then uses what it has.
+    /// Bytes passed on since actix last got `Pending`. actix reads until then, and only then uses what it has read.
     passed: usize,
 }
 
@@ -385,7 +385,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for OneAtATime<S> {
                 };
                 if length > LONGEST_HEAD {
                     state.phase = Phase::HeadPassed;
-                    // No head may hold it: actix answers 400 and closes.
+                    // A NUL is not allowed in a head: actix answers 400 and closes.
                     buffer.put_slice(b"\0");
                 } else {
                     self.pass(taken, buffer);
@@ -400,7 +400,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for OneAtATime<S> {
                 }
                 self.pass(taken, buffer);
             }
-            // What was answered is not read on. It is taken from the client all the same, which may only then read.
+            // The rest of an answered body is dropped. It is still read from the socket, since the client may read the
+            // answer only after it has sent all.
             Phase::Body(Body::Unknown) if state.is_answered => {
                 self.piece.from = self.piece.to;
                 cx.waker().wake_by_ref();
@@ -438,8 +439,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for OneAtATime<S> {
     }
 }
 
-/// Finds the blank line that ends a head, in whatever pieces it comes. It reads lines as actix's parser does: they end
-/// with LF, with or without CR, and blank lines before the head do not count.
+/// Finds the blank line that ends a head, across reads. Lines are those of actix's parser: they end with LF, with or without
+/// CR, and blank lines before the head do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct HeadEnd {
     has_begun: bool,

@@ -18,7 +18,7 @@ const MEMORY_OF_ONE: u64 = 512 * 1024;
 /// For the inbox, for outgoing requests and for connections that are being closed.
 const OTHER_DESCRIPTORS: u64 = 128;
 
-/// For what a client sends to arrive, from the other side of the world: a connection that waits is not told to go before.
+/// A round trip to the other side of the world. A connection whose request has not arrived keeps its place for so long.
 const ROUND_TRIP: Duration = Duration::from_millis(200);
 
 /// `pg_net` opens 200 at once.
@@ -106,28 +106,28 @@ struct Guest {
     since: Instant,
 }
 
-/// Of the lowest standing, the one that has had it longest goes first.
+/// The order of closing: lowest standing first; among equals, the connection that got its standing first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     standing: Standing,
     turn: u64,
 }
 
-/// A stranger cannot verify a request, so strangers only take places from each other.
+/// A client without a secret never becomes `Verified`, so such clients only take places from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     /// It has had an answer, and never a verified request.
     Stranger,
-    /// All that it sent was read, and is no whole request.
+    /// All bytes that the client sent were read, and are no whole request.
     Waiting,
     /// It has not been read to its end.
     New,
-    /// Counted from its last verified request.
+    /// The connection had a verified request. Its time counts from the last one.
     Verified,
 }
 
 impl Standing {
-    /// A new one does not: under load it waits for us, not we for it.
+    /// A new connection may not be closed: under load it waits for the service, not the service for it.
     fn may_go(self, after: Duration) -> bool {
         match self {
             Self::Stranger | Self::Verified => true,
@@ -149,8 +149,8 @@ impl Places {
         }
     }
 
-    /// Takes a place. If none is free, one other connection is told to go. If none may go yet, there is one more than there are
-    /// places: the server accepts a quarter more.
+    /// Takes a place. If none is free, another connection is closed. If none may be closed yet, there is one connection more
+    /// than there are places: the server accepts a quarter more.
     pub(super) fn enter(&self) -> Place {
         let now = Instant::now();
         let mut open = self.lock();
@@ -205,8 +205,8 @@ impl Place {
         self.stand(Standing::Verified);
     }
 
-    /// A request on this connection was answered. Answers whether its place is needed: all are taken, and the client has
-    /// verified nothing.
+    /// Records an answer on this connection. Returns whether its place is needed: all are taken, and no request on it was
+    /// verified.
     pub(super) fn answered(&self) -> bool {
         match self.rank.get().standing {
             Standing::Verified => return false,
@@ -217,8 +217,8 @@ impl Place {
         open.connections.len() >= open.places
     }
 
-    /// Tells those to go that are too many and could not be told when they came. Without it a server that is full of
-    /// such connections would accept no other.
+    /// Closes connections above the number of places, which could not be closed when they came. Without this, a server full
+    /// of such connections would accept no other.
     pub(super) fn make_room(&self) {
         self.places.lock().make_room(0, Instant::now());
     }
@@ -232,7 +232,7 @@ impl Place {
 
     fn stand(&self, standing: Standing) {
         let mut open = self.places.lock();
-        // One that was told to go has no place any more.
+        // A connection that is being closed has no place any more.
         if let Some(guest) = open.connections.remove(&self.rank.get()) {
             let rank = open.rank(standing);
             self.rank.set(rank);
@@ -446,7 +446,7 @@ mod tests {
         one.verified();
         let _new = places.enter();
         assert_eq!(gone([&one, &other]), [false, true]);
-        // A request that was on its way when its connection had to go wins no place back.
+        // A request that is verified after its connection was closed wins no place back.
         other.verified();
         assert_eq!(places.lock().connections.len(), 2);
     }

@@ -1,7 +1,7 @@
 //! The log of refused deliveries: one line a second for each kind, however many there are.
 //!
-//! A stranger decides how many requests are refused, so their number must not decide how much is written. Nothing that a
-//! refused request claims is trusted, and nothing of it is logged.
+//! An unverified sender decides how many requests are refused, so their number must not decide how much is written. No
+//! content of a refused request is trusted or logged.
 
 use std::{
     mem,
@@ -51,7 +51,7 @@ impl RefusalLog {
         }
     }
 
-    /// Writes what would come within the next second: a stop does not wait for it.
+    /// Writes the pending lines at once: a stop does not wait for the end of the second.
     pub fn flush(&self) {
         write(&self.tallies);
     }
@@ -82,7 +82,7 @@ struct Tally {
 }
 
 impl Tallies {
-    /// Whether it is the first since the last lines.
+    /// Returns whether this is the first refusal since the last lines.
     fn note(&mut self, error: WebhookError, client: Option<IpAddr>) -> bool {
         let is_first = self.0.is_empty();
         match self.0.iter_mut().find(|tally| tally.error.is_like(&error)) {

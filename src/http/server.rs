@@ -20,7 +20,7 @@ use super::{
     places::Places,
 };
 
-/// How long a client that was answered early may go on sending.
+/// How long a client may go on sending after an early answer.
 const LINGER: Duration = Duration::from_secs(5);
 
 const CUT_OFF: &str = "tripwire_connections_cut_off_total";
@@ -33,7 +33,7 @@ pub(super) struct Size {
     pub(super) shutdown_timeout_seconds: u64,
 }
 
-/// Serves until its handle is told to stop; signals are the caller's.
+/// Serves until its handle is told to stop. The caller handles signals.
 pub(super) fn start(
     listener: TcpListener,
     size: Size,
@@ -47,7 +47,7 @@ pub(super) fn start(
     let shutdown = builder.graceful_shutdown_signal();
     let server = builder
         .workers(size.workers)
-        // With those that take the place of others that may not go yet; further ones wait in the backlog.
+        // A quarter more than places, for connections that cannot take a place yet. Further ones wait in the backlog.
         .max_concurrent_connections(size.places.div_ceil(size.workers) * 5 / 4)
         .shutdown_timeout(size.shutdown_timeout_seconds)
         .disable_signals()

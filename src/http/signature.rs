@@ -1,4 +1,4 @@
-//! Who sent a delivery: Standard Webhooks 1.0 over the raw bytes, or the static token of a dashboard webhook.
+//! Authenticates a delivery: Standard Webhooks 1.0 over the raw bytes, or the static token of a dashboard webhook.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub const SIGNATURE: &str = "webhook-signature";
 /// Senders use some 40 bytes.
 const LONGEST_ID: usize = 256;
 
-/// A sender that is changing its secret signs twice; more than a few is somebody making us work.
+/// During a replacement of the secret, a sender signs twice. A delivery with many signatures would only cost time.
 const MOST_SIGNATURES: usize = 8;
 
 /// Why a delivery is not believed. Carries nothing that the sender wrote.
@@ -65,7 +65,7 @@ pub enum Proof<'a> {
     Token,
 }
 
-/// Whom we believe.
+/// Verifies deliveries.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     /// Any of them may sign, so that a secret can be replaced without losing deliveries.
@@ -76,7 +76,7 @@ pub struct Verifier {
     pub tolerance: Duration,
 }
 
-/// What the head of a delivery offers as proof. A token is verified by then, a signature needs the body.
+/// The proof in the head of a delivery. A token is already verified; a signature needs the body.
 #[derive(Debug, Clone, Copy)]
 pub enum Credentials<'a> {
     Signed(SignedHeaders<'a>),
@@ -84,8 +84,8 @@ pub enum Credentials<'a> {
 }
 
 impl Verifier {
-    /// Looks at the head alone. A delivery with any `webhook-…` header stands or falls with its signature, whatever token
-    /// it carries.
+    /// Checks the head alone. A delivery with any `webhook-…` header is accepted only by its signature, even if it carries a
+    /// token.
     pub fn credentials<'a>(
         &self,
         headers: &'a HeaderMap,

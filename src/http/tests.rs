@@ -319,7 +319,7 @@ async fn a_body_may_be_as_long_as_the_limit() {
     }
 }
 
-/// Only a right token opens the greater limit: a wrong one is refused by its length, as if it were not there.
+/// Only a right token gets the greater limit. With a wrong one, the limit is the same as without a token.
 #[tokio::test]
 async fn a_body_that_is_refused_by_its_head_is_not_read() {
     let service = Service::start().await;
@@ -423,7 +423,7 @@ async fn a_test_event_is_verified_like_any_other_answered_with_its_nonce_and_not
     assert_eq!(answer(service.signed(&unusable)).await.0, 400);
     assert_eq!(service.rows().await, HashSet::new());
 
-    // It must not say that all is well while an insert would be refused.
+    // A test event must not be accepted while an insert would be refused.
     service.inbox.close().await;
     assert_eq!(answer(service.signed(&event)).await.0, 503);
 }
@@ -445,7 +445,7 @@ async fn two_hundred_at_once_are_all_stored() {
     assert_eq!(service.rows().await, rows);
 }
 
-/// Each is answered in its turn, however the bytes are cut, and a chunked body is the last one on its connection.
+/// Requests are answered in order, for any split of the bytes. A chunked body is the last one on its connection.
 #[tokio::test]
 async fn requests_that_come_at_once_are_answered_one_after_the_other() {
     let service = Service::start().await;
@@ -501,7 +501,7 @@ async fn a_head_without_end_is_refused() {
     assert!(answered.starts_with("HTTP/1.1 400 "), "{answered}");
 }
 
-/// The client never reads: what it asks for beyond the first answer stays in its own buffers.
+/// The client never reads: its requests after the first answer stay in the client's own buffers.
 #[tokio::test]
 async fn a_client_that_never_reads_is_not_served_on() {
     let service = Service::start().await;

@@ -1,6 +1,6 @@
 //! `POST /webhooks/supabase`: verify the raw bytes, parse, store, and only then answer.
 //!
-//! The sender neither retries nor reads our answer; what is refused or lost here is found by the sweep.
+//! The sender neither retries nor reads the answer. The sweep finds rows whose delivery is refused or lost here.
 
 use std::{
     mem::discriminant,
@@ -116,7 +116,7 @@ async fn take(
         Ok(Credentials::Token) => LONGEST_WITH_TOKEN,
         Ok(Credentials::Signed(_)) | Err(_) => LONGEST_BODY,
     };
-    // What the head shows is looked at first: a body that it refuses is not read.
+    // The head is checked first: a body that it rules out is not read.
     let length = announced_length(headers);
     if length.is_some_and(|length| length > longest) {
         return Err(WebhookError::TooLarge { longest });
@@ -156,7 +156,7 @@ async fn take(
     accept(state, proof, &body).await
 }
 
-/// For a request that came by no connection of ours.
+/// The deadline of a request without a [`Connection`].
 fn latest() -> tokio::time::Instant {
     tokio::time::Instant::now() + LIMIT
 }
@@ -185,7 +185,7 @@ async fn accept(state: &HttpState, proof: Proof<'_>, body: &[u8]) -> Result<Rece
     };
     let verdict = match parse(body)? {
         Event::Inserted(row) => store(state, row, delivery.clone()).await?,
-        // Else it would say that all is well while every other event is refused.
+        // Else a test event would be accepted while every other event is refused.
         Event::Test(_) if !state.inbox.accepts() => return Err(WebhookError::NotAccepting),
         Event::Test(nonce) => Verdict::Tested(nonce),
         Event::Other(why) => Verdict::Ignored(why),
@@ -346,7 +346,7 @@ impl WebhookError {
     }
 }
 
-/// What a genuine delivery tells.
+/// The content of a verified delivery.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Inserted(RowId),

@@ -33,7 +33,7 @@ impl Inbox {
         Ok(Some(CommandTurn { _lock: lock }))
     }
 
-    /// Whether the service has left room for the command that was announced.
+    /// Whether the service has left room for the announced command.
     pub async fn is_command_noticed(&self) -> Result<bool, InboxError> {
         let announced: Option<Announcement> = self.state(COMMAND).await?;
         Ok(announced.is_some_and(|command| command.is_noticed))
@@ -60,7 +60,7 @@ impl Inbox {
         Ok(false)
     }
 
-    /// Notes for the command that there is room for it.
+    /// Records that the service has left room for the command.
     pub async fn notice_command(&self) -> Result<(), InboxError> {
         if self.is_command_noticed().await? {
             return Ok(());

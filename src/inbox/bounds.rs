@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A row that was removed from the table is not asked for again: an entry of it need not be kept for long.
+/// How long the entry of a row that was removed from the table is kept: no delivery or sweep names such a row again.
 pub(super) const GONE_KEPT: Duration = Duration::from_hours(24);
 
 /// How often the bounds are looked at.
@@ -10,7 +10,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Finished entries removed in one transaction, during which a delivery waits.
 pub(super) const CHUNK: u32 = 1_000;
-/// Of these, how many in one look.
+/// Chunks in one look.
 pub(super) const CHUNKS: u32 = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Bounds {
     }
 }
 
-/// What a look has shown.
+/// The result of a look at the bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Space {
     Enough,

@@ -26,7 +26,7 @@ use crate::domain::{ContactId, DealId, KeyedHash, RowId};
 const RECORD_UNREADABLE: &str =
     "Запись о ходе работы не читается: возможно, её сделала другая версия сервиса";
 
-/// Waiting for a contact is not failing: an entry that waited begins anew.
+/// Waiting for a contact is no failure: the attempts of an entry that waited begin at zero.
 pub(super) const CLAIM: &str = "
     UPDATE entry SET
         state = 'claimed', claim = (SELECT n + 1 FROM counter WHERE name = 'claim'), updated_at = ?1,
@@ -51,7 +51,7 @@ pub(super) const CLAIM_ONE_OF: &str = "
     )
     RETURNING *";
 
-/// The `+` keeps SQLite from walking all claimed entries, and the whole array for each: five thousand took a minute.
+/// The `+` keeps SQLite from scanning the whole array for each claimed entry: with five thousand entries that took a minute.
 pub(super) const CHECKPOINT: &str = "
     UPDATE entry SET
         progress = mark.progress, person = mark.person, phone = mark.phone, contact = mark.contact,
@@ -70,11 +70,11 @@ const REMEMBER_PERSON: &str = "
     SELECT value ->> 0, value ->> 1, value ->> 2, ?2 FROM json_each(?1) WHERE true
     ON CONFLICT (hash) DO UPDATE SET contact = excluded.contact, deal = excluded.deal, used_at = excluded.used_at";
 
-/// No entry rests longer: a time that was reckoned before the clock was put back, or that a neighbour named, may be years
-/// away. A daily search fits in.
+/// The longest rest of an entry. A time computed before the clock was put back, or named by a neighbour, may be years away.
+/// The rest of a daily search is shorter.
 pub(super) const LONGEST_REST: Duration = Duration::from_hours(25);
 
-/// Asked for by a backfill while it was found too old: that is no reason any more, so it is looked at again.
+/// An entry that is found too old while a backfill asks for it becomes pending again: its age is no reason any more.
 pub(super) const SETTLE: &str = "
     UPDATE entry SET
         state = iif(settled.outcome = 'too_old' AND entry.backfill IS NOT NULL, 'pending', settled.state), claim = NULL,
@@ -94,7 +94,7 @@ pub(super) const SETTLE: &str = "
     WHERE entry.row_id = settled.row_id AND +entry.claim = ?2 AND +entry.state = 'claimed'
     RETURNING row_id, seq, events";
 
-/// A person's word: what the service itself parks is settled under its claim.
+/// Parks entries for the command `park`. The service itself parks an entry by settling its claim.
 pub(super) const PARK: &str = "
     UPDATE entry SET state = 'parked', reason = 'отложено вручную', updated_at = ?2, events = events + 1
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND +state IN ('pending', 'waiting')
@@ -273,7 +273,7 @@ impl Inbox {
         .await
     }
 
-    /// Answers how many are pending now that were not, or not yet due.
+    /// Returns how many entries became pending or due.
     pub async fn revive(&self, whom: Revival) -> Result<u64, InboxError> {
         let (statement, keys, fact) = match whom {
             Revival::Suspects(rows) => {
@@ -358,8 +358,8 @@ impl Inbox {
     }
 }
 
-/// Hands over the entries that this statement claims. One that cannot be read is parked, so that it does not keep the others
-/// from being claimed for ever.
+/// Hands over the entries that this statement claims. An entry that cannot be read is parked: else it would block the others
+/// for ever.
 async fn claim(
     turn: &mut Turn<'_>,
     lane: Lane,
@@ -436,7 +436,7 @@ async fn change(
     Ok(changed.into_iter().map(|it| (it.row_id, it)).collect())
 }
 
-/// Every row that was meant must have been changed, and once.
+/// Each row must have been changed exactly once.
 fn take(changed: &mut HashMap<RowId, Changed>, row: RowId) -> Result<Changed, InboxError> {
     changed.remove(&row).ok_or(InboxError::ClaimLost { row })
 }

@@ -1,6 +1,6 @@
 //! The contact index on disk: keyed hashes of e-mails and phones with the contacts that have them.
 //!
-//! What it covers is the engine's to know: a value of its own is stored with each change, in the same commit.
+//! The engine keeps the coverage of the index as a value of its own, which is stored with each change, in the same commit.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::domain::{ContactId, KeyedHash};
 
-/// What the account's contacts are known by.
+/// Contacts, and the hashes by which they are found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Indexed {
     pub contacts: Vec<ContactId>,

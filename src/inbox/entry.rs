@@ -1,4 +1,4 @@
-//! What the inbox holds, and what is said to it and by it.
+//! The entries of the inbox, and the types of its commands and answers.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{history::Fact, progress::Progress};
 use crate::domain::{ContactId, DealId, KeyedHash, RowId};
 
-/// The live lane goes first: purchases of this minute. The other one holds rows of an explicit backfill.
+/// The live lane holds new purchases and goes first. The backfill lane holds rows of an explicit backfill.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, sqlx::Type,
 )]
@@ -84,7 +84,7 @@ pub struct Entry {
     pub due_at: Timestamp,
     /// Failed attempts since the entry was opened; the backoff grows with it.
     pub attempts: u32,
-    /// `webhook-id` of the first delivery that told of it, if one did.
+    /// `webhook-id` of the first delivery of the row, if any.
     pub delivery: Option<String>,
     pub outcome: Option<Outcome>,
     /// The last backfill that asked for the row, if any did.
@@ -100,8 +100,7 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimToken(pub(crate) i64);
 
-/// Entries claimed together, oldest first. Never of both lanes: a live row must not wait for what is done for a
-/// backfill.
+/// Entries claimed together, oldest first. All are of one lane: a live row must not wait for the work of a backfill.
 #[derive(Debug)]
 pub struct Claim {
     pub token: ClaimToken,
@@ -113,11 +112,11 @@ pub struct Claim {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Heard {
     pub entries: u64,
-    /// Those of which a delivery told, before or after a sweep found them.
+    /// Entries with a delivery, before or after a sweep found the row.
     pub by_delivery: u64,
     /// When the newest of these was stored.
     pub last_by_delivery: Option<Timestamp>,
-    /// How many that no person asked for were stored since the newest one of which a delivery told.
+    /// Entries stored after the newest one with a delivery, without those of backfills.
     pub since_by_sweep: u64,
 }
 
@@ -189,8 +188,8 @@ pub struct OpenWork {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     pub by_state: HashMap<State, u64>,
-    /// Since when the oldest one that is pending or claimed has been so: time spent parked, or waiting for a contact,
-    /// does not count.
+    /// Since when the oldest unfinished entry has been pending or claimed. Time spent parked, or waiting for a contact, does
+    /// not count.
     pub oldest_pending: Option<Timestamp>,
 }
 
@@ -199,7 +198,7 @@ pub struct Counts {
 pub struct Tally {
     /// An outcome is there where the state is `done`.
     pub by_end: HashMap<(State, Option<Outcome>), u64>,
-    /// How many of those that wait for a contact will be looked up again by the time that was asked about.
+    /// How many entries that wait for a contact are looked up again by the time given.
     pub waiting_briefly: u64,
     /// When the first of those that are pending falls due.
     pub next_due: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! Recognising a person again without remembering them.
+//! Keyed hashes: recognise a person without storing their e-mail or phone.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -11,7 +11,7 @@ pub struct Hasher {
     keyed: Hmac<Sha256>,
 }
 
-/// Says nothing: the state gives the key away.
+/// Shows no state: the state would reveal the key.
 impl std::fmt::Debug for Hasher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Hasher(…)")
@@ -38,7 +38,7 @@ impl Hasher {
         self.of(["phone", "", phone.as_str()])
     }
 
-    /// Of any other text, kept apart from the above by `domain`.
+    /// The hash of any other text. `domain` keeps it apart from the hashes above.
     #[must_use]
     pub fn text(&self, domain: &str, text: &str) -> KeyedHash {
         self.of(["text", domain, text])

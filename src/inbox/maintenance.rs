@@ -1,4 +1,4 @@
-//! Care of the file: entries that are removed or given back, clocks that were put back, bounds, and a write that only shows
+//! Maintenance: removes entries or gives them back, reschedules after the clock was put back, keeps the bounds, and probes
 //! whether writing works.
 
 use std::time::Duration;
@@ -43,7 +43,7 @@ const AT_WORK: &str = "
 const PAGES: &str = "
     SELECT page_count, freelist_count, page_size
     FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
-/// Both ends of the table, without what lies between.
+/// An upper bound of the number of entries, from both ends of the table.
 const AT_MOST: &str =
     "SELECT coalesce((SELECT max(seq) FROM entry) - (SELECT min(seq) FROM entry) + 1, 0)";
 const ENTRIES: &str = "SELECT count(*) FROM entry";
@@ -61,8 +61,8 @@ impl Inbox {
         }
     }
 
-    /// Answers how many it removed: [`CHUNK`] at most, so that no delivery waits long for the writer. Fewer are the last.
-    /// History goes with its entry (a foreign key); a person of an entry that stays is still in use.
+    /// Returns how many entries it removed: [`CHUNK`] at most, so that no delivery waits long for the writer; fewer if none
+    /// is left. History is removed with its entry (a foreign key). A person of an entry that stays is still in use.
     async fn purge_some(&self, before: Timestamp) -> Result<u64, InboxError> {
         self.write(move |turn| {
             Box::pin(async move {
@@ -159,13 +159,13 @@ pub(super) async fn release(
     Ok(released.rows_affected())
 }
 
-/// What was scheduled before the clock was put back would rest too long: it is due now. Too early does no harm, since an entry
-/// is looked at before anything is written for it.
+/// Entries scheduled before the clock was put back would rest too long, so they become due now. An early attempt does no
+/// harm: the row is read before anything is written for it.
 pub(super) const RESCHEDULE: &str = "
     UPDATE entry SET due_at = ?1, updated_at = ?1
     WHERE state IN ('pending', 'waiting') AND updated_at > ?2";
 
-/// Clocks are set right by less than this all the time.
+/// Smaller corrections of the clock are normal.
 pub(super) const STEP: Duration = Duration::from_secs(5);
 
 /// Answers how many entries were rescheduled.

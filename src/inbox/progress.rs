@@ -36,13 +36,13 @@ pub enum Step {
     Begun,
     /// This deal is to be used. Nothing is written for the row.
     Chosen(Choice),
-    /// The deal that is made for the row may exist: its answer is not known (yet).
+    /// The create may be in flight: its answer is not known (yet).
     Creating(Create),
     /// The deal is in its place.
     Placed {
         choice: Choice,
         how: Placed,
-        /// The note may be there: its answer is not known (yet). From when on an empty look is decisive, as in [`Create`].
+        /// `Some`: the note may be in flight. The time is that of [`Create::resolve_after`].
         note_resolve_after: Option<Timestamp>,
     },
     /// The note is on the deal.
@@ -67,11 +67,11 @@ pub struct Create {
     pub made_for: CreateFor,
     /// Keyed hash of the exact name of the deal.
     pub name: KeyedHash,
-    /// From when on an empty look proves that the write never happened and never will (our clock).
+    /// From this time on (our clock), an empty look proves that the write did not happen and will not.
     pub resolve_after: Timestamp,
 }
 
-/// Whose deal is to be made.
+/// The contact of the deal to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateFor {
     /// A contact that is there.
@@ -116,13 +116,13 @@ pub enum Placed {
     Created,
 }
 
-/// The searches of a waiting row, one for each day. What an earlier version stored has none, and begins to count.
+/// The searches of a waiting row, one a day. Entries of an earlier version have none, and begin at zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DailySearches {
     /// How many found no contact.
     pub in_vain: u32,
-    /// From when on the next search is the next day's (our clock).
+    /// From this time on (our clock), a search counts for the next day.
     pub next_from: Option<Timestamp>,
 }
 
@@ -156,7 +156,7 @@ impl Create {
 }
 
 impl Step {
-    /// The deal that stands, or is to be moved.
+    /// The chosen deal.
     #[must_use]
     pub fn choice(&self) -> Option<&Choice> {
         match self {
@@ -200,7 +200,7 @@ impl Step {
         matches!(self, Self::Noted { .. })
     }
 
-    /// From when on an empty look for the write that may be in flight is decisive.
+    /// From this time on, an empty look for the write in flight proves that it did not happen.
     #[must_use]
     pub fn resolve_after(&self) -> Option<Timestamp> {
         match self {
@@ -212,7 +212,7 @@ impl Step {
         }
     }
 
-    /// From now on, an empty look for the write that may be in flight is decisive from then.
+    /// Replaces the time of [`Step::resolve_after`].
     pub fn set_resolve_after(&mut self, from: Timestamp) {
         match self {
             Self::Creating(create) => create.resolve_after = from,
@@ -224,7 +224,7 @@ impl Step {
         }
     }
 
-    /// The write that may be in flight was certainly not carried out: nothing is to look for.
+    /// Records that the write in flight was certainly not carried out: no look for it is needed.
     pub fn forget_write(&mut self) {
         match self {
             Self::Creating(_) => *self = Self::Begun,
@@ -246,7 +246,7 @@ impl Step {
         }
     }
 
-    /// The note is about to be sent.
+    /// Records that the note is about to be sent.
     pub fn begin_note(&mut self, resolve_after: Timestamp) {
         if let Self::Placed {
             note_resolve_after, ..
@@ -266,7 +266,7 @@ impl Step {
         }
     }
 
-    /// A deal is chosen and amoCRM may still be written to for it: no other entry may work on this person.
+    /// Whether writes to amoCRM may still follow for the chosen deal: no other entry may work on this person.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !matches!(self, Self::Begun | Self::Noted { .. })
@@ -280,8 +280,8 @@ impl Step {
 }
 
 impl Progress {
-    /// What stays true under another hash key. A choice of which nothing is done is made anew; a lost create is then found as
-    /// a deal of the contact.
+    /// The part of the progress that is valid under another hash key. A choice without a write is made anew. A lost create
+    /// is then found as a deal of the contact.
     #[must_use]
     pub fn without_hashes(self) -> Self {
         let step = match self.step {

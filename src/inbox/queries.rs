@@ -64,7 +64,7 @@ pub(super) const LIVE_DUE: &str = "
         WHERE state IN ('pending', 'waiting') AND lane = 'live' AND due_at <= ?1 LIMIT ?2
     )";
 
-/// Names both states of the index, or it would not be used.
+/// The condition repeats both states of the partial index: else SQLite would not use it.
 pub(super) const UNMATCHED: &str = "
     SELECT count(*) FROM (
         SELECT 1 FROM entry
@@ -72,7 +72,7 @@ pub(super) const UNMATCHED: &str = "
         LIMIT ?1
     )";
 
-/// Parked entries hold no other row up: whatever they wrote has landed long ago, and is found by looking.
+/// A parked entry blocks no other row: its writes have landed long ago, and a look finds them.
 pub(super) const OPEN_WORK: &str = "
     SELECT row_id, person, contact FROM entry INDEXED BY entry_crm_open
     WHERE crm_open = 1 AND state <> 'done' AND state <> 'parked'
@@ -93,7 +93,7 @@ impl Inbox {
         Ok(found.into_iter().next())
     }
 
-    /// Of those among these rows that have an entry.
+    /// The states of those rows that have an entry.
     pub async fn states_of(&self, rows: Vec<RowId>) -> Result<HashMap<RowId, State>, InboxError> {
         let query = query_as(STATES_OF).bind(json("rows", &rows)?);
         let found = self.read("look rows up", query).await?;
@@ -183,7 +183,7 @@ impl Inbox {
         self.read_stuck("list what was parked", query).await
     }
 
-    /// Pending or claimed since `until` or longer, the oldest first; those of a backfill are not missed.
+    /// Live entries that have been pending or claimed since `until` or longer, the oldest first.
     pub async fn pending_since(
         &self,
         until: Timestamp,

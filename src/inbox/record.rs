@@ -111,7 +111,7 @@ pub(super) fn json<T: Serialize + ?Sized>(
     serde_json::to_string(value).map_err(|_| InboxError::Corrupt { what })
 }
 
-/// For `map_err`: a value that cannot be decoded is our own data gone bad, all else is the database.
+/// For `map_err`: a value that cannot be decoded is a corrupt value, any other error is one of the database.
 pub(super) fn database(what: &'static str) -> impl FnOnce(sqlx::Error) -> InboxError {
     move |source| match source {
         sqlx::Error::ColumnDecode { .. } => InboxError::Corrupt { what },

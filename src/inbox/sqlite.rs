@@ -121,7 +121,7 @@ fn is_emptied(path: &Path) -> bool {
     length(path) == Some(0) && length(&sibling(path, LOCK)).is_some_and(|length| length > 0)
 }
 
-/// The file is in use: from now on an empty one is a damaged one.
+/// Marks the file as used: from now on an empty file counts as damaged.
 fn mark_used(mut lock: &File) -> io::Result<()> {
     if lock.metadata()?.len() == 0 {
         lock.write_all(b"used\n")?;
@@ -178,8 +178,8 @@ async fn open_file(path: &Path, role: Role, clock: &SharedClock) -> Result<Opene
     })
 }
 
-/// A damaged header is met here, by a connection that is closed before anything is renamed: one that fails while it is
-/// configured closes later, and would take the log away from a new file.
+/// Finds a damaged header, by a connection that is closed before any file is renamed. A connection that fails while it is
+/// configured closes later, and would remove the log of a new file.
 async fn read_schema(path: &Path) -> Result<(), Cause> {
     let mut conn = plain(path).connect().await?;
     let read = sqlx::query("SELECT count(*) FROM sqlite_schema")
@@ -190,7 +190,7 @@ async fn read_schema(path: &Path) -> Result<(), Cause> {
     Ok(closed?)
 }
 
-/// For a connection that asks nothing of the file when it is made.
+/// Options for a connection that does not read the file when it is opened.
 fn plain(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
@@ -258,10 +258,10 @@ pub(super) fn try_lock_for_command(path: &Path) -> Result<Option<File>, InboxErr
     }
 }
 
-/// A sibling of the inbox, since SQLite's own locks on the file would be lost when any handle on it is closed.
+/// A lock file beside the inbox. On the inbox itself, closing any handle would release SQLite's own locks.
 fn lock_file(path: &Path, suffix: &str) -> Result<File, InboxError> {
     let file = private_file(&sibling(path, suffix)).map_err(|source| cannot_open(path, source))?;
-    // A command of root's must not leave a file that the service's account cannot open. To others this is denied.
+    // A command run by root must not leave a file that the service's account cannot open. For other accounts `fchown` fails.
     #[cfg(unix)]
     if let Ok(inbox) = path.metadata() {
         use std::os::unix::fs::{MetadataExt, fchown};
@@ -352,7 +352,7 @@ async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sql
     }
 }
 
-/// SQLite's code of an error, without what extends it.
+/// SQLite's primary result code of an error.
 fn plain_code(error: &sqlx::Error) -> Option<i32> {
     let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(code & 0xff)
@@ -382,24 +382,25 @@ impl Link {
         let conn = if let Some(conn) = self.conn.take() {
             conn
         } else {
-            // Another file of this name is not the one whose entries were acknowledged.
+            // A file that was replaced is not opened: the acknowledged entries are in the former one.
             self.files.look(false)?;
             connect(&self.options).await?
         };
         Ok(self.conn.insert(conn))
     }
 
-    /// After an error it is unknown in which transaction the connection stands; a new one stands in none.
+    /// After an error the state of the transaction is unknown. A new connection has none.
     pub(super) fn drop_connection(&mut self) {
         let conn = self.conn.take();
         if self.files.are_lost() {
-            // SQLite would remove the log of this name when it closes: by now it may be another file's. The process ends soon.
+            // On close, SQLite would remove the log of this name, which may belong to another file by now. The process ends
+            // soon.
             std::mem::forget(conn);
         }
         self.version = None;
     }
 
-    /// Whether what was written is in the files of these names. For a connection that was used.
+    /// Checks that the writes are in the files of these names. Requires a connection that was used.
     pub(super) fn look_at_files(&mut self) -> Result<(), sqlx::Error> {
         Ok(self.files.look(self.conn.is_some())?)
     }
@@ -413,7 +414,7 @@ impl Link {
         let version = sqlx::query_scalar("PRAGMA data_version")
             .fetch_one(self.conn().await?)
             .await?;
-        // A new connection counts anew, so any change counts as one of another process.
+        // The version of a new connection cannot be compared, so it counts as a change by another process.
         Ok(self.version.replace(version) != Some(version))
     }
 
@@ -424,7 +425,7 @@ impl Link {
         }
     }
 
-    /// Best effort: whatever was acknowledged is on disk already.
+    /// Best effort: all acknowledged writes are on disk already.
     pub(super) async fn close(mut self) {
         let Some(mut conn) = self.conn.take() else {
             return;

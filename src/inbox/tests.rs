@@ -238,7 +238,7 @@ impl Fixture {
         options.connect().await.unwrap()
     }
 
-    /// Something that a well-behaved process would not do to the file.
+    /// Changes the file in a way in which the service does not.
     async fn tamper(&self, statement: &str) {
         let mut conn = self.connect().await;
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))

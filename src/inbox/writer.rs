@@ -1,4 +1,4 @@
-//! The one task that writes. It takes whatever waits, runs it in one transaction, and answers only after the commit:
+//! The one task that writes. It takes all waiting commands, runs them in one transaction, and answers only after the commit:
 //! a burst costs few fsyncs, and an answer means *on disk*.
 //!
 //! No other task holds its connection and no caller can cancel it, so no transaction is left open half-way.
@@ -73,7 +73,7 @@ impl Signals {
     }
 
     pub(super) fn die_at(&self, at: DieAt) {
-        // Only the first plan counts: one dies once.
+        // Only the first plan counts.
         let _ = self.death.at.set(at);
     }
 }
@@ -154,7 +154,7 @@ impl Writer {
             if self.signals.hangs.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
-            // Only waiting is raced here, never a database call.
+            // `select!` drops only waits here, never a database call.
             let taken = tokio::select! {
                 taken = self.commands.recv_many(&mut group, MAX_GROUP) => Some(taken),
                 _ = look_around.tick() => None,
@@ -265,7 +265,7 @@ impl Writer {
         });
     }
 
-    /// One transaction. After an `Err` nothing of the group is on disk, or that is unknown.
+    /// Runs one transaction. After an `Err` the group is not on disk, or it is unknown whether it is.
     async fn transact(
         &mut self,
         changes: &mut [Box<dyn Change>],
@@ -283,7 +283,8 @@ impl Writer {
         if changes.is_empty() || !works {
             maintenance::probe(conn).await?;
         }
-        // A change that fails must not undo its neighbours; without any it is undone with its transaction.
+        // A change that fails must not undo the others of its group. A single change needs no savepoint: it is undone with
+        // the transaction.
         let is_alone = changes.len() == 1 && orphans.is_empty() && works;
         let mut end = "COMMIT";
         for change in changes {
@@ -313,8 +314,8 @@ impl Writer {
         self.link.look_at_files()
     }
 
-    /// What no command asks for: writing that works again, claims to give back, a clock that was put back,
-    /// changes by other processes.
+    /// The periodic work of the writer: probes writing that failed, gives back lost claims, looks for a clock that was put
+    /// back and for changes by other processes.
     async fn look_around(&mut self) {
         if let Err(error) = self.look_at_the_clock().await {
             tracing::warn!(%error, "the inbox could not be scheduled anew");
@@ -337,7 +338,7 @@ impl Writer {
             }
         }
         if self.link.look_at_files().is_err() {
-            // As any write that cannot be relied on.
+            // Handled as a failed write.
             self.write(Vec::new()).await;
         }
     }

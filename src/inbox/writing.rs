@@ -12,21 +12,21 @@ pub enum Writing {
     Works,
     Fails {
         since: Timestamp,
-        /// For so long that only a person can help.
+        /// Writes have failed for so long that only a person can help.
         is_lasting: bool,
     },
     /// Writes work, and the bounds of the inbox are reached: new rows are refused.
     Full {
         since: Timestamp,
     },
-    /// The file that was opened is not at its place any more: what is written now is gone with it.
+    /// The opened file is not at its place any more: writes are lost with it.
     Lost {
         since: Timestamp,
     },
 }
 
 impl Writing {
-    /// After a write. `failing_for`: since the first of the writes that failed in a row, and `None` after one that worked.
+    /// The state after a write. `failing_for`: the time since the first failure in a row; `None`: the write worked.
     pub(super) fn next(
         self,
         failing_for: Option<Duration>,
@@ -50,7 +50,7 @@ impl Writing {
         }
     }
 
-    /// After a look at the bounds.
+    /// The state after a look at the bounds.
     pub(super) fn bounded(self, is_full: bool, now: Timestamp) -> Self {
         match (self, is_full) {
             (Self::Works, true) => Self::Full { since: now },
@@ -59,7 +59,7 @@ impl Writing {
         }
     }
 
-    /// What keeps deliveries from being stored, and since when; a write that fails is no fault before it lasts.
+    /// Why deliveries are not stored, and since when. A failure of writes is a fault only once it lasts.
     #[must_use]
     pub fn fault(self) -> Option<(InboxFault, Timestamp)> {
         match self {
@@ -78,7 +78,7 @@ impl Writing {
         matches!(self, Self::Works | Self::Full { .. })
     }
 
-    /// For ever: the process is to end.
+    /// The final state: the process has to end.
     pub(super) fn lost(self, now: Timestamp) -> Self {
         match self {
             Self::Works | Self::Full { .. } | Self::Fails { .. } => Self::Lost { since: now },
@@ -86,8 +86,8 @@ impl Writing {
         }
     }
 
-    /// The state of the service. An inbox that takes no writes outranks whatever the engine is at: no delivery is accepted,
-    /// and nothing is sent that cannot be recorded.
+    /// The state of the service. An inbox that takes no writes outranks any state of the engine: no delivery is accepted,
+    /// and no request is sent that cannot be recorded.
     #[must_use]
     pub fn over(self, engine: SyncState) -> SyncState {
         match self {

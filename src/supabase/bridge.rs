@@ -1,8 +1,8 @@
 //! The one place that touches the crate `postgrest`: its builder makes the query, our own client sends it.
 //!
-//! The builder belongs to reqwest 0.11 and an old TLS stack, so its request is taken apart and built again for ours; the
-//! old client never opens a socket. What the builder cannot say is added afterwards, on our side: `limit` as a parameter (its
-//! `limit` is a `Range` header), `Prefer` (each of its setters overwrites it) and the keys (it panics on a bad value).
+//! The builder belongs to reqwest 0.11 and an old TLS stack, so its request is taken apart and built again for our client.
+//! The old client never opens a socket. Our side adds what the builder cannot express: `limit` as a parameter (its `limit`
+//! is a `Range` header), `Prefer` (each of its setters overwrites it) and the keys (it panics on a bad value).
 
 use reqwest::{Client, Method, Request, header::HeaderValue};
 
@@ -30,7 +30,7 @@ pub(super) fn request(client: &Client, builder: postgrest::Builder) -> Request {
             .expect("a header value of http 0.2 is a header value of http 1");
         request = request.header(name.as_str(), value);
     }
-    // A GET carries an empty body there, and none here.
+    // In reqwest 0.11 a GET has an empty body; in ours it has none.
     match old.body().and_then(|body| body.as_bytes()) {
         Some(body) if !body.is_empty() => request = request.body(body.to_vec()),
         Some(_) | None => {}

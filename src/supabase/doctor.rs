@@ -1,4 +1,4 @@
-//! What the database tells about itself where our role cannot look: `tripwire_sync_doctor()`.
+//! Facts of the database that our role cannot read itself: `tripwire_sync_doctor()`.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -7,16 +7,16 @@ use super::{Supabase, SupabaseError, query::DEAL, wire};
 
 const FUNCTION: &str = "tripwire_sync_doctor";
 
-/// The function's answer. What could not be looked at is empty, false or `None`.
+/// The function's answer. A fact that the function could not read is empty, false or `None`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Doctor {
-    /// Of the SQL that is in the database; `None`: older than the first that says.
+    /// The version of the SQL in the database; `None`: older than the first one with a version.
     pub version: Option<u32>,
     pub now: Option<Timestamp>,
     /// All columns of the table.
     pub columns: Vec<String>,
-    /// The type of the column `id`, a domain as what it is made of.
+    /// The type of the column `id`; of a domain, its base type.
     pub id_type: Option<String>,
     pub rls: bool,
     pub caller: Caller,
@@ -71,10 +71,10 @@ pub struct Trigger {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Sender {
-    /// The version of its program, where its SQL is of an older one.
+    /// The version of the installed extension, if its SQL in the database is older.
     pub update_to: Option<String>,
     pub preloaded: Option<bool>,
-    /// The database that its worker serves, where it is not this one.
+    /// The database that the worker of `pg_net` serves, if it is not this one.
     pub other_database: Option<String>,
     pub workers: Option<u32>,
 }
@@ -87,7 +87,7 @@ pub struct Vault {
     pub url_path: Option<String>,
     /// Of each usable secret, as [`crate::domain::WebhookSecret::fingerprint`] has it.
     pub fingerprints: Vec<String>,
-    /// How many parts of the secret are none.
+    /// How many parts of the text are no usable secret.
     pub unusable: u32,
     /// Why Vault could not be read.
     pub error: Option<String>,
@@ -158,7 +158,7 @@ impl Supabase {
     }
 }
 
-/// An older migration gave our role no right to it.
+/// Whether the function is missing or may not be called: an older migration gave our role no right to it.
 pub(super) fn is_no_function_of_ours(error: &SupabaseError) -> bool {
     let is_denied = matches!(error, SupabaseError::Refused { code, .. } if code == "42501");
     is_denied || wire::is_missing_function(error)

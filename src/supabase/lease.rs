@@ -8,18 +8,18 @@ use super::{Supabase, SupabaseError, wire};
 
 const FUNCTION: &str = "tripwire_sync_lease";
 
-/// What the database says to who asks for the lease.
+/// The answer to a request for the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAnswer {
     Granted,
-    /// Another has it. To who gives it back: it was not ours.
+    /// Another service holds the lease. After a release: this service did not hold it.
     Refused,
     /// There is no such function: the migration was not applied.
     NoFunction,
 }
 
 impl Supabase {
-    /// Asks for the lease, or for more of it, for so many seconds from now; none give it back.
+    /// Takes or renews the lease for so many seconds from now; 0 gives it back.
     pub async fn lease(
         &self,
         holder: &str,

@@ -10,16 +10,16 @@ pub(super) const DEAL: &str = "amocrm_deal_id";
 pub(super) const CONTACT: &str = "amocrm_contact_id";
 pub(super) const STATUS: &str = "status";
 
-/// Of a blank text, as Postgres writes it: what `str::trim` takes away is not all in its `[:space:]`.
+/// The regular expression for a blank text in Postgres, whose `[:space:]` lacks characters that `str::trim` removes.
 const BLANK: &str =
     "^[[:space:]\u{85}\u{a0}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}]*$";
 
-/// These columns of whatever row comes first.
+/// These columns of any row.
 pub(super) fn columns(api: &Postgrest, columns: &[&str]) -> Builder {
     api.from(TABLE).select(columns.join(","))
 }
 
-/// These columns of no row, so that none of any size is read: one column cannot be null and not null.
+/// These columns of no row, since a row may be of any size. The condition is never true: null and not null.
 pub(super) fn no_row(api: &Postgrest, columns: &[&str]) -> Builder {
     let one = columns.first().copied().unwrap_or("id");
     self::columns(api, columns)
@@ -34,7 +34,7 @@ pub(super) fn rows(api: &Postgrest, columns: &[&str], ids: &[RowId]) -> Builder 
         .in_("id", ids.iter().map(ToString::to_string))
 }
 
-/// The id of whatever row comes first, other than these.
+/// The id of any row other than these.
 pub(super) fn rows_but(api: &Postgrest, not: &[RowId]) -> Builder {
     let builder = columns(api, &["id"]);
     if not.is_empty() {
@@ -48,14 +48,14 @@ pub(super) fn rows_but(api: &Postgrest, not: &[RowId]) -> Builder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period {
     pub since: Option<Timestamp>,
-    /// Those of this very time are out.
+    /// Exclusive.
     pub until: Option<Timestamp>,
     /// Rows without a time too.
     pub with_undated: bool,
 }
 
 impl Period {
-    /// From then on; a row without a time counts as new.
+    /// Rows from that time on. A row without a time counts as new.
     #[must_use]
     pub fn since(since: Timestamp) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl Period {
     }
 }
 
-/// Which of the unsynced rows: those with a status of theirs are left out only where there is such a column.
+/// Which unsynced rows. Blocked and inactive ones are left out only if the table has the column `status`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unsynced {
     pub(super) period: Period,
@@ -138,7 +138,7 @@ impl Unsynced {
     }
 }
 
-/// Writes the deal's id over nothing, or over exactly this text.
+/// Writes the deal's id over NULL, or over exactly this text.
 pub(super) fn write_back(
     api: &Postgrest,
     id: RowId,

@@ -89,7 +89,7 @@ impl Supabase {
     }
 }
 
-/// What the function itself refuses, by the codes that it raises under whatever status.
+/// A refusal of the function itself, by its own error codes. The HTTP status may be any.
 fn refused(body: &[u8]) -> Option<TestEvent> {
     let error: Value = serde_json::from_slice(body).ok()?;
     let why = || {

@@ -197,7 +197,7 @@ fn id(text: &str) -> RowId {
     text.parse().unwrap()
 }
 
-/// Neither the error nor anything under it says this.
+/// Neither the error nor any of its causes contains the secret.
 fn assert_silent(error: &dyn Error, secret: &str) {
     let mut next: Option<&dyn Error> = Some(error);
     while let Some(error) = next {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Settings, SupabaseError, bridge, wire};
 use crate::domain::{SharedClock, USER_AGENT};
 
-/// Of an error only its code is wanted.
+/// Only the code of an error is read.
 const LARGEST_ERROR_BODY: usize = 64 << 10;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Transport {
     clock: SharedClock,
 }
 
-/// A whole answer, whatever its status.
+/// A whole answer with any status.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -96,7 +96,7 @@ impl Transport {
         Err(wire::failure(answer.status, told, retry_after))
     }
 
-    /// The answer, whatever its status.
+    /// The answer with any status.
     pub(super) async fn exchange(
         &self,
         route: &'static str,
@@ -133,7 +133,7 @@ impl Transport {
         };
         let body = match read_up_to(&mut response, largest).await {
             Body::Cut(_) if status.is_success() => return Err(SupabaseError::TooLarge),
-            // Cut short it is no JSON any more, and is judged as such.
+            // A body that was cut is no JSON, and counts as such.
             Body::Whole(body) | Body::Cut(body) => body,
             Body::Broken { failure, .. } => return Err(failure.into()),
         };

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{Culprit, Row, SupabaseError, query};
 use crate::domain::{Price, RowId};
 
-/// What an error body says (`{"code":"42703","message":…}`); nothing of a gateway's HTML, or of no body at all.
+/// The content of an error body (`{"code":"42703","message":…}`); empty for a gateway's HTML, or without a body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
-    /// It is logged and shown to people, so it has to look like a code.
+    /// The code is logged and shown to people, so it has to look like one.
     pub(super) code: String,
     /// May hold values of a row: only searched for names of the schema, never shown.
     message: String,
@@ -80,8 +80,8 @@ fn is_sqlstate(code: &str) -> bool {
     code.len() == 5 && !code.starts_with("PGRST")
 }
 
-/// Whether what is missing is something that we named: our table, its columns, our functions. A trigger that uses a table or
-/// column which is not there fails with the same codes.
+/// Whether the missing object is one that the service named: our table, its columns, our functions. A trigger that uses a
+/// missing table or column fails with the same codes.
 fn is_ours(message: &str) -> bool {
     message.is_empty() || message.contains("tripwire_")
 }
@@ -129,7 +129,7 @@ pub(super) fn is_missing_function(error: &SupabaseError) -> bool {
     code(error).is_some_and(|code| matches!(code, "PGRST202" | "42883"))
 }
 
-/// The text of some value is not of the column's type: `blocked` need not be a member of an enum.
+/// Whether a value in the query does not fit the column's type: `blocked` need not be a value of an enum.
 pub(super) fn is_bad_value(error: &SupabaseError) -> bool {
     code(error) == Some("22P02")
 }
@@ -160,8 +160,8 @@ fn code(error: &SupabaseError) -> Option<&str> {
     }
 }
 
-/// When an answer was made, by the peer's clock. Its `Date` knows whole seconds only: where our own clock agrees with it
-/// within that second, ours tells the rest.
+/// When an answer was made, by the peer's clock. Its `Date` has whole seconds only: if our own clock shows the same second,
+/// it adds the fraction.
 pub(super) fn read_at(date: Option<Timestamp>, ours: Timestamp) -> Timestamp {
     match date {
         Some(theirs) if theirs.as_second() == ours.as_second() => ours,
@@ -175,7 +175,7 @@ pub(super) fn total(content_range: &str) -> Option<u64> {
     content_range.rsplit_once('/')?.1.trim().parse().ok()
 }
 
-/// The rows of a JSON array. One that cannot be read does not hide the others.
+/// The rows of a JSON array. Rows that cannot be read are left out.
 pub(super) fn rows(body: &[u8]) -> Result<Vec<Row>, SupabaseError> {
     objects(body, row)
 }
@@ -190,7 +190,7 @@ pub(super) fn has_uuids(body: &[u8]) -> Result<Option<bool>, SupabaseError> {
     Ok(rows.first().map(|row| id(row).is_some()))
 }
 
-/// What stands where the first row's deal id should, if it is a blank text.
+/// The first row's deal id, if it is a blank text.
 pub(super) fn blank(body: &[u8]) -> Result<Option<String>, SupabaseError> {
     let rows = array(body)?;
     let row = rows.first().copied().and_then(object);
@@ -215,7 +215,7 @@ fn objects<T>(body: &[u8], read: impl Fn(&RawValue) -> Option<T>) -> Result<Vec<
     let values = array(body)?;
     let read: Vec<T> = values.iter().copied().filter_map(read).collect();
     if read.is_empty() && !values.is_empty() {
-        // An empty answer means "there are none", which this is not.
+        // An empty result would mean that there are no rows.
         return Err(SupabaseError::Malformed {
             what: "rows without an id",
         });
@@ -286,7 +286,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// Whatever stands there counts as filled, even if it makes no sense: we never write over it.
+/// Any value except null and a blank text counts as a deal id, even nonsense: the write back never overwrites it.
 fn deal_id(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,

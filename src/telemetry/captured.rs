@@ -5,7 +5,7 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What was logged, kept for a look.
+/// A log kept in memory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
 

@@ -57,11 +57,11 @@ async fn all<'a, K: Copy, T>(
     Ok(all)
 }
 
-/// So many requests at most find out whose an item is that has no readable id.
+/// The most requests to find the id of an item that has no readable one.
 const NARROWING: usize = 32;
 
-/// Asks again, in halves, where an item of the answer has no readable id, until the id is found that it belongs to: as it is,
-/// it would make every id unknown that is not answered.
+/// Reads ids. If an item of the answer has no readable id, reads the ids again in halves until the id of that item is found:
+/// else every id without an answer would be unknown.
 async fn narrowed<'a, K: Copy, T>(
     ids: &[K],
     number: impl Fn(K) -> i64,

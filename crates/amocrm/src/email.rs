@@ -9,7 +9,7 @@ use crate::text::visible;
 /// RFC 5321: a path of 256 characters, less its brackets.
 const LONGEST: usize = 254;
 
-/// What may stand between two addresses, or around one: blanks and line breaks beside these.
+/// The characters between two addresses, or around one, beside white space.
 const SEPARATORS: [char; 12] = [',', ';', '<', '>', '(', ')', '[', ']', '"', '«', '»', '“'];
 /// What is no end of an address.
 const EDGES: [char; 12] = ['.', '\'', '`', '!', '*', '=', '’', '‘', '”', '„', '/', '|'];
@@ -81,19 +81,19 @@ impl Email {
         (email.ascii.len() <= LONGEST).then_some(email)
     }
 
-    /// As it is written and remembered: with the domain as people read it.
+    /// The form that is written and stored: with the domain in Unicode.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.unicode
     }
 
-    /// What to search for where either spelling may stand.
+    /// The spellings to search for: Unicode, and ASCII if it differs.
     pub fn spellings(&self) -> impl Iterator<Item = &str> {
         let other = (self.ascii != self.unicode).then_some(self.ascii.as_str());
         std::iter::once(self.unicode.as_str()).chain(other)
     }
 
-    /// The part before the `@`; of a shorter one, so many characters of the address as a search takes at least.
+    /// The part before the `@`, or more of the address if that part is shorter than the shortest search.
     #[must_use]
     pub fn beginning(&self, at_least: usize) -> &str {
         let at = self.unicode.find('@').unwrap_or(self.unicode.len());
@@ -111,8 +111,8 @@ fn readable(text: &str) -> String {
     visible(&html_escape::decode_html_entities(text))
 }
 
-/// The words of a text that have an `@` in them, without what people put around an address. `None`: words beside them may
-/// be parts of them.
+/// The words of a text with an `@`, without labels and separators. `None`: other words beside them may be parts of an
+/// address.
 fn candidates(text: &str) -> Option<Vec<&str>> {
     let (mut plain, mut named) = (Vec::new(), Vec::new());
     let (mut is_clean, mut rest) = (true, text);
@@ -156,7 +156,7 @@ fn take<'a>(text: &'a str, found: &mut Vec<&'a str>) -> bool {
             if several.iter().all(|one| one.contains('@')) {
                 found.extend(several.iter().map(|one| one.trim_matches(EDGES)));
             } else {
-                // Both may be a part of an address.
+                // A `/` or `|` may be a part of an address.
                 found.push(part);
             }
         }

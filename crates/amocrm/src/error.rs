@@ -59,7 +59,7 @@ pub enum Disposition {
     Halt(Refusal),
 }
 
-/// An answer that concerns every request: an account that goes on asking in spite of it gets banned.
+/// A refusal of every request. amoCRM bans an account that goes on sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     Unauthorized,
@@ -144,7 +144,7 @@ impl fmt::Display for Problem {
 }
 
 impl ItemProblem {
-    /// The pipeline or the stage is not one that the account has (or is its unsorted stage).
+    /// Whether the account lacks the pipeline or the stage (or the stage is the unsorted one).
     fn is_about_stage(&self) -> bool {
         let field = self.path.rsplit('.').next().unwrap_or_default();
         self.code == "NotSupportedChoice" && matches!(field, "status_id" | "pipeline_id")
@@ -165,7 +165,7 @@ impl AmoError {
                 status: 502..=504 | 520..,
             }
             | Self::Unexpected { status: 408 } => Disposition::Retry { after: None },
-            // A rejection too that is about the stage: pipelines that are read again tell whether the account misses it.
+            // This includes a rejection about the stage: a new read of the pipelines shows whether the stage is missing.
             Self::Server { .. }
             | Self::Moved { .. }
             | Self::Rejected { .. }
@@ -180,7 +180,7 @@ impl AmoError {
         }
     }
 
-    /// A gateway gave up waiting: what amoCRM answers to a write of too many items.
+    /// Whether a gateway timed out: amoCRM answers so to a write with too many items.
     #[must_use]
     pub fn is_too_big(&self) -> bool {
         matches!(self, Self::Server { status: 504 })
@@ -199,7 +199,7 @@ impl AmoError {
             | Self::Unauthorized
             | Self::PaymentRequired
             | Self::Forbidden => true,
-            // Of a rejected batch, the sound items may have been carried out.
+            // amoCRM may have carried out the sound items of a rejected batch.
             Self::Rejected { .. }
             | Self::NoAnswer { .. }
             | Self::Server { .. }

@@ -119,7 +119,7 @@ pub struct Timeouts {
     pub write: Duration,
 }
 
-/// Leave to send, asked for before each request, and again in the last moment before it goes.
+/// Permission to send. Checked before each request waits, and again right before it is sent.
 pub trait Permit: fmt::Debug + Send + Sync {
     fn is_valid(&self) -> bool;
 }
@@ -140,7 +140,7 @@ pub struct AmoCrm {
     transport: Arc<Transport>,
     requests_per_second: NonZeroU32,
     is_background: bool,
-    /// Answers the writes, which are then not sent.
+    /// `Some`: the simulation answers the writes, which are not sent.
     simulation: Option<Simulation>,
 }
 
@@ -150,9 +150,9 @@ pub const IDS_PER_READ: usize = PAGE - 1;
 /// amoCRM's own cap for deals made together with contacts.
 pub const COMPLEX_PER_WRITE: usize = 50;
 
-/// Items of a full page: amoCRM's maximum. Asked for more, or for nothing, it answers 50.
+/// Items of a full page: amoCRM's maximum. Without a limit, or with a greater one, a page has 50.
 const PAGE: usize = 250;
-/// A search that needs more pages than this is too vague to be worth them.
+/// Most pages of a search. A search with more hits is too vague.
 const SEARCH_PAGES: u32 = 4;
 /// Of a list about [`IDS_PER_READ`] ids: 100 notes on every deal.
 const MOST_PAGES: u32 = 100;
@@ -162,8 +162,8 @@ const SHORTEST_SEARCH: usize = 6;
 type Query = Vec<(&'static str, String)>;
 
 impl AmoCrm {
-    /// Fails on what no request could be sent with: an unreadable certificate, an address without a host, a token
-    /// that cannot stand in a header.
+    /// Fails if no request could be sent with the settings: an unreadable certificate, an address without a host, a token
+    /// that no header can carry.
     pub fn new(settings: Settings, clock: SharedClock) -> Result<Self, reqwest::Error> {
         Self::permitted(settings, clock, Arc::new(Always))
     }
@@ -194,7 +194,7 @@ impl AmoCrm {
         })
     }
 
-    /// The same client, whose requests let others go first: for long work that nobody waits for yet.
+    /// The same client with background priority, for long work: its requests let others go first.
     #[must_use]
     pub fn in_background(&self) -> Self {
         Self {
@@ -215,12 +215,12 @@ impl AmoCrm {
         self.transport.send_stamps()
     }
 
-    /// Sends so many requests a second less than it may, for as long as another process sends them. Never less than one.
+    /// Leaves so many requests a second to another process, until called with 0. The rate is never below one.
     pub fn leave_to_others(&self, requests: usize) {
         self.transport.leave_to_others(requests);
     }
 
-    /// Whether nothing is sent since a refusal (401, 402, 403).
+    /// Whether requests are turned away since a refusal (401, 402, 403).
     #[must_use]
     pub fn is_turned_away(&self) -> bool {
         self.transport.is_turned_away()
@@ -257,7 +257,7 @@ impl AmoCrm {
 
     /// Full-text search of contacts with their deals (one request per page, few pages).
     ///
-    /// A text under six characters is not sent; nothing is then known.
+    /// A text under six characters is not sent, and the result is not complete.
     pub async fn search_contacts(&self, text: &str) -> Result<Search, AmoError> {
         let text = text.trim();
         let mut search = Search {
@@ -300,8 +300,8 @@ impl AmoCrm {
         Ok(all)
     }
 
-    /// As [`AmoCrm::search_contacts`], for the part of an address before the `@`: an address with an invisible character
-    /// further on is not found by its visible ones.
+    /// As [`AmoCrm::search_contacts`], for the part of an address before the `@`. It finds an address with an invisible
+    /// character in its rest, which a search for the visible characters misses.
     pub async fn search_beginning(&self, email: &Email) -> Result<Search, AmoError> {
         self.search_contacts(email.beginning(SHORTEST_SEARCH)).await
     }
@@ -584,8 +584,8 @@ impl AmoCrm {
         })
     }
 
-    /// All pages of a list that a filter by `ids` keeps short. `id` tells whether amoCRM obeyed: an ignored filter answers
-    /// the whole account.
+    /// All pages of a list that is filtered by `ids`. `id` reads the id by which each item is checked: if amoCRM ignores the
+    /// filter, it answers with the whole account.
     async fn all<E>(
         &self,
         route: &'static str,
@@ -646,7 +646,7 @@ fn alive(contacts: Vec<wire::RawContact>) -> impl Iterator<Item = Contact> {
     alive.map(Contact::from)
 }
 
-/// `None` for no ids: an empty filter would mean everybody.
+/// `None` for no ids: an empty filter would match the whole account.
 fn by_ids(filter: &'static str, ids: &[i64]) -> Option<Query> {
     debug_assert!(ids.len() <= IDS_PER_READ);
     let query: Query = ids.iter().map(|id| (filter, id.to_string())).collect();

@@ -1,4 +1,4 @@
-//! What amoCRM holds and is asked for, as far as the calls of this client go.
+//! amoCRM's records and the parameters of calls, as far as this client uses them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -73,7 +73,7 @@ pub struct Note {
 /// Items of an answer that could not be read: they are unknown, never missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Of those whose id could be read; for notes, the ids of their deals.
+    /// The ids of unreadable items, if readable; for notes, the ids of their deals.
     pub ids: BTreeSet<i64>,
     /// Some had no readable id: each may have been any.
     pub without_id: bool,
@@ -85,7 +85,7 @@ impl Unreadable {
         self.ids.is_empty() && !self.without_id
     }
 
-    /// Whether the item with this id, which was not answered, may be one of them.
+    /// Whether an item with this id, which is not in the answer, may be an unreadable one.
     #[must_use]
     pub fn may_be(&self, id: i64) -> bool {
         self.without_id || self.ids.contains(&id)
@@ -136,13 +136,13 @@ impl<K, T> Default for ById<K, T> {
     }
 }
 
-/// The hits of a full-text search. The caller compares: a hit is not a match.
+/// The hits of a full-text search. A hit is not a match: the caller has to compare.
 #[derive(Debug, Clone)]
 pub struct Search {
     pub hits: Vec<Contact>,
     /// `false`: cut off at the page cap, so a miss is unknown, not missing.
     pub complete: bool,
-    /// A miss is unknown too where there are any.
+    /// If there are any, a miss is unknown too.
     pub unreadable: Unreadable,
 }
 
@@ -153,9 +153,9 @@ pub struct Page {
     pub unreadable: Unreadable,
     /// No page follows.
     pub is_last: bool,
-    /// A next one is named. That none is proves nothing: it is sometimes missing although there is more.
+    /// The page names a next one. If not, that proves nothing: the link is sometimes missing although there is more.
     pub names_next: bool,
-    /// amoCRM's clock when it answered, if it told.
+    /// amoCRM's time of the answer (`Date`), if it was sent.
     pub date: Option<Timestamp>,
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 pub struct Phone(String);
 
 impl Phone {
-    /// `None` when there are fewer than ten digits: too little to tell people apart.
+    /// `None` for fewer than ten digits: too few to identify a person.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits: String = text.chars().filter(char::is_ascii_digit).collect();

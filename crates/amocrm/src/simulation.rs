@@ -1,5 +1,5 @@
-//! Writes that are answered from memory, for a look at what a run would do: reads go to amoCRM, and show what the writes
-//! would have changed.
+//! Simulated writes, for a dry run: writes are answered from memory. Reads go to amoCRM, and include the changes of the
+//! simulated writes.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use crate::{
     SharedClock, StageId, Target,
 };
 
-/// Higher than any id of amoCRM's: what is made is the newest.
+/// Higher than any id of amoCRM's, so that simulated records are the newest.
 const FIRST: i64 = 1 << 52;
 
 /// What simulated writes have changed; clones share it.
@@ -66,7 +66,7 @@ impl Simulation {
 
     // ---- reads ----
 
-    /// Those of these that were made, and the others.
+    /// The simulated contacts among these ids, and the other ids.
     pub(super) fn contacts(&self, ids: &[ContactId]) -> (Vec<Contact>, Vec<ContactId>) {
         let changes = self.changes();
         let made = ids.iter().filter_map(|id| changes.contacts.get(id));
@@ -119,7 +119,7 @@ impl Simulation {
         .collect()
     }
 
-    /// Deals that were moved stand where they were moved to.
+    /// Sets the stages of simulated moves.
     pub(super) fn with_moves(&self, deals: &mut [Deal]) {
         let now = self.clock.now();
         let mut changes = self.changes();

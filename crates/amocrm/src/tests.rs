@@ -1,4 +1,4 @@
-//! The client against a server on this machine that answers what the test told it, in order.
+//! The client against a server on this machine that gives the answers of a script, in order.
 
 mod failures;
 mod permit;

@@ -19,7 +19,7 @@ pub fn visible(text: &str) -> String {
     text.chars().filter(|c| !is_invisible(*c)).collect()
 }
 
-/// Whether amoCRM keeps this character: a text of its was cut at the first one beyond the Basic Multilingual Plane (emoji).
+/// Whether amoCRM keeps this character: it cuts a text at the first one beyond the Basic Multilingual Plane (emoji).
 #[must_use]
 pub fn is_kept(c: char) -> bool {
     u32::from(c) <= 0xFFFF

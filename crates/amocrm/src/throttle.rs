@@ -1,4 +1,4 @@
-//! Stands before every request to amoCRM, shared by all work: first come, first served, in its pace.
+//! The throttle of all requests to amoCRM: first come, first served, at the rate of [`Pace`].
 
 mod pace;
 #[cfg(test)]
@@ -27,9 +27,9 @@ const STAMPS: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Throttle {
     state: Mutex<State>,
-    /// Whoever holds this is next; the others stand in line (tokio's mutex is fair).
+    /// The holder of this lock is next; the others wait for it (tokio's mutex is fair).
     next: tokio::sync::Mutex<()>,
-    /// A line before the line, for those who are in no hurry: only its head stands in the other.
+    /// The queue of background requests: only its head waits in the common queue.
     background: tokio::sync::Mutex<()>,
     /// Those in line, the next one included.
     in_line: AtomicUsize,
@@ -38,7 +38,7 @@ pub(super) struct Throttle {
 #[derive(Debug)]
 struct State {
     pace: Pace,
-    /// Once refused, nobody is let through until somebody forgives it.
+    /// Since a refusal, all requests are turned away until [`Throttle::reset`].
     refusal: Option<Refusal>,
     stamps: VecDeque<Instant>,
 }
@@ -74,8 +74,8 @@ impl Throttle {
         }
     }
 
-    /// Waits for a turn. Dropping the future leaves the line and uses up nothing: a turn is taken only in the
-    /// moment in which it is given.
+    /// Waits for a turn. Dropping the future leaves the queue and uses up no turn: a turn is taken only in the moment in which
+    /// it is given.
     pub(super) async fn acquire(&self, begin_by: Option<Instant>) -> Result<Turn<'_>, Denied> {
         let asked = Instant::now();
         let place = Place::take(&self.in_line);
@@ -111,13 +111,13 @@ impl Throttle {
                 }
                 ready
             };
-            // Looks again afterwards: a 429 may have come meanwhile. Nothing ever makes the turn come earlier
-            // by more than the slow time's end, which is not worth waking for.
+            // The loop checks again after the sleep, since a 429 may have come meanwhile. Only the end of a slow time makes
+            // a turn come earlier, by too little to wake for.
             sleep_until(ready).await;
         }
     }
 
-    /// As [`Throttle::acquire`], but however many wait in the background, at most one of them is ahead of anybody else.
+    /// As [`Throttle::acquire`] with background priority: at most one background request is ahead of any other request.
     pub(super) async fn acquire_in_background(
         &self,
         begin_by: Option<Instant>,
@@ -136,7 +136,7 @@ impl Throttle {
         self.state().pace.refused(sent_at, Instant::now(), named);
     }
 
-    /// Turns away whoever stands in line, and whoever comes, until the refusal is forgiven.
+    /// Turns away all requests, those in the queue too, until [`Throttle::reset`].
     pub(super) fn turn_away(&self, refusal: Refusal) {
         self.state().refusal = Some(refusal);
     }
@@ -169,7 +169,7 @@ impl Throttle {
 }
 
 impl Turn<'_> {
-    /// To be called in the last moment before sending: what is counted is when requests went, not when they might.
+    /// Must be called right before sending: the time of sending counts, not that of the turn.
     pub(super) fn sent(self) -> Instant {
         let mut state = self.throttle.state();
         let now = Instant::now();

@@ -45,7 +45,7 @@ pub(super) struct Read<'a> {
     /// Below `/api/v4/`.
     pub(super) path: &'a str,
     pub(super) query: &'a [(&'a str, String)],
-    /// Lets others go first.
+    /// Background priority: lets other requests go first.
     pub(super) is_background: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Write<'a, B> {
     /// The deals in the order of the request, where amoCRM names them by id in its problems.
     pub(super) deals: &'a [DealId],
     pub(super) begin_by: Instant,
-    /// Lets others go first.
+    /// Background priority: lets other requests go first.
     pub(super) is_background: bool,
 }
 
@@ -188,14 +188,14 @@ impl Transport {
             .timeout(timeout)
     }
 
-    /// Waits for a turn, sends, counts. Answers a success, or a 4xx about what was sent.
+    /// Waits for a turn, sends, counts. Returns a success, or a 4xx about the content of the request.
     async fn exchange(
         &self,
         route: &'static str,
         request: Request,
         line: Line,
     ) -> Result<Answer, AmoError> {
-        // Nobody stands in line for a turn that is of no use.
+        // Without a valid permit, the request does not wait for a turn.
         self.permitted()?;
         let asked = Instant::now();
         let turn = if line.is_background {
@@ -206,7 +206,7 @@ impl Transport {
         let metrics = self.metrics;
         metrics::histogram!(format!("{metrics}_throttle_wait_seconds")).record(asked.elapsed());
         let turn = turn.map_err(AmoError::from)?;
-        // In the last moment: the wait, or a process that stood still, may have taken any time.
+        // Checked again right before sending: the wait, or a suspend of the process, may have taken any time.
         self.permitted()?;
         let sent_at = turn.sent();
 
@@ -240,12 +240,12 @@ impl Transport {
         result
     }
 
-    /// The status decides; only then is a body worth reading. A gateway's is often HTML.
+    /// Judges the status first, then the body: the body of a gateway is often HTML.
     async fn settle(&self, mut response: Response, sent_at: Instant) -> Result<Answer, AmoError> {
         let status = response.status();
         let date = date(response.headers());
         if status == StatusCode::TOO_MANY_REQUESTS {
-            // Nobody else sends while the body, which may name a longer wait, is still on its way.
+            // No other request is sent while the body, which may name a longer wait, is still being read.
             self.throttle.slow_down(sent_at, None);
             let body = read_up_to(&mut response, LONGEST_PROBLEM).await.prefix();
             let retry_after = self.retry_after(response.headers(), &body);
@@ -290,7 +290,7 @@ impl Transport {
         }
     }
 
-    /// The host of another account's address. Of a path on the same host there is nothing to tell.
+    /// The host of a redirect, if it is another one.
     fn moved_to(&self, headers: &HeaderMap) -> Option<String> {
         let location = headers.get(LOCATION)?.to_str().ok()?;
         let host = self.base_url.join(location).ok()?.host_str()?.to_owned();
@@ -318,8 +318,8 @@ impl Transport {
     }
 }
 
-/// A long answer is decoded on a thread of its own. On this one somebody may have been given a turn that must not be late:
-/// two requests that were well apart would arrive as one, and that is what a limit per second counts.
+/// Decodes a long answer on a thread of its own. On this thread, decoding could delay a request that has its turn: it would
+/// arrive close to the next one, and the limit per second counts arrivals.
 async fn decode<T: DeserializeOwned + Send + 'static>(body: Vec<u8>) -> Result<T, AmoError> {
     if body.len() < LONG_TO_DECODE {
         return wire::decode(&body);
@@ -386,7 +386,7 @@ impl From<Denied> for AmoError {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::TooLate => Self::TooLate,
-            // It was not sent: the answer to another request was the refusal, and counts as a ban of that one alone.
+            // The request was not sent. The 403 was the answer to another request, and counts for that one alone.
             Denied::Refused(Refusal::Forbidden) => Self::TurnedAway,
             Denied::Refused(refusal) => refusal.into(),
         }

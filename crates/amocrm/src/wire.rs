@@ -1,4 +1,5 @@
-//! amoCRM's JSON, as far as we read and write it. Lenient: whatever is not needed may be missing, null or new.
+//! amoCRM's JSON, as far as the client reads and writes it. Lenient: members that are not needed may be missing, null or
+//! new.
 //!
 //! Its server is written in PHP: an empty object may come as `[]`, a list as an object with numbers for keys, a number as text.
 
@@ -85,9 +86,9 @@ fn names_next<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Err
 #[derive(Debug)]
 pub(super) enum Entry<T> {
     Read(T),
-    /// Read in part: what it may have beside that is unknown. With its id.
+    /// Read in part, with its id. The rest is unknown.
     Cut(T, i64),
-    /// With its id, if that can be read.
+    /// Not readable, with its id if that can be read.
     Unreadable(Option<i64>),
     Deleted,
 }
@@ -96,12 +97,12 @@ pub(super) enum Entry<T> {
 trait Known: DeserializeOwned {
     const ID: &'static str = "id";
 
-    /// Whether what callers compare it by could be read.
+    /// Whether the values by which callers compare the item could be read.
     fn is_readable(&self) -> bool {
         true
     }
 
-    /// Its id, if it has more to be compared by than was read.
+    /// The id, if not all values by which callers compare the item were read.
     fn cut(&self) -> Option<i64> {
         None
     }
@@ -298,7 +299,7 @@ struct Reference {
     is_main: bool,
 }
 
-/// A field, of which only the codes are looked into that we know.
+/// A field. Its values are read only if its code is known.
 #[derive(Debug)]
 enum Field {
     /// `None`: filled in, and cannot be read.

@@ -1,5 +1,5 @@
-//! What all clients of HTTP share: one crypto provider, whom to trust, no surprises on the wire, how much of an answer is read,
-//! when to come back, what is logged and counted of a request, and a clock.
+//! Shared by all HTTP clients: the crypto provider, trusted certificates, a client without redirects, repeats or proxies,
+//! limits of an answer, `Retry-After`, log and metrics of a request, and a clock.
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
@@ -15,12 +15,12 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// Makes ring the provider of the whole process. May be called again and again.
 pub fn install_crypto_provider() {
-    // An error means that a provider is installed already, which is all that is wanted.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// The ground of every HTTP client here: HTTP/1 over pooled connections, nothing followed, repeated or proxied
-/// on its own, so that one call is one request.
+/// The base of every HTTP client here: HTTP/1 over pooled connections, without redirects, repeats or proxies, so that one
+/// call is one request.
 ///
 /// `extra_roots` are PEM bundles, trusted beside the system's own authorities.
 pub fn client_builder(
@@ -78,7 +78,7 @@ fn is_untrusted(error: &reqwest::Error) -> bool {
         if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
             return true;
         }
-        // An `io::Error` leaves out the error that it wraps when asked for its source.
+        // The source of an `io::Error` skips the error that it wraps.
         cause = match error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref)
@@ -103,7 +103,7 @@ pub enum Body {
 }
 
 impl Body {
-    /// Enough of a body that only explains.
+    /// The bytes that were read, for a body that only explains an error.
     #[must_use]
     pub fn prefix(self) -> Vec<u8> {
         match self {
@@ -132,7 +132,7 @@ pub async fn read_up_to(response: &mut Response, longest: usize) -> Body {
     }
 }
 
-/// No wait is longer, whatever the peer names: a mistaken header must not stop a client for a day.
+/// The longest wait, even if the peer names a longer one: a mistaken header must not stop a client for a day.
 pub const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 /// `Retry-After`: seconds or an HTTP date, at most [`LONGEST_WAIT`].
@@ -140,7 +140,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_mins(10);
 pub fn retry_after(headers: &HeaderMap, clock: &dyn Clock) -> Option<Duration> {
     let named = headers.get(RETRY_AFTER)?.to_str().ok()?;
     let wait = seconds(named).or_else(|| {
-        // Counted by the peer's clock where it is told, since the machine's may be wrong.
+        // The wait is counted by the peer's clock if its time is known, since the machine's may be wrong.
         let now = date(headers).unwrap_or_else(|| clock.now());
         let wait = http_date(named)?.duration_since(now);
         Some(Duration::try_from(wait).unwrap_or_default())
@@ -192,7 +192,7 @@ impl Asked {
             took,
             request_id,
         } = self;
-        // Under the service's own target: a filter for the service is for its requests too.
+        // The target is the service's own, so that a filter for the service includes its requests.
         tracing::debug!(
             target: "tripwire_sync::outbound",
             route,

@@ -54,7 +54,7 @@ pub enum Throttled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldFilter {
     Works,
-    /// Everybody is returned.
+    /// All contacts are returned.
     Ignored,
     /// 400.
     Refused,
@@ -154,7 +154,7 @@ struct State {
 #[derive(Debug)]
 struct Amo {
     clock: Clock,
-    /// Apart from the account, which may be busy for long: whoever comes meanwhile is counted at once.
+    /// A lock of its own: the account may be busy for long, and requests that arrive meanwhile are counted at once.
     gate: Mutex<Gate>,
     state: Mutex<State>,
 }

@@ -1,4 +1,4 @@
-//! What goes wrong, and when: a script of faults, and seeded bad luck.
+//! Faults: a script of them, and random ones by a seed.
 
 use std::{
     sync::{Arc, Mutex},
@@ -22,7 +22,7 @@ pub enum When {
 pub enum Page {
     Html,
     Json,
-    /// The neighbour's error with this code, whatever the status. Of amoCRM's codes, `NotSupportedChoice` is about the stage.
+    /// The neighbour's error with this code, under any status. Of amoCRM's codes, `NotSupportedChoice` is about the stage.
     Code(&'static str),
     Empty,
 }
@@ -71,7 +71,7 @@ pub enum Kind {
 /// Which item of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item {
-    /// Counted round.
+    /// The position, modulo the number of items.
     At(usize),
     WithId(i64),
 }
@@ -217,9 +217,9 @@ impl Fault {
     }
 }
 
-/// Bad luck: at most one fault a request, each with its own probability.
+/// Random faults: at most one a request, each with its own probability.
 ///
-/// The n-th request that a server lets in meets the n-th draw, so equal seeds and equal traffic give equal luck.
+/// The n-th request that a server accepts gets the n-th draw, so equal seeds and equal traffic give equal faults.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RandomFaults {
     pub seed: u64,
@@ -325,7 +325,7 @@ struct Script {
     random: Vec<(Server, RandomFaults, SmallRng)>,
 }
 
-/// A handle on the script; clones share it. Scripted faults go before bad luck.
+/// A handle on the script; clones share it. Scripted faults go before random ones.
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Mutex<Script>>);
 

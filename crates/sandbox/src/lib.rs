@@ -1,4 +1,4 @@
-//! amoCRM and PostgREST, played on this machine: what tests, demo and benchmarks run against.
+//! Emulators of amoCRM and PostgREST on this machine, for tests, demo and benchmarks.
 //!
 //! ```text
 //!             ┌ gate: token, rate limit, ban        ┌ amocrm/read   ┐
@@ -6,8 +6,8 @@
 //!             └ one request at a time in the record └ postgrest     ┘
 //! ```
 //!
-//! Both are real HTTP servers on 127.0.0.1. They are strict where the real ones are strict, write down whatever
-//! the documents forbid ([`AmoSandbox::protocol_errors`]), and fail on demand ([`Faults`]).
+//! Both are real HTTP servers on 127.0.0.1. They are strict where the real ones are strict, record requests that the
+//! documents forbid ([`AmoSandbox::protocol_errors`]), and fail on demand ([`Faults`]).
 
 mod clock;
 pub mod faults;
@@ -42,7 +42,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Both neighbours with one record of requests and one script of faults, so that their order can be asked for.
+/// Both emulators with one record of requests and one script of faults, so that the order of all requests is known.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     pub amo: AmoSandbox,
@@ -114,7 +114,7 @@ pub(crate) fn any_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
-/// A panic in one test helper must not hide behind a poisoned lock in the next.
+/// Locks, even if poisoned: else the panic of one test helper would be reported as that of the next.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

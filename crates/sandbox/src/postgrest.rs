@@ -268,7 +268,7 @@ impl PostgrestSandbox {
         }
     }
 
-    /// Who has the lease.
+    /// The holder of the lease, if it is held.
     #[must_use]
     pub fn lease_holder(&self) -> Option<String> {
         let now = self.postgrest.clock.now();
@@ -277,7 +277,7 @@ impl PostgrestSandbox {
         lease.map(|(holder, _)| holder.clone())
     }
 
-    /// Somebody has it, or nobody.
+    /// Gives the lease to a holder until a time; `None`: to no holder.
     pub fn set_lease(&self, lease: Option<(&str, Timestamp)>) {
         let lease = lease.map(|(holder, until)| (holder.to_owned(), until));
         self.postgrest.current().lease = lease;

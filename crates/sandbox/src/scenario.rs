@@ -119,7 +119,7 @@ impl Setting {
     }
 }
 
-/// What a student's contact and deals look like before we come.
+/// A student's contact and deals before the sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Case {
     OpenBeforeTarget,
@@ -136,7 +136,7 @@ pub enum Case {
     DeletedDeal,
     MissingContact,
     PaddedEmail,
-    /// Another row of the student enrolled before, who had an open deal: the same deal, another note.
+    /// Another row of an earlier student with an open deal: the same deal, another note.
     SecondRow,
 }
 
@@ -205,11 +205,11 @@ pub struct Student {
     pub expect: Expect,
     /// As inserted.
     given: Map<String, Value>,
-    /// As the deal and the contact are to be called, and found.
+    /// The names of the deal and the contact, and the e-mail and phone by which they are found.
     person: Person,
 }
 
-/// A seeded mix of students in both sandboxes, and a picture of the account before anybody touched it.
+/// A seeded mix of students in both sandboxes, and a copy of the account before the sync.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub setting: Setting,
@@ -323,7 +323,7 @@ struct Enrolling<'a> {
     world: &'a mut World,
     setting: &'a Setting,
     rng: &'a mut SmallRng,
-    /// Who had an open deal, and has no second row yet.
+    /// The last student with an open deal and without a second row.
     mover: Option<(Person, DealId)>,
 }
 
@@ -398,7 +398,7 @@ impl Enrolling<'_> {
             }
             Case::LostAndOpen => {
                 let open = self.deal(contact, pipeline, self.setting.before[1], 40.days());
-                // Touched last, and its id is higher: only its stage speaks against it.
+                // This deal was changed last, and its id is higher: only its stage rules it out.
                 self.deal(contact, pipeline, StageId::LOST, 2.days());
                 Expect::Moved(open)
             }
@@ -439,7 +439,7 @@ impl Enrolling<'_> {
         id
     }
 
-    /// Last changed, and closed if it is closed, so long `ago`.
+    /// Adds a deal that was last changed (and closed, if its stage is closed) so long `ago`.
     fn deal(
         &mut self,
         contact: ContactId,
@@ -460,7 +460,7 @@ impl Enrolling<'_> {
     }
 
     fn time(&self, ago: Span) -> Timestamp {
-        // A timestamp knows hours, no days.
+        // Arithmetic on timestamps has no days, only hours.
         hours_before(self.world.now(), i64::from(ago.get_days()) * 24)
     }
 }

@@ -145,8 +145,8 @@ pub(crate) trait Emulator: Send + Sync + 'static {
     const SERVER: Server;
 
     fn route(&self, request: &Request) -> Route;
-    /// Refuses a request that came at `at`, before any work, and before faults are counted. Who counts by the
-    /// second does not wait for `act`.
+    /// Refuses a request that came at `at`, before any work, and before faults are counted. A rate limit counts the request
+    /// here, without waiting for `act`.
     fn refuse(&self, request: &Request, at: Instant) -> Option<Reply>;
     fn act(&self, route: Route, request: &Request) -> Reply;
     /// A bulk write of which item `bad_index` is refused.
@@ -380,7 +380,7 @@ async fn answer<E: Emulator>(
     let route = shell.emulator.route(&request);
     let number = shell.arrived(route, &request, at);
 
-    // Counted when it comes, answered when the way back is done.
+    // A request is counted on arrival, and answered after the latency.
     let refusal = shell.emulator.refuse(&request, at);
     let latency = shell.emulator.latency();
     if !latency.is_zero() {
@@ -394,7 +394,8 @@ async fn answer<E: Emulator>(
         let fault = faults.meet(E::SERVER, route.name, route.access, |text| {
             request.holds(text)
         });
-        // A search in a large account takes long: on this thread, requests that come meanwhile would be counted late.
+        // A search in a large account takes long. On this thread it would delay the counting of requests that arrive
+        // meanwhile.
         let working = shell.clone();
         let worked = web::block(move || {
             let outcome = working.outcome(route, &request, fault.as_ref());

@@ -34,7 +34,7 @@ pub struct Delivery {
     pub row: Uuid,
     /// `webhook-id`
     pub id: String,
-    /// `None`: nobody answered in time.
+    /// `None`: no answer came in time.
     pub status: Option<u16>,
 }
 
@@ -58,7 +58,7 @@ struct Inner {
 
 impl Sender {
     pub(crate) fn new(target: WebhookTarget) -> Self {
-        // Whoever is first installs the process's one crypto provider.
+        // The first caller in the process installs the crypto provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self(Arc::new(Inner {
             target,
@@ -118,7 +118,7 @@ impl Sender {
     }
 }
 
-/// It goes to this machine, whatever proxy the environment names.
+/// A client without a proxy, even if the environment names one: deliveries stay on this machine.
 #[expect(clippy::expect_used, reason = "as in `reqwest::Client::new`")]
 fn client() -> reqwest::Client {
     reqwest::Client::builder()

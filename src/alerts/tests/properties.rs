@@ -1,4 +1,4 @@
-//! Whatever happens, in whatever order: few messages, and nothing lost.
+//! Any events in any order: few messages, and none lost.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -89,7 +89,7 @@ proptest! {
                 prop_assert!(alarms_of_a_day(&said, scene.now) <= ALARMS_A_DAY);
             }
         }
-        // A quiet day later there is room for whatever was held back.
+        // A quiet day later there is room for all that was held back.
         let rest = scene.look_after(25 * HOUR);
         parked += rest.iter().filter(|message| message.kind == Kind::Parked).map(told_parked).sum::<usize>();
         prop_assert_eq!(parked, scene.parked.len());

@@ -1,4 +1,4 @@
-//! The client and the task against a bot that answers as it is told.
+//! The client and the task against a bot that answers by a script.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -111,7 +111,7 @@ async fn sent_to(script: impl IntoIterator<Item = (u16, Value)>) -> Result<(), T
     telegram.send("проверка").await
 }
 
-/// Where nobody listens.
+/// An address with no listener.
 async fn nowhere() -> Url {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -271,7 +271,7 @@ async fn the_bot_and_the_chat_are_looked_at() {
     );
 }
 
-/// It would be said twice.
+/// A message that is tried again would arrive twice.
 #[tokio::test]
 async fn a_message_is_taken_though_the_rest_of_the_answer_is_lost() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

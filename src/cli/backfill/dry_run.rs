@@ -1,7 +1,7 @@
 //! `backfill --dry-run`: the engine itself, whose writes are answered from memory.
 //!
-//! It works on a copy of the inbox in a temporary folder, and knows all that the service knows. The account's and the table's
-//! rows are really read, at a command's pace: one request a second.
+//! The engine works on a copy of the inbox in a temporary folder, so it knows all that the service knows. Reads go to amoCRM
+//! and Supabase, at a command's rate: one request a second.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -35,11 +35,11 @@ use crate::{
 
 /// Rows that share the requests that can be shared.
 const TOGETHER: u64 = 50;
-/// What takes longer is asked about first.
+/// A dry run that takes longer asks for confirmation first.
 const LONG: Duration = Duration::from_mins(2);
-/// A row that has failed so often is not waited for.
+/// After so many failures a row is not waited for.
 const TRIED_OFTEN: u32 = 3;
-/// Six hundred requests in which no row has come to its end.
+/// If no row ends for so long (six hundred requests), the remaining rows are reported as waiting.
 const STANDSTILL: Duration = Duration::from_mins(10);
 const GLANCE: Duration = Duration::from_millis(500);
 
@@ -62,7 +62,7 @@ enum Planned {
         contact: Option<ContactId>,
     },
     CreateWithContact,
-    /// An earlier attempt has written to amoCRM: it is gone on with.
+    /// An earlier attempt has written to amoCRM, and would be finished.
     Finish {
         deal: Option<DealId>,
     },
@@ -206,7 +206,7 @@ async fn look_ahead(
     }
 }
 
-/// All rows to look at, with what is left alone.
+/// The rows to look at, and the counts of those left out.
 async fn pick(
     mut walk: Walk,
     mut picker: Picker,
@@ -247,7 +247,8 @@ impl Scratch {
         })
     }
 
-    /// Lets these rows be due, and no others. Answers those for which an earlier attempt has written to amoCRM already.
+    /// Makes these rows due, and no others. Returns the rows with what is planned for them if an earlier attempt has written
+    /// to amoCRM.
     async fn prepare(&self, rows: &[RowId]) -> Result<Vec<(RowId, Option<Planned>)>, InboxError> {
         let mut others = Vec::new();
         for state in [State::Pending, State::Waiting] {
@@ -283,9 +284,9 @@ impl Scratch {
     }
 }
 
-/// What was foreseen by now.
+/// The results so far.
 struct DryRun {
-    /// Rows that have not been told yet; of some it is known from the beginning.
+    /// Rows that were not reported yet. For some, the plan is known from the beginning.
     left: Vec<(RowId, Option<Planned>)>,
     simulation: Simulation,
     target: Option<StageId>,
@@ -297,7 +298,7 @@ struct DryRun {
 }
 
 impl DryRun {
-    /// Tells each row when it has come to its end.
+    /// Reports each row when the engine is done with it.
     async fn follow(&mut self, worker: &Worker, inbox: &Inbox, terminal: &mut Terminal) -> Outcome {
         let mut stages = StageNames::default();
         let mut told_at = Instant::now();
@@ -306,7 +307,7 @@ impl DryRun {
         while !self.left.is_empty() {
             glance.tick().await;
             if worker.is_dead() {
-                // Its stop tells what has ended.
+                // The stop of the worker reports the cause.
                 return Err(CommandError::Told);
             }
             let state = *worker.status.borrow();
@@ -326,7 +327,7 @@ impl DryRun {
                         self.note(row, &would, worker, &mut stages, terminal)
                             .await?;
                     }
-                    // Behind another row of its person that does not end, for example.
+                    // For example, another row of the same person does not end.
                     None if told_at.elapsed() > STANDSTILL => {
                         self.left.push((row, Some(Planned::Wait)));
                     }

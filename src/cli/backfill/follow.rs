@@ -1,4 +1,4 @@
-//! Puts the rows into the inbox, and sees to it that somebody works them off.
+//! Puts the rows into the inbox, and follows the engine that works them off.
 
 use std::{path::Path, pin::Pin, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
 
 /// So many attempts of a row that is in doubt are no passing trouble.
 const TRIED_OFTEN: u32 = 3;
-/// How often we look how far it is.
+/// How often the progress is read.
 const GLANCE: Duration = Duration::from_millis(200);
 
 pub(super) struct Backfill<'t> {
@@ -37,7 +37,7 @@ pub(super) struct Backfill<'t> {
     told_to_stop: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-/// Who works the entries off.
+/// The engine that works the entries off.
 enum Hands {
     Ours(Worker),
     /// A service that owns the inbox.
@@ -93,7 +93,7 @@ impl<'t> Backfill<'t> {
         report::tell(&totals, self.as_json, self.terminal)
     }
 
-    /// `false`: it was interrupted. What is in the inbox by then stays there.
+    /// `false`: interrupted. Entries that were stored by then stay.
     async fn enqueue(
         &mut self,
         mut walk: Walk,
@@ -133,7 +133,7 @@ impl<'t> Backfill<'t> {
             "с этой очередью не работает ни один сервис: команда всё сделает сама; до её конца сервис не запустить",
         ));
         let mut settings = self.settings.clone();
-        // Nobody asked for the rows since `SYNC_SINCE` here: one row at most is to mean one row.
+        // No sweep: rows since `SYNC_SINCE` were not asked for, and `--limit 1` must mean one row.
         settings.maintenance.sweep_every = None;
         settings.maintenance.sweep_after_another = false;
         if let Some(sending) = &mut settings.sending {
@@ -142,7 +142,7 @@ impl<'t> Backfill<'t> {
         Ok(Hands::Ours(Worker::start(settings, inbox, &clock())?))
     }
 
-    /// Until all is done, or cannot go on. `None`: the service that was at work is gone.
+    /// Waits until all rows are done or none can go on. `None`: the service that did the work is gone.
     async fn follow(
         &mut self,
         mut hands: Hands,
@@ -207,7 +207,7 @@ impl<'t> Backfill<'t> {
     }
 }
 
-/// As its owner, unless somebody is that already.
+/// Opens the inbox as its owner, or as a guest if it has an owner. `true`: as its owner.
 async fn open(path: &Path) -> Result<(Inbox, bool), InboxError> {
     match Inbox::open(path, Role::Owner, clock()).await {
         Err(InboxError::AlreadyOwned { .. }) => {
@@ -224,12 +224,13 @@ async fn standing(
     total: u64,
     timings: &Timings,
 ) -> Result<Standing, InboxError> {
-    // Between the two looks by which a contact is missed for good.
+    // A waiting row that is due by then is between the two looks after which its contact counts as missing.
     let soon = later(clock().now(), 2 * timings.second_look);
     Ok(Standing::new(total, &inbox.tally(id, soon).await?))
 }
 
-/// Rows of the backfill that have been refused again and again, or are held after a 403: other rows must tell about them.
+/// Counts rows of the backfill that were refused again and again, or are held after a 403. Only another row can resolve
+/// them.
 async fn undecided(inbox: &Inbox, id: BackfillId) -> Result<u64, InboxError> {
     let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
     let mut undecided = 0;
@@ -244,11 +245,11 @@ async fn undecided(inbox: &Inbox, id: BackfillId) -> Result<u64, InboxError> {
     Ok(undecided)
 }
 
-/// What a service that we cannot ask has written down, or was told by others.
+/// The state that a service on this inbox has stored, or that commands have stored for it.
 async fn stored_state(inbox: &Inbox) -> Result<SyncState, InboxError> {
     let stored = Blocked::stored(inbox.state(HALT).await?, inbox.state(PAUSED).await?);
     let record: Option<lease::Record> = inbox.state(lease::LEASE).await?;
-    // Without a record nothing is known to hinder it.
+    // Without a record, no other service is known to hold the lease.
     let standing = record.map_or(LeaseStatus::Alone, |record| match record.status {
         LeaseStatus::Unknown => LeaseStatus::Alone,
         standing => standing,
@@ -256,7 +257,8 @@ async fn stored_state(inbox: &Inbox) -> Result<SyncState, InboxError> {
     Ok(state_of(stored.as_ref(), standing))
 }
 
-/// A service that is restarted comes back in less: it must find the inbox free, or nobody would take deliveries.
+/// How long a service may be gone. A restart takes less, and must find the inbox free: else no process would take
+/// deliveries.
 fn patience_with_a_service(timings: &Timings) -> Duration {
     2 * timings.second_look
 }
@@ -266,7 +268,7 @@ fn patience_with_a_lease(timings: &Timings) -> Duration {
     2 * timings.second_look
 }
 
-/// A service that we cannot ask.
+/// A service that is only seen through its inbox.
 #[derive(Debug)]
 struct Watched {
     ended: u64,
@@ -283,8 +285,8 @@ impl Watched {
         }
     }
 
-    /// For how long nobody has owned the inbox; `None`: somebody does. Not looked at while rows come to their end: who
-    /// looks holds the lock for a moment.
+    /// For how long the inbox has had no owner; `None`: it has one. The lock is not tested while rows come to their end,
+    /// since the test holds it for a moment.
     fn gone_for(
         &mut self,
         standing: &Standing,

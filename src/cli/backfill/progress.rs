@@ -1,4 +1,4 @@
-//! How far a backfill is, how fast, and why it stands still.
+//! The progress of a backfill: how far, how fast, and why it stands still.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,9 +18,9 @@ use crate::{
 
 /// Between two lines where there is no bar.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// What is nearer than this is now.
+/// An attempt that is due sooner counts as due now.
 const GLANCE: Duration = Duration::from_secs(1);
-/// The rate is that of the last while.
+/// The time over which the rate is measured.
 const WINDOW: Duration = Duration::from_secs(30);
 
 /// What has become of the rows by now.
@@ -28,10 +28,10 @@ const WINDOW: Duration = Duration::from_secs(30);
 pub(super) struct Standing {
     pub(super) total: u64,
     pub(super) done: BTreeMap<&'static str, u64>,
-    /// For a contact, for long.
+    /// Rows that wait for a contact and are not looked up again soon.
     pub(super) waiting: u64,
     pub(super) parked: u64,
-    /// Something is still to be done now.
+    /// Rows with work left.
     pub(super) open: u64,
     /// When the first of those that are pending falls due.
     pub(super) next_due: Option<Timestamp>,
@@ -64,7 +64,7 @@ impl Standing {
         self.open == 0
     }
 
-    /// Whether nothing is left but these.
+    /// Whether only undecided rows are left.
     pub(super) fn is_open_for(&self, undecided: u64) -> bool {
         self.open > 0 && self.open <= undecided
     }
@@ -73,7 +73,7 @@ impl Standing {
         self.done.values().sum::<u64>() + self.waiting + self.parked
     }
 
-    /// How far away the next attempt is, where it is not now.
+    /// The time until the next attempt; `None`: now.
     pub(super) fn due_in(&self) -> Option<Duration> {
         let left = self.next_due?.duration_since(clock().now());
         Duration::try_from(left).ok().filter(|left| *left > GLANCE)
@@ -85,7 +85,7 @@ impl Standing {
     }
 }
 
-/// How many rows came to their end lately.
+/// The numbers of ended rows within the window.
 #[derive(Debug)]
 struct Pace(VecDeque<(Instant, u64)>);
 
@@ -114,7 +114,7 @@ impl Pace {
     }
 }
 
-/// `None`: nobody knows.
+/// `None`: unknown.
 #[expect(clippy::cast_precision_loss, reason = "shown to a person")]
 fn time_left(open: u64, rate: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(open as f64 / rate).ok()

@@ -14,7 +14,7 @@ pub(super) enum End {
     Interrupted,
     /// Another machine syncs, and knows nothing of our inbox.
     Standby,
-    /// What is left was refused, and other rows must tell whose fault that is.
+    /// The remaining rows were refused. Only another row can tell whether they or all rows are refused.
     InDoubt,
 }
 
@@ -90,7 +90,7 @@ fn as_value(totals: &Totals) -> serde_json::Value {
     })
 }
 
-/// What did not occur is left out, but what everybody looks for.
+/// Lines with zero are left out, except the most important ones.
 fn lines(totals: &Totals, terminal: &Terminal) -> Vec<Vec<String>> {
     let standing = &totals.standing;
     let done = |name| standing.done.get(name).copied().unwrap_or(0);

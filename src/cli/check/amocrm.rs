@@ -149,7 +149,7 @@ fn trouble(pipelines: &[amocrm::Pipeline], target: Target) -> String {
     }
 }
 
-/// What there is instead, by id and name.
+/// The pipelines or stages that exist, by id and name.
 fn choice(pipelines: &[amocrm::Pipeline], target: Target, lang: Lang) -> String {
     let pipeline = pipelines
         .iter()

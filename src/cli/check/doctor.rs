@@ -1,4 +1,4 @@
-//! What the database tells about itself, beside what we are set to: the findings.
+//! Compares what the database says about itself with our settings: the findings.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,9 +10,9 @@ use crate::supabase::{Doctor, Lease, Trigger, Vault};
 
 /// Where the service takes events.
 const PATH: &str = "/webhooks/supabase";
-/// `pg_net` sends so many at once, every second: more than this have been waiting.
+/// `pg_net` sends up to 200 at once, every second: a longer queue means that requests wait.
 const USUAL_QUEUE: u64 = 200;
-/// Of the tolerance, how much of it may go by before it is worth a word.
+/// The clocks may differ by the tolerance divided by this before the difference is a warning.
 const WORTH_A_WORD: u32 = 4;
 const DEAL: &str = "amocrm_deal_id";
 const CONTACT: &str = "amocrm_contact_id";
@@ -33,11 +33,11 @@ pub(super) struct Ours {
     /// Columns that the note wants beside those that are always read.
     pub(super) note_columns: Vec<&'static str>,
     pub(super) sweeps: bool,
-    /// By which the inbox beside us is known to the lease.
+    /// The name by which the lease knows the inbox of this machine.
     pub(super) holder: Option<String>,
 }
 
-/// Everything that the doctor's answer gives rise to.
+/// Adds all findings of the doctor's answer.
 pub(super) fn diagnose(doctor: &Doctor, ours: &Ours, findings: &mut Findings) {
     if doctor.columns.is_empty() || is_lookalike(doctor, findings) {
         return;

@@ -1,4 +1,4 @@
-//! The test event: sent by the database the whole way to the service, and what it says of each part of the way.
+//! The test event: the database sends it the whole way to the service, and the result names the part of the way that fails.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 const WHAT: &str = "event";
-/// Looks for the answer within the patience.
+/// How many times the answer is looked for within the patience.
 const LOOKS: u32 = 20;
 
 /// How far a test event came.
@@ -275,8 +275,8 @@ fn why_not_sent(doctor: &Doctor, lang: Lang) -> String {
     )
 }
 
-/// The service repeats the nonce of an event that it has verified. (A server that means to deceive could as well: the nonce
-/// is in the event.)
+/// The service repeats the nonce of an event that it has verified. The nonce is in the event, so this is no proof against a
+/// server that means to deceive.
 fn answered_well(
     content: Option<&str>,
     nonce: Nonce,

@@ -18,7 +18,7 @@ pub(super) enum Key {
     Publishable,
     /// A JWT: a legacy key, or something that was taken for one.
     Legacy(TokenClaims),
-    /// A project of one's own may have any.
+    /// Any other text: a self-hosted project may use its own kind of key.
     Other,
 }
 
@@ -34,7 +34,7 @@ impl Key {
     }
 }
 
-/// Key and token, as far as they can be judged without asking anybody.
+/// Checks key and token as far as possible without a request.
 pub(super) fn judge(
     key: &Key,
     token: Option<&TokenClaims>,

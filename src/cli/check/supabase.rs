@@ -21,7 +21,7 @@ use crate::{
 };
 
 const WHAT: &str = "supabase";
-/// So many rows in a row without an event are no accident.
+/// After so many rows in a row without an event, deliveries probably do not arrive.
 const SILENT: u64 = 3;
 
 /// What the inbox knows that is of interest here.
@@ -131,7 +131,7 @@ async fn send_event(
     }
 }
 
-/// `knows_id_type`: the doctor has told it, and what was to be said of it is said.
+/// `knows_id_type`: the doctor has told the type, and the finding about it is there.
 async fn check_rows(
     supabase: &Supabase,
     settings: &Settings,
@@ -177,7 +177,7 @@ async fn remembered(path: &Path) -> Result<Remembered, InboxError> {
     })
 }
 
-/// What the inbox has seen of events: all of it, and its newest rows.
+/// Reports how the entries came: all of them, and the newest.
 fn tell_heard(heard: &Heard, findings: &mut Findings) {
     const WHAT: &str = "events";
     let lang = findings.lang;

@@ -1,4 +1,4 @@
-//! What a person sees of the neighbours: a deal as it stands, and every request in plain words.
+//! What the demo prints of amoCRM and PostgREST: the state of a deal, and every request in plain words.
 
 use sandbox::{DealId, Recorded, Sandbox, Server};
 

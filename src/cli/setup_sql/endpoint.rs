@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 /// Where the service takes events.
 pub(super) const PATH: &str = "/webhooks/supabase";
-/// How a database in a container calls the machine around it: Supabase's local stack.
+/// The name of the host machine inside a container, as in Supabase's local stack.
 const MACHINE_OF_THE_CONTAINER: &str = "host.docker.internal";
 
 /// An address whose text can stand in a literal as it is.
@@ -16,7 +16,7 @@ pub(super) struct Endpoint {
     remark: Option<Remark>,
 }
 
-/// What a person should hear about an address that is taken.
+/// A remark about an address that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remark {
     PathAdded,
@@ -92,7 +92,7 @@ impl Endpoint {
                 url.set_path(PATH);
                 (!was_given).then_some(Remark::PathAdded)
             }
-            // A proxy may well keep a folder for us.
+            // A proxy may serve the path below a folder of its own.
             path if path.ends_with(PATH) => None,
             _ => Some(Remark::OtherPath),
         };

@@ -56,7 +56,7 @@ fn the_webhook_secrets_alone_need_nothing_else() {
     let bad = vars(&[("WEBHOOK_SECRET", "whsec_short")]);
     let errors = Config::webhook_secrets_from_vars(&bad).unwrap_err();
     assert_eq!(named(&errors), ["WEBHOOK_SECRET"]);
-    // Making a new one beside a misspelt one would leave the two sides with different secrets.
+    // If a misspelt name were ignored, the command would make a new secret, which differs from that of the service.
     let misspelt = vars(&[("WEBHOK_SECRET", secret)]);
     let errors = Config::webhook_secrets_from_vars(&misspelt).unwrap_err();
     assert_eq!(named(&errors), ["WEBHOK_SECRET"]);

@@ -459,7 +459,7 @@ fn what_is_held_back_needs_no_amocrm() {
     let config = without(&amocrm, &[("AMOCRM_ENABLED", "false")]).unwrap();
 
     assert!(config.amocrm.is_none());
-    // What is given is looked at all the same.
+    // Values that are given are checked all the same.
     let errors = read(&[
         ("AMOCRM_ENABLED", "false"),
         ("AMOCRM_TRIPWIRE_PIPELINE_ID", "123456"),

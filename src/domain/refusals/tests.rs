@@ -18,7 +18,7 @@ enum Step {
     Refuse(u8),
     /// With another answer.
     Otherwise(u8),
-    /// Together with others, of which it is the first.
+    /// Refused together with others; this row is the first of them.
     Bulk(u8),
     Work(u8),
     Resume,
@@ -91,7 +91,7 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
         ),
         // A bulk write is told in other words than the same refusal alone.
         (&[Bulk(1), Work(2), Otherwise(1)], Blame::Row),
-        // Works for others, so a new refusal is in doubt again, and the blamed row begins anew.
+        // The operation works for others: a new refusal is in doubt again, and a blamed row that was dropped begins anew.
         (&[Refuse(1), Work(2), Refuse(2)], Blame::Doubt),
         (&[Refuse(1), Work(2), Refuse(1), Refuse(1)], Blame::Row),
         (
@@ -102,20 +102,20 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
         (&[Refuse(1), Work(1), Refuse(1)], Blame::Doubt),
         // Success before the first refusal neither.
         (&[Work(2), Refuse(1), Refuse(1)], Blame::Doubt),
-        // A success ends the streak of the others.
+        // A success for another row resets the count.
         (
             &[Refuse(1), Refuse(2), Work(3), Refuse(3), Refuse(4)],
             Blame::Doubt,
         ),
         (&[Refuse(1), Refuse(2), Work(3), Refuse(2)], Blame::Row),
-        // In a halt one of the three works: the two others are tried once more.
+        // During a halt the operation works for one of the three rows: the two others are tried once more.
         (
             &[Refuse(1), Refuse(2), Refuse(3), Work(2), Refuse(3)],
             Blame::Row,
         ),
-        // A row that was set aside leaves the streak.
+        // A row that was dropped does not count.
         (&[Refuse(1), Refuse(2), Drop(1), Refuse(3)], Blame::Doubt),
-        // A person has resumed: three new refusals, of the same rows or of others.
+        // After a `resume`, a halt needs three new refusals, of the same rows or of others.
         (
             &[Refuse(1), Refuse(2), Refuse(3), Resume, Refuse(1)],
             Blame::Doubt,
@@ -145,7 +145,7 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
         ),
         (&[Refuse(1), Work(2), Bulk(1)], Blame::Doubt),
         (&[Refuse(1), Work(2), Bulk(1), Refuse(1)], Blame::Row),
-        // A restart forgets nothing.
+        // Refusals outlive a restart.
         (
             &[Refuse(1), Restart, Refuse(2), Restart, Refuse(3)],
             all_rows(&[1, 2, 3]),
@@ -221,7 +221,7 @@ fn a_403_holds_its_rows_until_a_write_has_worked_for_another() {
     refusals.resumed();
     assert_eq!(refusals.held(), [row(1), row(2)]);
     assert!(!refusals.held_may_go());
-    // Neither a read, nor a write to Supabase, nor a write for one of them.
+    // A read, a write to Supabase, or a write for a held row does not release held rows.
     refusals.worked(Operation::WriteBack, row(9), at);
     refusals.worked(Operation::Search, row(9), at);
     refusals.worked(Operation::Note, row(1), at);
@@ -231,7 +231,7 @@ fn a_403_holds_its_rows_until_a_write_has_worked_for_another() {
     assert!(refusals.held_may_go());
     assert_eq!(refusals.forbid(&[row(1)], at), Blame::Row);
     assert_eq!(refusals.held(), [row(2)]);
-    // The next 403 stops everything, whatever it is about.
+    // The next 403 stops everything, for any row.
     assert_eq!(refusals.forbid(&[row(2)], at), all_rows(&[2]));
     assert!(!refusals.held_may_go());
 }
@@ -324,7 +324,7 @@ impl Import {
 }
 
 proptest! {
-    /// Up to two bad rows, wherever they stand, are found; three that come one after the other need a person.
+    /// Up to two bad rows are found, at any position. Three in a row need a person.
     #[test]
     fn with_bad_rows_among_good_ones_every_good_row_comes_right(
         rows in 4_u8..40,
@@ -384,7 +384,7 @@ proptest! {
     }
 }
 
-/// Its answer may come after the 403, but it was let in before.
+/// The answer of the write may come after the 403, but amoCRM accepted the request before.
 #[test]
 fn a_write_that_was_begun_before_a_403_lets_no_held_row_go() {
     let begun = Instant::now();

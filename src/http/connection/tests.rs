@@ -54,7 +54,7 @@ impl Talk {
         closes
     }
 
-    /// Goes on in time, and tells after how many seconds the connection was cut off.
+    /// Advances the time. Returns after how many seconds the connection was cut off, and why.
     async fn cut_off(&self) -> (u64, CutOff) {
         let begun = Instant::now();
         let why = self.connection.cut_off().await;
@@ -135,7 +135,7 @@ async fn a_request_has_ten_seconds_from_its_first_byte_to_its_last() {
             }
             let left = talk.connection.deadline() - Instant::now();
             assert_eq!(left, LIMIT);
-            // Dribbling wins no time.
+            // A client that sends single bytes gets no more time.
             for _ in 0..8 {
                 advance(SECOND).await;
                 talk.send(b"1").await;
@@ -146,7 +146,7 @@ async fn a_request_has_ten_seconds_from_its_first_byte_to_its_last() {
             }
             let told = (bytes, announced, is_answered, is_first);
             if announced == Some(Body::Bytes(5)) && !is_answered {
-                // Its five bytes have come: it is the service's turn, which may take its time.
+                // The five bytes of the body have come. The service has no time limit.
                 advance(60 * SECOND).await;
                 assert_eq!(
                     talk.connection

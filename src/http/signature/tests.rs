@@ -311,7 +311,7 @@ fn an_id_is_short_and_visible_and_has_no_dot() {
     assert!(SignedHeaders::new(&"x".repeat(LONGEST_ID), "1", "").is_ok());
 }
 
-/// A part of a genuine delivery's body, taken for its timestamp, or its timestamp for a part of its id.
+/// Cuts the signed text at other dots: the timestamp becomes a part of the id, and a part of the body the timestamp.
 #[test]
 fn a_signature_fits_no_other_cut_of_what_was_signed() {
     let genuine = Delivery {

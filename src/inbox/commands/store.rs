@@ -13,10 +13,11 @@ use crate::{
     },
 };
 
-/// Arrivals in turn: each makes an entry, or opens one that is done, or changes nothing. A delivery opens none that is done.
+/// Takes arrivals in order: each makes an entry, opens one that is done, or changes nothing. A delivery opens no entry that
+/// is done.
 ///
-/// The completed steps stay, what was found missing does not: the row was just seen. A sweep leaves the entry in its lane; a
-/// person who asks for a backfill wants it in that one. `opened_at_work` is read no more.
+/// An opened entry keeps its completed steps and forgets that row or contact were missing, since the row was just seen. A
+/// sweep leaves the entry in its lane; a backfill moves it to the backfill lane. `opened_at_work` is no longer read.
 pub(in crate::inbox) const OPEN: &str = "
     INSERT INTO entry (
         row_id, lane, state, due_at, delivery, backfill, stored_at, updated_at, pending_since, opened_at_work, events
@@ -33,8 +34,8 @@ pub(in crate::inbox) const OPEN: &str = "
     WHERE entry.state = 'done' AND excluded.delivery IS NULL
     RETURNING row_id, seq, events";
 
-/// What later arrivals add to their entry: its first delivery, and the last backfill that asked for the row. Neither times nor
-/// states change.
+/// Adds facts of later arrivals to their entries: the first delivery, and the last backfill that asked for the row. Times
+/// and states do not change.
 pub(in crate::inbox) const HEAR: &str = "
     UPDATE entry SET
         delivery = coalesce(entry.delivery, heard.delivery), backfill = coalesce(heard.backfill, entry.backfill)
@@ -95,7 +96,7 @@ pub(in crate::inbox) async fn store(
                     *first = first.or(delivery);
                     *last = backfill.or(*last);
                 }
-                // A delivery that came while the entry was still done lifts nothing.
+                // A delivery that arrived while the entry was done does not change its lane.
                 if delivery.is_some() && matches!(slot, Slot::Vacant(_)) {
                     lifting.insert(row);
                 }

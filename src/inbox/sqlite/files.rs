@@ -1,7 +1,7 @@
 //! Whether the files of the inbox are still the ones that were opened.
 //!
-//! A file that was removed, replaced or moved takes writes and keeps none of them, and a second owner may have begun on another
-//! one. SQLite does not notice.
+//! Writes to a file that was removed, replaced or moved are lost, and a second owner may use another file of that name.
+//! SQLite does not notice.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ struct FileLost {
 pub(super) struct Files {
     /// Of the database.
     path: PathBuf,
-    /// In the order of [`SUFFIXES`], as soon as each was seen.
+    /// In the order of [`SUFFIXES`]; `None`: not seen yet.
     opened: [Option<FileId>; 3],
     is_lost: bool,
 }
@@ -41,7 +41,7 @@ impl Files {
         }
     }
 
-    /// Once lost, for ever: what became of the files meanwhile is unknown.
+    /// A loss is final: what happened to the files meanwhile is unknown.
     pub(super) fn are_lost(&self) -> bool {
         self.is_lost
     }
@@ -50,7 +50,7 @@ impl Files {
     pub(super) fn look(&mut self, is_connected: bool) -> io::Result<()> {
         for (suffix, opened) in SUFFIXES.into_iter().zip(&mut self.opened) {
             if suffix == LOG && !is_connected {
-                // The last connection to be closed removes it.
+                // The last connection removes the log when it closes.
                 *opened = None;
                 continue;
             }

@@ -11,7 +11,7 @@ use super::sibling;
 
 const OTHERS: u32 = 0o077;
 
-/// The inbox and its side files, as far as others than their owner may open them, with their modes.
+/// The inbox and its side files that other accounts may open, with their modes.
 pub(in crate::inbox) fn open_to_others(path: &Path) -> Vec<(PathBuf, u32)> {
     let files = ["", "-wal", "-shm"].map(|suffix| sibling(path, suffix));
     let modes = files.into_iter().filter_map(|file| {

@@ -131,7 +131,7 @@ fn stamps(path: &Path, kind: &str) -> io::Result<BTreeSet<String>> {
     Ok(stamps)
 }
 
-/// `20261122T100000.000Z`: a file that a person named is none of ours.
+/// `20261122T100000.000Z`. A file with any other ending was not made by the service.
 fn is_stamp(text: &str) -> bool {
     const FORM: &str = "00000000T000000.000Z";
     text.len() == FORM.len()
@@ -169,7 +169,7 @@ struct Carried {
     refusals: Option<Refusals>,
     /// The unfinished ones.
     entries: Vec<Entry>,
-    /// Nothing that matters can have been overlooked.
+    /// The state and all unfinished entries could be read.
     is_whole: bool,
 }
 
@@ -183,7 +183,7 @@ impl Carried {
             }
         };
         if !carried.is_whole {
-            // A halt after a 403 may be lost: only a person may let anything be sent.
+            // A halt after a 403 may be lost, so the new inbox begins paused: only a person may resume.
             carried.paused.get_or_insert(now);
         }
         carried
@@ -202,7 +202,7 @@ impl Carried {
         let (entries, is_whole) = unfinished(&mut conn).await;
         carried.entries = entries;
         carried.is_whole &= is_whole;
-        // The file is set aside as it is, whatever closing it says.
+        // The file is set aside even if closing it fails.
         let _ = conn.close().await;
         Ok(carried)
     }
@@ -226,7 +226,7 @@ impl Carried {
         value
     }
 
-    /// The rows of a halt and of refusals are tried again by these, so each must have an entry.
+    /// The rows of the halt and of refusals that have no entry. Probes and retries use them, so each must get one.
     fn named_rows(&self) -> Vec<RowId> {
         let mut known: HashSet<RowId> = self.entries.iter().map(|entry| entry.row).collect();
         let halted = self.halt.iter().flat_map(|halt| halt.rows.clone());
@@ -268,7 +268,7 @@ const FORWARD: &str = "
 const BACKWARD: &str = "
     SELECT * FROM entry WHERE seq < ?1 AND +state <> 'done' ORDER BY seq DESC LIMIT ?2";
 
-/// From both ends of the table up to what cannot be read, and whether that was all.
+/// Reads from both ends of the table up to the damage. `true`: all entries were read.
 async fn unfinished(conn: &mut SqliteConnection) -> (Vec<Entry>, bool) {
     let (mut records, mut is_whole) = scan(conn, FORWARD, i64::MIN).await;
     if !is_whole {
@@ -304,7 +304,7 @@ async fn scan(
                 let Some(last) = page.last().map(|last| last.seq) else {
                     return (records, true);
                 };
-                // A damaged table may lead back to where it was read already.
+                // In a damaged table a scan may run in a circle.
                 let is_ahead = if statement == FORWARD {
                     last > from
                 } else {
@@ -316,7 +316,7 @@ async fn scan(
                 from = last;
                 records.extend(page);
             }
-            // What stands before the damage is read one by one.
+            // The entries right before the damage are read one by one.
             Err(_) if limit > 1 => limit = 1,
             Err(_) => return (records, false),
         }
@@ -392,7 +392,7 @@ async fn fill(
     Ok(())
 }
 
-/// A parked entry stays so; any other one is due now, since what it waited for may have come meanwhile.
+/// A parked entry stays parked. Any other becomes due now, since its reason to wait may be gone.
 async fn insert(conn: &mut SqliteConnection, entry: &Entry, now: Timestamp) -> Result<(), Cause> {
     let is_parked = entry.state == State::Parked;
     let state = if is_parked {

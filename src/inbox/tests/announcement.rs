@@ -21,7 +21,7 @@ async fn a_command_is_noticed_until_it_has_ended() {
     guest.close().await;
 }
 
-/// Its lock ends with it; its announcement does not.
+/// The lock ends with the process, the announcement does not.
 #[tokio::test]
 async fn what_a_dead_command_announced_is_taken_back() {
     let t = Fixture::new().await;
@@ -32,7 +32,7 @@ async fn what_a_dead_command_announced_is_taken_back() {
     assert!(!t.inbox.is_command_at_work().await.unwrap());
     assert!(!guest.is_command_noticed().await.unwrap());
 
-    // And the next one is not taken for it.
+    // The next command is not mistaken for the dead one.
     let turn = guest.announce_command().await.unwrap().unwrap();
     assert!(!guest.is_command_noticed().await.unwrap());
     assert!(t.inbox.is_command_at_work().await.unwrap());

@@ -82,7 +82,7 @@ async fn gone_rows_are_purged_after_a_day_and_other_done_ones_at_the_end_of_thei
     assert_eq!(t.inbox.purge_done(retention).await.unwrap(), 1);
     assert_eq!(t.inbox.entry(row(1)).await.unwrap(), None);
     assert_eq!(t.count(State::Done).await, 2);
-    // A retention of less than a day holds for them too.
+    // A retention of less than a day also applies to removed rows.
     let retention = t.now() - HOUR;
     assert_eq!(t.inbox.purge_done(retention).await.unwrap(), 2);
 }
@@ -161,7 +161,7 @@ async fn a_full_inbox_refuses_rows_until_there_is_room() {
         let stored = t.inbox.store(vec![arrival]).await;
         assert!(matches!(stored, Err(InboxError::Full)), "{stored:?}");
     }
-    // The engine goes on, which is what makes room.
+    // The engine works on, which makes room.
     let claim = t.claim().await;
     let ends = (0..10).map(done).collect();
     t.inbox.settle(claim.token, ends).await.unwrap();

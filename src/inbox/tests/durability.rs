@@ -1,4 +1,4 @@
-//! What survives: kills, neighbours in a group, other processes, a file that cannot be written.
+//! Durability: kills, failures within a group, other processes, a file that cannot be written.
 
 use futures::future::join_all;
 
@@ -56,7 +56,7 @@ fn a_kill_in_the_middle_of_a_burst_loses_nothing_that_was_acknowledged() {
         }
         let mut before_the_kill = Vec::new();
         acknowledged.recv_many(&mut before_the_kill, 100).await;
-        // Whatever the spawned tasks hold goes down with the runtime.
+        // The spawned tasks end with the runtime, with all that they hold.
         (t.abandoned(), before_the_kill)
     });
     assert!(!acknowledged.is_empty());
@@ -225,7 +225,7 @@ async fn the_inbox_stays_unready_while_writing_fails() {
     t.tamper(DISK_FULL).await;
     assert!(t.inbox.store(vec![delivered(1)]).await.is_err());
 
-    // It removes nothing, so it writes nothing: that proves nothing.
+    // The command has nothing to remove, so its success would not prove that writing works.
     assert!(t.inbox.clear_state("nothing").await.is_err());
     assert!(!t.inbox.accepts());
 }

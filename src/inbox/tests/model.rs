@@ -350,7 +350,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Claims that were just handed out are used most; rows that it holds are preferred, so that guards also pass.
+    /// Prefers the newest claims and the rows that they hold, so that guards also pass.
     fn under_claim(&mut self, back: usize, rows: &[u128]) -> Option<(ClaimToken, Vec<RowId>)> {
         let token = *self.tokens.iter().rev().nth(back)?;
         let held: Vec<RowId> = self
@@ -465,7 +465,7 @@ impl Pair {
         }
     }
 
-    /// Whatever can be asked is answered as the model would.
+    /// Compares the answers of all queries with those of the model.
     async fn compare(&self) {
         let (inbox, model) = (&self.real.inbox, &self.model);
         for n in 0..ROWS {

@@ -171,7 +171,7 @@ async fn whatever_the_damage_the_service_starts_and_forgets_no_halt_and_no_pause
     }
 }
 
-/// Numbers that look random and are the same in each run.
+/// Pseudo-random numbers, the same in each run.
 struct Numbers(u64);
 
 impl Numbers {

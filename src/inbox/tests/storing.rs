@@ -63,7 +63,7 @@ async fn a_second_sighting_of_an_unfinished_entry_changes_nothing() {
     }
     assert_eq!(t.inbox.entries(None, 10).await.unwrap(), before);
 
-    // But that it was asked for.
+    // A backfill only adds that it asked for the row.
     let stored = t.store((1..=4).map(backfilled).collect::<Vec<_>>()).await;
     assert_eq!(stored, [Duplicate; 4]);
     let asked_for = before.into_iter().map(|entry| Entry {
@@ -92,7 +92,7 @@ async fn a_row_that_was_asked_for_stays_so_whatever_is_heard_later() {
     assert_eq!(t.entry(1).await.backfill, Some(second));
 }
 
-/// It had been claimed as one that nobody asked for.
+/// The entry was claimed before the backfill asked for it.
 #[tokio::test]
 async fn asked_for_while_found_too_old_it_is_looked_at_again() {
     let t = Fixture::new().await;
@@ -218,7 +218,7 @@ async fn what_came_by_deliveries_is_counted_over_the_whole_inbox() {
     t.store((1..=2).map(delivered).collect::<Vec<_>>()).await;
     let last = t.now();
     t.clock.advance(MINUTE);
-    // More than any list of entries shows; and what a person asked for says nothing of the trigger.
+    // More rows than a list of entries shows. A row of a backfill says nothing about the trigger.
     t.store((3..=1_502).map(swept).collect::<Vec<_>>()).await;
     t.store([backfilled(1_503)]).await;
     let heard = Heard {

@@ -22,7 +22,7 @@ pub(in crate::inbox) enum Command {
 
 /// A change to the inbox: it runs in the transaction of its group, and is answered after the commit.
 pub(in crate::inbox) trait Change: Send {
-    /// Answers whether what it did shall stay.
+    /// Returns whether its writes shall stay.
     fn run<'t>(&'t mut self, turn: &'t mut Turn<'_>) -> BoxFuture<'t, bool>;
 
     /// `committed`: whether its group is on disk. A change that was not reached before its group failed has not run.
@@ -49,7 +49,7 @@ impl Turn<'_> {
 /// What a group brings about once it is committed.
 #[derive(Debug, Default)]
 pub(in crate::inbox) struct Effects {
-    /// Something is there to be claimed sooner.
+    /// An entry can be claimed sooner than before.
     pub(in crate::inbox) wakes: bool,
     /// A change brings, takes or moves entries.
     pub(in crate::inbox) is_about_entries: bool,

@@ -21,7 +21,7 @@ async fn one_request_learns_the_columns_where_all_are_there() {
                 "id,email,full_name,created_at,amocrm_deal_id,phone,price,status,amocrm_contact_id,\
                  manager_name,generated_password"
             ),
-            // Of no row: the first may be of any size.
+            // No row is read: the first may be of any size.
             ("id", "is.null"),
             ("id", "not.is.null"),
             ("limit", "1")

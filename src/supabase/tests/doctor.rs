@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// As the migration's function answers, with something that we do not know yet.
+/// The answer of the migration's function, with a field that this version does not know.
 const TOLD: &str = r#"{
   "version": 2,
   "now": "2026-11-22T12:00:00.123456+00:00",

@@ -322,7 +322,7 @@ async fn a_late_answer_is_no_answer() {
     settings.timeout = Duration::from_millis(50);
     let client = Supabase::new(settings, clock()).unwrap();
 
-    // Connections are taken by the kernel; nobody ever reads from them.
+    // The kernel accepts connections, and no task reads from them.
     let error = client.can_see_any_row().await.unwrap_err();
 
     assert!(matches!(error, SupabaseError::NoAnswer { .. }), "{error:?}");

@@ -90,7 +90,7 @@ fn each_value_is_read_leniently() {
         (r#"" 123 ""#, Some("123")),
         ("123", Some("123")),
         ("9007199254740993", Some("9007199254740993")),
-        // Nonsense, yet not empty: nobody may take the row for an unsynced one.
+        // Nonsense, but not empty: the row must not count as unsynced.
         ("false", Some("false")),
         (r#"{"a":1}"#, Some(r#"{"a":1}"#)),
     ] {
@@ -177,7 +177,7 @@ async fn rows_are_as_old_as_the_date_of_the_answer() {
             Some("Fri, 20 Nov 2026 10:00:00 GMT"),
             "2026-11-20T10:00:00Z",
         ),
-        // Without a usable one, our own clock.
+        // Without a usable `Date`, our own clock counts.
         (Some("yesterday"), "2026-11-22T12:00:00Z"),
     ] {
         let mut answer = ok("[]");

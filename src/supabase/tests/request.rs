@@ -192,7 +192,8 @@ impl std::io::Write for Shared {
     }
 }
 
-/// The crate `postgrest` brings an HTTP client with known faults. Were it ever to connect, it would be first in line.
+/// The crate `postgrest` brings an HTTP client with known faults. If that client connected, its connection would be the
+/// first.
 #[tokio::test]
 async fn the_older_client_opens_no_connection() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -219,7 +220,7 @@ async fn the_older_client_opens_no_connection() {
     .into_iter()
     .map(|builder| bridge::request(&client, builder))
     .collect();
-    // Whatever the older client has begun in the background has its turn.
+    // Background tasks of the older client, if any, get their turns.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }

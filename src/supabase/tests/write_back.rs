@@ -137,7 +137,7 @@ async fn a_blank_text_is_written_over_and_nothing_else() {
         assert_eq!(outcome.unwrap(), WriteBack::Written, "{blank:?}");
         let seen = server.seen();
         assert_eq!((seen.len(), &*seen[2].method), (3, "PATCH"));
-        // By value: an id that is filled in meanwhile is not written over.
+        // The filter is by value, so an id that is filled in meanwhile is not overwritten.
         assert!(
             seen[2]
                 .query()

@@ -96,7 +96,7 @@ async fn a_status_that_the_api_does_not_name_lasts_but_for_a_timeout() {
     }
 }
 
-/// The host is told, so that a person can correct the settings; it is never asked.
+/// The error names the host, so that a person can correct the settings. The client sends no request there.
 #[tokio::test]
 async fn a_redirect_names_the_host_it_leads_to() {
     let table = [
@@ -393,13 +393,13 @@ async fn a_ban_turns_every_request_away_until_the_reset() {
     let ids = [ContactId::new(1)];
     let asked = (0..10).map(|_| client.contacts(&ids));
     let answers = futures::future::join_all(asked).await;
-    // One was asked and refused; the others were not asked, so that nothing is known against them.
+    // One request was sent and refused. The others were not sent, so none of them counts as refused.
     let refused = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::Forbidden));
     assert_eq!(answers.iter().filter(refused).count(), 1);
     let unasked = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::TurnedAway));
     assert_eq!(answers.iter().filter(unasked).count(), 9);
     assert_eq!(server.seen().len(), 1);
-    // Nor does whoever comes later, until somebody decides that it may be asked again.
+    // Later requests are turned away too, until `reset`.
     let later = client.contacts(&ids).await;
     assert!(matches!(later, Err(AmoError::TurnedAway)), "{later:?}");
     assert_eq!(server.seen().len(), 1);

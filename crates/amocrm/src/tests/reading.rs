@@ -237,7 +237,7 @@ fn quick_client(server: &Server) -> AmoCrm {
     })
 }
 
-/// Whatever amoCRM answers, the pages of a list have an end, and what is not known to be whole is an error.
+/// For any answers of amoCRM, the pages of a list have an end, and a list that may be incomplete is an error.
 #[tokio::test]
 async fn no_list_leads_through_pages_without_end() {
     type Expected = Result<usize, &'static str>;
@@ -434,7 +434,7 @@ async fn an_item_is_read_in_every_shape_that_php_gives_it() {
     );
 }
 
-/// What is no list at all does not pass for "there are none": a second contact would be made of it.
+/// An answer that is no list must not count as empty: a second contact would be created.
 #[tokio::test]
 async fn what_is_no_list_does_not_pass_for_empty() {
     for items in [Value::Null, json!("none"), json!({"contacts": []})] {
@@ -455,7 +455,7 @@ fn unreadable(ids: &[i64], without_id: bool) -> Unreadable {
     }
 }
 
-/// Unknown is not missing, and spoils none of the others.
+/// An unreadable item is unknown, not missing, and does not spoil the others.
 #[tokio::test]
 async fn an_item_that_cannot_be_read_is_unknown_and_the_others_are_read() {
     let table = [
@@ -493,7 +493,7 @@ async fn an_item_that_cannot_be_read_is_unknown_and_the_others_are_read() {
             json!({"id": 1, "_embedded": "leads"}),
             unreadable(&[1], false),
         ),
-        // Deleted, whatever else it says.
+        // Deleted, regardless of its other members.
         (
             json!({"id": 1, "is_deleted": true, "_embedded": 5}),
             Unreadable::default(),
@@ -512,7 +512,7 @@ async fn an_item_that_cannot_be_read_is_unknown_and_the_others_are_read() {
     }
 }
 
-/// Whose address cannot be read may be anybody's.
+/// A contact with an unreadable address may have any e-mail.
 #[tokio::test]
 async fn a_contact_whose_email_cannot_be_read_is_unknown() {
     for values in [json!("ann@x.org"), json!(5), json!({"value": "ann@x.org"})] {
@@ -651,7 +651,7 @@ async fn a_deal_or_note_that_cannot_be_read_is_known_by_its_id() {
     assert_eq!(found.unreadable, unreadable(&[901, 902], false));
 }
 
-/// It would make every id unknown that is not answered.
+/// Without its id, every id without an answer would be unknown.
 #[tokio::test]
 async fn an_item_without_an_id_is_asked_for_in_halves_until_its_id_is_known() {
     let server = Server::start([

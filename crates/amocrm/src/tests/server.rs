@@ -1,4 +1,4 @@
-//! A server that says what it is told: whole answers, half answers, or nothing.
+//! A server that follows a script: whole answers, half answers, or none.
 
 use std::{
     collections::VecDeque,

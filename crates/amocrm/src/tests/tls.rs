@@ -96,7 +96,7 @@ async fn a_certificate_for_another_host_is_not_trusted() {
 
 #[tokio::test]
 async fn a_handshake_that_never_ends_was_not_sent() {
-    // It waits for the end of a request head that TLS never sends.
+    // This server waits for the end of a request head, which never comes over TLS.
     let server = Server::start([]).await;
     let mut settings = settings(&server.url);
     settings.timeouts.connect = Duration::from_millis(200);

@@ -1,14 +1,14 @@
-//! When the next request may go. Pure: it is told the time and never asks.
+//! When the next request may be sent. Pure: callers pass the time.
 
 use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 
 use tokio::time::Instant;
 
-/// amoCRM counts 7 requests a second; its second is not ours, hence the margin.
+/// amoCRM counts 7 requests a second. Its seconds begin at other times than ours, hence the margin.
 pub(crate) const WINDOW: Duration = Duration::from_millis(1050);
-/// After idleness so many may go at once; whoever follows is spaced evenly.
+/// After idle time so many requests may be sent at once. Those that follow are spaced evenly.
 pub(crate) const BURST: u32 = 4;
-/// No pause is longer, whatever the peer names: a mistaken header must not stop us for a day.
+/// The longest pause, even if amoCRM names a longer one: a mistaken header must not stop the client for a day.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 /// After so long without a 429 one more request a window is allowed, up to the rate that is set.
 pub(super) const GROWS_EVERY: Duration = Duration::from_mins(1);
@@ -32,12 +32,13 @@ pub(super) struct Pace {
     slowed_to: usize,
     /// 429s in a row; those that were in flight together count once.
     refusals: u32,
-    /// The first of the latest that were in flight together.
+    /// The time of the latest counted 429.
     refused_at: Option<Instant>,
 }
 
 impl Pace {
-    /// `assume_full_window`: somebody with our token may have used up the last second (our own former process).
+    /// `assume_full_window`: another process with the same token, such as the one before a restart, may have used up the
+    /// last second.
     pub(super) fn new(rate: NonZeroU32, assume_full_window: bool, now: Instant) -> Self {
         let full_rate = usize::try_from(rate.get()).unwrap_or(usize::MAX);
         let mut pace = Self {
@@ -65,7 +66,7 @@ impl Pace {
         allowed.saturating_sub(self.left_to_others).max(1)
     }
 
-    /// What amoCRM has shown to bear, for all processes together.
+    /// The rate that amoCRM has accepted, for all processes together.
     fn allowed(&self, now: Instant) -> usize {
         let calm = self
             .paused_until
@@ -88,7 +89,7 @@ impl Pace {
         u32::try_from(self.rate(now)).unwrap_or(BURST).min(BURST)
     }
 
-    /// Since when, or from when on, the next send is allowed, as things stand.
+    /// The time, past or future, from which the next send is allowed in the present state.
     pub(super) fn ready_at(&self, now: Instant) -> Instant {
         let credit = self.interval(now) * (self.burst(now) - 1);
         let spaced = self.rested_at.checked_sub(credit).unwrap_or(self.started);
@@ -101,12 +102,12 @@ impl Pace {
         spaced.max(window).max(paused)
     }
 
-    /// Uses up a turn at `now`, for somebody who has waited since `asked`. Answers the number of the send.
+    /// Uses up a turn at `now`, for a request that has waited since `asked`. Returns the number of the send.
     pub(super) fn take(&mut self, asked: Instant, now: Instant) -> u64 {
         let (interval, burst) = (self.interval(now), self.burst(now));
         let ready = self.ready_at(now);
         if ready > asked {
-            // Held back by the window or a pause: that was no idleness, so it earns no new burst.
+            // A request that was held back by the window or a pause shows no idle time, so no new burst is allowed.
             self.rested_at = self.rested_at.max(ready + interval * (burst - 1));
         }
         self.rested_at = self.rested_at.max(now) + interval;

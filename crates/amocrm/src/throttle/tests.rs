@@ -269,7 +269,7 @@ fn after_a_pause_there_is_no_burst() {
     assert_eq!(sends, [1000, 1210, 1420, 1630].map(ms));
 }
 
-/// Gaps between arrivals: mostly crowds, sometimes rests.
+/// Times of arrival: mostly close together, sometimes after a rest.
 fn arrivals() -> impl Strategy<Value = Vec<Duration>> {
     let gap = prop_oneof![4 => Just(0), 3 => 0..200u64, 1 => 200..3000u64];
     proptest::collection::vec(gap, 1..150).prop_map(|gaps| {
@@ -303,7 +303,7 @@ proptest! {
         }
     }
 
-    /// Whoever waits is served once those ahead are, one interval each; the window may add its own length once.
+    /// A request waits one interval for each request ahead; the window may add its own length once.
     #[test]
     fn under_backlog_the_rate_is_used_in_full(per_window in 1..12u32, arrivals in arrivals()) {
         let sends = Line::new(per_window, false).serve_all(&arrivals);
@@ -400,7 +400,7 @@ proptest! {
     }
 }
 
-/// From the moment on in which room is made for another process: whatever went before, whatever comes.
+/// From the time at which room is left to another process, for any requests before and after.
 #[test]
 fn what_is_left_to_others_is_never_used() {
     proptest!(|(

@@ -1,4 +1,4 @@
-//! JSON as PHP writes it, read piece by piece: a tree of an answer takes twenty times its room.
+//! JSON as PHP writes it, read piece by piece: as a tree of values an answer would take twenty times its memory.
 
 use std::{fmt, marker::PhantomData};
 
@@ -120,7 +120,7 @@ pub(super) fn number_in(value: &Value) -> Option<i64> {
     }
 }
 
-/// What is no text is not given.
+/// `None` if the value is no text.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(as_text(scalar(deserializer)?))
 }
@@ -171,7 +171,7 @@ fn nothing_in<'de, A: SeqAccess<'de>>(mut items: A) -> Result<(), A::Error> {
     }
 }
 
-/// `{"text":"…"}`; a note without parameters has no text. A text that cannot be read may be ours.
+/// `{"text":"…"}`; a note without parameters has an empty text. An unreadable text is an error, since the note may be ours.
 pub(super) fn note_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     struct Params;
     impl<'de> Visitor<'de> for Params {
@@ -259,8 +259,8 @@ where
     Ok(items(deserializer)?.unwrap_or_default())
 }
 
-/// What was asked for: a list, or `{}` for an empty one, read item by item. Anything else must not pass for "there are
-/// none".
+/// The list of an answer, or `{}` for an empty one, read item by item. Any other value is an error: it must not count as an
+/// empty list.
 pub(super) fn each<'de, D, T>(deserializer: D) -> Result<Vec<Entry<T>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -306,7 +306,7 @@ impl<'de, T: Known> Deserialize<'de> for Entry<T> {
     }
 }
 
-/// The answers to a write, item by item: what cannot be read is not answered.
+/// The answers to a write, item by item. An unreadable item counts as not answered.
 pub(super) fn answers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -346,7 +346,7 @@ fn as_list(value: &Value) -> Option<Vec<&Value>> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Filled {
     pub(super) texts: Vec<String>,
-    /// There are more values than these, or longer ones.
+    /// Some values were left out: there are too many, or one is too long.
     pub(super) is_cut: bool,
 }
 

@@ -22,7 +22,7 @@ fn read(body: &str) -> (Vec<Contact>, Unreadable) {
     (items.into_iter().map(Contact::from).collect(), unreadable)
 }
 
-/// A contact whose addresses are read in part may have any other: it is unreadable for the rule that no contact has an e-mail.
+/// A contact with addresses that were not read may have any e-mail, so it counts as unreadable when no contact is found.
 #[test]
 fn a_contact_with_more_than_can_be_read_is_known_in_part() {
     let many = |n: usize| (0..n).map(|n| format!("a{n}@x.org"));
@@ -57,7 +57,7 @@ fn peak() -> u64 {
 #[test]
 #[cfg(target_os = "linux")]
 fn ten_contacts_with_ten_thousand_addresses_each_cost_little_more_than_their_text() {
-    // Built in place: what it takes to build it must not hide what it takes to read it.
+    // The body is built in place: the memory for building it must not hide the memory for reading it.
     let mut body = String::with_capacity(8 << 20);
     for id in 0..10 {
         body += if id == 0 {

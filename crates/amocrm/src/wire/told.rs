@@ -1,4 +1,4 @@
-//! What amoCRM says in words, without what it may repeat of the people that we told it of.
+//! amoCRM's messages, without the personal data from requests that they may repeat.
 
 use std::collections::HashSet;
 

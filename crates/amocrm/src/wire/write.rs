@@ -15,7 +15,7 @@ use crate::{
 /// ```json
 /// {"id":901,"pipeline_id":31,"status_id":142}
 /// ```
-/// Exactly these three: an item without `id` would create a deal, and whatever else is sent is changed too.
+/// Exactly these three members: an item without `id` would create a deal, and any further member would be changed too.
 #[derive(Debug, Serialize)]
 pub(crate) struct MovedDeal {
     id: DealId,
@@ -325,7 +325,7 @@ fn by_position<T: Clone>(
     ordered
 }
 
-/// A `request_id`: text, a number, or several of them. What is not a position of ours pairs with nothing.
+/// A `request_id`: text, a number, or a list of them. Any other value pairs with no item.
 fn positions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::Array(several) => several.iter().filter_map(position).collect(),
@@ -341,7 +341,7 @@ fn position(request_id: &Value) -> Option<usize> {
     }
 }
 
-/// What a 4xx says, in one of these shapes, or nothing. `errors` may hold a text for each deal, or for a code of amoCRM's.
+/// The problem in a 4xx, in one of these shapes, or an empty one. The keys of `errors` are deals, or codes of amoCRM's.
 ///
 /// ```json
 /// {"validation-errors":[{"request_id":"0","errors":[

@@ -214,7 +214,7 @@ impl World {
         }
     }
 
-    /// amoCRM ignores what it does not know; here it is written down.
+    /// Parses a list request. amoCRM ignores unknown parameters; the sandbox also records them as protocol errors.
     fn understand(&mut self, request: &Request, known: &[&str]) -> Result<List, Reply> {
         let mut list = List::default();
         let path = &request.path;
@@ -290,7 +290,7 @@ impl World {
     }
 }
 
-/// Those with these ids, each once; without ids, all. Whoever names ids is not made to wait for a large account.
+/// The items with these ids, each once; without ids, all. With ids, the time does not depend on the size of the account.
 fn named<'a, Id: Ord + Copy, T>(
     all: &'a BTreeMap<Id, T>,
     ids: &[i64],
@@ -345,8 +345,8 @@ impl List {
         Some(())
     }
 
-    /// Who is on the page, and one more if more follow; `found` is in the order of ids. Whoever lists a large account in
-    /// that order is not made to wait until all of it is sorted.
+    /// The ids on the page, and one more if more follow. `found` is in the order of ids, so that a list in this order needs
+    /// no sort of a large account.
     fn window<Id: Ord + Copy>(
         &self,
         found: impl DoubleEndedIterator<Item = (Id, Timestamp, Timestamp)>,
@@ -381,7 +381,7 @@ impl List {
     }
 }
 
-/// The `most` least, in order. To sort all of a large account would keep the requests behind it waiting.
+/// The `most` least, in order. A sort of a whole large account would delay the requests that follow.
 fn least<T: Ord>(most: usize, all: impl Iterator<Item = T>) -> Vec<T> {
     let mut heap = BinaryHeap::new();
     for it in all {

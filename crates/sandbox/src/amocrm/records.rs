@@ -62,7 +62,7 @@ pub struct Contact {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub is_deleted: bool,
-    /// What the search index says, and since when: it lags behind.
+    /// The texts in the search index, each with the time from which the search finds it.
     pub(super) index: Vec<(Timestamp, IndexText)>,
 }
 

@@ -1,4 +1,4 @@
-//! The state of the account and what may be done to it without the API: the school's own hands.
+//! The state of the account, and changes to it without the API: those of the school's own people.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -85,7 +85,7 @@ impl World {
         self.protocol_errors.push(text.into());
     }
 
-    // What is there before anybody looks.
+    // The account before the service starts.
 
     pub fn add_pipeline(&mut self, name: &str, stages: &[&str]) -> PipelineIds {
         let id = PipelineId::new(next(&mut self.next.pipeline));
@@ -140,7 +140,7 @@ impl World {
         self.insert_contact(name, fields, Duration::ZERO)
     }
 
-    /// A contact that somebody makes this moment: the search finds it after the lag.
+    /// Adds a new contact, as a manager does now: the search finds it after the lag.
     pub fn create_contact(&mut self, name: &str, emails: &[&str], phones: &[&str]) -> ContactId {
         let id = self.add_contact(name, emails, phones);
         let visible_at = self.index_time(self.quirks.index_lag);
@@ -372,7 +372,7 @@ impl World {
         now.saturating_add(lag).unwrap_or(Timestamp::MAX)
     }
 
-    /// The full-text search: whoever has the text anywhere, once the index knows.
+    /// The full-text search: contacts with the text in any field, once the index has it.
     pub(super) fn search(&self, query: &str) -> Vec<ContactId> {
         let query = query.to_lowercase();
         let now = self.clock.now();
@@ -402,7 +402,7 @@ impl World {
 
 fn next(id: &mut i64) -> i64 {
     let this = *id;
-    // Ids of one kind are not neighbours: somebody else uses the account too.
+    // Ids have gaps, as in an account with other clients.
     *id += 2;
     this
 }

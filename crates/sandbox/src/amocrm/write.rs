@@ -11,7 +11,7 @@ use super::{
     world::World,
 };
 
-/// One item to be refused, although nothing is wrong with it.
+/// A valid item that a fault refuses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rejection {
     pub(super) bad_index: usize,

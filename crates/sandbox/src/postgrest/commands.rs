@@ -181,7 +181,7 @@ impl State {
         Ok(Reply::new(status, JSON, body).with("content-range", content_range))
     }
 
-    /// In the order of ids. Whoever names ids is not made to wait for the whole table.
+    /// The matching rows in the order of ids. With ids in a filter, the time does not depend on the size of the table.
     fn matching(&self, filters: &[Filter]) -> Vec<(Uuid, &Row)> {
         let rows = &self.table.rows;
         let named = filters.iter().find_map(Filter::ids);
@@ -287,7 +287,7 @@ impl State {
             .with("preference-applied", preferences.applied.join(", ")))
     }
 
-    /// As the migration's: granted or renewed = true; nobody holds it after `seconds`; 0 gives back one's own.
+    /// The migration's function. `true`: granted or renewed. The lease ends after `seconds`; 0 gives back the caller's own.
     fn take_lease(&mut self, request: &Request, now: Timestamp) -> Reply {
         match self.quirks.lease {
             LeaseFunction::Missing => return function_missing("tripwire_sync_lease"),

@@ -1,4 +1,4 @@
-//! `tripwire_sync_test_event()` and `tripwire_sync_test_result()`: how far a test event comes is what a test wishes.
+//! `tripwire_sync_test_event()` and `tripwire_sync_test_result()`. A test sets how far a test event comes.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use super::{
     error,
 };
 
-/// How far a test event comes. Where Vault or `pg_net` is not set up it comes less far.
+/// How far a test event comes, at most. It comes less far if Vault or `pg_net` is not set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventFate {
     /// The service verifies it, and its answer is on record.
@@ -20,7 +20,7 @@ pub enum EventFate {
     Failed(String),
     /// `pg_net` does not take it: an SQLSTATE.
     NotQueued(String),
-    /// It waits behind so many, which get fewer by so many at each look.
+    /// The event waits behind `ahead` requests, of which `sent_a_look` are sent between two looks.
     Queued { ahead: u64, sent_a_look: u64 },
     /// It left the queue without an answer.
     Lost,

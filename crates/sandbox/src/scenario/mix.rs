@@ -4,7 +4,7 @@ use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 use super::{AmoSandbox, Case, PostgrestSandbox, Scenario, Setting};
 
-/// Of a hundred rows, so many of each: nearly all have a deal that waits to be moved, and everything else occurs.
+/// The number of each case in a hundred rows: nearly all have a deal to be moved, and every other case occurs.
 pub const IMPORT_DAY: [(Case, usize); 15] = [
     (Case::OpenBeforeTarget, 75),
     (Case::PaddedEmail, 2),

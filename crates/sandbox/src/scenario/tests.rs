@@ -1,4 +1,4 @@
-//! A verifier that finds nothing proves nothing: each violation is made once, and must be told.
+//! Tests of the verifier: each violation is made once, and must be reported.
 
 use super::{
     super::{AmoQuirks, Clock, PostgrestQuirks, Sandbox, postgrest::reference},
@@ -176,7 +176,7 @@ async fn the_past_is_what_the_case_says() {
 
 type Damage = fn(&Scenario);
 
-/// What is done wrong, and a piece of each violation that it must lead to, in their order.
+/// Each damage, and a part of each violation that the verifier must report for it, in order.
 const DAMAGES: &[(&str, Damage, &[&str])] = &[
     (
         "the row is not patched",

@@ -1,4 +1,4 @@
-//! Looks at both sandboxes afterwards and says, in words, what is not as it must be.
+//! Checks both sandboxes after the sync, and reports each violation in words.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,7 +111,7 @@ impl Check<'_> {
                 Some(deal)
             }
             Expect::Left(deal) => {
-                // That nothing of it was changed is seen to in `untouched_deals`.
+                // `untouched_deals` checks that the deal was not changed.
                 Some(deal)
             }
             Expect::Created { contact } => self.created(student, contact, &mut problems),
@@ -267,7 +267,7 @@ impl Check<'_> {
         }
     }
 
-    /// Old deals that nobody was to move, and new ones that nobody was to make.
+    /// Reports old deals that must not have been moved, and new ones that must not have been made.
     fn untouched_deals(&mut self) {
         let students = &self.scenario.students;
         let moved: BTreeSet<DealId> = students
@@ -329,7 +329,7 @@ impl Check<'_> {
         awaited
     }
 
-    /// Old contacts may have got a deal, nothing else; new ones are made only where they are missing.
+    /// Reports changes to old contacts other than a new deal, and new contacts where none was missing.
     fn untouched_contacts(&mut self) {
         let awaited = self.contacts_that_get_a_deal();
         for (id, after) in &self.after.contacts {

@@ -88,7 +88,7 @@ fn found(doctor: &Doctor, ours: &Ours, lang: Lang) -> Vec<(Mark, &'static str, S
         .collect()
 }
 
-/// What is not good, in both languages alike.
+/// The findings that are not good, the same in both languages.
 fn complaints(doctor: &Doctor, ours: &Ours) -> Vec<(Mark, &'static str, String)> {
     let complaints = |lang| {
         let mut found = found(doctor, ours, lang);

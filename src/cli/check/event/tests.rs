@@ -190,7 +190,7 @@ fn what_the_doctor_saw_of_pg_net_names_the_cause() {
         assert_eq!(mark, Mark::Bad);
         assert!(text.contains(words), "{words}: {text}");
     }
-    // What it could not see says nothing.
+    // Facts that the doctor could not see do not change the finding.
     let mut doctor = doctor();
     doctor.sender = Sender::default();
     assert!(told(&queued(0, false), &doctor).1.contains("sleeps"));

@@ -1,4 +1,4 @@
-//! The line itself, in time that only moves when everybody waits.
+//! The queue itself, in paused time, which only moves when all tasks wait.
 
 use std::{sync::Arc, time::Duration};
 
