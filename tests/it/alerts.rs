@@ -1,8 +1,7 @@
 //! What a person is told by Telegram while the service works, halts and recovers.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use actix_web::{App, HttpResponse, HttpServer, http::StatusCode, web};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
@@ -12,6 +11,10 @@ use tripwire_sync::{
     config::Config,
     domain::{HaltCause, RowId},
     inbox::State,
+};
+use wiremock::{
+    Mock, MockServer, Request, ResponseTemplate,
+    matchers::{body_partial_json, method, path},
 };
 
 use crate::{
@@ -24,25 +27,29 @@ use crate::{
 pub(crate) struct Bot {
     pub(crate) url: String,
     said: watch::Receiver<Vec<String>>,
+    _server: MockServer,
 }
 
 impl Bot {
-    pub(crate) fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (say, said) = watch::channel(Vec::new());
-        let say = web::Data::from(Arc::new(say));
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(say.clone())
-                .route("/bot{token}/sendMessage", web::post().to(send_message))
-        });
-        let server = server
-            .workers(1)
-            .disable_signals()
-            .bind("127.0.0.1:0")
-            .unwrap();
-        let url = format!("http://{}", server.addrs()[0]);
-        tokio::spawn(server.run());
-        Self { url, said }
+        let server = MockServer::start().await;
+        let send_message = move |request: &Request| {
+            let message: Value = request.body_json().unwrap();
+            say.send_modify(|said| said.push(message["text"].as_str().unwrap().to_owned()));
+            ResponseTemplate::new(200).set_body_json(json!({ "ok": true }))
+        };
+        Mock::given(method("POST"))
+            .and(path("/bot123456:token/sendMessage"))
+            .and(body_partial_json(json!({ "chat_id": "-100500" })))
+            .respond_with(send_message)
+            .mount(&server)
+            .await;
+        Self {
+            url: server.uri(),
+            said,
+            _server: server,
+        }
     }
 
     /// Waits for a message with these words.
@@ -63,15 +70,6 @@ impl Bot {
         assert_eq!(said.len(), n, "{said:#?}");
         said[n - 1].clone()
     }
-}
-
-async fn send_message(
-    say: web::Data<watch::Sender<Vec<String>>>,
-    body: web::Json<Value>,
-) -> HttpResponse {
-    assert_eq!(body["chat_id"], "-100500");
-    say.send_modify(|said| said.push(body["text"].as_str().unwrap().to_owned()));
-    HttpResponse::Ok().json(json!({ "ok": true }))
 }
 
 /// The usual settings, and whom to tell.
@@ -121,29 +119,18 @@ fn add_student(world: &World) -> RowId {
 async fn checked(me: (u16, Value), chat: (u16, Value)) -> (Ended, Option<String>) {
     let world = World::prepare(Wishes::default());
     set_up(&world);
-    let answer = |(status, body): (u16, Value)| {
-        let status = StatusCode::from_u16(status).unwrap();
-        web::post().to(move || {
-            let answer = HttpResponse::build(status).json(body.clone());
-            async move { answer }
-        })
-    };
-    let server = HttpServer::new(move || {
-        App::new()
-            .route("/bot{token}/getMe", answer(me.clone()))
-            .route("/bot{token}/getChat", answer(chat.clone()))
-    });
-    let server = server
-        .workers(1)
-        .disable_signals()
-        .bind("127.0.0.1:0")
-        .unwrap();
-    let url = format!("http://{}", server.addrs()[0]);
-    tokio::spawn(server.run());
+    let telegram = MockServer::start().await;
+    for (called, (status, body)) in [("getMe", me), ("getChat", chat)] {
+        Mock::given(method("POST"))
+            .and(path(format!("/bot123456:token/{called}")))
+            .respond_with(ResponseTemplate::new(status).set_body_json(body))
+            .mount(&telegram)
+            .await;
+    }
     let ended = Launch::in_world(&world, &["check"])
         .with("TELEGRAM_BOT_TOKEN", "123456:token")
         .with("TELEGRAM_CHAT_ID", "-100500")
-        .with("TELEGRAM_BASE_URL", url)
+        .with("TELEGRAM_BASE_URL", telegram.uri())
         .run()
         .await;
     assert!(!ended.words().contains("123456:token"), "{ended:#?}");
@@ -226,7 +213,7 @@ fn whom_to_tell_is_taken_from_the_settings() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_halt_and_its_end_are_told_once_each_over_restarts() {
-    let mut bot = Bot::start();
+    let mut bot = Bot::start().await;
     let mut world = World::prepare(Wishes::default());
     let settings = telling(&world, &bot.url);
     let row = add_student(&world);
@@ -262,7 +249,7 @@ async fn a_halt_and_its_end_are_told_once_each_over_restarts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thirty_parked_entries_are_one_message() {
-    let mut bot = Bot::start();
+    let mut bot = Bot::start().await;
     let mut world = World::prepare(Wishes {
         sweep_every: Some(Duration::from_hours(1)),
         ..Wishes::default()

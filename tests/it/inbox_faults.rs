@@ -70,7 +70,7 @@ async fn a_lost_inbox_is_told_and_ends_the_process_and_the_next_one_finds_every_
             sweep_every: Some(Duration::from_hours(1)),
             ..Wishes::default()
         });
-        let mut bot = Bot::start();
+        let mut bot = Bot::start().await;
         let folder = world.folder().join("data");
         let launch = || {
             Launch::in_world(&world, &["serve"])

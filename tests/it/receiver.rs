@@ -160,7 +160,7 @@ fn limit_files(service: &Service, size: &str) {
 
 async fn survives_a_full_disk(world: World, disk: Disk) {
     world.student(EMAIL);
-    let mut bot = Bot::start();
+    let mut bot = Bot::start().await;
     // A write beyond the limit is also signalled, which ends whoever does not ignore it; a real disk does not.
     let script = "trap '' XFSZ; exec \"$0\" serve";
     let launch = Launch::of(

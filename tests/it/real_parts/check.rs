@@ -2,9 +2,9 @@
 
 use std::{iter, sync::Arc};
 
-use actix_web::{App, HttpResponse, HttpServer, web};
 use sandbox::Case;
 use tokio::sync::Semaphore;
+use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 
 use super::{any_address, stack::Stack, webhook_url};
 use crate::{
@@ -235,19 +235,12 @@ async fn a_test_event_that_is_sent_says_where_it_arrived() {
         )
         .await;
 
-    let elsewhere = HttpServer::new(|| {
-        App::new().default_service(web::to(async || {
-            HttpResponse::Ok().body("<h1>Welcome</h1>")
-        }))
-    })
-    .workers(1)
-    .disable_signals()
-    .bind(("127.0.0.1", 0))
-    .unwrap();
-    let other = format!("http://{}/hook", elsewhere.addrs()[0]);
-    let elsewhere = elsewhere.run();
-    let handle = elsewhere.handle();
-    tokio::spawn(elsewhere);
+    let elsewhere = MockServer::start().await;
+    Mock::given(any())
+        .respond_with(ResponseTemplate::new(200).set_body_string("<h1>Welcome</h1>"))
+        .mount(&elsewhere)
+        .await;
+    let other = format!("{}/hook", elsewhere.uri());
     project.send_to(&other);
     project
         .finds(
@@ -257,13 +250,14 @@ async fn a_test_event_that_is_sent_says_where_it_arrived() {
             &[&other, "is not the service", "Another address"],
         )
         .await;
-    handle.stop(false).await;
+    let nobody = format!("http://{}/hook", any_address());
+    project.send_to(&nobody);
     project
         .finds(
             nothing,
             nothing,
             "failed",
-            &[&other, "did not arrive (connection refused)"],
+            &[&nobody, "did not arrive (connection refused)"],
         )
         .await;
     project.send_to(&format!("http://{}/elsewhere", project.address));
