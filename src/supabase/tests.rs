@@ -7,13 +7,11 @@ mod request;
 mod test_event;
 mod write_back;
 
-use std::{
-    collections::VecDeque,
-    error::Error,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::error::Error;
 
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::StatusCode, web};
+use wiremock::{
+    Mock, MockServer, Request, Respond, ResponseTemplate, http::HeaderMap, matchers::any,
+};
 
 use super::*;
 use crate::domain::TestClock;
@@ -24,18 +22,11 @@ const JWT: &str = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoidHJpcHdpcmVfc3luYyJ9.bWludGV
 const ANN: &str = "aaaaaaaa-0000-4000-8000-00000000000a";
 const BOB: &str = "bbbbbbbb-0000-4000-8000-00000000000b";
 
-/// A scripted stand-in for PostgREST: it gives its answers in order and keeps what it was asked.
+/// A scripted stand-in for PostgREST: it gives its answers in order and keeps what it was asked. When it is dropped, all of
+/// them have to be given.
 struct Scripted {
     url: Url,
-    script: Arc<Mutex<Script>>,
-}
-
-#[derive(Default)]
-struct Script {
-    answers: VecDeque<Reply>,
-    /// Once the script is at its end: a table without this column, and without rows.
-    lacking: Option<&'static str>,
-    seen: Vec<Seen>,
+    server: MockServer,
 }
 
 #[derive(Debug, Clone)]
@@ -43,14 +34,26 @@ struct Seen {
     method: String,
     path: String,
     query: Vec<(String, String)>,
-    headers: Vec<(String, String)>,
+    headers: HeaderMap,
     body: String,
+}
+
+impl From<Request> for Seen {
+    fn from(request: Request) -> Self {
+        Self {
+            method: request.method.to_string(),
+            path: request.url.path().to_owned(),
+            query: request.url.query_pairs().into_owned().collect(),
+            headers: request.headers,
+            body: String::from_utf8(request.body).unwrap(),
+        }
+    }
 }
 
 impl Seen {
     fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.iter().filter(|(key, _)| key == name);
-        let value = values.next().map(|(_, value)| value.as_str());
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next().map(|value| value.to_str().unwrap());
         assert!(values.next().is_none(), "{name} is sent once");
         value
     }
@@ -103,62 +106,33 @@ impl Reply {
     }
 }
 
+impl Respond for Reply {
+    fn respond(&self, _: &Request) -> ResponseTemplate {
+        ResponseTemplate::new(self.status)
+            .set_body_string(&*self.body)
+            .append_headers(self.headers.clone())
+    }
+}
+
 impl Scripted {
-    fn start(answers: impl IntoIterator<Item = Reply>) -> Self {
-        let script = Arc::new(Mutex::new(Script {
-            answers: answers.into_iter().collect(),
-            ..Script::default()
-        }));
-        let shared = Arc::clone(&script);
-        let server = HttpServer::new(move || {
-            let shared = Arc::clone(&shared);
-            App::new().default_service(web::to(move |request: HttpRequest, body: web::Bytes| {
-                let reply = Self::next(&shared, &request, &body);
-                async move {
-                    let mut response =
-                        HttpResponse::build(StatusCode::from_u16(reply.status).unwrap());
-                    for header in reply.headers {
-                        response.insert_header(header);
-                    }
-                    response.body(reply.body)
-                }
-            }))
-        })
-        .workers(1)
-        .disable_signals()
-        .bind(("127.0.0.1", 0))
-        .unwrap();
-        let url = format!("http://{}/", server.addrs()[0]).parse().unwrap();
-        actix_web::rt::spawn(server.run());
-        Self { url, script }
+    async fn start(answers: impl IntoIterator<Item = Reply>) -> Self {
+        let server = MockServer::start().await;
+        for answer in answers {
+            let mock = Mock::given(any()).respond_with(answer);
+            mock.up_to_n_times(1).expect(1).mount(&server).await;
+        }
+        // wiremock itself would say 404, which means something.
+        let unforeseen = reply(418, "nothing was scripted for this request");
+        let mock = Mock::given(any()).respond_with(unforeseen);
+        mock.with_priority(u8::MAX).mount(&server).await;
+        let url = server.uri().parse().unwrap();
+        Self { url, server }
     }
 
-    fn next(script: &Mutex<Script>, request: &HttpRequest, body: &[u8]) -> Reply {
-        let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-        let query = url::form_urlencoded::parse(request.query_string().as_bytes());
-        let headers = request.headers().iter();
-        script.seen.push(Seen {
-            method: request.method().to_string(),
-            path: request.path().to_owned(),
-            query: query.into_owned().collect(),
-            headers: headers
-                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-                .collect(),
-            body: String::from_utf8(body.to_vec()).unwrap(),
-        });
-        let answer = script.answers.pop_front();
-        answer.unwrap_or_else(|| match script.lacking {
-            Some(column) if request.query_string().contains(column) => refusal(400, "42703"),
-            Some(_) => ok("[]"),
-            None => reply(418, "nothing was scripted for this request"),
-        })
-    }
-
-    /// Everything that was asked; the script has to be at its end.
-    fn seen(&self) -> Vec<Seen> {
-        let script = self.script.lock().unwrap();
-        assert_eq!(script.answers.len(), 0, "answers that nobody asked for");
-        script.seen.clone()
+    /// Everything that was asked.
+    async fn seen(&self) -> Vec<Seen> {
+        let seen = self.server.received_requests().await.unwrap();
+        seen.into_iter().map(Seen::from).collect()
     }
 
     fn client(&self) -> Supabase {

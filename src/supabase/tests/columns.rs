@@ -1,8 +1,10 @@
+use wiremock::matchers::query_param_contains;
+
 use super::*;
 
 #[actix_web::test]
 async fn one_request_learns_the_columns_where_all_are_there() {
-    let server = Scripted::start([ok("[]")]);
+    let server = Scripted::start([ok("[]")]).await;
 
     let columns = server
         .client_with(|settings| {
@@ -12,7 +14,7 @@ async fn one_request_learns_the_columns_where_all_are_there() {
         .await
         .unwrap();
 
-    let seen = server.seen();
+    let seen = server.seen().await;
     assert_eq!(
         seen[0].query(),
         [
@@ -49,7 +51,8 @@ async fn a_refused_column_is_found_by_asking_for_each() {
             refused,         // price
             ok("[]"),        // status
             ok("[]"),        // amocrm_contact_id
-        ]);
+        ])
+        .await;
 
         let columns = server.client().probe().await.unwrap();
 
@@ -68,6 +71,7 @@ async fn a_refused_column_is_found_by_asking_for_each() {
         );
         let asked: Vec<_> = server
             .seen()
+            .await
             .iter()
             .map(|s| s.select().to_owned())
             .collect();
@@ -77,7 +81,7 @@ async fn a_refused_column_is_found_by_asking_for_each() {
 
 #[actix_web::test]
 async fn a_closed_table_is_not_a_table_without_columns() {
-    let server = Scripted::start([refusal(403, "42501"), refusal(403, "42501")]);
+    let server = Scripted::start([refusal(403, "42501"), refusal(403, "42501")]).await;
 
     let error = server.client().probe().await.unwrap_err();
 
@@ -85,17 +89,15 @@ async fn a_closed_table_is_not_a_table_without_columns() {
         matches!(error, SupabaseError::Refused { status: 403, .. }),
         "{error:?}"
     );
-    server.seen();
 }
 
 #[actix_web::test]
 async fn an_outage_while_learning_is_an_outage() {
-    let server = Scripted::start([refusal(400, "42703"), ok("[]"), reply(503, "")]);
+    let server = Scripted::start([refusal(400, "42703"), ok("[]"), reply(503, "")]).await;
 
     let error = server.client().probe().await.unwrap_err();
 
     assert!(matches!(error, SupabaseError::Busy { .. }), "{error:?}");
-    server.seen();
 }
 
 #[actix_web::test]
@@ -104,14 +106,14 @@ async fn reads_fail_while_a_needed_column_is_missing_and_go_on_when_it_is_there(
     answers.extend(vec![ok("[]"); 7]);
     // Added by a person: learnt anew by the next read.
     answers.extend([ok("[]"), ok("[]")]);
-    let server = Scripted::start(answers);
+    let server = Scripted::start(answers).await;
     let client = server.client();
 
     let error = client.rows(&[id(ANN)]).await.unwrap_err();
     assert!(matches!(error, SupabaseError::Schema { .. }), "{error:?}");
     client.rows(&[id(ANN)]).await.unwrap();
 
-    assert_eq!(server.seen().len(), 12);
+    assert_eq!(server.seen().await.len(), 12);
 }
 
 #[actix_web::test]
@@ -122,14 +124,14 @@ async fn a_vanished_column_is_learnt_once_and_for_all() {
     answers.push(refusal(400, "42703")); // phone
     answers.extend(vec![ok("[]"); 3]);
     answers.extend([ok("[]"), ok("[]")]);
-    let server = Scripted::start(answers);
+    let server = Scripted::start(answers).await;
     let client = server.client();
     client.rows(&[id(ANN)]).await.unwrap();
 
     client.rows(&[id(ANN)]).await.unwrap();
     client.rows(&[id(ANN)]).await.unwrap();
 
-    let seen = server.seen();
+    let seen = server.seen().await;
     assert_eq!(seen[1].select(), ALL);
     for read in &seen[seen.len() - 2..] {
         assert_eq!(read.select(), ALL.replace("phone,", ""));
@@ -143,26 +145,32 @@ async fn a_column_that_stays_refused_ends_the_read() {
         refusal(400, "42703"),
         ok("[]"),
         refusal(400, "42703"),
-    ]);
+    ])
+    .await;
 
     let error = server.client().rows(&[id(ANN)]).await.unwrap_err();
 
     assert!(matches!(error, SupabaseError::Schema { .. }), "{error:?}");
-    server.seen();
 }
 
 #[actix_web::test]
 async fn many_readers_learn_of_a_vanished_column_once() {
-    let server = Scripted::start([ok("[]"), ok("[]")]);
+    let server = Scripted::start([ok("[]"), ok("[]")]).await;
     let client = server.client();
     let ids = [id(ANN)];
     client.rows(&ids).await.unwrap();
-    server.script.lock().unwrap().lacking = Some("phone");
+    let lacking = query_param_contains("select", "phone");
+    for mock in [
+        Mock::given(lacking).respond_with(refusal(400, "42703")),
+        Mock::given(any()).respond_with(ok("[]")),
+    ] {
+        mock.mount(&server.server).await;
+    }
 
     let reads = futures::future::join_all((0..8).map(|_| client.rows(&ids))).await;
 
     assert!(reads.iter().all(Result::is_ok));
-    let seen = server.seen();
+    let seen = server.seen().await;
     let probes = seen.iter().filter(|seen| {
         seen.query().contains(&("limit", "1")) && seen.select().starts_with("id,email,")
     });
@@ -171,14 +179,14 @@ async fn many_readers_learn_of_a_vanished_column_once() {
 
 #[actix_web::test]
 async fn many_readers_learn_the_columns_once() {
-    let server = Scripted::start(vec![ok("[]"); 5]);
+    let server = Scripted::start(vec![ok("[]"); 5]).await;
     let client = server.client();
     let ids = [id(ANN)];
 
     let reads = futures::future::join_all((0..4).map(|_| client.rows(&ids))).await;
 
     assert!(reads.iter().all(Result::is_ok));
-    let seen = server.seen();
+    let seen = server.seen().await;
     let probes = seen.iter().filter(|s| s.query().contains(&("limit", "1")));
     assert_eq!(probes.count(), 1);
 }

@@ -24,11 +24,11 @@ const TOLD: &str = r#"{
 
 #[actix_web::test]
 async fn the_doctor_is_asked_once_and_tells_all() {
-    let server = Scripted::start([ok(TOLD)]);
+    let server = Scripted::start([ok(TOLD)]).await;
     let Ok(Examined::Told { doctor, at }) = server.client().examine().await else {
         panic!("it has told");
     };
-    let seen = server.seen();
+    let seen = server.seen().await;
     let [seen] = &seen[..] else {
         panic!("one request");
     };
@@ -71,7 +71,8 @@ async fn the_doctor_is_asked_once_and_tells_all() {
 async fn what_an_older_doctor_does_not_tell_is_not_there() {
     let server = Scripted::start([ok(
         r#"{"columns": ["id"], "caller": {"name": null}, "queued": null, "lease": null}"#,
-    )]);
+    )])
+    .await;
     let Ok(Examined::Told { doctor, .. }) = server.client().examine().await else {
         panic!("it has told");
     };
@@ -90,7 +91,7 @@ async fn a_missing_doctor_is_told_from_a_busy_one() {
         (403, "42501"),
         (401, "42501"),
     ] {
-        let server = Scripted::start([refusal(status, code)]);
+        let server = Scripted::start([refusal(status, code)]).await;
         let examined = server.client().examine().await;
         assert!(
             matches!(examined, Ok(Examined::NoDoctor)),
@@ -103,11 +104,11 @@ async fn a_missing_doctor_is_told_from_a_busy_one() {
         (503, "PGRST002"),
         (500, "57014"),
     ] {
-        let server = Scripted::start([refusal(status, code)]);
+        let server = Scripted::start([refusal(status, code)]).await;
         let examined = server.client().examine().await;
         assert!(examined.is_err(), "{code}: {examined:?}");
     }
-    let server = Scripted::start([ok("true")]);
+    let server = Scripted::start([ok("true")]).await;
     let examined = server.client().examine().await;
     assert!(
         matches!(examined, Err(SupabaseError::Malformed { .. })),

@@ -136,7 +136,7 @@ async fn each_answer_means_what_the_documents_say() {
         ),
         (reply(418, "{".repeat(200_000)), "Unexpected", REFUSED),
     ];
-    let server = Scripted::start(rows.iter().map(|(reply, ..)| reply.clone()));
+    let server = Scripted::start(rows.iter().map(|(reply, ..)| reply.clone())).await;
     let client = server.client();
     for (reply, expected, disposition) in rows {
         let error = client.can_see_any_row().await.unwrap_err();
@@ -154,7 +154,6 @@ async fn each_answer_means_what_the_documents_say() {
             assert_silent(&error, secret);
         }
     }
-    server.seen();
 }
 
 /// The same codes, about what the project's own code uses.
@@ -283,7 +282,7 @@ async fn a_refused_connection_means_that_nothing_was_sent() {
     assert_silent(&error, &url);
 }
 
-/// Accepts one connection, reads a little, says `answer` and hangs up.
+/// Accepts one connection, reads a little, says `answer` and hangs up. wiremock cannot stop within a body.
 async fn hang_up_after(answer: &'static str) -> Url {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,12 +5,12 @@ use crate::domain::Price;
 
 #[actix_web::test]
 async fn rows_are_asked_for_by_id_with_the_columns_that_exist() {
-    let server = Scripted::start([ok("[]"), ok("[]")]);
+    let server = Scripted::start([ok("[]"), ok("[]")]).await;
     let client = server.client_with(|settings| settings.note_columns = vec!["manager_name"]);
 
     client.rows(&[id(ANN), id(BOB)]).await.unwrap();
 
-    let seen = &server.seen()[1];
+    let seen = &server.seen().await[1];
     assert_eq!(
         (&*seen.method, &*seen.path),
         ("GET", "/rest/v1/tripwire_users")
@@ -27,9 +27,8 @@ async fn rows_are_asked_for_by_id_with_the_columns_that_exist() {
 }
 
 async fn read_rows(body: String) -> Result<Vec<Row>, SupabaseError> {
-    let server = Scripted::start([ok("[]"), ok(body)]);
+    let server = Scripted::start([ok("[]"), ok(body)]).await;
     let rows = server.client().rows(&[id(ANN)]).await?;
-    server.seen();
     Ok(rows.rows)
 }
 
@@ -64,7 +63,7 @@ async fn a_row_is_read_whole() {
 
 #[actix_web::test]
 async fn a_read_that_is_not_found_says_nothing_about_rows() {
-    let server = Scripted::start([ok("[]"), reply(404, "[]")]);
+    let server = Scripted::start([ok("[]"), reply(404, "[]")]).await;
     let client = server.client();
 
     let error = client.rows(&[id(ANN)]).await.map(|read| read.rows.len());
@@ -73,7 +72,6 @@ async fn a_read_that_is_not_found_says_nothing_about_rows() {
         matches!(error, Err(SupabaseError::Unexpected { status: 404, .. })),
         "{error:?}"
     );
-    server.seen();
 }
 
 #[test]
@@ -182,7 +180,7 @@ async fn rows_are_as_old_as_the_date_of_the_answer() {
     ] {
         let mut answer = ok("[]");
         answer.headers.extend(date.map(|date| ("date", date)));
-        let server = Scripted::start([ok("[]"), answer]);
+        let server = Scripted::start([ok("[]"), answer]).await;
 
         let rows = server.client().rows(&[id(ANN)]).await.unwrap();
 
@@ -192,13 +190,16 @@ async fn rows_are_as_old_as_the_date_of_the_answer() {
 
 #[actix_web::test]
 async fn one_row_is_enough_to_see_any() {
-    let server = Scripted::start([ok(format!(r#"[{{"id":"{ANN}"}}]"#)), ok("[]")]);
+    let server = Scripted::start([ok(format!(r#"[{{"id":"{ANN}"}}]"#)), ok("[]")]).await;
     let client = server.client();
 
     assert!(client.can_see_any_row().await.unwrap());
     assert!(!client.can_see_any_row().await.unwrap());
 
-    assert_eq!(server.seen()[0].query(), [("select", "id"), ("limit", "1")]);
+    assert_eq!(
+        server.seen().await[0].query(),
+        [("select", "id"), ("limit", "1")]
+    );
 }
 
 const SINCE: &str = "2026-11-01T00:00:00Z";
@@ -216,7 +217,7 @@ const NOT_EXCLUDED: (&str, &str) = ("or", "(status.is.null,status.not.in.(blocke
 #[actix_web::test]
 async fn a_sweep_walks_by_id_until_an_empty_page() {
     let page = format!(r#"[{{"id":"{ANN}"}},{{"id":"{BOB}"}}]"#);
-    let server = Scripted::start([ok("[]"), ok(page), ok("[]")]);
+    let server = Scripted::start([ok("[]"), ok(page), ok("[]")]).await;
     let client = server.client();
 
     let first = client.unsynced(since(), None).await.unwrap();
@@ -224,7 +225,7 @@ async fn a_sweep_walks_by_id_until_an_empty_page() {
 
     assert_eq!(first, [id(ANN), id(BOB)]);
     assert_eq!(second, []);
-    let seen = server.seen();
+    let seen = server.seen().await;
     let filters = [
         ("select", "id"),
         ("amocrm_deal_id", "is.null"),
@@ -279,9 +280,9 @@ async fn a_period_is_asked_for_by_its_bounds() {
             ],
         ),
     ] {
-        let server = Scripted::start([ok("[]"), ok("[]")]);
+        let server = Scripted::start([ok("[]"), ok("[]")]).await;
         server.client().unsynced(period, None).await.unwrap();
-        let seen = server.seen();
+        let seen = server.seen().await;
         let query = seen[1].query();
         let asked: Vec<&str> = query
             .iter()
@@ -297,11 +298,11 @@ async fn a_sweep_does_without_a_status_that_is_not_there() {
     let mut answers = vec![refusal(400, "42703")];
     answers.extend(vec![ok("[]"); 7]);
     answers.extend([refusal(400, "42703"), ok("[]"), ok("[]")]);
-    let server = Scripted::start(answers);
+    let server = Scripted::start(answers).await;
 
     server.client().unsynced(since(), None).await.unwrap();
 
-    let seen = server.seen();
+    let seen = server.seen().await;
     assert_eq!(
         seen.last().unwrap().query(),
         [
@@ -316,11 +317,11 @@ async fn a_sweep_does_without_a_status_that_is_not_there() {
 
 #[actix_web::test]
 async fn a_status_that_knows_no_such_word_is_left_to_the_reader() {
-    let server = Scripted::start([ok("[]"), refusal(400, "22P02"), ok("[]")]);
+    let server = Scripted::start([ok("[]"), refusal(400, "22P02"), ok("[]")]).await;
 
     server.client().unsynced(since(), None).await.unwrap();
 
-    let seen = server.seen();
+    let seen = server.seen().await;
     assert!(seen[1].query().contains(&NOT_EXCLUDED));
     assert!(!seen[2].query().contains(&NOT_EXCLUDED));
 }
@@ -333,12 +334,12 @@ async fn a_count_is_the_total_of_the_range() {
         (refusal(416, "PGRST103").with("content-range", "*/0"), 0),
         (refusal(416, "PGRST103"), 0),
     ] {
-        let server = Scripted::start([ok("[]"), answer]);
+        let server = Scripted::start([ok("[]"), answer]).await;
 
         let count = server.client().count_unsynced(since()).await.unwrap();
 
         assert_eq!(count, expected);
-        let seen = &server.seen()[1];
+        let seen = &server.seen().await[1];
         assert_eq!(
             seen.query(),
             [
@@ -360,7 +361,7 @@ async fn a_count_without_a_total_is_not_zero() {
         ok("[]").with("content-range", "*/*"),
         ok("[]").with("content-range", "0-14"),
     ] {
-        let server = Scripted::start([ok("[]"), answer]);
+        let server = Scripted::start([ok("[]"), answer]).await;
 
         let error = server.client().count_unsynced(since()).await.unwrap_err();
 
@@ -380,7 +381,7 @@ async fn ids_of_another_type_are_noticed() {
         (r#"[{"id":null}]"#.to_owned(), Some(false)),
         ("[]".to_owned(), None),
     ] {
-        let server = Scripted::start([ok(body.clone())]);
+        let server = Scripted::start([ok(body.clone())]).await;
         assert_eq!(
             server.client().has_uuids().await.unwrap(),
             expected,

@@ -1,3 +1,5 @@
+use std::sync::Mutex;
+
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
@@ -62,7 +64,7 @@ async fn only_a_jwt_is_sent_as_authorization() {
         (KEY, Some(JWT), Some(JWT)),
         (LEGACY_KEY, Some(JWT), Some(JWT)),
     ] {
-        let server = Scripted::start([ok("[]")]);
+        let server = Scripted::start([ok("[]")]).await;
         let client = server.client_with(|settings| {
             settings.key = key.into();
             settings.jwt = jwt.map(Into::into);
@@ -70,7 +72,7 @@ async fn only_a_jwt_is_sent_as_authorization() {
 
         client.can_see_any_row().await.unwrap();
 
-        let seen = &server.seen()[0];
+        let seen = &server.seen().await[0];
         assert_eq!(seen.header("apikey"), Some(key));
         let expected = authorization.map(|jwt| format!("Bearer {jwt}"));
         assert_eq!(seen.header("authorization"), expected.as_deref(), "{key}");
@@ -108,7 +110,7 @@ fn the_client_says_nothing_of_its_keys() {
 #[actix_web::test]
 async fn the_rest_path_follows_whatever_the_project_url_ends_with() {
     for path in ["", "/", "/proxy", "/proxy/"] {
-        let server = Scripted::start([ok("[]")]);
+        let server = Scripted::start([ok("[]")]).await;
         let base = server.url.join(path).unwrap();
         let client = server.client_with(|settings| settings.project_url = base);
 
@@ -116,7 +118,7 @@ async fn the_rest_path_follows_whatever_the_project_url_ends_with() {
 
         let prefix = path.trim_end_matches('/');
         let expected = format!("{prefix}/rest/v1/tripwire_users");
-        assert_eq!(server.seen()[0].path, expected);
+        assert_eq!(server.seen().await[0].path, expected);
     }
 }
 
@@ -127,7 +129,7 @@ async fn a_request_is_counted_by_route_and_status() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let server = Scripted::start([ok("[]"), ok("[]"), reply(503, "")]);
+    let server = Scripted::start([ok("[]"), ok("[]"), reply(503, "")]).await;
     let client = server.client();
 
     client.rows(&[id(ANN)]).await.unwrap();
@@ -160,7 +162,7 @@ async fn a_log_line_names_the_route_and_nothing_of_the_request() {
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let row = format!(r#"[{{"id":"{ANN}","email":"ann@example.org"}},{{"email":"x"}}]"#);
-    let server = Scripted::start([ok("[]"), ok(row), ok("[]"), ok("[]")]);
+    let server = Scripted::start([ok("[]"), ok(row), ok("[]"), ok("[]")]).await;
     let client = server.client();
 
     client.rows(&[id(ANN)]).await.unwrap();

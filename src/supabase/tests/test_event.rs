@@ -9,6 +9,7 @@ fn nonce() -> Nonce {
 
 async fn sent(reply: Reply) -> Result<TestEvent, SupabaseError> {
     Scripted::start([reply])
+        .await
         .client()
         .send_test_event(nonce())
         .await
@@ -21,7 +22,7 @@ fn raised(status: u16, code: &str, message: &str) -> Reply {
 
 #[actix_web::test]
 async fn a_test_event_is_asked_for_by_its_nonce_and_looked_for_by_its_id() {
-    let server = Scripted::start([ok("7"), ok(r#"{"state": "queued", "ahead": 3}"#)]);
+    let server = Scripted::start([ok("7"), ok(r#"{"state": "queued", "ahead": 3}"#)]).await;
     let client = server.client();
     let Ok(TestEvent::Queued(id)) = client.send_test_event(nonce()).await else {
         panic!("it is queued");
@@ -31,6 +32,7 @@ async fn a_test_event_is_asked_for_by_its_nonce_and_looked_for_by_its_id() {
 
     let asked: Vec<_> = server
         .seen()
+        .await
         .into_iter()
         .map(|seen| (seen.method, seen.path, seen.body))
         .collect();
@@ -117,7 +119,7 @@ async fn each_result_is_read() {
             answered(None, true, Some("Timeout of 5000 ms reached"), None),
         ),
     ] {
-        let server = Scripted::start([ok("7"), ok(body)]);
+        let server = Scripted::start([ok("7"), ok(body)]).await;
         let client = server.client();
         let Ok(TestEvent::Queued(id)) = client.send_test_event(nonce()).await else {
             panic!("it is queued");

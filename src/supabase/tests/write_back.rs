@@ -13,12 +13,12 @@ async fn write(client: &Supabase) -> Result<WriteBack, SupabaseError> {
 
 #[actix_web::test]
 async fn a_deal_id_is_written_over_null_only() {
-    let server = Scripted::start([ok("[]"), written()]);
+    let server = Scripted::start([ok("[]"), written()]).await;
 
     let outcome = write(&server.client()).await.unwrap();
 
     assert_eq!(outcome, WriteBack::Written);
-    let seen = &server.seen()[1];
+    let seen = &server.seen().await[1];
     assert_eq!(seen.method, "PATCH");
     assert_eq!(
         seen.query(),
@@ -39,7 +39,7 @@ async fn a_deal_id_is_written_over_null_only() {
 
 #[actix_web::test]
 async fn without_a_contact_the_deal_id_is_all() {
-    let server = Scripted::start([written()]);
+    let server = Scripted::start([written()]).await;
     let client = server.client();
 
     client
@@ -47,7 +47,7 @@ async fn without_a_contact_the_deal_id_is_all() {
         .await
         .unwrap();
 
-    assert_eq!(server.seen()[0].body, r#"{"amocrm_deal_id":"42"}"#);
+    assert_eq!(server.seen().await[0].body, r#"{"amocrm_deal_id":"42"}"#);
 }
 
 #[actix_web::test]
@@ -55,11 +55,11 @@ async fn without_a_column_for_it_the_contact_is_left_out() {
     let mut answers = vec![refusal(400, "42703")];
     answers.extend(vec![ok("[]"); 8]);
     answers.extend([refusal(400, "42703"), written()]);
-    let server = Scripted::start(answers);
+    let server = Scripted::start(answers).await;
 
     write(&server.client()).await.unwrap();
 
-    let seen = server.seen();
+    let seen = server.seen().await;
     assert_eq!(seen.last().unwrap().body, r#"{"amocrm_deal_id":"42"}"#);
 }
 
@@ -70,13 +70,13 @@ async fn a_contact_that_may_not_be_written_does_not_hold_up_the_deal_id() {
         refusal(400, "PGRST204"),
         refusal(400, "42703"),
     ] {
-        let server = Scripted::start([ok("[]"), refused, written(), written()]);
+        let server = Scripted::start([ok("[]"), refused, written(), written()]).await;
         let client = server.client();
 
         assert_eq!(write(&client).await.unwrap(), WriteBack::Written);
         assert_eq!(write(&client).await.unwrap(), WriteBack::Written);
 
-        let seen = server.seen();
+        let seen = server.seen().await;
         assert!(seen[1].body.contains("amocrm_contact_id"));
         for later in &seen[2..] {
             assert_eq!(later.body, r#"{"amocrm_deal_id":"42"}"#);
@@ -86,12 +86,11 @@ async fn a_contact_that_may_not_be_written_does_not_hold_up_the_deal_id() {
 
 #[actix_web::test]
 async fn a_deal_id_that_may_not_be_written_is_a_refusal() {
-    let server = Scripted::start([ok("[]"), refusal(403, "42501"), refusal(403, "42501")]);
+    let server = Scripted::start([ok("[]"), refusal(403, "42501"), refusal(403, "42501")]).await;
 
     let error = write(&server.client()).await.unwrap_err();
 
     assert!(matches!(error, SupabaseError::Refused { .. }), "{error:?}");
-    server.seen();
 }
 
 fn cell(deal: &str) -> Reply {
@@ -109,13 +108,13 @@ async fn no_row_is_told_after_a_look_at_what_is_there() {
         (ok("[]"), cell("{}")),
         (nothing(), cell(r#""41""#)),
     ] {
-        let server = Scripted::start([first, look]);
+        let server = Scripted::start([first, look]).await;
         let client = server.client();
 
         let outcome = client.write_back(id(ANN), DealId::new(42), None).await;
 
         assert_eq!(outcome.unwrap(), WriteBack::NoRow);
-        let seen = server.seen();
+        let seen = server.seen().await;
         assert_eq!((seen.len(), &*seen[1].method), (2, "GET"));
         assert!(seen[1].query().contains(&("select", "id,amocrm_deal_id")));
         assert!(seen[1].query().contains(&("id", &format!("in.({ANN})"))));
@@ -129,13 +128,14 @@ async fn a_blank_text_is_written_over_and_nothing_else() {
             ok("[]"),
             cell(&format!("{blank:?}").replace("\\u{a0}", "\u{a0}")),
             written(),
-        ]);
+        ])
+        .await;
         let client = server.client();
 
         let outcome = client.write_back(id(ANN), DealId::new(42), None).await;
 
         assert_eq!(outcome.unwrap(), WriteBack::Written, "{blank:?}");
-        let seen = server.seen();
+        let seen = server.seen().await;
         assert_eq!((seen.len(), &*seen[2].method), (3, "PATCH"));
         // The filter is by value, so an id that is filled in meanwhile is not overwritten.
         assert!(
@@ -149,13 +149,13 @@ async fn a_blank_text_is_written_over_and_nothing_else() {
 
 #[actix_web::test]
 async fn an_older_postgrest_gets_the_write_without_its_new_preferences() {
-    let server = Scripted::start([refusal(400, "PGRST122"), written()]);
+    let server = Scripted::start([refusal(400, "PGRST122"), written()]).await;
     let client = server.client();
 
     let outcome = client.write_back(id(ANN), DealId::new(42), None).await;
 
     assert_eq!(outcome.unwrap(), WriteBack::Written);
-    let seen = server.seen();
+    let seen = server.seen().await;
     assert_eq!(seen[0].header("prefer"), Some(STRICT));
     assert_eq!(seen[1].header("prefer"), Some("return=representation"));
     assert_eq!(seen[0].query(), seen[1].query());
