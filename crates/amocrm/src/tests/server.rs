@@ -1,4 +1,6 @@
-//! A server that follows a script: whole answers, half answers, or none.
+//! A server that says what it is told: whole answers, half answers, or nothing.
+//!
+//! wiremock gives whole answers only, dates each of them, speaks no TLS and tells no connection from another.
 
 use std::{
     collections::VecDeque,
