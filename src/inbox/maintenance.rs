@@ -24,13 +24,13 @@ const PURGE_PEOPLE: &str = "
     DELETE FROM person
     WHERE used_at < ? AND hash NOT IN (SELECT person FROM entry WHERE person IS NOT NULL)";
 
-/// Claimed entries stay, since they are being worked on.
 const FORGET: [&str; 3] = [
     "DELETE FROM entry
      WHERE row_id IN (SELECT value FROM json_each(?1)) OR person IN (SELECT value FROM json_each(?2))",
     "DELETE FROM person WHERE hash IN (SELECT value FROM json_each(?2))",
     "DELETE FROM contact_index WHERE hash IN (SELECT unhex(value) FROM json_each(?2))",
 ];
+/// Claimed entries stay, since they are being worked on.
 const REMOVE: &str = "
     DELETE FROM entry
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND state <> 'claimed'";
