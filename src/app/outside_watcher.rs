@@ -75,11 +75,11 @@ impl OutsideWatcher {
 
     async fn work(self, http: Client, mut signs: Signs, stop: CancellationToken) {
         let watching = async {
-            let mut turns = 0;
+            let mut turns = None;
             loop {
                 signs.until_well().await;
                 // An engine that hangs keeps the state that it had.
-                let now = signs.engine.count();
+                let now = Some(signs.engine.count());
                 if now != turns {
                     self.tell(&http).await;
                 }

@@ -66,7 +66,7 @@ impl Watcher {
         Settings {
             outside_watcher: Some(OutsideWatcher {
                 url: self.url.as_str().into(),
-                every: Duration::from_millis(20),
+                every: Duration::from_millis(2),
             }),
             ..world.settings()
         }
