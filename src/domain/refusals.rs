@@ -1,8 +1,8 @@
 //! What a lasting refusal concerns: one row, or all of them.
 //!
 //! A refused row is *in doubt*. If the operation then works for another row, the refused row is tried once more, and is to
-//! blame if it is refused again for the same reason. If the operation is refused for three different rows, it is refused for
-//! all rows.
+//! blame if it is refused again; another reason, if both came alone, gives it one more try. If the operation is refused for
+//! three different rows, it is refused for all rows.
 //!
 //! Rows whose requests amoCRM answered with 403 are *held*: a 403 may be a ban, so they are tried last and alone.
 

@@ -89,6 +89,11 @@ fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
             &[Refuse(1), Work(2), Otherwise(1), Work(2), Refuse(1)],
             Blame::Row,
         ),
+        // Such a round counts towards no halt.
+        (
+            &[Refuse(1), Work(9), Otherwise(1), Refuse(2), Refuse(3)],
+            Blame::Doubt,
+        ),
         // A bulk write is told in other words than the same refusal alone.
         (&[Bulk(1), Work(2), Otherwise(1)], Blame::Row),
         // The operation works for others: a new refusal is in doubt again, and a blamed row that was dropped begins anew.
