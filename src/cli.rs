@@ -96,7 +96,7 @@ enum Command {
         #[arg(required = true)]
         rows: Vec<RowId>,
     },
-    /// Remove every trace of a student from the inbox
+    /// Remove a student from the inbox, and say what remains elsewhere
     Forget {
         /// The id of a row, or an e-mail address
         #[arg(value_name = "ROW OR E-MAIL")]

@@ -1,4 +1,4 @@
-//! `forget`: removes every trace of a student from the inbox.
+//! `forget`: removes a student from the inbox.
 
 use super::{
     CommandError, Outcome,
@@ -24,8 +24,8 @@ pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
 
     let Some(forgotten) = forgotten else {
         terminal.complain(terminal.pick(
-            "a row of this student is at work, or its write waits for an answer; nothing was removed: run the command again in a minute",
-            "строка этого ученика в работе или ждёт ответа на запись; ничего не удалено: повторите команду через минуту",
+            "a row of this student is at work, or a write of it may still reach amoCRM; nothing was removed: run the command again in a minute, while the service runs",
+            "строка этого ученика в работе, или запись о ней ещё может дойти до amoCRM; ничего не удалено: повторите команду через минуту, при работающем сервисе",
         ));
         return Err(CommandError::Told);
     };
@@ -39,10 +39,12 @@ pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
     terminal.say(terminal.pick(
         "forgotten: entry, history, and the hash of the e-mail, in the contact index too\n\
          What remains elsewhere: the row in Supabase (while it has no deal id, the service takes it up again), contact, deal and\n\
-         note in amoCRM; logs, alerts, backups and damaged copies of the inbox, which hold ids and hashes only.",
+         note in amoCRM; the hash of the phone in the contact index; logs, alerts, backups and damaged copies of the inbox, which hold ids and\n\
+         hashes only.",
         "забыто: запись, история и хеш e-mail, также в указателе контактов\n\
          Что остаётся в других местах: строка в Supabase (пока в ней нет номера сделки, сервис возьмёт её снова), контакт, сделка и\n\
-         примечание в amoCRM; логи, оповещения, копии и повреждённые файлы очереди: в них только номера и хеши.",
+         примечание в amoCRM; хеш телефона в указателе контактов; логи, оповещения, копии и повреждённые файлы очереди: в них только номера\n\
+         и хеши.",
     ))?;
     Ok(())
 }

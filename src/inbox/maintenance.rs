@@ -34,11 +34,17 @@ const FORGET: [&str; 3] = [
 const REMOVE: &str = "
     DELETE FROM entry
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND state <> 'claimed'";
-/// Claimed, or about to look for a write that may still land: without its entry the row would be synced once more.
+/// Claimed, or with a write that may still land: without its entry the row would be synced once more beside it.
 const AT_WORK: &str = "
     SELECT count(*) FROM entry
     WHERE (row_id IN (SELECT value FROM json_each(?1)) OR person IN (SELECT value FROM json_each(?2)))
-        AND (state = 'claimed' OR state = 'pending' AND progress ->> '$.intent' IS NOT NULL)";
+        AND (
+            state = 'claimed'
+            OR (
+                progress ->> '$.intent' IS NOT NULL
+                AND coalesce(unixepoch(progress ->> '$.intent.decisive_from') >= ?3, true)
+            )
+        )";
 
 const PAGES: &str = "
     SELECT page_count, freelist_count, page_size
@@ -104,8 +110,9 @@ impl Inbox {
         .await
     }
 
-    /// Removes every trace of these rows and of these people (hashes of e-mails), and returns how many records are gone.
-    /// `None`: a row is at work, or a write of it may still land; nothing is removed.
+    /// Removes these rows and these people (hashes of e-mails), and returns how many records are gone. Phones stay in the
+    /// contact index, which would else claim that no contact has them. `None`: a row is at work, or a write of it may still
+    /// land; nothing is removed.
     pub async fn forget(
         &self,
         rows: Vec<RowId>,
@@ -117,6 +124,7 @@ impl Inbox {
                 let at_work: i64 = query_scalar(AT_WORK)
                     .bind(&rows)
                     .bind(&people)
+                    .bind(turn.now.as_second())
                     .fetch_one(&mut *turn.conn)
                     .await
                     .map_err(database("forget"))?;

@@ -219,24 +219,34 @@ async fn a_forgotten_person_leaves_no_trace_unless_a_row_is_claimed() {
 
 #[tokio::test]
 async fn a_row_whose_write_may_still_land_is_not_forgotten() {
+    let t = Fixture::new().await;
+    let (lands, landed) = (t.in_a_minute(), t.now() - MINUTE);
     for (progress, is_forgotten) in [
-        (creating(5, Timestamp::UNIX_EPOCH), false),
-        (placed(5, Some(Timestamp::UNIX_EPOCH)), false),
+        (creating(5, lands), false),
+        (creating(5, landed), true),
+        (placed(5, Some(lands)), false),
+        (placed(5, Some(landed)), true),
         (placed(5, None), true),
     ] {
-        let t = Fixture::new().await;
-        let again = Settlement::Again {
-            due_at: t.in_a_minute(),
-            failed: true,
-            reason: None,
-        };
-        t.settled(Settled {
-            progress,
-            ..end(1, again)
-        })
-        .await;
-        let forgotten = t.inbox.forget(vec![row(1)], Vec::new()).await;
-        assert_eq!(forgotten.unwrap().is_some(), is_forgotten);
+        // Whatever a person has done with the entry since.
+        for parks in [false, true] {
+            let t = Fixture::new().await;
+            let again = Settlement::Again {
+                due_at: t.in_a_minute(),
+                failed: true,
+                reason: None,
+            };
+            t.settled(Settled {
+                progress: progress.clone(),
+                ..end(1, again)
+            })
+            .await;
+            if parks {
+                assert_eq!(t.inbox.park(vec![row(1)]).await.unwrap(), 1);
+            }
+            let forgotten = t.inbox.forget(vec![row(1)], Vec::new()).await;
+            assert_eq!(forgotten.unwrap().is_some(), is_forgotten, "{progress:?}");
+        }
     }
 }
 
