@@ -128,7 +128,7 @@ struct Known {
     is_stored: bool,
     /// Counts changes of the halt by this process, so that a read that began before a change is not taken for news.
     changes: u64,
-    strikes: HashMap<HaltCause, Vec<Instant>>,
+    failures: HashMap<HaltCause, Vec<Instant>>,
 }
 
 impl Known {
@@ -136,7 +136,7 @@ impl Known {
         self.halt = halt;
         self.is_stored = is_stored;
         self.changes = self.changes.wrapping_add(1);
-        self.strikes.clear();
+        self.failures.clear();
     }
 }
 
@@ -259,10 +259,10 @@ impl Sending {
                 return Ok(true);
             }
             let now = Instant::now();
-            let strikes = known.strikes.entry(cause).or_default();
-            strikes.retain(|at| now.duration_since(*at) < FAILURES_WITHIN);
-            strikes.push(now);
-            if strikes.len() < enough {
+            let failures = known.failures.entry(cause).or_default();
+            failures.retain(|at| now.duration_since(*at) < FAILURES_WITHIN);
+            failures.push(now);
+            if failures.len() < enough {
                 return Ok(false);
             }
         }
