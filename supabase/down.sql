@@ -3,7 +3,7 @@
 -- It stays away from what others may use: the extensions, and the columns with the deals' ids in them. To drop those too:
 --   alter table public.tripwire_users drop column amocrm_deal_id, drop column amocrm_contact_id;
 -- If the migrations were applied with `supabase db push`, tell the CLI afterwards:
---   supabase migration repair --status reverted 20261122000000 20261128000000 20261129000000
+--   supabase migration repair --status reverted 20261122000000 20261128000000 20261129000000 20261130000000
 
 do $$
 declare
@@ -41,7 +41,9 @@ begin
   drop function if exists public.tripwire_sync_test_event(text);
   drop function if exists public.tripwire_sync_test_result(bigint);
   drop function if exists public.tripwire_sync_lease(text, integer);
+  drop function if exists public.tripwire_sync_pause(boolean);
   drop table if exists tripwire_sync.lease;
+  drop table if exists tripwire_sync.pause;
   drop table if exists tripwire_sync.test_event;
 
   drop policy if exists tripwire_sync_select on public.tripwire_users;

@@ -21,6 +21,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "20261129000000_tripwire_sync_by_time.sql",
         include_str!("../../supabase/migrations/20261129000000_tripwire_sync_by_time.sql"),
     ),
+    (
+        "20261130000000_tripwire_sync_pause.sql",
+        include_str!("../../supabase/migrations/20261130000000_tripwire_sync_pause.sql"),
+    ),
 ];
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ use crate::postgres::{Cluster, Queued};
 mod doctor;
 mod lease;
 mod migration;
+mod pause;
 mod pgtap;
 mod rights;
 mod test_event;

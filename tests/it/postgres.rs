@@ -29,6 +29,7 @@ pub(crate) const FORMER_MIGRATION: &str =
 pub(crate) const MIGRATION: &str = concat!(
     include_str!("../../supabase/migrations/20261128000000_tripwire_sync.sql"),
     include_str!("../../supabase/migrations/20261129000000_tripwire_sync_by_time.sql"),
+    include_str!("../../supabase/migrations/20261130000000_tripwire_sync_pause.sql"),
 );
 pub(crate) const DOWN: &str = include_str!("../../supabase/down.sql");
 

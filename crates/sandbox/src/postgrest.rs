@@ -70,6 +70,8 @@ pub struct PostgrestQuirks {
     /// `false` = a server before `max-affected`, which refuses it under `handling=strict`.
     pub knows_max_affected: bool,
     pub lease: LeaseFunction,
+    /// `false`: the migration of the pause is not applied.
+    pub has_pause: bool,
     pub behind: Behind,
     /// Before every answer.
     pub latency: Duration,
@@ -91,6 +93,7 @@ impl Default for PostgrestQuirks {
             is_denied: false,
             knows_max_affected: true,
             lease: LeaseFunction::Present,
+            has_pause: true,
             behind: Behind::default(),
             latency: Duration::ZERO,
             time_scale: 1.0,
@@ -110,6 +113,8 @@ struct State {
     quirks: PostgrestQuirks,
     table: Table,
     lease: Option<(String, Timestamp)>,
+    /// The last pause (`true`) or resume, and when it came.
+    pause: Option<(bool, Timestamp)>,
     /// The nonce of the last test event.
     test_event: Option<String>,
     protocol_errors: Vec<String>,
@@ -157,6 +162,7 @@ impl PostgrestSandbox {
                 quirks,
                 table: Table::default(),
                 lease: None,
+                pause: None,
                 test_event: None,
                 protocol_errors: Vec::new(),
                 late: Vec::new(),
@@ -283,6 +289,14 @@ impl PostgrestSandbox {
         self.postgrest.current().lease = lease;
     }
 
+    /// The last pause (`true`) or resume, if there was one.
+    #[must_use]
+    pub fn last_pause(&self) -> Option<bool> {
+        lock(&self.postgrest.state)
+            .pause
+            .map(|(is_paused, _)| is_paused)
+    }
+
     #[must_use]
     pub fn has_column(&self, column: &str) -> bool {
         lock(&self.postgrest.state).has(column)
@@ -354,6 +368,18 @@ impl Emulator for Postgrest {
             ("HEAD", "/rest/v1/tripwire_users") => ("rows.count", Access::Read),
             ("PATCH", "/rest/v1/tripwire_users") => ("rows.update", Access::Write),
             ("POST", "/rest/v1/rpc/tripwire_sync_lease") => ("rpc.lease", Access::Write),
+            ("POST", "/rest/v1/rpc/tripwire_sync_pause") => {
+                let asked = request.json().unwrap_or_default();
+                let is_change = asked["paused"].is_boolean();
+                (
+                    "rpc.pause",
+                    if is_change {
+                        Access::Write
+                    } else {
+                        Access::Read
+                    },
+                )
+            }
             ("POST", "/rest/v1/rpc/tripwire_sync_doctor") => ("rpc.doctor", Access::Read),
             ("POST", "/rest/v1/rpc/tripwire_sync_test_event") => ("rpc.test_event", Access::Read),
             ("POST", "/rest/v1/rpc/tripwire_sync_test_result") => ("rpc.test_result", Access::Read),

@@ -6,7 +6,7 @@ use crate::postgres::{Cluster, FORMER_MIGRATION, OLDER_PG_NET, WEBHOOK_SECRET, W
 fn every_object_is_as_pgtap_wants_it() {
     let report = prove(
         &Cluster::configured(),
-        &["event", "lease", "role", "doctor", "attack"],
+        &["event", "lease", "pause", "role", "doctor", "attack"],
     );
     assert!(report.contains("\nResult: PASS"), "{report}");
 }

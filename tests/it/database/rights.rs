@@ -225,7 +225,7 @@ fn the_services_role_has_no_other_right() {
         .unwrap();
     assert_eq!(
         granted_to_it,
-        "tripwire_sync_doctor\ntripwire_sync_lease\ntripwire_sync_test_event\ntripwire_sync_test_result"
+        "tripwire_sync_doctor\ntripwire_sync_lease\ntripwire_sync_pause\ntripwire_sync_test_event\ntripwire_sync_test_result"
     );
 
     let role = cluster
@@ -253,6 +253,7 @@ fn the_role_that_hands_events_to_pg_net_can_do_nothing() {
         "select * from vault.decrypted_secrets",
         "select tripwire_sync.read_vault()",
         "select public.tripwire_sync_lease('a', 1)",
+        "select public.tripwire_sync_pause(true)",
         "select public.tripwire_sync_doctor()",
         "alter function tripwire_sync.queue_request(text, jsonb, jsonb) reset search_path",
         "create or replace function tripwire_sync.queue_request(endpoint text, payload jsonb, headers jsonb)
@@ -383,6 +384,8 @@ fn only_the_service_reaches_what_is_ours(cluster: &Cluster) {
     cluster.configure(WEBHOOK_URL, WEBHOOK_SECRET);
     for call in [
         "select public.tripwire_sync_lease('a', 60)",
+        "select public.tripwire_sync_pause()",
+        "select public.tripwire_sync_pause(true)",
         "select public.tripwire_sync_doctor()",
         "begin; select public.tripwire_sync_test_event(repeat('0', 32)); rollback",
         "select public.tripwire_sync_test_result(1)",

@@ -74,6 +74,7 @@ impl State {
             "rows.read" | "rows.count" => self.read(request).unwrap_or_else(|refusal| refusal),
             "rows.update" => self.update(request, now).unwrap_or_else(|refusal| refusal),
             "rpc.lease" => self.take_lease(request, now),
+            "rpc.pause" => self.pause(request, now),
             "rpc.doctor" => self.tell(request, now),
             "rpc.test_event" => self.send_test_event(request),
             "rpc.test_result" => self.test_result(),
@@ -312,6 +313,38 @@ impl State {
             self.lease = Some((holder.to_owned(), until.unwrap_or(Timestamp::MAX)));
         }
         Reply::new(200, JSON, json!(is_granted).to_string())
+    }
+
+    /// The migration's function: `true` pauses, `false` resumes, `null` only asks.
+    fn pause(&mut self, request: &Request, now: Timestamp) -> Reply {
+        match self.quirks.lease {
+            LeaseFunction::Present if self.quirks.has_pause => {}
+            LeaseFunction::Denied => return denied(),
+            LeaseFunction::Present | LeaseFunction::Missing => {
+                return function_missing("tripwire_sync_pause");
+            }
+        }
+        let body = request.json().unwrap_or_default();
+        if let Some(is_paused) = body["paused"].as_bool() {
+            let microsecond = jiff::SignedDuration::from_micros(1);
+            let next = self.pause.map(|(_, last)| last.saturating_add(microsecond));
+            let next = next.and_then(Result::ok).unwrap_or(now);
+            self.pause = Some((is_paused, next.max(now)));
+        }
+        let last = self.pause.map(|(is_paused, changed_at)| {
+            json!({
+                "is_paused": is_paused,
+                "changed_at": changed_at.to_string(),
+                "seconds_ago": now.duration_since(changed_at).as_secs_f64(),
+            })
+        });
+        let lease = self.lease.as_ref().filter(|(_, until)| *until > now);
+        let held_by = lease.map(|(holder, _)| holder);
+        Reply::new(
+            200,
+            JSON,
+            json!({ "last": last, "held_by": held_by }).to_string(),
+        )
     }
 
     pub(super) fn has(&self, column: &str) -> bool {

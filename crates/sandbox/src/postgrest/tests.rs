@@ -403,6 +403,44 @@ async fn a_lease_is_held_by_one_until_it_ends_or_is_given_back() {
 }
 
 #[tokio::test]
+async fn the_last_pause_or_resume_is_told_with_the_holder_of_the_lease() {
+    let http = Http::start();
+    let tell = async |body: &str| {
+        let answer = http.send("POST", "rpc/tripwire_sync_pause", "", body).await;
+        serde_json::from_str::<Value>(&answer.body).unwrap()
+    };
+    assert_eq!(tell("{}").await, json!({"last": null, "held_by": null}));
+    let paused = tell(r#"{"paused": true}"#).await;
+    assert_eq!(paused["last"]["is_paused"], true);
+    let resumed = tell(r#"{"paused": false}"#).await;
+    assert_eq!(resumed["last"]["is_paused"], false);
+    let at = |told: &Value| {
+        told["last"]["changed_at"]
+            .as_str()
+            .unwrap()
+            .parse::<Timestamp>()
+            .unwrap()
+    };
+    assert!(at(&resumed) > at(&paused), "{paused} {resumed}");
+
+    let lease = json!({"holder": "a", "seconds": 60}).to_string();
+    http.send("POST", "rpc/tripwire_sync_lease", "", &lease)
+        .await;
+    http.clock.advance(Duration::from_secs(9));
+    let asked = tell(r#"{"paused": null}"#).await;
+    assert_eq!(asked["held_by"], "a");
+    assert_eq!(at(&asked), at(&resumed));
+    assert!(
+        asked["last"]["seconds_ago"].as_f64().unwrap() > 8.9,
+        "{asked}"
+    );
+
+    http.postgrest.quirks(|quirks| quirks.has_pause = false);
+    assert_eq!(tell("{}").await["code"], "PGRST202");
+    http.postgrest.stop().await;
+}
+
+#[tokio::test]
 async fn an_insert_posts_a_delivery_once() {
     let http = Http::start();
     // Any server will do as the receiver; this one writes down what came.
