@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::{
     alerts,
-    config::Config,
+    config::{Config, SupabaseConfig},
     domain::{
         HangAt, Heartbeat, SharedClock, SyncState, SyncStatus, TestHooks, TokenEnd, USER_AGENT,
     },
@@ -107,16 +107,7 @@ impl Settings {
     pub fn from_config(config: &Config) -> Self {
         let timings = Timings::scaled(config.hooks.time_scale);
         let note = config.note_template.clone();
-        let supabase = supabase::Settings {
-            project_url: config.supabase.url.clone(),
-            key: config.supabase.key.clone(),
-            jwt: config.supabase.jwt.clone(),
-            note_columns: note.columns(),
-            largest_answer: supabase::LARGEST_ANSWER,
-            connect_timeout: timings.connect_timeout,
-            timeout: timings.read_timeout,
-            extra_roots: Vec::new(),
-        };
+        let supabase = supabase_settings(&config.supabase, note.columns(), &timings);
         let sending = config.amocrm.as_ref().map(|amocrm| {
             let target = Target {
                 pipeline: amocrm.pipeline,
@@ -205,6 +196,23 @@ pub fn token_ends(config: &Config) -> Vec<TokenEnd> {
         .into_iter()
         .filter_map(|(name, token)| TokenEnd::read(name, token.expose_secret()))
         .collect()
+}
+
+pub(crate) fn supabase_settings(
+    config: &SupabaseConfig,
+    note_columns: Vec<&'static str>,
+    timings: &Timings,
+) -> supabase::Settings {
+    supabase::Settings {
+        project_url: config.url.clone(),
+        key: config.key.clone(),
+        jwt: config.jwt.clone(),
+        note_columns,
+        largest_answer: supabase::LARGEST_ANSWER,
+        connect_timeout: timings.connect_timeout,
+        timeout: timings.read_timeout,
+        extra_roots: Vec::new(),
+    }
 }
 
 pub(crate) fn amocrm_settings(

@@ -26,6 +26,7 @@ mod explain;
 mod forget;
 mod jwt;
 mod messages;
+mod pause;
 mod pipelines;
 mod room;
 #[cfg(feature = "sandbox")]
@@ -104,9 +105,9 @@ enum Command {
     },
     /// Copy the inbox to a new file, while the service runs
     Backup { file: std::path::PathBuf },
-    /// Stop sending to amoCRM; webhooks are still accepted
+    /// Stop sending to amoCRM, on all machines; webhooks are still accepted
     Pause,
-    /// Send again; also ends a halt
+    /// Send again, on all machines; also ends a halt
     Resume,
     /// Make a new webhook secret
     Secret,
@@ -232,8 +233,8 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Park { rows } => entries::park(rows, terminal).await,
         Command::Forget { whom } => forget::run(&whom, terminal).await,
         Command::Backup { file } => backup::run(&file, terminal).await,
-        Command::Pause => entries::pause(terminal).await,
-        Command::Resume => entries::resume(terminal).await,
+        Command::Pause => pause::pause(terminal).await,
+        Command::Resume => pause::resume(terminal).await,
         Command::Secret => secret(terminal),
         Command::SetupSql(options) => setup_sql::run(&options, terminal),
         Command::Jwt(options) => jwt::run(&options, terminal),

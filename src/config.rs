@@ -133,6 +133,11 @@ impl Config {
         Self::amocrm_from_vars(&environment::variables()?)
     }
 
+    /// Only how to reach Supabase.
+    pub fn load_supabase() -> Result<SupabaseConfig, ConfigErrors> {
+        Self::supabase_from_vars(&environment::variables()?)
+    }
+
     /// Only the secrets that sign deliveries; there need not be any yet.
     pub fn load_webhook_secrets() -> Result<Vec<WebhookSecret>, ConfigErrors> {
         Self::webhook_secrets_from_vars(&environment::variables()?)
@@ -165,6 +170,17 @@ impl Config {
         let secrets = reader.optional(variable::WEBHOOK_SECRET, parse::webhook_secrets);
         suggest::point_out(&mut reader, &[variable::WEBHOOK_SECRET]);
         reader.finish(secrets.map(Option::unwrap_or_default))
+    }
+
+    pub fn supabase_from_vars(
+        vars: &BTreeMap<String, String>,
+    ) -> Result<SupabaseConfig, ConfigErrors> {
+        use variable::{SUPABASE_JWT, SUPABASE_KEY, SUPABASE_URL};
+
+        let mut reader = Reader::new(vars);
+        let supabase = supabase(&mut reader);
+        suggest::point_out(&mut reader, &[SUPABASE_URL, SUPABASE_KEY, SUPABASE_JWT]);
+        reader.finish(supabase)
     }
 
     pub fn amocrm_from_vars(vars: &BTreeMap<String, String>) -> Result<AmocrmAccess, ConfigErrors> {

@@ -182,6 +182,11 @@ impl Inbox {
         }
     }
 
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
     /// Copies the inbox, beside its owner if it has one, to a file that does not exist. Answers the size of the copy.
     pub async fn copy(from: &Path, to: &Path) -> Result<u64, InboxError> {
         sqlite::copy::copy(from, to).await

@@ -20,6 +20,7 @@ pub use self::query::Period;
 mod bridge;
 mod doctor;
 mod lease;
+mod pause;
 mod query;
 mod test_event;
 mod transport;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use self::doctor::{Caller, Doctor, Examined, Lease, Role, Sender, Trigger, Vault};
 pub use self::lease::LeaseAnswer;
+pub use self::pause::{LastPause, PauseAnswer};
 pub use self::test_event::{RequestId, TestEvent, TestResult};
 
 #[derive(Debug, Clone)]

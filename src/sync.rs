@@ -24,6 +24,7 @@ mod hold;
 mod in_flight;
 pub mod lease;
 mod locks;
+pub mod pause;
 mod periodic;
 mod report;
 mod row;

@@ -14,7 +14,9 @@ use clap::Args;
 use jiff::Timestamp;
 
 use self::follow::Backfill;
-use super::{CommandError, Outcome, clock, terminal::Terminal, told_to_stop};
+use super::{
+    CommandError, Outcome, clock, entries::refuse_on_standby, terminal::Terminal, told_to_stop,
+};
 use crate::{
     app::Settings,
     config::{AmocrmConfig, Config},
@@ -95,6 +97,11 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
             "--since не раньше, чем --until",
         ));
         return Err(CommandError::Misused);
+    }
+    if settings.inbox_path.exists() {
+        let inbox = Inbox::open(&settings.inbox_path, Role::Guest, clock()).await?;
+        refuse_on_standby(&inbox, terminal).await?;
+        inbox.close().await;
     }
     // A log would tear the progress bar: on a terminal, only errors are logged.
     let filter = if io::stderr().is_terminal() {

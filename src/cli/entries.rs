@@ -1,4 +1,4 @@
-//! `entries`, `retry`, `park`, `pause`, `resume`: the inbox, beside a service that may be running on it.
+//! `entries`, `retry`, `park`: the inbox, beside a service that may be running on it.
 
 use std::path::Path;
 
@@ -8,8 +8,11 @@ use super::{CommandError, Outcome, clock, terminal::Terminal};
 use crate::{
     config::Config,
     domain::{Halt, Refusals, RowId},
-    inbox::{Entry, HALT, Inbox, InboxError, PAUSED, REFUSALS, RELEASED, Revival, Role, State},
-    sync::lease::{LEASE, LeaseStatus, Record},
+    inbox::{Entry, HALT, Inbox, InboxError, REFUSALS, RELEASED, Revival, Role, State},
+    sync::{
+        lease::{LEASE, LeaseStatus, Record},
+        pause::held_by,
+    },
 };
 
 pub(super) async fn list(
@@ -22,6 +25,7 @@ pub(super) async fn list(
     let entries = inbox.entries(state, limit).await?;
     let counts = inbox.counts().await?;
     let lease: Option<Record> = inbox.state(LEASE).await?;
+    let holder = standby(&inbox).await?;
     inbox.close().await;
     if as_json {
         let list: Vec<_> = entries.iter().map(as_value).collect();
@@ -77,6 +81,10 @@ pub(super) async fn list(
         let since = terminal.pick("since", "с");
         let standing = standing(&lease, terminal);
         terminal.say(&format!("{standing} ({since} {})", seconds(lease.since)))?;
+        if let Some(holder) = holder.filter(|holder| !holder.is_empty()) {
+            let syncs = terminal.pick("the service that syncs:", "синхронизирует сервис:");
+            terminal.say(&format!("{syncs} {holder}"))?;
+        }
     }
     Ok(terminal.say(&total.join(", "))?)
 }
@@ -135,6 +143,7 @@ pub(super) fn seconds(at: jiff::Timestamp) -> String {
 
 pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Terminal) -> Outcome {
     let inbox = open(terminal).await?;
+    refuse_on_standby(&inbox, terminal).await?;
     let whom = if parked {
         Revival::AllParked
     } else {
@@ -163,6 +172,7 @@ pub(super) async fn release(inbox: &Inbox, rows: &[RowId]) -> Result<(), InboxEr
 
 pub(super) async fn park(rows: Vec<RowId>, terminal: &mut Terminal) -> Outcome {
     let inbox = open(terminal).await?;
+    refuse_on_standby(&inbox, terminal).await?;
     let asked = rows.len() as u64;
     let parked = inbox.park(rows).await?;
     inbox.close().await;
@@ -178,24 +188,6 @@ pub(super) async fn park(rows: Vec<RowId>, terminal: &mut Terminal) -> Outcome {
         return Err(CommandError::Told);
     }
     Ok(())
-}
-
-pub(super) async fn pause(terminal: &mut Terminal) -> Outcome {
-    let inbox = open(terminal).await?;
-    inbox.set_state(PAUSED, &clock().now()).await?;
-    inbox.close().await;
-    Ok(terminal.say(terminal.pick(
-        "paused: webhooks are stored, nothing is sent to amoCRM; go on with `tripwire-sync resume`",
-        "пауза: вебхуки принимаются, в amoCRM ничего не отправляется; дальше — `tripwire-sync resume`",
-    ))?)
-}
-
-pub(super) async fn resume(terminal: &mut Terminal) -> Outcome {
-    let inbox = open(terminal).await?;
-    inbox.clear_state(PAUSED).await?;
-    inbox.clear_state(HALT).await?;
-    inbox.close().await;
-    Ok(terminal.say(terminal.pick("sending goes on", "отправка продолжается"))?)
 }
 
 /// The halt on record, if there is an inbox and it holds one.
@@ -218,6 +210,30 @@ pub(super) async fn stored_refusals(path: &Path) -> Result<Refusals, InboxError>
     let refusals = inbox.state(REFUSALS).await;
     inbox.close().await;
     Ok(refusals?.unwrap_or_default())
+}
+
+/// Whether the service on this inbox is running and stands by for another one, and the other one's name.
+pub(super) async fn standby(inbox: &Inbox) -> Result<Option<String>, InboxError> {
+    let record: Option<Record> = inbox.state(LEASE).await?;
+    let is_theirs = record.is_some_and(|record| record.status == LeaseStatus::Theirs);
+    if !is_theirs || !Inbox::is_owned(inbox.path())? {
+        return Ok(None);
+    }
+    Ok(Some(held_by(inbox).await?.unwrap_or_default()))
+}
+
+/// Fails on a standby: what is asked for must be asked of the service that syncs.
+pub(super) async fn refuse_on_standby(inbox: &Inbox, terminal: &mut Terminal) -> Outcome {
+    let Some(holder) = standby(inbox).await? else {
+        return Ok(());
+    };
+    inbox.close().await;
+    let told = terminal.pick(
+        "this service stands by, and another one syncs; nothing was done. Run the command there:",
+        "этот сервис в резерве, синхронизирует другой; ничего не сделано. Выполните команду там:",
+    );
+    terminal.complain(format!("{told} {holder}").trim_end());
+    Err(CommandError::Told)
 }
 
 /// The inbox that the settings name; a wrong path is not made into an empty inbox.

@@ -2,7 +2,7 @@
 
 use super::{
     CommandError, Outcome,
-    entries::{open, release},
+    entries::{open, release, standby},
     explain::Whom,
     terminal::Terminal,
 };
@@ -16,6 +16,7 @@ pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
     let people = entries.iter().filter_map(|entry| entry.progress.person);
     let people = people.chain(whom.hash(&inbox)).collect();
     let forgotten = inbox.forget(rows.clone(), people).await?;
+    let standby = standby(&inbox).await?;
     if forgotten.is_some() {
         // The engine names them no more.
         release(&inbox, &rows).await?;
@@ -29,6 +30,13 @@ pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
         ));
         return Err(CommandError::Told);
     };
+    if let Some(holder) = standby {
+        let told = terminal.pick(
+            "this service stands by, and another one syncs; run the command there as well:",
+            "этот сервис в резерве, синхронизирует другой; выполните команду и там:",
+        );
+        terminal.complain(format!("{told} {holder}").trim_end());
+    }
     if forgotten == 0 {
         terminal.complain(terminal.pick(
             "the inbox knows nothing of this student",

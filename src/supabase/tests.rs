@@ -2,6 +2,7 @@ mod columns;
 mod doctor;
 mod errors;
 mod lease;
+mod pause;
 mod reads;
 mod request;
 mod test_event;

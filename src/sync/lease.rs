@@ -157,7 +157,12 @@ impl Lease {
         self.state().lease.changes_in(now)
     }
 
-    /// Completes when an answer has changed the status. For one waiter.
+    /// Wakes the waiter of [`Self::changed`].
+    fn wake(&self) {
+        self.shared.changed.notify_one();
+    }
+
+    /// Completes when an answer has changed the status, or what the inbox holds. For one waiter.
     pub(super) async fn changed(&self) {
         self.shared.changed.notified().await;
     }
@@ -232,20 +237,23 @@ impl Lease {
             self.state().lease.remember();
         }
         let mut not_before = None;
-        let holder = if let Some(holder) = inbox.state(HOLDER).await? {
-            match inbox.state(LAST_END).await? {
-                Some(End::Clean) => {}
-                Some(End::Unanswered { at }) => {
-                    not_before = Some(self.soon_after(at, self.shared.timings.given_back_late));
-                }
-                Some(End::AtWork) | None => self.doubt_for(self.shared.timings.reserve),
+        let known: Option<String> = inbox.state(HOLDER).await?;
+        let last_end: Option<End> = inbox.state(LAST_END).await?;
+        match last_end {
+            Some(End::Clean) => {}
+            Some(End::Unanswered { at }) => {
+                not_before = Some(self.soon_after(at, self.shared.timings.given_back_late));
             }
-            holder
-        } else {
-            let holder = format!("{:032x}", rand::random::<u128>());
+            // Without a name this inbox has never worked.
+            None if known.is_none() => {}
+            Some(End::AtWork) | None => self.doubt_for(self.shared.timings.reserve),
+        }
+        let machine = rustix::system::uname();
+        let machine = machine.nodename().to_string_lossy();
+        let holder = holder_name(known.as_deref(), last_end, &machine, rand::random());
+        if known.as_ref() != Some(&holder) {
             inbox.set_state(HOLDER, &holder).await?;
-            holder
-        };
+        }
         inbox.set_state(LAST_END, &End::AtWork).await?;
         let replaced: Option<Replaced> = inbox.state(REPLACED).await?;
         let look_first = self.shared.timings.after_replacement;
@@ -311,6 +319,27 @@ impl Lease {
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name under which this service holds the lease: the machine's name, which people know, and a number.
+///
+/// A restarted service keeps its name and so its lease. A copy of the inbox on another machine gets another name: two
+/// services of one name would both hold the lease.
+fn holder_name(known: Option<&str>, last_end: Option<End>, machine: &str, random: u64) -> String {
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let machine: String = machine.chars().filter(is_plain).take(100).collect();
+    let is_its_own = |known: &str| {
+        let number = known
+            .strip_prefix(&machine)
+            .and_then(|rest| rest.strip_prefix('/'));
+        number.is_some()
+    };
+    match known {
+        Some(known) if is_its_own(known) => known.to_owned(),
+        // A name given by an earlier version. The database may still keep the lease for it.
+        Some(known) if !known.contains('/') && last_end != Some(End::Clean) => known.to_owned(),
+        _ => format!("{machine}/{random:016x}"),
     }
 }
 

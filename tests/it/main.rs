@@ -29,6 +29,7 @@ mod inbox_faults;
 mod lease;
 mod mixed;
 mod outside_watcher;
+mod pause;
 mod process;
 mod prose;
 mod real_parts;

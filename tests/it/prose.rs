@@ -10,7 +10,7 @@ use std::{
 use tripwire_sync::config::{Config, GROUPS, Setting, Unset};
 
 /// Everything that is written for people.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "SECURITY.md",
     "ARCHITECTURE.md",
@@ -19,6 +19,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/deploy.md",
     "docs/operation.md",
     "docs/promises.md",
+    "docs/scaling.md",
     "docs/supabase.md",
     ".env.example",
 ];

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::findings::{Findings, Mark};
 use crate::cli::terminal::Lang;
-use crate::supabase::{Doctor, Lease, Trigger, Vault};
+use crate::supabase::{Doctor, LastPause, Lease, PauseAnswer, Trigger, Vault};
 
 /// Where the service takes events.
 const PATH: &str = "/webhooks/supabase";
@@ -531,6 +531,32 @@ fn lease(lease: Option<&Lease>, holder: Option<&str>, findings: &mut Findings) {
         )
     };
     findings.good(WHAT, text);
+}
+
+/// Whether a pause holds for all services, and whether there is one.
+pub(super) fn pause(answer: Option<&PauseAnswer>, findings: &mut Findings) {
+    const WHAT: &str = "pause";
+    let lang = findings.lang;
+    match answer {
+        None => findings.warn(
+            WHAT,
+            lang.pick(
+                "the database has no function tripwire_sync_pause, so a pause holds for one machine only: run the SQL of `tripwire-sync setup-sql`",
+                "в базе нет функции tripwire_sync_pause, поэтому пауза действует только на одной машине: выполните SQL из `tripwire-sync setup-sql`",
+            ),
+        ),
+        Some(PauseAnswer {
+            last: Some(LastPause { is_paused: true, changed_at, .. }),
+            ..
+        }) => findings.warn(
+            WHAT,
+            lang.pick(
+                format!("all services are paused since {changed_at:.0}: go on with `tripwire-sync resume`"),
+                format!("все сервисы на паузе с {changed_at:.0}: продолжить — `tripwire-sync resume`"),
+            ),
+        ),
+        Some(_) => findings.good(WHAT, lang.pick("there is none", "нет")),
+    }
 }
 
 #[cfg(test)]

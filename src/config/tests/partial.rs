@@ -40,6 +40,27 @@ fn amocrm_alone_needs_its_address_and_token() {
 }
 
 #[test]
+fn supabase_alone_needs_its_address_and_key() {
+    let set = vars(&[
+        ("SUPABASE_URL", "https://abcdefghijklmnopqrst.supabase.co"),
+        ("SUPABASE_KEY", SUPABASE_KEY),
+        ("SYNC_SINCE", "never"),
+    ]);
+    let supabase = Config::supabase_from_vars(&set).unwrap();
+    assert!(supabase.jwt.is_none());
+    assert!(!format!("{supabase:?}").contains(SUPABASE_KEY));
+
+    let errors = Config::supabase_from_vars(&Vars::new()).unwrap_err();
+    assert_eq!(named(&errors), ["SUPABASE_URL", "SUPABASE_KEY"]);
+    let misspelt = vars(&[
+        ("SUPABASE_URI", "https://x.supabase.co"),
+        ("SUPABASE_KEY", SUPABASE_KEY),
+    ]);
+    let errors = Config::supabase_from_vars(&misspelt).unwrap_err();
+    assert!(errors.to_string().contains("SUPABASE_URI is"), "{errors}");
+}
+
+#[test]
 fn the_webhook_secrets_alone_need_nothing_else() {
     assert!(
         Config::webhook_secrets_from_vars(&Vars::new())

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::{
     sync::oneshot,
     task::{JoinError, JoinSet},
@@ -9,12 +10,13 @@ use tokio::{
 };
 
 use super::{
-    super::{Context, failure::Chain},
+    super::{Context, failure::Chain, pause},
     End, Lease, LeaseStatus, Recalled,
 };
 use crate::{
     domain::{Disposition, HaltCause},
-    supabase::{LeaseAnswer, SupabaseError},
+    inbox::InboxError,
+    supabase::{LeaseAnswer, PauseAnswer, SupabaseError},
 };
 
 /// The task, and the channel that ends it.
@@ -66,9 +68,9 @@ async fn keep(ctx: Arc<Context>, recalled: Recalled, ended: oneshot::Receiver<bo
             () = ctx.sending.stopping() => {}
         }
     }
-    let mut failed = 0;
+    let mut asking = Asking::default();
     while !ctx.sending.is_stopping() {
-        let next = ask(&ctx, &holder, &mut failed).await;
+        let next = ask(&ctx, &holder, &mut asking).await;
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
             () = ctx.sending.stopping() => {}
@@ -105,15 +107,42 @@ async fn give_back(ctx: &Context, holder: &str) -> End {
     }
 }
 
-/// Asks once. Returns when to ask again.
-async fn ask(ctx: &Context, holder: &str, failed: &mut u32) -> Instant {
+/// What is kept from one request to the next.
+#[derive(Debug, Default)]
+struct Asking {
+    failed: u32,
+    /// The database had no function of the pause: it is asked for again then.
+    pause_from: Option<Instant>,
+}
+
+/// Asks once for the pause and the lease. Returns when to ask again.
+async fn ask(ctx: &Context, holder: &str, asking: &mut Asking) -> Instant {
     let lease = &ctx.lease;
     let timings = lease.timings();
     let asked = lease.now();
-    let answer = ctx
-        .supabase
-        .lease(holder, timings.seconds, timings.timeout)
-        .await;
+    let (paused, answer) = tokio::join!(
+        ask_for_pause(ctx, asking.pause_from),
+        ctx.supabase.lease(holder, timings.seconds, timings.timeout),
+    );
+    let paused = match paused {
+        Ok(paused) => take_pause(ctx, &paused, asked.wall, asking).await,
+        Err(error) => Err(Untold::Database(error)),
+    };
+    if let Err(untold) = paused {
+        tracing::warn!(error = %Chain(&untold), "pause.unknown");
+        // A service that does not know of a pause must not begin a term. A term that has begun goes on.
+        if lease.status() != LeaseStatus::Ours {
+            let pause = match untold {
+                Untold::Database(error) => {
+                    let detail = detail("tripwire_sync_pause", &error);
+                    after_error(ctx, &error, detail, &mut asking.failed).await
+                }
+                Untold::Inbox(_) => failing(lease, &mut asking.failed, false, None),
+            };
+            return Instant::now() + pause;
+        }
+    }
+    let failed = &mut asking.failed;
     let pause = match answer {
         Ok(LeaseAnswer::NoFunction) if lease.is_known() => {
             let detail = "в Supabase нет функции tripwire_sync_lease, а раньше она была";
@@ -131,24 +160,87 @@ async fn ask(ctx: &Context, holder: &str, failed: &mut u32) -> Instant {
         }
         Err(error) => {
             tracing::warn!(error = %Chain(&error), "lease.not_answered");
-            match error.disposition() {
-                Disposition::Halt { cause, patience } => {
-                    record_failure(ctx, cause, patience, detail(&error)).await;
-                    failing(lease, failed, true, None)
-                }
-                Disposition::Retry { after } => failing(lease, failed, false, after),
-                Disposition::Refused => failing(lease, failed, false, None),
-            }
+            let detail = detail("tripwire_sync_lease", &error);
+            after_error(ctx, &error, detail, failed).await
         }
     };
     Instant::now() + pause
 }
 
-fn detail(error: &SupabaseError) -> String {
-    format!(
-        "tripwire_sync_lease: {}",
-        super::super::failure::supabase_reason(error)
-    )
+/// Why this service does not know whether it is paused.
+#[derive(Debug, thiserror::Error)]
+enum Untold {
+    #[error("the database does not tell of a pause")]
+    Database(#[source] SupabaseError),
+    #[error("the inbox does not take what the database tells of a pause")]
+    Inbox(#[source] InboxError),
+}
+
+/// What the database tells of the pause.
+#[derive(Debug)]
+enum Paused {
+    Told(PauseAnswer),
+    /// The migration was not applied: a pause is kept in the inbox alone.
+    NoFunction,
+    /// There was no such function a short time ago.
+    NotAsked,
+}
+
+async fn ask_for_pause(
+    ctx: &Context,
+    not_before: Option<Instant>,
+) -> Result<Paused, SupabaseError> {
+    if not_before.is_some_and(|at| Instant::now() < at) {
+        return Ok(Paused::NotAsked);
+    }
+    let within = ctx.lease.timings().timeout;
+    let told = ctx.supabase.pause(None, within).await?;
+    Ok(told.map_or(Paused::NoFunction, Paused::Told))
+}
+
+/// Stores a pause or its end, before the answer about the lease is used.
+async fn take_pause(
+    ctx: &Context,
+    paused: &Paused,
+    asked: Timestamp,
+    asking: &mut Asking,
+) -> Result<(), Untold> {
+    match paused {
+        Paused::Told(answer) => {
+            asking.pause_from = None;
+            let carried_out = pause::carry_out(&ctx.inbox, answer, asked).await;
+            if carried_out.map_err(Untold::Inbox)? {
+                ctx.lease.wake();
+            }
+        }
+        Paused::NoFunction => {
+            asking.pause_from = Some(Instant::now() + ctx.lease.timings().poll_alone);
+        }
+        Paused::NotAsked => {}
+    }
+    Ok(())
+}
+
+fn detail(function: &str, error: &SupabaseError) -> String {
+    let reason = super::super::failure::supabase_reason(error);
+    format!("{function}: {reason}")
+}
+
+/// Returns the pause before the next request.
+async fn after_error(
+    ctx: &Context,
+    error: &SupabaseError,
+    detail: String,
+    failed: &mut u32,
+) -> Duration {
+    match error.disposition() {
+        Disposition::Halt { cause, patience } => {
+            record_failure(ctx, cause, patience, detail).await;
+            failing(&ctx.lease, failed, true, None)
+        }
+        Disposition::Retry { after } => failing(&ctx.lease, failed, false, after),
+        Disposition::Refused => failing(&ctx.lease, failed, false, None),
+    }
 }
 
 /// The pause after a failure.

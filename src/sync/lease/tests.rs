@@ -197,7 +197,6 @@ async fn the_name_lives_in_the_inbox_and_each_inbox_has_its_own() {
             inbox.close().await;
         }
         assert_eq!(lives[0], lives[1]);
-        assert_eq!(lives[0].len(), 32, "{lives:?}");
         names.push(lives.remove(0));
     }
     assert_ne!(names[0], names[1]);
@@ -482,4 +481,35 @@ fn both_get_their_turn_in_the_model() {
         model.take(Step::Wait(80_000));
     }
     assert_eq!(model.writes, 3);
+}
+
+#[test]
+fn a_restart_keeps_the_name_and_another_machine_takes_its_own() {
+    let name = |known, last_end, machine| holder_name(known, last_end, machine, 0xbeef);
+    let end = End::Unanswered {
+        at: Timestamp::UNIX_EPOCH,
+    };
+    let ends = [None, Some(End::Clean), Some(End::AtWork), Some(end)];
+    let earlier = "0123456789abcdef0123456789abcdef";
+    for last_end in ends {
+        assert_eq!(name(None, last_end, "vm-1"), "vm-1/000000000000beef");
+        let kept = Some("vm-1/0000000000000001");
+        assert_eq!(name(kept, last_end, "vm-1"), "vm-1/0000000000000001");
+        // A copy of the inbox, and a machine whose name begins alike.
+        for other in ["vm-2", "vm", "vm-1-2", ""] {
+            let expected = format!("{other}/000000000000beef");
+            assert_eq!(name(kept, last_end, other), expected, "{last_end:?}");
+        }
+        let is_kept = last_end != Some(End::Clean);
+        assert_eq!(
+            name(Some(earlier), last_end, "vm-1") == earlier,
+            is_kept,
+            "{last_end:?}"
+        );
+    }
+    let long = "м\n\"'".repeat(9) + &"x".repeat(300);
+    assert_eq!(
+        name(None, None, &long),
+        format!("{}/000000000000beef", "x".repeat(100))
+    );
 }

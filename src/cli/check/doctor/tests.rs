@@ -497,3 +497,33 @@ fn a_table_that_could_not_be_looked_at_is_not_called_a_lookalike() {
     doctor.columns.clear();
     assert_eq!(found(&doctor, &ours(), Lang::English), []);
 }
+
+#[test]
+fn a_pause_of_all_services_and_a_missing_function_are_warned_of() {
+    let answer = |is_paused| PauseAnswer {
+        last: Some(LastPause {
+            is_paused,
+            changed_at: at(NOW),
+            seconds_ago: 1.0,
+        }),
+        held_by: None,
+    };
+    let never = PauseAnswer {
+        last: None,
+        held_by: None,
+    };
+    for (answer, mark, words) in [
+        (Some(answer(true)), Mark::Warning, "2026-11-22T12:00:00Z"),
+        (Some(answer(false)), Mark::Good, ""),
+        (Some(never), Mark::Good, ""),
+        (None, Mark::Warning, "setup-sql"),
+    ] {
+        for lang in [Lang::English, Lang::Russian] {
+            let mut findings = Findings::new(lang);
+            pause(answer.as_ref(), &mut findings);
+            let line = &findings.lines[0];
+            assert_eq!(line.mark, mark);
+            assert!(line.text.contains(words), "{}", line.text);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `pause` and `resume`: for this service at once, and through the database for all services on the project.
+
+use jiff::Timestamp;
+
+use super::{CommandError, Outcome, clock, entries::open, terminal::Terminal};
+use crate::{
+    app::supabase_settings,
+    config::Config,
+    inbox::{HALT, Inbox, PAUSED},
+    supabase::Supabase,
+    sync::{pause::carry_out, rules::timings::Timings},
+};
+
+pub(super) async fn pause(terminal: &mut Terminal) -> Outcome {
+    let inbox = open(terminal).await?;
+    let paused: Option<Timestamp> = inbox.state(PAUSED).await?;
+    if paused.is_none() {
+        inbox.set_state(PAUSED, &clock().now()).await?;
+    }
+    terminal.say(terminal.pick(
+        "paused: webhooks are stored, nothing is sent to amoCRM; go on with `tripwire-sync resume`",
+        "пауза: вебхуки принимаются, в amoCRM ничего не отправляется; дальше — `tripwire-sync resume`",
+    ))?;
+    let shared = share(&inbox, true, terminal).await;
+    inbox.close().await;
+    shared
+}
+
+pub(super) async fn resume(terminal: &mut Terminal) -> Outcome {
+    let inbox = open(terminal).await?;
+    inbox.clear_state(PAUSED).await?;
+    inbox.clear_state(HALT).await?;
+    terminal.say(terminal.pick("sending goes on", "отправка продолжается"))?;
+    let shared = share(&inbox, false, terminal).await;
+    inbox.close().await;
+    shared
+}
+
+/// Tells the database, from which all services take a pause and its end.
+async fn share(inbox: &Inbox, is_paused: bool, terminal: &mut Terminal) -> Outcome {
+    let told = tell_database(inbox, is_paused).await;
+    let here_only = terminal.pick(
+        "this holds for this service alone",
+        "это касается только этого сервиса",
+    );
+    match told {
+        Ok(true) => terminal.say(terminal.pick(
+            "this holds for all services on the project: they ask every 15 seconds",
+            "это касается всех сервисов проекта: они узнают об этом в течение 15 секунд",
+        ))?,
+        Ok(false) => {
+            let why = terminal.pick(
+                "the database has no function tripwire_sync_pause (run the SQL of `tripwire-sync setup-sql`)",
+                "в базе нет функции tripwire_sync_pause (выполните SQL из `tripwire-sync setup-sql`)",
+            );
+            terminal.say(&format!("{here_only}: {why}"))?;
+        }
+        Err(error) => {
+            let again = terminal.pick(
+                "the other services do not know of it; run the command again when the cause is gone",
+                "другие сервисы об этом не знают; повторите команду, когда причина будет устранена",
+            );
+            terminal.complain(&format!("{here_only}: {again}"));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// `false`: the database has no such function.
+async fn tell_database(inbox: &Inbox, is_paused: bool) -> Result<bool, CommandError> {
+    let timings = Timings::default();
+    let settings = supabase_settings(&Config::load_supabase()?, Vec::new(), &timings);
+    let supabase = Supabase::new(settings, clock())?;
+    let asked = clock().now();
+    let answer = supabase.pause(Some(is_paused), timings.lease.timeout).await;
+    let Some(answer) = answer.map_err(|error| CommandError::Failed(error.into()))? else {
+        return Ok(false);
+    };
+    // This service has carried it out already.
+    carry_out(inbox, &answer, asked).await?;
+    Ok(true)
+}

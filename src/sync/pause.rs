@@ -1,0 +1,195 @@
+//! A pause for all services: the database keeps the last `pause` or `resume`, and each service carries it out once.
+//!
+//! Each inbox remembers what it has carried out, so a pause holds while the database is out of reach and after a restart.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    domain::Halt,
+    inbox::{HALT, Inbox, InboxError, PAUSED},
+    supabase::PauseAnswer,
+};
+
+/// Keys of the engine's own state in the inbox.
+const CARRIED_OUT: &str = "pause_carried_out";
+const HELD_BY: &str = "lease_held_by";
+
+/// Carries out the last pause or resume, unless this inbox has done so. `asked`: before the database was asked. `true`:
+/// something may have changed.
+///
+/// A resume ends a pause and a halt that began before it. A halt that began later is not what the person has seen.
+pub async fn carry_out(
+    inbox: &Inbox,
+    answer: &PauseAnswer,
+    asked: Timestamp,
+) -> Result<bool, InboxError> {
+    let known = held_by(inbox).await?;
+    if known != answer.held_by {
+        match &answer.held_by {
+            Some(holder) => inbox.set_state(HELD_BY, holder).await?,
+            None => inbox.clear_state(HELD_BY).await?,
+        }
+    }
+    let Some(last) = &answer.last else {
+        return Ok(false);
+    };
+    let carried_out: Option<Timestamp> = inbox.state(CARRIED_OUT).await?;
+    if carried_out.is_some_and(|at| at >= last.changed_at) {
+        return Ok(false);
+    }
+    let ago = SignedDuration::try_from_secs_f64(last.seconds_ago.max(0.0));
+    let at = ago.ok().and_then(|ago| asked.checked_sub(ago).ok());
+    // By this machine's clock. A time that cannot be told ends nothing.
+    let at = at.unwrap_or(Timestamp::MIN);
+    let paused: Option<Timestamp> = inbox.state(PAUSED).await?;
+    if last.is_paused {
+        if paused.is_none() {
+            inbox.set_state(PAUSED, &at).await?;
+        }
+    } else {
+        if paused.is_some_and(|since| since <= at) {
+            inbox.clear_state(PAUSED).await?;
+        }
+        let halt: Option<Halt> = inbox.state(HALT).await?;
+        if halt.is_some_and(|halt| halt.since <= at) {
+            inbox.clear_state(HALT).await?;
+        }
+    }
+    inbox.set_state(CARRIED_OUT, &last.changed_at).await?;
+    tracing::info!(is_paused = last.is_paused, at = %last.changed_at, "pause.carried_out");
+    Ok(true)
+}
+
+/// The name of the service that held the lease when the database was last asked.
+pub async fn held_by(inbox: &Inbox) -> Result<Option<String>, InboxError> {
+    inbox.state(HELD_BY).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        domain::{HaltCause, SystemClock},
+        inbox::Role,
+        supabase::LastPause,
+    };
+
+    fn second(n: i32) -> Timestamp {
+        Timestamp::from_second(1_000_000 + i64::from(n)).unwrap()
+    }
+
+    /// The database's clock is an hour ahead of ours.
+    fn told(is_paused: bool, at: i32, asked: i32) -> PauseAnswer {
+        PauseAnswer {
+            last: Some(LastPause {
+                is_paused,
+                changed_at: second(at + 3_600),
+                seconds_ago: f64::from(asked - at),
+            }),
+            held_by: Some("another".to_owned()),
+        }
+    }
+
+    fn halt(since: i32) -> Halt {
+        Halt {
+            cause: HaltCause::AmocrmForbidden,
+            since: second(since),
+            probes: 0,
+            next_probe: None,
+            detail: String::new(),
+            operation: None,
+            rows: Vec::new(),
+        }
+    }
+
+    struct Machine {
+        inbox: Inbox,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Machine {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("inbox.db");
+            let inbox = Inbox::open(&path, Role::Owner, Arc::new(SystemClock)).await;
+            Self {
+                inbox: inbox.unwrap(),
+                _folder: folder,
+            }
+        }
+
+        async fn hears(&self, is_paused: bool, at: i32, asked: i32) -> bool {
+            let answer = told(is_paused, at, asked);
+            carry_out(&self.inbox, &answer, second(asked))
+                .await
+                .unwrap()
+        }
+
+        async fn paused(&self) -> Option<Timestamp> {
+            self.inbox.state(PAUSED).await.unwrap()
+        }
+
+        async fn halt(&self) -> Option<Halt> {
+            self.inbox.state(HALT).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pause_and_its_end_are_carried_out_once_each() {
+        let machine = Machine::new().await;
+        assert!(machine.hears(true, 10, 15).await);
+        assert_eq!(machine.paused().await, Some(second(10)));
+        assert_eq!(held_by(&machine.inbox).await.unwrap().unwrap(), "another");
+        assert!(!machine.hears(true, 10, 30).await);
+        let mut answer = told(true, 10, 35);
+        for holder in [None, Some("a third".to_owned())] {
+            answer.held_by = holder;
+            let changed = carry_out(&machine.inbox, &answer, second(35)).await;
+            assert!(!changed.unwrap());
+            assert_eq!(held_by(&machine.inbox).await.unwrap(), answer.held_by);
+        }
+
+        assert!(machine.hears(false, 40, 45).await);
+        assert_eq!(machine.paused().await, None);
+        // A pause of this service alone, which the database does not know of, stays.
+        machine.inbox.set_state(PAUSED, &second(50)).await.unwrap();
+        assert!(!machine.hears(false, 40, 60).await);
+        assert_eq!(machine.paused().await, Some(second(50)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_overtaken_changes_nothing() {
+        let machine = Machine::new().await;
+        assert!(machine.hears(false, 20, 21).await);
+        assert!(!machine.hears(true, 10, 21).await);
+        assert_eq!(machine.paused().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_resume_ends_what_began_before_it_and_nothing_later() {
+        for (began, stays) in [(10, false), (20, false), (21, true), (30, true)] {
+            let machine = Machine::new().await;
+            machine.inbox.set_state(HALT, &halt(began)).await.unwrap();
+            machine
+                .inbox
+                .set_state(PAUSED, &second(began))
+                .await
+                .unwrap();
+            assert!(machine.hears(false, 20, 35).await);
+            assert_eq!(machine.halt().await.is_some(), stays, "{began}");
+            assert_eq!(machine.paused().await.is_some(), stays, "{began}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pause_ends_no_halt_and_keeps_the_time_of_an_earlier_pause() {
+        let machine = Machine::new().await;
+        machine.inbox.set_state(HALT, &halt(5)).await.unwrap();
+        machine.inbox.set_state(PAUSED, &second(7)).await.unwrap();
+        assert!(machine.hears(true, 20, 35).await);
+        assert_eq!(machine.paused().await, Some(second(7)));
+        assert_eq!(machine.halt().await, Some(halt(5)));
+    }
+}
