@@ -47,6 +47,7 @@ mod tests {
             Fact::DealChosen(..) => Fact::DealChosen(deal, Why::Open);
             Fact::DealCreated(_) => Fact::DealCreated(deal);
             Fact::DealFound(_) => Fact::DealFound(deal);
+            Fact::LateDeal(_) => Fact::LateDeal(deal);
             Fact::Failed(_) => Fact::Failed(reason.clone());
             Fact::Done(_) => Fact::Done(Outcome::Synced);
             Fact::Again(_) => Fact::Again(None);

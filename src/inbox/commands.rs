@@ -100,6 +100,9 @@ pub(super) const PARK: &str = "
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND +state IN ('pending', 'waiting')
     RETURNING row_id, seq, events";
 
+const TELL: &str =
+    "UPDATE entry SET events = events + 1 WHERE row_id = ?1 RETURNING row_id, seq, events";
+
 macro_rules! revive {
     ($whom:literal) => {
         concat!(
@@ -303,6 +306,20 @@ impl Inbox {
     pub async fn park(&self, rows: Vec<RowId>) -> Result<u64, InboxError> {
         self.move_unclaimed(PARK, json("rows", &rows)?, Fact::ParkedByHand)
             .await
+    }
+
+    /// Adds a line to the history of this row, if it has an entry.
+    pub async fn tell(&self, row: RowId, fact: Fact) -> Result<(), InboxError> {
+        self.write(move |turn| {
+            Box::pin(async move {
+                let told = query_as(TELL).bind(row.to_string());
+                let told = change(turn.conn, "tell of an entry", told).await?;
+                let facts = [fact];
+                let lines: Vec<Line<'_>> = told.values().map(|it| it.line(&facts)).collect();
+                history::append(turn.conn, turn.now, &lines).await
+            })
+        })
+        .await
     }
 
     async fn move_unclaimed(

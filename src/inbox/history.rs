@@ -65,6 +65,8 @@ pub enum Fact {
     PersonChanged,
     DealGone,
     CreateNeverHappened,
+    /// The deal of a create that was given up as never carried out.
+    LateDeal(DealId),
     CreateInDoubt,
     NoteInDoubt,
     BrokenOff,

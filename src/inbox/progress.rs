@@ -72,7 +72,8 @@ pub struct Create {
 }
 
 /// The contact of the deal to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CreateFor {
     /// A contact that is there.
     Contact {

@@ -30,6 +30,7 @@ enum Job {
     Look,
     Probe,
     Index,
+    LateCreates,
 }
 
 /// When a job runs next.
@@ -87,6 +88,7 @@ pub(super) struct PeriodicJobs {
     /// Planned only after a failure: a look that is due waits until then.
     look: Plan,
     index: Plan,
+    late_creates: Plan,
 }
 
 impl PeriodicJobs {
@@ -98,6 +100,7 @@ impl PeriodicJobs {
             short_sweep: Plan::after(short_sweep_every(&ctx)),
             look: Plan::default(),
             index: Plan::default(),
+            late_creates: Plan::default(),
             ctx,
             tasks: JoinSet::new(),
             at_work: Vec::new(),
@@ -117,6 +120,7 @@ impl PeriodicJobs {
             (Job::Look, self.look_due(blocked).await),
             (Job::Probe, self.probe_due(blocked)),
             (Job::Index, self.index_due().await),
+            (Job::LateCreates, self.late_look_due(blocked).await),
         ];
         // Read after the due times, so that a job that is due at once is not in the future.
         let now = self.ctx.now();
@@ -166,6 +170,13 @@ impl PeriodicJobs {
 
     async fn index_due(&self) -> Option<Timestamp> {
         self.not_before(&self.index, self.ctx.index_due().await)
+    }
+
+    async fn late_look_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
+        if blocked.is_some() {
+            return None;
+        }
+        self.not_before(&self.late_creates, Ok(self.ctx.late_look_due().await))
     }
 
     /// When a job is due, but not before its pause after a failure is over.
@@ -218,6 +229,7 @@ impl PeriodicJobs {
                     None => Ok(Ok(())),
                 },
                 Job::Index => ctx.keep_index().await,
+                Job::LateCreates => ctx.look_for_late_creates().await,
             };
             Done { job, result }
         });
@@ -278,6 +290,10 @@ impl PeriodicJobs {
             Job::Index => {
                 let pause = self.pause_after(result, self.index.failed).await;
                 self.index.ended(pause, None);
+            }
+            Job::LateCreates => {
+                let pause = self.pause_after(result, self.late_creates.failed).await;
+                self.late_creates.ended(pause, None);
             }
             Job::Probe => {
                 self.pause_after(result, 0).await;

@@ -6,10 +6,11 @@ use sandbox::{DealId, Fault, Kind, Page, Point, When, scenario::Missing};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::RowId,
-    inbox::{Outcome, State, Step},
+    inbox::{Fact, Outcome, State, Step},
+    sync::{DOUBLED, Doubled},
 };
 
-use crate::support::{EMAIL, NAME, Wishes, World, sending};
+use crate::support::{EMAIL, NAME, PATIENCE, Wishes, World, sending};
 
 /// Every request is on its way long enough for somebody to come in between.
 const IN_BETWEEN: Duration = Duration::from_millis(150);
@@ -173,6 +174,81 @@ async fn a_create_with_contact_whose_answer_is_lost_is_found_and_not_repeated() 
 async fn a_note_whose_answer_is_lost_is_found_and_not_repeated() {
     for kind in lost_answers() {
         a_lost_answer("notes.create", kind, Missing::Wait, true).await;
+    }
+}
+
+/// What is not promised: amoCRM carries the create out long after its gateway gave up. The doubled deal is told.
+#[tokio::test]
+async fn a_create_that_lands_after_it_was_given_up_is_told_ten_minutes_later() {
+    let routes = [
+        ("leads.create", Missing::Wait),
+        ("leads.complex", Missing::Create),
+    ];
+    for (route, missing) in routes {
+        let mut world = World::prepare(Wishes {
+            missing,
+            ..Wishes::brisk()
+        });
+        if missing == Missing::Wait {
+            world.contact(EMAIL);
+        }
+        let very_late = Kind::LateCommit {
+            delay: Duration::from_mins(4),
+        };
+        fault(&world, route, very_late);
+        world.launch().await;
+        let row = world.insert(&json!({}));
+        world.deliver(row).await;
+        let entry = world.until_state(row, State::Done).await;
+        let deal = entry.progress.step.choice().unwrap().deal;
+
+        // The process that has given the create up may be gone by then.
+        world.stop().await;
+        world.launch().await;
+        let doubled = async || -> Vec<Doubled> {
+            world
+                .inbox()
+                .state(DOUBLED)
+                .await
+                .unwrap()
+                .unwrap_or_default()
+        };
+        let look = async {
+            let mut told = doubled().await;
+            while told.is_empty() {
+                tokio::task::yield_now().await;
+                told = doubled().await;
+            }
+            told
+        };
+        let told = tokio::time::timeout(PATIENCE, look).await.unwrap();
+
+        let [told] = told.as_slice() else {
+            panic!("{told:?}")
+        };
+        assert_eq!((told.row, told.deal), (row, Some(deal)), "{route}");
+        let all = world.sandbox.amo.world(|account| {
+            let deals = account.deals().map(|deal| deal.id.get());
+            deals.collect::<Vec<_>>()
+        });
+        let late: Vec<i64> = told.late.iter().map(|it| it.get()).collect();
+        assert!(
+            late.len() == 1 && all.len() == 2 && all.contains(&late[0]),
+            "{route}: {all:?}"
+        );
+        let history = world.inbox().history(row).await.unwrap();
+        let facts = history.iter().flat_map(|line| &line.facts);
+        let lines = facts
+            .filter(|fact| matches!(fact, Fact::LateDeal(_)))
+            .count();
+        assert_eq!(lines, 1, "{route}: {history:?}");
+
+        // Looked for once: the next start knows of nothing.
+        let looks = world.asked("leads.list");
+        world.stop().await;
+        world.launch().await;
+        world.until_sync_is("working").await;
+        assert_eq!(world.asked("leads.list"), looks);
     }
 }
 

@@ -34,6 +34,9 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::PersonChanged => "e-mail или телефон изменились, выбираем заново",
         Fact::DealGone => "выбранной сделки больше нет, выбираем заново",
         Fact::CreateNeverHappened => "прежнее создание не состоялось, выбираем заново",
+        Fact::LateDeal(deal) => {
+            return format!("прежнее создание всё же состоялось: сделка {deal} лишняя");
+        }
         Fact::CreateInDoubt => "создана ли сделка, пока неизвестно",
         Fact::NoteInDoubt => "дошло ли примечание, пока неизвестно",
         Fact::BrokenOff => "попытка прервана",

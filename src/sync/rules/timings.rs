@@ -40,6 +40,8 @@ pub struct Timings {
     pub connect_timeout: Duration,
     /// How long after its gateway gave up amoCRM may still carry out a write.
     pub late_commit: Duration,
+    /// How long after a create was given up its deal is looked for a last time.
+    pub late_look: Duration,
     /// Between two looks that must both find nothing: for a row that is gone, for a contact that is missing.
     pub second_look: Duration,
     /// As [`Timings::second_look`], for a contact that only the index has missed: most second looks of an import then
@@ -89,6 +91,7 @@ impl Timings {
             read_timeout: d(30 * SECOND),
             connect_timeout: d(5 * SECOND),
             late_commit: d(30 * SECOND),
+            late_look: d(10 * MINUTE),
             second_look: d(MINUTE),
             second_look_after_index: d(2 * MINUTE),
             person_busy: d(SECOND),

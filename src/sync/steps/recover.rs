@@ -1,12 +1,13 @@
 //! What an interrupted attempt may have left behind: a row joins the others where it stopped. Writes in doubt are
 //! looked for, and forgotten only once a look that finds nothing resolves them.
 
-use amocrm::{AmoError, Contact, Deal, Found, Unreadable};
+use amocrm::{AmoCrm, AmoError, Contact, Deal, Found, Unreadable};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
     super::{
+        Context,
         batch::{Batch, distinct},
         contacts::search::{Query, UNREADABLE, search},
         in_flight::Look,
@@ -18,7 +19,7 @@ use super::{
     rows::refresh,
 };
 use crate::{
-    domain::{ContactId, DealId, Operation},
+    domain::{ContactId, DealId, KeyedHash, Operation},
     inbox::{Create, CreateFor, Fact, InboxError, Step},
 };
 
@@ -249,7 +250,7 @@ async fn resolve_creates_with_contact(
         CreateFor::Contact { .. } => None,
     });
     let look = Look::begin(&batch.ctx);
-    let request = newest_contacts(batch, earlier.min());
+    let request = newest_contacts(&batch.amocrm, earlier.min());
     let asked = batch.ask(Operation::ReadNewest, rows, request, &mut resumed.ended);
     let Some((rows, newest)) = asked.await? else {
         return Ok(());
@@ -292,14 +293,14 @@ fn latest(contacts: Vec<Contact>) -> Option<Contact> {
 }
 
 /// The newest contacts down to one that was there before, as far as the page cap reaches.
-async fn newest_contacts(
-    batch: &Batch,
+pub(in crate::sync) async fn newest_contacts(
+    amocrm: &AmoCrm,
     after: Option<ContactId>,
 ) -> Result<Found<Contact>, AmoError> {
     let mut newest = Vec::new();
     let mut unreadable = Unreadable::default();
     for page in 1..=NEWEST_PAGES {
-        let read = batch.amocrm.newest_contacts(page).await?;
+        let read = amocrm.newest_contacts(page).await?;
         let oldest = read.contacts.last();
         let is_reached = oldest.is_none_or(|last| after.is_some_and(|after| last.id <= after));
         newest.extend(read.contacts);
@@ -335,7 +336,7 @@ async fn recover_creates(
     for lost in lost {
         let newer = lost.newer_deals().into_iter();
         let made = newer.filter_map(|id| deals.get(&id));
-        let made = made.filter(|deal| is_the_created(batch, &lost.create, deal));
+        let made = made.filter(|deal| is_named(&batch.ctx, lost.create.name, deal));
         let mut made: Vec<DealId> = made.map(|deal| deal.id).collect();
         made.sort_unstable();
         let deal = match made.as_slice() {
@@ -355,7 +356,7 @@ async fn recover_creates(
         if deal.is_some() {
             batch.ctx.landed(lost.id(), &CREATES).await?;
         }
-        match create_resolved(batch, lost, look, deal) {
+        match create_resolved(batch, lost, look, deal).await? {
             Ok(row) => found.push(row),
             Err(ended) => resumed.ended.push(ended),
         }
@@ -377,18 +378,19 @@ impl Lost {
     }
 }
 
-fn is_the_created(batch: &Batch, create: &Create, deal: &Deal) -> bool {
-    let has_name = |read: &str| batch.ctx.name_hash(read) == create.name;
-    deal.pipeline == batch.ctx.settings.rules.target.pipeline
+/// Whether the deal is in the pipeline and has the name that a create gave it.
+pub(in crate::sync) fn is_named(ctx: &Context, name: KeyedHash, deal: &Deal) -> bool {
+    let has_name = |read: &str| ctx.name_hash(read) == name;
+    deal.pipeline == ctx.settings.rules.target.pipeline
         && (has_name(&deal.name) || has_name(&as_sent(&deal.name)))
 }
 
-fn create_resolved(
+async fn create_resolved(
     batch: &Batch,
     lost: Lost,
     look: Look,
     deal: Option<DealId>,
-) -> Result<Placed, Ended> {
+) -> Result<Result<Placed, Ended>, InboxError> {
     let Lost {
         mut row,
         create,
@@ -398,17 +400,22 @@ fn create_resolved(
     if let Some(deal) = deal {
         *step = create.made(deal, contact.map(|contact| contact.id));
         row.attempt.log(Fact::DealFound(deal));
-        return Ok(Placed { loaded: row, deal });
+        return Ok(Ok(Placed { loaded: row, deal }));
     }
     if let Some(until) = batch.ctx.may_land_until(id, create.resolve_after, look) {
         step.set_resolve_after(until);
-        return Err(row.again_at(until, Fact::CreateInDoubt));
+        return Ok(Err(row.again_at(until, Fact::CreateInDoubt)));
     }
-    Err(match batch.ctx.doubts.look().blamed(id, &CREATES) {
+    batch
+        .ctx
+        .give_up(id, &row.attempt.progress, &create)
+        .await?;
+    let step = &mut row.attempt.progress.step;
+    Ok(Err(match batch.ctx.doubts.look().blamed(id, &CREATES) {
         Some(reason) => {
             *step = Step::Begun;
             row.park(reason)
         }
         None => anew(batch, row, Fact::CreateNeverHappened),
-    })
+    }))
 }
