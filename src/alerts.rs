@@ -2,7 +2,7 @@
 //!
 //! This module decides what to say, from what is seen and what was said before. It does not send, sleep or store.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    domain::{Backoff, Halt, HaltCause, InboxFault, Refusals, SyncState, TokenEnd},
+    domain::{Backoff, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState, TokenEnd},
     inbox::{Replaced, Stuck},
 };
 
@@ -51,6 +51,8 @@ pub struct Pace {
     pub gather: Duration,
     /// An entry that is pending for longer is late, unless sending was stopped meanwhile.
     pub late_after: Duration,
+    /// A write may be in doubt for so long before it is told of, as with `late_after`.
+    pub unresolved_after: Duration,
     /// For how long sending must work before a halt counts as over.
     pub sure_after: Duration,
     /// The period of the budget. An alarm that lasts is repeated once in each.
@@ -75,6 +77,7 @@ impl Pace {
             look_every: d(Duration::from_secs(30)),
             gather: d(Duration::from_mins(5)),
             late_after: d(Duration::from_mins(15)),
+            unresolved_after: d(Duration::from_mins(10)),
             sure_after: d(Duration::from_mins(1)),
             day: d(Duration::from_hours(24)),
             retry: Backoff {
@@ -101,6 +104,8 @@ pub struct Seen {
     pub parked: Vec<Stuck>,
     /// Pending for longer than [`Pace::late_after`], the oldest first.
     pub late: Vec<Stuck>,
+    /// Rows with a write that has been in doubt for longer than [`Pace::unresolved_after`].
+    pub unresolved: Vec<RowId>,
     pub tokens: Vec<TokenEnd>,
     /// What keeps deliveries from being stored, and since when.
     pub inbox: Option<(InboxFault, Timestamp)>,
@@ -116,8 +121,8 @@ pub struct Said {
     halt: Option<SaidHalt>,
     /// The fault of the inbox that was announced, and whose end was not. While it lasts this cannot be stored.
     inbox: Option<SaidInbox>,
-    /// When lateness was announced, if its end was not.
-    late_at: Option<Timestamp>,
+    /// Which other troubles were announced, and when, if their end was not.
+    troubles: BTreeMap<Trouble, Timestamp>,
     /// Rows in doubt were announced up to this time.
     doubts_until: Option<Timestamp>,
     /// Parked entries were announced up to this time.
@@ -128,6 +133,32 @@ pub struct Said {
     replaced_at: Option<Timestamp>,
     /// Those raised within the last day.
     alarms: Vec<Alarm>,
+}
+
+/// What is announced once, again after each day in which it lasts, and once more when it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Trouble {
+    Late,
+    Unresolved,
+}
+
+impl Trouble {
+    const ALL: [Self; 2] = [Self::Unresolved, Self::Late];
+
+    fn begins(self) -> Kind {
+        match self {
+            Self::Late => Kind::Late,
+            Self::Unresolved => Kind::Unresolved,
+        }
+    }
+
+    fn ends(self) -> Kind {
+        match self {
+            Self::Late => Kind::Moving,
+            Self::Unresolved => Kind::Resolved,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +213,8 @@ pub enum Kind {
     Parked,
     Late,
     Moving,
+    Unresolved,
+    Resolved,
     Expiring,
     Replaced,
 }
@@ -199,6 +232,8 @@ impl Kind {
             Self::Parked => "parked",
             Self::Late => "late",
             Self::Moving => "moving",
+            Self::Unresolved => "unresolved",
+            Self::Resolved => "resolved",
             Self::Expiring => "expiring",
             Self::Replaced => "replaced",
         }
@@ -208,8 +243,8 @@ impl Kind {
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
             Self::Inbox | Self::Halted | Self::Expiring | Self::Replaced => false,
-            Self::InDoubt | Self::Parked | Self::Late => true,
-            Self::Writable | Self::Recovered | Self::Moving => return None,
+            Self::InDoubt | Self::Parked | Self::Late | Self::Unresolved => true,
+            Self::Writable | Self::Recovered | Self::Moving | Self::Resolved => return None,
         };
         Some(Alarm { at, about_entries })
     }
@@ -257,20 +292,20 @@ impl Alerts {
     /// The next message, if any. It counts as said only after [`Alerts::told`].
     pub fn look(&mut self, seen: &Seen) -> Option<Message> {
         self.follow(seen);
-        let news: [fn(&Self, &Seen) -> Option<Message>; 10] = [
-            Self::inbox,
-            Self::writable,
-            Self::replaced,
-            Self::halted,
-            Self::recovered,
-            Self::in_doubt,
-            Self::parked,
-            Self::late,
-            Self::moving,
-            Self::expiring,
+        let news = [
+            self.inbox(seen),
+            self.writable(seen),
+            self.replaced(seen),
+            self.halted(seen),
+            self.recovered(seen),
+            self.in_doubt(seen),
+            self.parked(seen),
         ];
-        news.iter()
-            .filter_map(|news| news(self, seen))
+        let troubles = Trouble::ALL.map(|trouble| self.trouble(trouble, seen));
+        news.into_iter()
+            .chain(troubles)
+            .chain([self.expiring(seen)])
+            .flatten()
             .find_map(|message| self.within_budget(message, seen.now))
     }
 
@@ -480,38 +515,57 @@ impl Alerts {
         })
     }
 
-    fn late(&self, seen: &Seen) -> Option<Message> {
-        let is_due = self
-            .said
-            .late_at
-            .is_none_or(|at| has_passed(self.pace.day, at, seen.now));
-        let sent_all_along = has_passed(self.pace.late_after, self.working_since?, seen.now);
-        if seen.late.is_empty() || !is_due || !sent_all_along {
+    /// Its beginning, or its end.
+    fn trouble(&self, trouble: Trouble, seen: &Seen) -> Option<Message> {
+        let said_at = self.said.troubles.get(&trouble).copied();
+        let mut then = self.said.clone();
+        if self.is_there(trouble, seen) {
+            if said_at.is_some_and(|at| !has_passed(self.pace.day, at, seen.now)) {
+                return None;
+            }
+            then.troubles.insert(trouble, seen.now);
+            let text = match trouble {
+                Trouble::Late => messages::late(&seen.late, self.pace.late_after),
+                Trouble::Unresolved => {
+                    messages::unresolved(&seen.unresolved, self.pace.unresolved_after)
+                }
+            };
+            let kind = trouble.begins();
+            return Some(Message { kind, text, then });
+        }
+        if said_at.is_none() || !Self::is_over(trouble, seen) {
             return None;
         }
-        Some(Message {
-            kind: Kind::Late,
-            text: messages::late(&seen.late.iter().collect::<Vec<_>>(), self.pace.late_after),
-            then: Said {
-                late_at: Some(seen.now),
-                ..self.said.clone()
-            },
-        })
+        then.troubles.remove(&trouble);
+        let text = match trouble {
+            Trouble::Late => messages::moving(),
+            Trouble::Unresolved => messages::resolved(),
+        };
+        let kind = trouble.ends();
+        Some(Message { kind, text, then })
     }
 
-    fn moving(&self, seen: &Seen) -> Option<Message> {
-        self.said.late_at?;
-        if !seen.late.is_empty() || seen.state != SyncState::Working {
-            return None;
+    fn is_there(&self, trouble: Trouble, seen: &Seen) -> bool {
+        match trouble {
+            Trouble::Late => !seen.late.is_empty() && self.has_worked(self.pace.late_after, seen),
+            Trouble::Unresolved => {
+                !seen.unresolved.is_empty() && self.has_worked(self.pace.unresolved_after, seen)
+            }
         }
-        Some(Message {
-            kind: Kind::Moving,
-            text: messages::moving(),
-            then: Said {
-                late_at: None,
-                ..self.said.clone()
-            },
-        })
+    }
+
+    /// What is not there need not be over: sending may be stopped.
+    fn is_over(trouble: Trouble, seen: &Seen) -> bool {
+        match trouble {
+            Trouble::Late => seen.late.is_empty() && seen.state == SyncState::Working,
+            Trouble::Unresolved => seen.unresolved.is_empty() && seen.state == SyncState::Working,
+        }
+    }
+
+    /// Whether sending went on all along.
+    fn has_worked(&self, time: Duration, seen: &Seen) -> bool {
+        self.working_since
+            .is_some_and(|since| has_passed(time, since, seen.now))
     }
 
     /// `None`: held back. A message that is held back is not said: it is made anew, up to date, when there is room again.

@@ -108,7 +108,7 @@ pub(super) fn recovered(cause: HaltCause, since: Timestamp, state: SyncState) ->
 
 pub(super) fn parked(entries: &[&Stuck]) -> String {
     format!(
-        "⚠️ tripwire-sync: нужен человек, отложено записей: {}\n{}\n\n\
+        "⚠️ tripwire-sync: нужно ваше решение, отложено записей: {}\n{}\n\n\
          Что было с записью: tripwire-sync explain <строка>\n\
          Когда исправлено: tripwire-sync retry --parked",
         entries.len(),
@@ -116,21 +116,40 @@ pub(super) fn parked(entries: &[&Stuck]) -> String {
     )
 }
 
-pub(super) fn late(entries: &[&Stuck], after: Duration) -> String {
+pub(super) fn late(entries: &[Stuck], after: Duration) -> String {
     let oldest = entries.first().map_or(String::new(), |oldest| {
         format!(", самая старая с {}", time(oldest.since))
     });
     format!(
-        "🕒 tripwire-sync: записи не проходят дольше {} мин: {}{oldest}\n{}\n\n\
-         Попытки продолжаются. Проверить настройки и соседей: tripwire-sync check",
-        after.as_secs().div_ceil(60),
+        "🕒 tripwire-sync: записи ждут обработки дольше {} мин: {}{oldest}\n{}\n\n\
+         Попытки продолжаются. Проверить настройки, amoCRM и Supabase: tripwire-sync check",
+        minutes(after),
         entries.len(),
-        by_reason(entries)
+        by_reason(&entries.iter().collect::<Vec<_>>())
     )
 }
 
 pub(super) fn moving() -> String {
-    "✅ tripwire-sync: записей, которые долго не проходят, больше нет".to_owned()
+    "✅ tripwire-sync: записей, которые долго ждут обработки, больше нет".to_owned()
+}
+
+pub(super) fn unresolved(rows: &[RowId], after: Duration) -> String {
+    let mut text = format!(
+        "❓ tripwire-sync: больше {} мин неизвестно, создана ли сделка или заметка, записей: {}\n",
+        minutes(after),
+        rows.len()
+    );
+    list_rows(&mut text, rows);
+    text + "\n\nОтвет amoCRM потерян, и проверить результат пока не удаётся. До проверки запрос не повторяется, \
+            дублей не будет. Что мешает: tripwire-sync explain <строка>"
+}
+
+pub(super) fn resolved() -> String {
+    "✅ tripwire-sync: результат всех потерянных запросов к amoCRM выяснен".to_owned()
+}
+
+fn minutes(time: Duration) -> u64 {
+    time.as_secs().div_ceil(60)
 }
 
 pub(super) fn expiring(end: TokenEnd, now: Timestamp) -> String {

@@ -16,6 +16,7 @@ struct Scene {
     state: SyncState,
     parked: Vec<Stuck>,
     late: Vec<Stuck>,
+    unresolved: Vec<RowId>,
     tokens: Vec<TokenEnd>,
     halt: Option<Halt>,
     refusals: Refusals,
@@ -31,6 +32,7 @@ impl Scene {
             state: SyncState::Working,
             parked: Vec::new(),
             late: Vec::new(),
+            unresolved: Vec::new(),
             tokens: Vec::new(),
             halt: None,
             refusals: Refusals::default(),
@@ -73,6 +75,7 @@ impl Scene {
             refusals: self.refusals.clone(),
             parked: news.cloned().collect(),
             late: self.late.clone(),
+            unresolved: self.unresolved.clone(),
             tokens: self.tokens.clone(),
             inbox: match self.state {
                 SyncState::Inbox { fault, since } => Some((fault, since)),
@@ -297,6 +300,32 @@ fn an_entry_is_late_when_sending_went_on_for_as_long() {
     scene.late.clear();
     assert_eq!(kinds(&scene.look_after(SECOND)), [Kind::Moving]);
     assert_eq!(scene.look_after(HOUR), []);
+}
+
+#[test]
+fn a_write_in_doubt_is_told_once_a_day_and_once_more_when_it_is_resolved() {
+    let mut scene = Scene::new();
+    scene.unresolved = vec![RowId::new(uuid::Uuid::from_u128(7))];
+    assert_eq!(scene.look(), []);
+    // The service was just started, and looks for the write first.
+    assert_eq!(scene.look_after(9 * MINUTE), []);
+
+    let message = only(scene.look_after(MINUTE));
+
+    assert_eq!(message.kind, Kind::Unresolved);
+    for part in ["10 мин", "записей: 1", "000000000007", "explain"] {
+        assert!(message.text.contains(part), "{part} in {}", message.text);
+    }
+    scene.restart();
+    assert_eq!(scene.look_after(HOUR), []);
+    assert_eq!(kinds(&scene.look_after(23 * HOUR)), [Kind::Unresolved]);
+
+    scene.unresolved.clear();
+    scene.state = SyncState::Holding;
+    assert_eq!(scene.look_after(HOUR), []);
+    scene.state = SyncState::Working;
+    assert_eq!(kinds(&scene.look_after(SECOND)), [Kind::Resolved]);
+    assert_eq!(scene.look_after(24 * HOUR), []);
 }
 
 #[test]

@@ -138,19 +138,27 @@ impl Watch {
                 refusals: Refusals::default(),
                 parked: Vec::new(),
                 late: Vec::new(),
+                unresolved: Vec::new(),
                 tokens: self.tokens.clone(),
                 inbox: writing.fault(),
                 replaced: None,
             });
         }
-        let late_since = now.saturating_sub(self.pace.late_after).unwrap_or(now);
+        let ago = |pause| now.saturating_sub(pause).unwrap_or(now);
         Ok(Seen {
             now,
             state,
             halt: self.inbox.state(HALT).await?,
             refusals: self.inbox.state(REFUSALS).await?.unwrap_or_default(),
             parked: self.inbox.parked_after(said.parked_until()).await?,
-            late: self.inbox.pending_since(late_since, LATE_LISTED).await?,
+            late: {
+                let since = ago(self.pace.late_after);
+                self.inbox.pending_since(since, LATE_LISTED).await?
+            },
+            unresolved: {
+                let since = ago(self.pace.unresolved_after);
+                self.inbox.unresolved_since(since, LATE_LISTED).await?
+            },
             tokens: self.tokens.clone(),
             inbox: writing.fault(),
             replaced: self.inbox.state(REPLACED).await?,

@@ -50,6 +50,13 @@ pub(super) const PENDING_SINCE: &str = "
     WHERE state IN ('pending', 'claimed') AND pending_since <= ?1 AND lane = 'live'
     ORDER BY pending_since, seq LIMIT ?2";
 
+/// A time that cannot be read counts as long ago. An entry with such a write is open work.
+pub(super) const UNRESOLVED_SINCE: &str = "
+    SELECT row_id FROM entry INDEXED BY entry_crm_open
+    WHERE crm_open = 1 AND state <> 'done' AND state <> 'parked' AND progress ->> '$.intent' IS NOT NULL
+        AND coalesce(unixepoch(progress ->> '$.intent.decisive_from') <= ?1, true)
+    LIMIT ?2";
+
 /// One look into the index per lane.
 pub(super) const NEXT_DUE: &str = "
     SELECT min(due_at) FROM (
@@ -193,6 +200,19 @@ impl Inbox {
             .bind(until.as_millisecond())
             .bind(limit);
         self.read_stuck("list what is late", query).await
+    }
+
+    /// Unfinished entries with a write that an empty look could have resolved at `until` or earlier.
+    pub async fn unresolved_since(
+        &self,
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<RowId>, InboxError> {
+        let query = query_as(UNRESOLVED_SINCE)
+            .bind(until.as_second())
+            .bind(limit);
+        let rows: Vec<(RowId,)> = self.read("list writes in doubt", query).await?;
+        Ok(rows.into_iter().map(|(row,)| row).collect())
     }
 
     /// When the next pending or waiting entry falls due.

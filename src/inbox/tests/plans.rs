@@ -40,6 +40,7 @@ async fn frequent_questions_do_not_read_the_whole_table() {
         commands::REVIVE_WAITING,
         queries::PARKED_AFTER,
         queries::PENDING_SINCE,
+        queries::UNRESOLVED_SINCE,
         queries::NEXT_DUE,
         queries::LIVE_DUE,
         queries::UNMATCHED,

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 #[tokio::test]
@@ -127,6 +129,40 @@ async fn time_spent_waiting_does_not_make_an_entry_late() {
     t.clock.advance(MINUTE);
     t.claim().await;
     assert_eq!(oldest().await, Some(looked_at));
+}
+
+#[tokio::test]
+async fn a_write_that_was_not_resolved_in_time_is_listed_until_its_row_is_parked_or_done() {
+    let t = Fixture::new().await;
+    let (then, later) = (t.now(), t.in_a_minute());
+    t.store([delivered(1), delivered(2), delivered(3), delivered(4)])
+        .await;
+    let claim = t.claim().await;
+    let marks = vec![
+        mark(1, creating(10, then)),
+        mark(2, placed(20, Some(then))),
+        mark(3, creating(30, later)),
+        mark(4, placed(40, None)),
+    ];
+    t.inbox.checkpoint(claim.token, marks).await.unwrap();
+    let listed = async |until, limit| {
+        let listed = t.inbox.unresolved_since(until, limit).await.unwrap();
+        listed.into_iter().collect::<BTreeSet<_>>()
+    };
+
+    assert_eq!(listed(then, 9).await, [row(1), row(2)].into());
+    assert_eq!(listed(then, 1).await.len(), 1);
+    assert_eq!(listed(later, 9).await, [row(1), row(2), row(3)].into());
+
+    let set_aside = Settled {
+        progress: creating(10, then),
+        ..parked(1)
+    };
+    t.inbox
+        .settle(claim.token, vec![set_aside, done(2)])
+        .await
+        .unwrap();
+    assert_eq!(listed(then, 9).await, [].into());
 }
 
 async fn lines_of_history(t: &Fixture) -> i64 {
