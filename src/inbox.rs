@@ -31,6 +31,7 @@ mod tests;
 
 use std::{
     fs::File,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
@@ -133,6 +134,15 @@ pub struct Replaced {
     pub kept_as: String,
 }
 
+/// The room on the disk of the inbox, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What the service's account may still use.
+    pub free: u64,
+    /// What the inbox takes with its write-ahead log.
+    pub size: u64,
+}
+
 /// A handle on the inbox; clones share it.
 #[derive(Debug, Clone)]
 pub struct Inbox {
@@ -190,6 +200,12 @@ impl Inbox {
     /// Copies the inbox, beside its owner if it has one, to a file that does not exist. Answers the size of the copy.
     pub async fn copy(from: &Path, to: &Path) -> Result<u64, InboxError> {
         sqlite::copy::copy(from, to).await
+    }
+
+    /// The size of the inbox and the free space of its disk. Opens no file, so it works beside an owner, for a damaged file,
+    /// and before there is a file.
+    pub fn space(path: &Path) -> io::Result<DiskSpace> {
+        sqlite::space::space(path)
     }
 
     /// The files of the inbox that other accounts may open, with their modes.

@@ -4,6 +4,7 @@ pub(super) mod copy;
 mod files;
 pub(super) mod mode;
 pub(super) mod replace;
+pub(super) mod space;
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -229,6 +230,8 @@ fn private_file(path: &Path) -> io::Result<File> {
 }
 
 const LOCK: &str = ".lock";
+/// The write-ahead log.
+const LOG: &str = "-wal";
 
 fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

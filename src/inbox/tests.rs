@@ -9,6 +9,7 @@ mod model;
 mod plans;
 mod queries;
 mod replacing;
+mod space;
 mod storing;
 
 use std::{

@@ -42,6 +42,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("reqwest::", &["supabase", "alerts", "app", "cli"]),
     ("actix_web::", &["http", "app"]),
     ("sqlx::", &["inbox"]),
+    ("rustix::", &["inbox", "sync/lease.rs"]),
     ("clap::", &["cli"]),
     // With it any token could be signed: the service cannot.
     ("ring::", &["cli"]),

@@ -10,9 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const LOG: &str = "-wal";
+use super::{LOCK, LOG};
+
 /// The database, the lock of its owner, the write-ahead log.
-const SUFFIXES: [&str; 3] = ["", ".lock", LOG];
+const SUFFIXES: [&str; 3] = ["", LOCK, LOG];
 
 /// Device and inode: a name may have been given to another file.
 type FileId = (u64, u64);
