@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::{
     domain::{Backoff, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState, TokenEnd},
-    inbox::{Replaced, Stuck},
+    inbox::{DiskSpace, Replaced, Stuck},
 };
 
 mod messages;
@@ -27,6 +27,9 @@ pub use self::{
 const ALARMS_A_DAY: usize = 6;
 /// Of these, how many may be about entries: a flood of them must leave room to say that all has stopped.
 const ABOUT_ENTRIES_A_DAY: usize = 4;
+
+/// Less free space than this is told of, whatever the size of the inbox.
+const LEAST_FREE: u64 = 64 << 20;
 
 /// How many days before its end a token is announced, from the first message to the last.
 const ENDS_ANNOUNCED: [u32; 3] = [30, 7, 1];
@@ -111,6 +114,8 @@ pub struct Seen {
     pub inbox: Option<(InboxFault, Timestamp)>,
     /// The inbox took the place of a damaged one.
     pub replaced: Option<Replaced>,
+    /// `None`: not known.
+    pub disk: Option<DiskSpace>,
 }
 
 /// What was said. Stored in the inbox, so that a restart repeats nothing.
@@ -141,15 +146,17 @@ pub struct Said {
 enum Trouble {
     Late,
     Unresolved,
+    Disk,
 }
 
 impl Trouble {
-    const ALL: [Self; 2] = [Self::Unresolved, Self::Late];
+    const ALL: [Self; 3] = [Self::Disk, Self::Unresolved, Self::Late];
 
     fn begins(self) -> Kind {
         match self {
             Self::Late => Kind::Late,
             Self::Unresolved => Kind::Unresolved,
+            Self::Disk => Kind::Disk,
         }
     }
 
@@ -157,6 +164,7 @@ impl Trouble {
         match self {
             Self::Late => Kind::Moving,
             Self::Unresolved => Kind::Resolved,
+            Self::Disk => Kind::DiskFreed,
         }
     }
 }
@@ -215,6 +223,8 @@ pub enum Kind {
     Moving,
     Unresolved,
     Resolved,
+    Disk,
+    DiskFreed,
     Expiring,
     Replaced,
 }
@@ -234,6 +244,8 @@ impl Kind {
             Self::Moving => "moving",
             Self::Unresolved => "unresolved",
             Self::Resolved => "resolved",
+            Self::Disk => "disk",
+            Self::DiskFreed => "disk_freed",
             Self::Expiring => "expiring",
             Self::Replaced => "replaced",
         }
@@ -242,9 +254,11 @@ impl Kind {
     /// `None`: the message ends an alarm.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
-            Self::Inbox | Self::Halted | Self::Expiring | Self::Replaced => false,
+            Self::Inbox | Self::Halted | Self::Disk | Self::Expiring | Self::Replaced => false,
             Self::InDoubt | Self::Parked | Self::Late | Self::Unresolved => true,
-            Self::Writable | Self::Recovered | Self::Moving | Self::Resolved => return None,
+            Self::Writable | Self::Recovered | Self::Moving | Self::Resolved | Self::DiskFreed => {
+                return None;
+            }
         };
         Some(Alarm { at, about_entries })
     }
@@ -529,6 +543,7 @@ impl Alerts {
                 Trouble::Unresolved => {
                     messages::unresolved(&seen.unresolved, self.pace.unresolved_after)
                 }
+                Trouble::Disk => messages::disk(seen.disk?),
             };
             let kind = trouble.begins();
             return Some(Message { kind, text, then });
@@ -540,6 +555,7 @@ impl Alerts {
         let text = match trouble {
             Trouble::Late => messages::moving(),
             Trouble::Unresolved => messages::resolved(),
+            Trouble::Disk => messages::disk_freed(seen.disk?),
         };
         let kind = trouble.ends();
         Some(Message { kind, text, then })
@@ -551,6 +567,7 @@ impl Alerts {
             Trouble::Unresolved => {
                 !seen.unresolved.is_empty() && self.has_worked(self.pace.unresolved_after, seen)
             }
+            Trouble::Disk => seen.disk.is_some_and(|disk| disk.free < needed(disk)),
         }
     }
 
@@ -559,6 +576,10 @@ impl Alerts {
         match trouble {
             Trouble::Late => seen.late.is_empty() && seen.state == SyncState::Working,
             Trouble::Unresolved => seen.unresolved.is_empty() && seen.state == SyncState::Working,
+            // Some more than needed, so that a disk at the edge is not told of again and again.
+            Trouble::Disk => seen
+                .disk
+                .is_some_and(|disk| disk.free / 3 >= needed(disk) / 2),
         }
     }
 
@@ -598,6 +619,11 @@ impl Alerts {
             .max(first_of(&of_entries, ABOUT_ENTRIES_A_DAY).filter(|_| about_entries))?;
         Some(first.saturating_add(self.pace.day).unwrap_or(first))
     }
+}
+
+/// What the disk should have left: a copy of the inbox, and some room for its log.
+fn needed(disk: DiskSpace) -> u64 {
+    disk.size.max(LEAST_FREE)
 }
 
 /// Which announcement is due with so much time left. `None`: none yet, or the token has ended.

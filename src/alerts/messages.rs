@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     domain::{Halt, HaltCause, InboxFault, Refused, RowId, SyncState, TokenEnd},
-    inbox::{Replaced, Stuck},
+    inbox::{DiskSpace, Replaced, Stuck},
 };
 
 /// With these a message stays below the 4,096 characters that Telegram takes.
@@ -146,6 +146,27 @@ pub(super) fn unresolved(rows: &[RowId], after: Duration) -> String {
 
 pub(super) fn resolved() -> String {
     "✅ tripwire-sync: результат всех потерянных запросов к amoCRM выяснен".to_owned()
+}
+
+pub(super) fn disk(disk: DiskSpace) -> String {
+    format!(
+        "💾 tripwire-sync: на диске мало места\n\n\
+         Свободно {} МБ, файл очереди занимает {} МБ. Когда место кончится, приём и отправка остановятся. \
+         Освободите место или увеличьте диск.",
+        megabytes(disk.free),
+        megabytes(disk.size),
+    )
+}
+
+pub(super) fn disk_freed(disk: DiskSpace) -> String {
+    format!(
+        "✅ tripwire-sync: места на диске снова достаточно, свободно {} МБ",
+        megabytes(disk.free)
+    )
+}
+
+fn megabytes(bytes: u64) -> u64 {
+    bytes >> 20
 }
 
 fn minutes(time: Duration) -> u64 {

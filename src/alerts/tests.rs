@@ -21,6 +21,7 @@ struct Scene {
     halt: Option<Halt>,
     refusals: Refusals,
     replaced: Option<Replaced>,
+    disk: Option<DiskSpace>,
     rows: u128,
 }
 
@@ -37,6 +38,7 @@ impl Scene {
             halt: None,
             refusals: Refusals::default(),
             replaced: None,
+            disk: None,
             rows: 0,
         }
     }
@@ -83,6 +85,7 @@ impl Scene {
                 _ => None,
             },
             replaced: self.replaced.clone(),
+            disk: self.disk,
         }
     }
 
@@ -326,6 +329,31 @@ fn a_write_in_doubt_is_told_once_a_day_and_once_more_when_it_is_resolved() {
     scene.state = SyncState::Working;
     assert_eq!(kinds(&scene.look_after(SECOND)), [Kind::Resolved]);
     assert_eq!(scene.look_after(24 * HOUR), []);
+}
+
+#[test]
+fn a_disk_is_nearly_full_below_64_mib_or_the_size_of_the_inbox() {
+    const MIB: u64 = 1 << 20;
+    let mut scene = Scene::new();
+    // Free space, size of the inbox, what is said.
+    let table = [
+        (64, 2, None),
+        (63, 2, Some(Kind::Disk)),
+        (95, 2, None),
+        (96, 2, Some(Kind::DiskFreed)),
+        (300, 300, None),
+        (299, 300, Some(Kind::Disk)),
+        (449, 300, None),
+        (450, 300, Some(Kind::DiskFreed)),
+    ];
+    for (free, size, said) in table {
+        let (free, size) = (free * MIB, size * MIB);
+        scene.disk = Some(DiskSpace { free, size });
+        let expected: Vec<_> = said.into_iter().collect();
+        assert_eq!(kinds(&scene.look_after(HOUR)), expected, "{free} {size}");
+        scene.disk = None;
+        assert_eq!(scene.look_after(HOUR), []);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
 use crate::{
     domain::{Chain, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
-    inbox::{HALT, Inbox, InboxError, REFUSALS, REPLACED, Writing},
+    inbox::{DiskSpace, HALT, Inbox, InboxError, REFUSALS, REPLACED, Writing},
 };
 
 /// The key in the inbox under which [`Said`] is stored.
@@ -142,6 +142,7 @@ impl Watch {
                 tokens: self.tokens.clone(),
                 inbox: writing.fault(),
                 replaced: None,
+                disk: None,
             });
         }
         let ago = |pause| now.saturating_sub(pause).unwrap_or(now);
@@ -162,7 +163,15 @@ impl Watch {
             tokens: self.tokens.clone(),
             inbox: writing.fault(),
             replaced: self.inbox.state(REPLACED).await?,
+            disk: self.disk(),
         })
+    }
+
+    /// Costs the operating system two questions, so no thread of its own.
+    fn disk(&self) -> Option<DiskSpace> {
+        Inbox::space(self.inbox.path())
+            .inspect_err(|error| tracing::debug!(%error, "alerts.blind"))
+            .ok()
     }
 
     async fn send(&self, message: &Message) -> Sent {
