@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 mod backoff;
 mod chain;
+mod event_tests;
 mod halt;
 mod heartbeat;
 mod nonce;
@@ -25,6 +26,7 @@ pub use amocrm::{ContactId, DealId, Email, NotOneEmail, NoteId, Phone, PipelineI
 pub(crate) use amocrm::{is_kept, visible};
 pub use backoff::Backoff;
 pub(crate) use chain::Chain;
+pub use event_tests::{EventFailure, EventFault, EventTest, EventTestTimings, EventTests};
 pub use halt::Halt;
 pub use heartbeat::Heartbeat;
 pub use nonce::{Nonce, NotANonce};

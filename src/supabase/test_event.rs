@@ -1,16 +1,22 @@
 //! The test event: the database sends one as its trigger does, and tells what has become of it.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{Supabase, SupabaseError, doctor::is_no_function_of_ours};
-use crate::domain::Nonce;
+use crate::domain::{EventFault, EventTest, Nonce};
 
 const SEND: &str = "tripwire_sync_test_event";
 const LOOK: &str = "tripwire_sync_test_result";
 
 /// The longest reason that is passed on, in characters; the function's own are shorter.
 const LONGEST_REASON: usize = 120;
+
+/// How many times the answer is looked for within the patience.
+const LOOKS: u32 = 20;
 
 /// `pg_net`'s id of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -56,7 +62,146 @@ pub enum TestResult {
     Unknown,
 }
 
+/// How far a test event came.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Journey {
+    /// The database cannot send one.
+    NoFunction,
+    /// Another one was under way all the time.
+    TooSoon,
+    NotSigned {
+        why: String,
+    },
+    NotQueued {
+        why: String,
+    },
+    /// `pg_net` has not sent it yet.
+    Queued {
+        ahead: u64,
+        is_moving: bool,
+    },
+    /// It left the queue, and `pg_net` has noted no answer.
+    Lost,
+    Answered {
+        status: Option<u16>,
+        timed_out: bool,
+        error: Option<String>,
+        content: Option<String>,
+        after: Duration,
+    },
+}
+
+impl Journey {
+    #[must_use]
+    pub fn result(&self, nonce: Nonce) -> EventTest {
+        EventTest::Failed(match self {
+            Self::NoFunction => return EventTest::NotPossible,
+            Self::TooSoon
+            | Self::Queued {
+                is_moving: true, ..
+            } => return EventTest::Undecided,
+            Self::NotSigned { .. } => EventFault::NotSigned,
+            Self::NotQueued { .. } => EventFault::NotQueued,
+            Self::Queued { .. } => EventFault::NotSent,
+            Self::Lost => EventFault::NoAnswerNoted,
+            Self::Answered { status: None, .. } => EventFault::Unreachable,
+            Self::Answered {
+                status: Some(200),
+                content,
+                ..
+            } => match Answer::read(content.as_deref(), nonce) {
+                Answer::Ours | Answer::Older => return EventTest::Arrived,
+                Answer::Another => EventFault::AnotherServer,
+            },
+            Self::Answered {
+                status: Some(status),
+                ..
+            } => EventFault::Refused(*status),
+        })
+    }
+}
+
+/// What a 200 says of the server that answered a test event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The service repeats the nonce of an event that it has verified. The nonce is in the event, so this is no proof against
+    /// a server that means to deceive.
+    Ours,
+    /// An older version of the service, which verifies test events and ignores them.
+    Older,
+    Another,
+}
+
+impl Answer {
+    #[must_use]
+    pub fn read(content: Option<&str>, nonce: Nonce) -> Self {
+        let answer: Value = content
+            .and_then(|content| serde_json::from_str(content).ok())
+            .unwrap_or_default();
+        if answer["status"] == "test" && answer["nonce"] == nonce.to_string() {
+            Self::Ours
+        } else if answer["status"] == "ignored" {
+            Self::Older
+        } else {
+            Self::Another
+        }
+    }
+}
+
 impl Supabase {
+    /// Has the database send a test event, and waits for its answer as long as `patience`.
+    pub async fn try_test_event(
+        &self,
+        nonce: Nonce,
+        patience: Duration,
+    ) -> Result<Journey, SupabaseError> {
+        let pause = patience / LOOKS;
+        let give_up_at = Instant::now() + patience + pause;
+        let request = loop {
+            match self.send_test_event(nonce).await? {
+                TestEvent::Queued(request) => break request,
+                TestEvent::NotSigned { why } => return Ok(Journey::NotSigned { why }),
+                TestEvent::NotQueued { why } => return Ok(Journey::NotQueued { why }),
+                TestEvent::NoFunction => return Ok(Journey::NoFunction),
+                TestEvent::TooSoon if Instant::now() >= give_up_at => return Ok(Journey::TooSoon),
+                TestEvent::TooSoon => sleep(pause).await,
+            }
+        };
+
+        let sent_at = Instant::now();
+        let mut first_ahead = None;
+        loop {
+            let result = self.test_result(request).await?;
+            let is_late = sent_at.elapsed() >= patience;
+            match result {
+                TestResult::Answered {
+                    status,
+                    timed_out,
+                    error,
+                    content,
+                } => {
+                    return Ok(Journey::Answered {
+                        status,
+                        timed_out,
+                        error,
+                        content,
+                        after: sent_at.elapsed(),
+                    });
+                }
+                TestResult::Queued { ahead } => {
+                    let first = *first_ahead.get_or_insert(ahead);
+                    if is_late {
+                        let is_moving = ahead < first;
+                        return Ok(Journey::Queued { ahead, is_moving });
+                    }
+                }
+                TestResult::Unknown if is_late => return Ok(Journey::Lost),
+                TestResult::Unknown => {}
+            }
+            sleep(pause).await;
+        }
+    }
+
     /// Has the database send a test event. One request.
     pub async fn send_test_event(&self, nonce: Nonce) -> Result<TestEvent, SupabaseError> {
         let transport = &self.shared.transport;

@@ -2,49 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-use tokio::time::{Instant, sleep};
-
 use super::findings::{Findings, Mark};
 use crate::{
     cli::terminal::Lang,
     domain::Nonce,
-    supabase::{Doctor, Supabase, SupabaseError, TestEvent, TestResult},
+    supabase::{Answer, Doctor, Journey, Supabase},
 };
 
 const WHAT: &str = "event";
-/// How many times the answer is looked for within the patience.
-const LOOKS: u32 = 20;
-
-/// How far a test event came.
-#[derive(Debug, Clone, PartialEq)]
-enum Journey {
-    /// The database cannot send one.
-    NoFunction,
-    /// Another one was under way all the time.
-    TooSoon,
-    NotSigned {
-        why: String,
-    },
-    NotQueued {
-        why: String,
-    },
-    /// `pg_net` has not sent it yet.
-    Queued {
-        ahead: u64,
-        is_moving: bool,
-    },
-    /// It left the queue, and `pg_net` has noted no answer.
-    Lost,
-    Answered {
-        status: Option<u16>,
-        timed_out: bool,
-        error: Option<String>,
-        content: Option<String>,
-        after: Duration,
-    },
-}
-
 /// Sends a test event, waits for its answer as long as `patience`, and adds a line about it.
 pub(super) async fn check(
     supabase: &Supabase,
@@ -53,7 +18,7 @@ pub(super) async fn check(
     findings: &mut Findings,
 ) {
     let nonce = Nonce::new(rand::random());
-    match travel(supabase, nonce, patience).await {
+    match supabase.try_test_event(nonce, patience).await {
         Ok(journey) => tell(&journey, nonce, doctor, findings),
         Err(error) => findings.warn(WHAT, crate::sync::Chain(&error).to_string()),
     }
@@ -68,58 +33,6 @@ pub(super) fn no_test(findings: &mut Findings) {
             "не проверено: собственные вебхуки панели не шлют проверочных событий; придут ли они, покажет следующий ученик (docs/supabase.md, шаг 6)",
         ),
     );
-}
-
-async fn travel(
-    supabase: &Supabase,
-    nonce: Nonce,
-    patience: Duration,
-) -> Result<Journey, SupabaseError> {
-    let pause = patience / LOOKS;
-    let give_up_at = Instant::now() + patience + pause;
-    let request = loop {
-        match supabase.send_test_event(nonce).await? {
-            TestEvent::Queued(request) => break request,
-            TestEvent::NotSigned { why } => return Ok(Journey::NotSigned { why }),
-            TestEvent::NotQueued { why } => return Ok(Journey::NotQueued { why }),
-            TestEvent::NoFunction => return Ok(Journey::NoFunction),
-            TestEvent::TooSoon if Instant::now() >= give_up_at => return Ok(Journey::TooSoon),
-            TestEvent::TooSoon => sleep(pause).await,
-        }
-    };
-
-    let sent_at = Instant::now();
-    let mut first_ahead = None;
-    loop {
-        let result = supabase.test_result(request).await?;
-        let is_late = sent_at.elapsed() >= patience;
-        match result {
-            TestResult::Answered {
-                status,
-                timed_out,
-                error,
-                content,
-            } => {
-                return Ok(Journey::Answered {
-                    status,
-                    timed_out,
-                    error,
-                    content,
-                    after: sent_at.elapsed(),
-                });
-            }
-            TestResult::Queued { ahead } => {
-                let first = *first_ahead.get_or_insert(ahead);
-                if is_late {
-                    let is_moving = ahead < first;
-                    return Ok(Journey::Queued { ahead, is_moving });
-                }
-            }
-            TestResult::Unknown if is_late => return Ok(Journey::Lost),
-            TestResult::Unknown => {}
-        }
-        sleep(pause).await;
-    }
 }
 
 fn tell(journey: &Journey, nonce: Nonce, doctor: &Doctor, findings: &mut Findings) {
@@ -275,8 +188,6 @@ fn why_not_sent(doctor: &Doctor, lang: Lang) -> String {
     )
 }
 
-/// The service repeats the nonce of an event that it has verified. The nonce is in the event, so this is no proof against a
-/// server that means to deceive.
 fn answered_well(
     content: Option<&str>,
     nonce: Nonce,
@@ -284,11 +195,9 @@ fn answered_well(
     after: Duration,
     lang: Lang,
 ) -> (Mark, String) {
-    let answer: Value = content
-        .and_then(|content| serde_json::from_str(content).ok())
-        .unwrap_or_default();
+    let answer = Answer::read(content, nonce);
     let seconds = after.as_secs_f64();
-    if answer["status"] == "test" && answer["nonce"] == nonce.to_string() {
+    if answer == Answer::Ours {
         return (
             Mark::Good,
             lang.pick(
@@ -297,7 +206,7 @@ fn answered_well(
             ),
         );
     }
-    if answer["status"] == "ignored" {
+    if answer == Answer::Older {
         return (
             Mark::Warning,
             lang.pick(

@@ -1,7 +1,9 @@
 //! The test event, as the migration's functions answer.
 
 use super::*;
-use crate::domain::Nonce;
+use std::time::Duration;
+
+use crate::domain::{EventFault, EventTest, Nonce};
 
 fn nonce() -> Nonce {
     "0123456789abcdef0123456789abcdef".parse().unwrap()
@@ -126,4 +128,87 @@ async fn each_result_is_read() {
         };
         assert_eq!(client.test_result(id).await.unwrap(), expected, "{body}");
     }
+}
+
+#[test]
+fn each_end_of_the_way_is_a_result() {
+    use EventFault::{AnotherServer, NoAnswerNoted, NotQueued, NotSent, NotSigned, Refused};
+    let why = String::new;
+    let answered = |status: Option<u16>, content: &str| Journey::Answered {
+        status,
+        timed_out: status.is_none(),
+        error: None,
+        content: Some(content.to_owned()),
+        after: Duration::ZERO,
+    };
+    let repeated = format!(r#"{{"status":"test","nonce":"{}"}}"#, nonce());
+    let of_another = repeated.replace('0', "f");
+    let queued = |is_moving| Journey::Queued {
+        ahead: 3,
+        is_moving,
+    };
+    let table = [
+        (Journey::NoFunction, EventTest::NotPossible),
+        (Journey::TooSoon, EventTest::Undecided),
+        (queued(true), EventTest::Undecided),
+        (queued(false), EventTest::Failed(NotSent)),
+        (
+            Journey::NotSigned { why: why() },
+            EventTest::Failed(NotSigned),
+        ),
+        (
+            Journey::NotQueued { why: why() },
+            EventTest::Failed(NotQueued),
+        ),
+        (Journey::Lost, EventTest::Failed(NoAnswerNoted)),
+        (answered(Some(200), &repeated), EventTest::Arrived),
+        (
+            answered(Some(200), r#"{"status":"ignored"}"#),
+            EventTest::Arrived,
+        ),
+        (
+            answered(Some(200), &of_another),
+            EventTest::Failed(AnotherServer),
+        ),
+        (
+            answered(Some(200), "<html>"),
+            EventTest::Failed(AnotherServer),
+        ),
+        (answered(Some(401), ""), EventTest::Failed(Refused(401))),
+        (
+            answered(None, ""),
+            EventTest::Failed(EventFault::Unreachable),
+        ),
+    ];
+    for (journey, result) in table {
+        assert_eq!(journey.result(nonce()), result, "{journey:?}");
+    }
+}
+
+#[actix_web::test]
+async fn a_test_event_is_followed_to_its_answer() {
+    let queued = r#"{"state": "queued", "ahead": 3}"#;
+    let answered = r#"{"state": "answered", "status": 200, "timed_out": false, "error": null, "content": null}"#;
+    let unknown = r#"{"state": "unknown"}"#;
+    // Two looks come within it.
+    let moment = Duration::from_secs(2);
+    let server = Scripted::start([ok("7"), ok(queued), ok(unknown), ok(answered)]).await;
+    let journey = server.client().try_test_event(nonce(), moment).await;
+    assert!(
+        matches!(
+            journey,
+            Ok(Journey::Answered {
+                status: Some(200),
+                ..
+            })
+        ),
+        "{journey:?}"
+    );
+
+    let server = Scripted::start([ok("7"), ok(unknown)]).await;
+    let journey = server
+        .client()
+        .try_test_event(nonce(), Duration::ZERO)
+        .await;
+    assert!(matches!(journey, Ok(Journey::Lost)), "{journey:?}");
 }

@@ -1,0 +1,298 @@
+//! Test events of the service itself: when one is due, and what their results say about the way of the events.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The part of the way that a test event did not come past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventFault {
+    /// The trigger on the table is missing, switched off, or not ours.
+    NoTrigger,
+    NotSigned,
+    /// `pg_net` did not take it.
+    NotQueued,
+    /// `pg_net` sends nothing.
+    NotSent,
+    /// It left the queue, and no answer was noted.
+    NoAnswerNoted,
+    Unreachable,
+    Refused(u16),
+    /// Something else than the service answered.
+    AnotherServer,
+}
+
+impl EventFault {
+    /// The name used in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoTrigger => "no_trigger",
+            Self::NotSigned => "not_signed",
+            Self::NotQueued => "not_queued",
+            Self::NotSent => "not_sent",
+            Self::NoAnswerNoted => "no_answer_noted",
+            Self::Unreachable => "unreachable",
+            Self::Refused(_) => "refused",
+            Self::AnotherServer => "another_server",
+        }
+    }
+
+    /// For a person, in Russian.
+    #[must_use]
+    pub fn hint(self) -> String {
+        match self {
+            Self::NoTrigger => "На таблице tripwire_users нет нашего триггера, или он выключен".to_owned(),
+            Self::NotSigned => {
+                "База не подписала проверочное событие: в Vault нет секрета или адреса либо Vault недоступен".to_owned()
+            }
+            Self::NotQueued => "pg_net не принял проверочное событие".to_owned(),
+            Self::NotSent => "pg_net ничего не отправляет".to_owned(),
+            Self::NoAnswerNoted => {
+                "Проверочное событие ушло из очереди pg_net, а ответа нет: базу перезапустили или таблицы pg_net очистили"
+                    .to_owned()
+            }
+            Self::Unreachable => {
+                "Проверочное событие не дошло: по адресу из Vault сервис недоступен".to_owned()
+            }
+            Self::Refused(401) => {
+                "Сервис отклонил проверочное событие (401): WEBHOOK_SECRET не совпадает с секретом в Vault или расходятся часы"
+                    .to_owned()
+            }
+            Self::Refused(status) => format!("На проверочное событие получен ответ {status}"),
+            Self::AnotherServer => "По адресу из Vault отвечает не этот сервис".to_owned(),
+        }
+    }
+}
+
+/// The result of one test event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventTest {
+    Arrived,
+    Failed(EventFault),
+    /// Nothing is known: Supabase did not answer, or the event waits behind others that are being sent.
+    Undecided,
+    /// The database cannot send one.
+    NotPossible,
+}
+
+impl EventTest {
+    /// The name used in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Arrived => "arrived",
+            Self::Failed(_) => "failed",
+            Self::Undecided => "undecided",
+            Self::NotPossible => "not_possible",
+        }
+    }
+}
+
+/// Test events that failed, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventFailure {
+    pub since: Timestamp,
+    /// Of the last one.
+    pub fault: EventFault,
+    times: u32,
+    /// Rows had arrived without an event.
+    rows_were_silent: bool,
+}
+
+/// All durations of the test events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventTestTimings {
+    /// From the start of the service to the first look, so that the receiver can be reached.
+    pub first_after: Duration,
+    /// Between two looks whether one is due.
+    pub look_every: Duration,
+    /// Between two that arrive.
+    pub day: Duration,
+    /// After one that failed or was not decided.
+    pub again_after: Duration,
+    /// Between two that silent rows ask for.
+    pub rows_gap: Duration,
+    /// A row without an event for so long is silent.
+    pub silent_after: Duration,
+    /// How long the result is waited for.
+    pub patience: Duration,
+}
+
+impl EventTestTimings {
+    #[must_use]
+    pub fn scaled(scale: f64, patience: Duration) -> Self {
+        let d = |real: Duration| real.mul_f64(scale);
+        Self {
+            first_after: d(Duration::from_mins(5)),
+            look_every: d(Duration::from_secs(30)),
+            day: d(Duration::from_hours(24)),
+            again_after: d(Duration::from_mins(30)),
+            rows_gap: d(Duration::from_mins(10)),
+            silent_after: d(Duration::from_mins(2)),
+            patience,
+        }
+    }
+}
+
+/// What the test events have shown so far. Stored in the inbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventTests {
+    /// When the last one ended.
+    last: Option<Timestamp>,
+    /// When the last one ended that told something.
+    decided: Option<Timestamp>,
+    /// The last one has to be repeated soon.
+    is_open: bool,
+    failure: Option<EventFailure>,
+}
+
+impl EventTests {
+    /// So many silent rows are worth a test event.
+    pub const SILENT_ROWS: u32 = 3;
+
+    /// Rows that were stored earlier prove nothing: a test event has told more since.
+    #[must_use]
+    pub fn rows_count_from(&self) -> Option<Timestamp> {
+        self.decided
+    }
+
+    /// Whether one is to be sent. `daily`: also without any reason. `rows_are_silent`: enough rows came
+    /// without an event since [`EventTests::rows_count_from`].
+    #[must_use]
+    pub fn is_due(
+        &self,
+        now: Timestamp,
+        daily: bool,
+        rows_are_silent: bool,
+        timings: &EventTestTimings,
+    ) -> bool {
+        let Some(last) = self.last.filter(|last| *last <= now) else {
+            // None yet, or the clock was put back.
+            return daily || rows_are_silent || self.is_open;
+        };
+        let has_passed = |pause| last.checked_add(pause).is_ok_and(|due| due <= now);
+        (self.is_open && has_passed(timings.again_after))
+            || (daily && has_passed(timings.day))
+            || (rows_are_silent && has_passed(timings.rows_gap))
+    }
+
+    pub fn ended(&mut self, test: EventTest, now: Timestamp, rows_are_silent: bool) {
+        self.last = Some(now);
+        self.is_open = matches!(test, EventTest::Failed(_) | EventTest::Undecided);
+        if test != EventTest::Undecided {
+            self.decided = Some(now);
+        }
+        self.failure = match (test, self.failure) {
+            (EventTest::Arrived | EventTest::NotPossible, _) => None,
+            (EventTest::Undecided, before) => before,
+            (EventTest::Failed(fault), before) => Some(EventFailure {
+                since: before.map_or(now, |before| before.since),
+                fault,
+                times: before.map_or(1, |before| before.times.saturating_add(1)),
+                rows_were_silent: rows_are_silent
+                    || before.is_some_and(|before| before.rows_were_silent),
+            }),
+        };
+    }
+
+    /// Events do not arrive. A single failure proves that only together with rows that no event has told of.
+    #[must_use]
+    pub fn trouble(&self) -> Option<EventFailure> {
+        self.failure
+            .filter(|failure| failure.times > 1 || failure.rows_were_silent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILED: EventTest = EventTest::Failed(EventFault::NotSent);
+
+    fn minute(n: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + n * 60).unwrap()
+    }
+
+    fn after(tests: &[(i64, EventTest, bool)]) -> EventTests {
+        let mut state = EventTests::default();
+        for (at, test, rows_are_silent) in tests {
+            state.ended(*test, minute(*at), *rows_are_silent);
+        }
+        state
+    }
+
+    #[test]
+    fn a_test_event_is_due_daily_soon_after_a_failure_and_when_rows_are_silent() {
+        use EventTest::{Arrived, NotPossible, Undecided};
+        let timings = EventTestTimings::scaled(1.0, Duration::ZERO);
+        // The last result, the minute from which one is due: daily, not daily, with silent rows.
+        let never = i64::MAX;
+        let table = [
+            (None, 0, never, 0),
+            (Some(Arrived), 1_440, never, 10),
+            (Some(NotPossible), 1_440, never, 10),
+            (Some(FAILED), 30, 30, 10),
+            (Some(Undecided), 30, 30, 10),
+        ];
+        for (last, daily, off, silent) in table {
+            let last: Vec<_> = last.map(|test| (0, test, false)).into_iter().collect();
+            let state = after(&last);
+            for at in [0, 9, 10, 29, 30, 1_439, 1_440] {
+                let is_due = |daily, rows| state.is_due(minute(at), daily, rows, &timings);
+                let told = [
+                    is_due(true, false),
+                    is_due(false, false),
+                    is_due(false, true),
+                ];
+                assert_eq!(
+                    told,
+                    [at >= daily, at >= off, at >= silent],
+                    "{last:?} {at}"
+                );
+            }
+        }
+        // The clock was put back by a year.
+        let state = after(&[(0, Arrived, false)]);
+        assert!(state.is_due(minute(-525_600), true, false, &timings));
+    }
+
+    #[test]
+    fn events_are_in_trouble_after_two_failures_or_one_that_silent_rows_asked_for() {
+        use EventTest::{Arrived, NotPossible, Undecided};
+        type Tests = &'static [(i64, EventTest, bool)];
+        let table: [(Tests, Option<i64>); 10] = [
+            (&[], None),
+            (&[(0, Arrived, true)], None),
+            (&[(0, FAILED, false)], None),
+            (&[(0, FAILED, false), (30, FAILED, false)], Some(0)),
+            (&[(0, FAILED, true)], Some(0)),
+            (&[(0, FAILED, false), (10, FAILED, true)], Some(0)),
+            (&[(0, FAILED, false), (30, Arrived, false)], None),
+            (
+                &[
+                    (0, FAILED, false),
+                    (30, Arrived, false),
+                    (60, FAILED, false),
+                ],
+                None,
+            ),
+            (
+                &[
+                    (0, FAILED, true),
+                    (30, Undecided, false),
+                    (60, FAILED, false),
+                ],
+                Some(0),
+            ),
+            (&[(0, FAILED, true), (30, NotPossible, false)], None),
+        ];
+        for (tests, since) in table {
+            let trouble = after(tests).trouble().map(|trouble| trouble.since);
+            assert_eq!(trouble, since.map(minute), "{tests:?}");
+        }
+    }
+}
