@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    domain::{Backoff, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState, TokenEnd},
+    domain::{
+        Backoff, EventFailure, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState, TokenEnd,
+    },
     inbox::{DiskSpace, Replaced, Stuck},
 };
 
@@ -116,6 +118,8 @@ pub struct Seen {
     pub replaced: Option<Replaced>,
     /// `None`: not known.
     pub disk: Option<DiskSpace>,
+    /// Events do not arrive.
+    pub silence: Option<EventFailure>,
 }
 
 /// What was said. Stored in the inbox, so that a restart repeats nothing.
@@ -147,16 +151,18 @@ enum Trouble {
     Late,
     Unresolved,
     Disk,
+    Silence,
 }
 
 impl Trouble {
-    const ALL: [Self; 3] = [Self::Disk, Self::Unresolved, Self::Late];
+    const ALL: [Self; 4] = [Self::Disk, Self::Silence, Self::Unresolved, Self::Late];
 
     fn begins(self) -> Kind {
         match self {
             Self::Late => Kind::Late,
             Self::Unresolved => Kind::Unresolved,
             Self::Disk => Kind::Disk,
+            Self::Silence => Kind::Silent,
         }
     }
 
@@ -165,6 +171,7 @@ impl Trouble {
             Self::Late => Kind::Moving,
             Self::Unresolved => Kind::Resolved,
             Self::Disk => Kind::DiskFreed,
+            Self::Silence => Kind::Arriving,
         }
     }
 }
@@ -225,6 +232,8 @@ pub enum Kind {
     Resolved,
     Disk,
     DiskFreed,
+    Silent,
+    Arriving,
     Expiring,
     Replaced,
 }
@@ -246,6 +255,8 @@ impl Kind {
             Self::Resolved => "resolved",
             Self::Disk => "disk",
             Self::DiskFreed => "disk_freed",
+            Self::Silent => "silent",
+            Self::Arriving => "arriving",
             Self::Expiring => "expiring",
             Self::Replaced => "replaced",
         }
@@ -254,9 +265,19 @@ impl Kind {
     /// `None`: the message ends an alarm.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
-            Self::Inbox | Self::Halted | Self::Disk | Self::Expiring | Self::Replaced => false,
+            Self::Inbox
+            | Self::Halted
+            | Self::Disk
+            | Self::Silent
+            | Self::Expiring
+            | Self::Replaced => false,
             Self::InDoubt | Self::Parked | Self::Late | Self::Unresolved => true,
-            Self::Writable | Self::Recovered | Self::Moving | Self::Resolved | Self::DiskFreed => {
+            Self::Writable
+            | Self::Recovered
+            | Self::Moving
+            | Self::Resolved
+            | Self::DiskFreed
+            | Self::Arriving => {
                 return None;
             }
         };
@@ -544,6 +565,7 @@ impl Alerts {
                     messages::unresolved(&seen.unresolved, self.pace.unresolved_after)
                 }
                 Trouble::Disk => messages::disk(seen.disk?),
+                Trouble::Silence => messages::silent(seen.silence?),
             };
             let kind = trouble.begins();
             return Some(Message { kind, text, then });
@@ -556,6 +578,7 @@ impl Alerts {
             Trouble::Late => messages::moving(),
             Trouble::Unresolved => messages::resolved(),
             Trouble::Disk => messages::disk_freed(seen.disk?),
+            Trouble::Silence => messages::arriving(),
         };
         let kind = trouble.ends();
         Some(Message { kind, text, then })
@@ -568,6 +591,11 @@ impl Alerts {
                 !seen.unresolved.is_empty() && self.has_worked(self.pace.unresolved_after, seen)
             }
             Trouble::Disk => seen.disk.is_some_and(|disk| disk.free < needed(disk)),
+            // A standby sends no test events: what it knows is old.
+            Trouble::Silence => {
+                let is_standby = matches!(seen.state, SyncState::Standby { .. });
+                seen.silence.is_some() && !is_standby
+            }
         }
     }
 
@@ -580,6 +608,10 @@ impl Alerts {
             Trouble::Disk => seen
                 .disk
                 .is_some_and(|disk| disk.free / 3 >= needed(disk) / 2),
+            // In an inbox with a fault nothing is looked up.
+            Trouble::Silence => {
+                seen.silence.is_none() && !matches!(seen.state, SyncState::Inbox { .. })
+            }
         }
     }
 

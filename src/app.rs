@@ -21,7 +21,8 @@ use crate::{
     alerts,
     config::{Config, SupabaseConfig},
     domain::{
-        HangAt, Heartbeat, SharedClock, SyncState, SyncStatus, TestHooks, TokenEnd, USER_AGENT,
+        EventTestTimings, HangAt, Heartbeat, SharedClock, SyncState, SyncStatus, TestHooks,
+        TokenEnd, USER_AGENT,
     },
     http::{self, HttpState, MetricsPage, RefusalLog, Verifier},
     inbox::{Inbox, InboxError},
@@ -37,10 +38,12 @@ use watchdog::{Loop, Watchdog};
 pub use worker::Worker;
 
 mod outside_watcher;
+mod self_test;
 mod watchdog;
 mod worker;
 
 pub use outside_watcher::OutsideWatcher;
+pub use self_test::SelfTest;
 
 /// Enough for a burst of `pg_net`, on the smallest machine.
 const HTTP_WORKERS: usize = 2;
@@ -69,6 +72,8 @@ pub struct Settings {
     pub telegram: Option<alerts::Settings>,
     /// `None`: no outside watcher.
     pub outside_watcher: Option<OutsideWatcher>,
+    /// `None`: no test event can be sent.
+    pub self_test: Option<SelfTest>,
 }
 
 /// What is needed to send.
@@ -159,6 +164,11 @@ impl Settings {
             sending,
             timings,
             hooks: config.hooks,
+            self_test: (!config.webhook.secrets.is_empty()).then(|| SelfTest {
+                daily: config.self_test,
+                takes_bearer: config.webhook.bearer.is_some(),
+                timings: EventTestTimings::scaled(config.hooks.time_scale, timings.test_event),
+            }),
             outside_watcher: config.heartbeat.as_ref().map(|heartbeat| OutsideWatcher {
                 url: heartbeat.url.clone(),
                 every: heartbeat.every,
@@ -281,6 +291,8 @@ struct Works {
     work: Work,
     /// `None`: nothing is sent.
     amocrm: Option<AmoCrm>,
+    /// `None`: it is never asked for.
+    lease: Option<Lease>,
     status: SyncStatus,
     settled: watch::Receiver<u64>,
     heartbeat: Heartbeat,
@@ -303,7 +315,7 @@ impl Works {
         let (settled, count) = watch::channel(0);
         let heartbeat = Heartbeat::default();
         let jitter: Jitter = Arc::new(|| rand::rng().random_range(0.0..1.0));
-        let mut amocrm = None;
+        let (mut amocrm, mut holding) = (None, None);
         let work = if let Some(sending) = sending {
             let (lease, client) = match simulation {
                 None => {
@@ -320,6 +332,7 @@ impl Works {
             };
             let client = client.map_err(StartError::Client)?;
             amocrm = Some(client.clone());
+            holding = Some(lease.clone());
             Work::Engine(Box::new(Engine::new(Parts {
                 inbox: inbox.clone(),
                 amocrm: client,
@@ -351,10 +364,62 @@ impl Works {
         Ok(Self {
             work,
             amocrm,
+            lease: holding,
             status,
             settled: count,
             heartbeat,
             stop,
+        })
+    }
+}
+
+/// They look on, and no other part waits for them.
+#[derive(Debug)]
+struct Onlookers {
+    alerts: Option<JoinHandle<()>>,
+    outside_watcher: Option<JoinHandle<()>>,
+    self_test: Option<JoinHandle<()>>,
+}
+
+impl Onlookers {
+    fn start(
+        works: &Works,
+        telegram: Option<&alerts::Settings>,
+        outside_watcher: Option<OutsideWatcher>,
+        self_test: Option<(SelfTest, supabase::Settings)>,
+        inbox: &Inbox,
+        clock: &SharedClock,
+    ) -> Result<Self, StartError> {
+        let watch = |alerts| {
+            let (status, stop) = (works.status.clone(), works.stop.clone());
+            alerts::Watch::new(alerts, inbox.clone(), status, clock.clone(), stop)
+        };
+        let watch = telegram.map(watch).transpose();
+        let watch = watch.map_err(StartError::Client)?;
+        let signs = Signs {
+            engine: works.heartbeat.clone(),
+            status: works.status.clone(),
+            writing: inbox.writing(),
+        };
+        let self_test = match self_test {
+            None => None,
+            Some((self_test, supabase)) => {
+                let supabase = Supabase::new(supabase, clock.clone());
+                let parts = self_test::Parts {
+                    inbox: inbox.clone(),
+                    supabase: supabase.map_err(StartError::Client)?,
+                    clock: clock.clone(),
+                    lease: works.lease.clone(),
+                    stop: works.stop.clone(),
+                };
+                Some(self_test.start(parts))
+            }
+        };
+        let outside_watcher = outside_watcher.map(|it| it.start(signs, works.stop.clone()));
+        Ok(Self {
+            outside_watcher: outside_watcher.transpose().map_err(StartError::Client)?,
+            self_test,
+            alerts: watch.map(|watch| tokio::spawn(watch.work())),
         })
     }
 }
@@ -391,8 +456,7 @@ pub struct App {
     pub settled: watch::Receiver<u64>,
     stop: CancellationToken,
     engine: JoinHandle<()>,
-    alerts: Option<JoinHandle<()>>,
-    outside_watcher: Option<JoinHandle<()>>,
+    onlookers: Onlookers,
     refusals: RefusalLog,
     http: Served,
     metrics: Served,
@@ -446,6 +510,7 @@ impl App {
         if hooks.hang_at == Some(HangAt::Writer) {
             inbox.hang();
         }
+        let supabase = settings.supabase.clone();
         let works = Works::new(
             settings.supabase,
             settings.maintenance,
@@ -458,6 +523,14 @@ impl App {
         let (listener, address) = listen(settings.bind_addr)?;
         let (metrics_listener, metrics_address) = listen(settings.metrics_addr)?;
 
+        let onlookers = Onlookers::start(
+            &works,
+            settings.telegram.as_ref(),
+            settings.outside_watcher,
+            settings.self_test.map(|self_test| (self_test, supabase)),
+            &inbox,
+            &clock,
+        )?;
         let Works {
             work,
             amocrm,
@@ -465,25 +538,8 @@ impl App {
             settled,
             heartbeat,
             stop,
+            ..
         } = works;
-        let watch = settings
-            .telegram
-            .map(|alerts| {
-                let (inbox, clock) = (inbox.clone(), clock.clone());
-                alerts::Watch::new(&alerts, inbox, status.clone(), clock, stop.clone())
-            })
-            .transpose()
-            .map_err(StartError::Client)?;
-        let signs = Signs {
-            engine: heartbeat.clone(),
-            status: status.clone(),
-            writing: inbox.writing(),
-        };
-        let outside_watcher = settings
-            .outside_watcher
-            .map(|watcher| watcher.start(signs, stop.clone()))
-            .transpose()
-            .map_err(StartError::Client)?;
         let refusals = RefusalLog::start();
         let hangs = Arc::new(AtomicBool::new(false));
         let watchdog = watch_loops(&inbox, heartbeat, hooks, Arc::clone(&hangs))?;
@@ -520,8 +576,7 @@ impl App {
             settled,
             stop,
             engine: tokio::spawn(work),
-            alerts: watch.map(|watch| tokio::spawn(watch.work())),
-            outside_watcher,
+            onlookers,
             refusals,
             http,
             metrics,
@@ -532,12 +587,14 @@ impl App {
     /// Ends as a killed process would: at once, with nothing finished or given back.
     pub async fn die(self) {
         self.engine.abort();
-        if let Some(watcher) = self.outside_watcher {
-            watcher.abort();
-        }
-        if let Some(alerts) = self.alerts {
-            alerts.abort();
-            let _ = alerts.await;
+        let Onlookers {
+            alerts,
+            outside_watcher,
+            self_test,
+        } = self.onlookers;
+        for task in [alerts, outside_watcher, self_test].into_iter().flatten() {
+            task.abort();
+            let _ = task.await;
         }
         self.http.handle.stop(false).await;
         self.metrics.handle.stop(false).await;
@@ -561,18 +618,18 @@ impl App {
             _ = &mut self.metrics.task => Some("the metrics page"),
         };
         let is_lost = self.inbox.is_lost();
-        if is_lost && let Some(mut alerts) = self.alerts.take() {
+        if is_lost && let Some(mut alerts) = self.onlookers.alerts.take() {
             // The alerts end by themselves once they have sent, or tried to send, that the inbox is lost. Deliveries are
             // refused meanwhile.
             if tokio::time::timeout(LAST_ALERT, &mut alerts).await.is_err() {
-                self.alerts = Some(alerts);
+                self.onlookers.alerts = Some(alerts);
             }
         }
         tracing::info!("service.stopping");
         // Deliveries are taken to the last moment: the inbox outlives both the engine and the receiver.
         self.stop.cancel();
         let engine_ended_well = died == Some("the engine") || self.engine.await.is_ok();
-        if let Some(alerts) = self.alerts
+        if let Some(alerts) = self.onlookers.alerts
             && alerts.await.is_err()
         {
             tracing::error!("alerts.ended");

@@ -47,6 +47,8 @@ pub struct Config {
     pub retention: Duration,
     /// `None`: no alerts.
     pub telegram: Option<TelegramConfig>,
+    /// Whether the database sends a test event once a day.
+    pub self_test: bool,
     /// `None`: no outside watcher.
     pub heartbeat: Option<HeartbeatConfig>,
     pub log: LogConfig,
@@ -212,7 +214,8 @@ pub fn locale() -> Option<String> {
 /// Every part is read before the first `?`, so that nothing stops at the first problem.
 fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     use variable::{
-        METRICS_ADDR, NOTE_TEMPLATE, RECONCILE_INTERVAL, RETENTION_DAYS, SETTLE_DELAY, SYNC_SINCE,
+        METRICS_ADDR, NOTE_TEMPLATE, RECONCILE_INTERVAL, RETENTION_DAYS, SELF_TEST, SETTLE_DELAY,
+        SYNC_SINCE,
     };
 
     let bind_addr = bind_addr(reader);
@@ -227,6 +230,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     let inbox_path = inbox_path(reader);
     let retention = reader.or(RETENTION_DAYS, parse::days(1), parse::DAY * 90);
     let telegram = telegram(reader);
+    let self_test = reader.or(SELF_TEST, parse::self_test, true);
     let heartbeat = heartbeat(reader);
     let log = log(reader, is_terminal);
     let hooks = hooks::read(reader);
@@ -249,6 +253,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
         inbox_path: inbox_path?,
         retention: retention?,
         telegram: telegram?,
+        self_test: self_test?,
         heartbeat: heartbeat?,
         log: log?,
         hooks: hooks?,

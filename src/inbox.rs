@@ -72,6 +72,9 @@ pub const REFUSALS: &str = "refusals";
 /// Rows that a person lets go on although they are held or in doubt; the engine takes them from there.
 pub const RELEASED: &str = "released";
 
+/// What the service's own test events have shown, as [`EventTests`](crate::domain::EventTests).
+pub const EVENT_TESTS: &str = "event_tests";
+
 /// What became of a damaged file, as [`Replaced`].
 pub const REPLACED: &str = "inbox_replaced";
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt::Write as _, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
-    domain::{Halt, HaltCause, InboxFault, Refused, RowId, SyncState, TokenEnd},
+    domain::{EventFailure, Halt, HaltCause, InboxFault, Refused, RowId, SyncState, TokenEnd},
     inbox::{DiskSpace, Replaced, Stuck},
 };
 
@@ -156,6 +156,19 @@ pub(super) fn disk(disk: DiskSpace) -> String {
         megabytes(disk.free),
         megabytes(disk.size),
     )
+}
+
+pub(super) fn silent(failure: EventFailure) -> String {
+    format!(
+        "🔕 tripwire-sync: события из базы не доходят до сервиса, проверено с {}\n\n{}.\n\n\
+         Новых учеников пока находит только сверка. Где обрыв и что сделать: tripwire-sync check",
+        time(failure.since),
+        failure.fault.hint(),
+    )
+}
+
+pub(super) fn arriving() -> String {
+    "✅ tripwire-sync: события из базы снова доходят до сервиса".to_owned()
 }
 
 pub(super) fn disk_freed(disk: DiskSpace) -> String {

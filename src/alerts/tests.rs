@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::{InboxFault, Operation, RowId};
+use crate::domain::{EventFault, EventTest, EventTests, Operation};
 
 mod properties;
 mod sending;
@@ -22,6 +22,7 @@ struct Scene {
     refusals: Refusals,
     replaced: Option<Replaced>,
     disk: Option<DiskSpace>,
+    silence: Option<EventFailure>,
     rows: u128,
 }
 
@@ -39,6 +40,7 @@ impl Scene {
             refusals: Refusals::default(),
             replaced: None,
             disk: None,
+            silence: None,
             rows: 0,
         }
     }
@@ -86,6 +88,7 @@ impl Scene {
             },
             replaced: self.replaced.clone(),
             disk: self.disk,
+            silence: self.silence,
         }
     }
 
@@ -354,6 +357,32 @@ fn a_disk_is_nearly_full_below_64_mib_or_the_size_of_the_inbox() {
         scene.disk = None;
         assert_eq!(scene.look_after(HOUR), []);
     }
+}
+
+#[test]
+fn events_that_do_not_arrive_are_told_with_the_fault_and_so_is_their_end() {
+    let mut scene = Scene::new();
+    let mut tests = EventTests::default();
+    tests.ended(EventTest::Failed(EventFault::Refused(401)), scene.now, true);
+    scene.silence = tests.trouble();
+    scene.state = SyncState::Standby {
+        held_by_another: true,
+    };
+    assert_eq!(scene.look(), []);
+    // Events are received while nothing is sent.
+    scene.state = SyncState::Paused { since: scene.now };
+
+    let message = only(scene.look());
+
+    assert_eq!(message.kind, Kind::Silent);
+    for part in ["22.11 10:00 UTC", "(401)", "tripwire-sync check"] {
+        assert!(message.text.contains(part), "{part} in {}", message.text);
+    }
+    scene.restart();
+    assert_eq!(scene.look_after(23 * HOUR), []);
+    scene.silence = None;
+    assert_eq!(kinds(&scene.look()), [Kind::Arriving]);
+    assert_eq!(scene.look_after(24 * HOUR), []);
 }
 
 #[test]

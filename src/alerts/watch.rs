@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
 use crate::{
-    domain::{Chain, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
-    inbox::{DiskSpace, HALT, Inbox, InboxError, REFUSALS, REPLACED, Writing},
+    domain::{Chain, EventTests, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
+    inbox::{DiskSpace, EVENT_TESTS, HALT, Inbox, InboxError, REFUSALS, REPLACED, Writing},
 };
 
 /// The key in the inbox under which [`Said`] is stored.
@@ -143,6 +143,7 @@ impl Watch {
                 inbox: writing.fault(),
                 replaced: None,
                 disk: None,
+                silence: None,
             });
         }
         let ago = |pause| now.saturating_sub(pause).unwrap_or(now);
@@ -164,6 +165,10 @@ impl Watch {
             inbox: writing.fault(),
             replaced: self.inbox.state(REPLACED).await?,
             disk: self.disk(),
+            silence: {
+                let tests: Option<EventTests> = self.inbox.state(EVENT_TESTS).await?;
+                tests.and_then(|tests| tests.trouble())
+            },
         })
     }
 

@@ -219,6 +219,7 @@ fn settings(
         hooks: TestHooks::default(),
         telegram: None,
         outside_watcher: None,
+        self_test: None,
     })
 }
 

@@ -257,6 +257,15 @@ pub(super) fn missing_contact(text: &str) -> Form<MissingContact> {
     }
 }
 
+/// Whether it is daily.
+pub(super) fn self_test(text: &str) -> Form<bool> {
+    match text.to_lowercase().as_str() {
+        "daily" => Ok(true),
+        "off" => Ok(false),
+        _ => wrong("is neither daily nor off"),
+    }
+}
+
 pub(super) fn sqlite_path(text: &str) -> Form<PathBuf> {
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
         return wrong("is a Postgres database, which this version does not support");

@@ -158,6 +158,9 @@ settings! {
         TELEGRAM_BASE_URL = Is("https://api.telegram.org"),
             "another host, for a relay or a test",
             "https://api.telegram.org";
+        SELF_TEST = Is("daily"),
+            "the database sends a test event, and an alert tells if none arrives; or `off`",
+            "daily or off";
         HEARTBEAT_URL = Off,
             "secret; an outside watcher (healthchecks.io, Uptime Kuma push), asked while all is well",
             "https://hc-ping.com/…";

@@ -50,6 +50,12 @@ pub(super) const PENDING_SINCE: &str = "
     WHERE state IN ('pending', 'claimed') AND pending_since <= ?1 AND lane = 'live'
     ORDER BY pending_since, seq LIMIT ?2";
 
+/// Among the newest entries: these are found by their key, however many there are.
+pub(super) const WITHOUT_EVENT: &str = "
+    SELECT count(*) FROM entry
+    WHERE seq > (SELECT max(seq) FROM entry) - 1000
+        AND delivery IS NULL AND backfill IS NULL AND stored_at > ?1 AND stored_at <= ?2";
+
 /// A time that cannot be read counts as long ago. An entry with such a write is open work.
 pub(super) const UNRESOLVED_SINCE: &str = "
     SELECT row_id FROM entry INDEXED BY entry_crm_open
@@ -200,6 +206,19 @@ impl Inbox {
             .bind(until.as_millisecond())
             .bind(limit);
         self.read_stuck("list what is late", query).await
+    }
+
+    /// How many rows of this period no event has told of, of the newest thousand entries. The period ends at `until`.
+    pub async fn without_event(
+        &self,
+        after: Timestamp,
+        until: Timestamp,
+    ) -> Result<u32, InboxError> {
+        let query = query_as(WITHOUT_EVENT)
+            .bind(after.as_millisecond())
+            .bind(until.as_millisecond());
+        let (count,) = self.read_one("count rows without an event", query).await?;
+        Ok(count)
     }
 
     /// Unfinished entries with a write that an empty look could have resolved at `until` or earlier.

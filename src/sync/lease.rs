@@ -139,6 +139,12 @@ impl Lease {
         self.state().lease.status(now)
     }
 
+    /// Whether this service is the one that works, or the only one.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self.status(), LeaseStatus::Ours | LeaseStatus::Alone)
+    }
+
     /// Whether the lease has to be asked for.
     pub(super) fn is_asked_for(&self) -> bool {
         self.shared.is_asked_for

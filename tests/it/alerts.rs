@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
+use sandbox::{EventFate, PostgrestQuirks, WebhookTarget};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 use tripwire_sync::{
     alerts::{self, Pace},
-    app,
+    app::{self, SelfTest},
     config::Config,
-    domain::{HaltCause, RowId},
+    domain::{EventTestTimings, HaltCause, RowId},
     inbox::State,
 };
 use wiremock::{
@@ -274,6 +275,53 @@ async fn thirty_parked_entries_are_one_message() {
         halted.contains(HaltCause::AmocrmForbidden.hint()),
         "{halted}"
     );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_trigger_and_its_end_are_told() {
+    let mut bot = Bot::start().await;
+    let mut world = World::prepare(Wishes {
+        sweep_every: Some(Duration::from_millis(100)),
+        ..Wishes::default()
+    });
+    let refused = EventFate::Failed("Couldn't resolve host name".to_owned());
+    let postgrest = &world.sandbox.postgrest;
+    postgrest.on_insert(WebhookTarget {
+        url: "http://127.0.0.1:9/webhooks/supabase".to_owned(),
+        secret: SECRET.into(),
+    });
+    postgrest.quirks(|quirks| quirks.behind.event = refused);
+    let moment = Duration::from_millis(20);
+    let settings = app::Settings {
+        self_test: Some(SelfTest {
+            daily: false,
+            takes_bearer: false,
+            timings: EventTestTimings {
+                first_after: moment,
+                look_every: moment,
+                again_after: moment,
+                rows_gap: moment,
+                silent_after: moment,
+                ..EventTestTimings::scaled(1.0, moment)
+            },
+        }),
+        ..telling(&world, &bot.url)
+    };
+    world.launch_with(settings).await;
+    for _ in 0..3 {
+        add_student(&world);
+    }
+
+    let silent = bot.message(1).await;
+    let quirks = |change: fn(&mut PostgrestQuirks)| world.sandbox.postgrest.quirks(change);
+    quirks(|quirks| quirks.behind.event = EventFate::Verified);
+    let arriving = bot.message(2).await;
+
+    assert!(silent.contains("не доходят до сервиса"), "{silent}");
+    assert!(silent.contains("tripwire-sync check"), "{silent}");
+    assert!(!silent.contains("127.0.0.1"), "{silent}");
+    assert!(arriving.contains("снова доходят"), "{arriving}");
     world.stop().await;
 }
 

@@ -222,6 +222,7 @@ impl World {
             hooks: TestHooks::default(),
             telegram: None,
             outside_watcher: None,
+            self_test: None,
         }
     }
 

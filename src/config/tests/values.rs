@@ -109,6 +109,8 @@ fn good_values_are_taken() {
             },
         ),
         ("HEARTBEAT_INTERVAL", "90s", |c| c.heartbeat.is_none()),
+        ("SELF_TEST", "OFF", |c| !c.self_test),
+        ("SELF_TEST", "daily", |c| c.self_test),
         ("LOG_FORMAT", "pretty", |c| {
             c.log.format == LogFormat::Pretty
         }),
@@ -249,6 +251,7 @@ fn bad_values_are_named_and_not_quoted() {
             &["hc-ping.com/1b2c3d4e", "ftp://watcher.example.kz/1b2c3d4e"],
         ),
         ("HEARTBEAT_INTERVAL", &["5", "59s", "0"]),
+        ("SELF_TEST", &["weekly", "true"]),
         ("AMOCRM_ENABLED", &["maybe", "2"]),
         (
             "AMOCRM_SUBDOMAIN",

@@ -165,6 +165,25 @@ async fn a_write_that_was_not_resolved_in_time_is_listed_until_its_row_is_parked
     assert_eq!(listed(then, 9).await, [].into());
 }
 
+#[tokio::test]
+async fn rows_without_an_event_are_those_that_no_delivery_and_no_backfill_told_of() {
+    let t = Fixture::new().await;
+    let begin = t.now();
+    let count = async |after| t.inbox.without_event(after, t.now()).await.unwrap();
+    assert_eq!(count(begin).await, 0);
+
+    t.clock.advance(MINUTE);
+    t.store([swept(1), swept(2), swept(3), delivered(4), backfilled(5)])
+        .await;
+    assert_eq!(count(begin).await, 3);
+    assert_eq!(t.inbox.without_event(begin, begin).await.unwrap(), 0);
+    assert_eq!(count(t.now()).await, 0);
+
+    // An event that came later than the sweep.
+    t.store([delivered(2)]).await;
+    assert_eq!(count(begin).await, 2);
+}
+
 async fn lines_of_history(t: &Fixture) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM history")
         .fetch_one(&mut t.connect().await)
