@@ -2,7 +2,7 @@
 //!
 //! This module decides what to say, from what is seen and what was said before. It does not send, sleep or store.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -16,11 +16,13 @@ use crate::{
     inbox::{DiskSpace, Replaced, Stuck},
 };
 
+mod digest;
 mod messages;
 mod telegram;
 mod watch;
 
 pub use self::{
+    digest::{Digest, Schedule},
     telegram::{Telegram, TelegramError},
     watch::Watch,
 };
@@ -44,7 +46,17 @@ pub struct Settings {
     pub base_url: Url,
     /// Tokens that end. A person has to replace each before its end.
     pub tokens: Vec<TokenEnd>,
+    /// `None`: no digests.
+    pub digests: Option<Schedule>,
     pub pace: Pace,
+}
+
+/// What the alerts ask of the running service beside its state.
+pub trait Service: fmt::Debug + Send + Sync {
+    /// Whether this service is the one of its project that works. `None`: not known now.
+    fn holds_lease(&self) -> Option<bool>;
+    /// How many requests went to amoCRM since the start.
+    fn requests_sent(&self) -> u64;
 }
 
 /// All durations of the alerts.
@@ -120,6 +132,8 @@ pub struct Seen {
     pub disk: Option<DiskSpace>,
     /// Events do not arrive.
     pub silence: Option<EventFailure>,
+    /// It is due.
+    pub digest: Option<Digest>,
 }
 
 /// What was said. Stored in the inbox, so that a restart repeats nothing.
@@ -140,6 +154,8 @@ pub struct Said {
     tokens: Vec<SaidEnd>,
     /// Which replacement of a damaged inbox was told.
     replaced_at: Option<Timestamp>,
+    /// The end of the last digest. `None`: digests are off.
+    digest_until: Option<Timestamp>,
     /// Those raised within the last day.
     alarms: Vec<Alarm>,
 }
@@ -236,6 +252,7 @@ pub enum Kind {
     Arriving,
     Expiring,
     Replaced,
+    Digest,
 }
 
 impl Kind {
@@ -259,10 +276,11 @@ impl Kind {
             Self::Arriving => "arriving",
             Self::Expiring => "expiring",
             Self::Replaced => "replaced",
+            Self::Digest => "digest",
         }
     }
 
-    /// `None`: the message ends an alarm.
+    /// `None`: the message ends an alarm, or is a digest.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let about_entries = match self {
             Self::Inbox
@@ -277,9 +295,8 @@ impl Kind {
             | Self::Moving
             | Self::Resolved
             | Self::DiskFreed
-            | Self::Arriving => {
-                return None;
-            }
+            | Self::Arriving
+            | Self::Digest => return None,
         };
         Some(Alarm { at, about_entries })
     }
@@ -339,9 +356,20 @@ impl Alerts {
         let troubles = Trouble::ALL.map(|trouble| self.trouble(trouble, seen));
         news.into_iter()
             .chain(troubles)
-            .chain([self.expiring(seen)])
+            .chain([self.expiring(seen), self.digest(seen)])
             .flatten()
             .find_map(|message| self.within_budget(message, seen.now))
+    }
+
+    /// Begins the period of the first digest. A time in the future was stored before the clock was put back.
+    fn begin_digests(&mut self, are_on: bool, now: Timestamp) {
+        let until = self.said.digest_until.map_or(now, |until| until.min(now));
+        self.said.digest_until = are_on.then_some(until);
+    }
+
+    /// Leaves a digest to the service that works.
+    fn skip_digest(&mut self, now: Timestamp) {
+        self.said.digest_until = Some(now);
     }
 
     pub fn told(&mut self, message: Message) {
@@ -619,6 +647,18 @@ impl Alerts {
     fn has_worked(&self, time: Duration, seen: &Seen) -> bool {
         self.working_since
             .is_some_and(|since| has_passed(time, since, seen.now))
+    }
+
+    fn digest(&self, seen: &Seen) -> Option<Message> {
+        let digest = seen.digest.as_ref()?;
+        Some(Message {
+            kind: Kind::Digest,
+            text: digest.text(),
+            then: Said {
+                digest_until: Some(digest.until),
+                ..self.said.clone()
+            },
+        })
     }
 
     /// `None`: held back. A message that is held back is not said: it is made anew, up to date, when there is room again.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use amocrm::{AmoCrm, Simulation, Target};
+use jiff::tz::TimeZone;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rand::RngExt as _;
 use secrecy::{ExposeSecret, SecretString};
@@ -178,6 +179,10 @@ impl Settings {
                 chat_id: telegram.chat_id.clone(),
                 base_url: telegram.base_url.clone(),
                 tokens: token_ends(config),
+                digests: config.digest.map(|every| alerts::Schedule {
+                    every,
+                    zone: TimeZone::system(),
+                }),
                 pace: alerts::Pace::scaled(config.hooks.time_scale),
             }),
         }
@@ -373,6 +378,24 @@ impl Works {
     }
 }
 
+/// What the alerts ask of it.
+#[derive(Debug)]
+struct Running {
+    amocrm: Option<AmoCrm>,
+    lease: Option<Lease>,
+}
+
+impl alerts::Service for Running {
+    /// A service that never asks for the lease is on its own.
+    fn holds_lease(&self) -> Option<bool> {
+        self.lease.as_ref().map_or(Some(true), Lease::is_held)
+    }
+
+    fn requests_sent(&self) -> u64 {
+        self.amocrm.as_ref().map_or(0, AmoCrm::requests_sent)
+    }
+}
+
 /// They look on, and no other part waits for them.
 #[derive(Debug)]
 struct Onlookers {
@@ -392,7 +415,11 @@ impl Onlookers {
     ) -> Result<Self, StartError> {
         let watch = |alerts| {
             let (status, stop) = (works.status.clone(), works.stop.clone());
-            alerts::Watch::new(alerts, inbox.clone(), status, clock.clone(), stop)
+            let running = Arc::new(Running {
+                amocrm: works.amocrm.clone(),
+                lease: works.lease.clone(),
+            });
+            alerts::Watch::new(alerts, inbox.clone(), status, clock.clone(), running, stop)
         };
         let watch = telegram.map(watch).transpose();
         let watch = watch.map_err(StartError::Client)?;

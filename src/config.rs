@@ -15,7 +15,9 @@ pub use self::{
     variable::{GROUPS, Group, Setting, Unset, help},
 };
 use crate::{
-    domain::{MissingContact, NoteTemplate, PipelineId, StageId, TestHooks, WebhookSecret},
+    domain::{
+        DigestEvery, MissingContact, NoteTemplate, PipelineId, StageId, TestHooks, WebhookSecret,
+    },
     telemetry::LogFormat,
 };
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub retention: Duration,
     /// `None`: no alerts.
     pub telegram: Option<TelegramConfig>,
+    /// `None`: no digests.
+    pub digest: Option<DigestEvery>,
     /// Whether the database sends a test event once a day.
     pub self_test: bool,
     /// `None`: no outside watcher.
@@ -214,8 +218,8 @@ pub fn locale() -> Option<String> {
 /// Every part is read before the first `?`, so that nothing stops at the first problem.
 fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     use variable::{
-        METRICS_ADDR, NOTE_TEMPLATE, RECONCILE_INTERVAL, RETENTION_DAYS, SELF_TEST, SETTLE_DELAY,
-        SYNC_SINCE,
+        DIGEST, METRICS_ADDR, NOTE_TEMPLATE, RECONCILE_INTERVAL, RETENTION_DAYS, SELF_TEST,
+        SETTLE_DELAY, SYNC_SINCE,
     };
 
     let bind_addr = bind_addr(reader);
@@ -230,6 +234,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     let inbox_path = inbox_path(reader);
     let retention = reader.or(RETENTION_DAYS, parse::days(1), parse::DAY * 90);
     let telegram = telegram(reader);
+    let digest = reader.or(DIGEST, parse::digest, Some(DigestEvery::Week));
     let self_test = reader.or(SELF_TEST, parse::self_test, true);
     let heartbeat = heartbeat(reader);
     let log = log(reader, is_terminal);
@@ -253,6 +258,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
         inbox_path: inbox_path?,
         retention: retention?,
         telegram: telegram?,
+        digest: digest?,
         self_test: self_test?,
         heartbeat: heartbeat?,
         log: log?,

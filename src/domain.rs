@@ -52,6 +52,13 @@ pub enum MissingContact {
     Create,
 }
 
+/// How often a digest is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DigestEvery {
+    Day,
+    Week,
+}
+
 /// Primary key of a row in `public.tripwire_users`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

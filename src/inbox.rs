@@ -51,7 +51,7 @@ pub use self::{
     contact_index::Indexed,
     entry::{
         Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Heard, Known, Lane, Mark, OpenWork,
-        Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Tally,
+        Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Synced, Tally,
     },
     hasher::Hasher,
     history::{Fact, HistoryLine},

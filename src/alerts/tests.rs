@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::{EventFault, EventTest, EventTests, Operation};
+use crate::inbox::Synced;
 
 mod properties;
 mod sending;
@@ -23,6 +24,7 @@ struct Scene {
     replaced: Option<Replaced>,
     disk: Option<DiskSpace>,
     silence: Option<EventFailure>,
+    digest: Option<Digest>,
     rows: u128,
 }
 
@@ -41,6 +43,7 @@ impl Scene {
             replaced: None,
             disk: None,
             silence: None,
+            digest: None,
             rows: 0,
         }
     }
@@ -89,6 +92,7 @@ impl Scene {
             replaced: self.replaced.clone(),
             disk: self.disk,
             silence: self.silence,
+            digest: self.digest.clone(),
         }
     }
 
@@ -383,6 +387,39 @@ fn events_that_do_not_arrive_are_told_with_the_fault_and_so_is_their_end() {
     scene.silence = None;
     assert_eq!(kinds(&scene.look()), [Kind::Arriving]);
     assert_eq!(scene.look_after(24 * HOUR), []);
+}
+
+#[test]
+fn a_digest_begins_where_the_last_one_ended_over_restarts() {
+    let mut scene = Scene::new();
+    let began = scene.now;
+    scene.alerts.begin_digests(true, began);
+    assert_eq!(scene.alerts.said().digest_until, Some(began));
+
+    scene.now = began.checked_add(HOUR).unwrap();
+    scene.restart();
+    scene.alerts.begin_digests(true, scene.now);
+    assert_eq!(scene.alerts.said().digest_until, Some(began));
+    scene.digest = Some(Digest {
+        from: began,
+        until: scene.now,
+        zone: jiff::tz::TimeZone::UTC,
+        synced: Synced::default(),
+        waiting: 0,
+        pending: 0,
+        parked: 0,
+        requests: (0, began),
+    });
+    let digest = scene.alerts.look(&scene.seen()).unwrap();
+    assert_eq!(digest.kind, Kind::Digest);
+    scene.alerts.told(digest);
+    assert_eq!(scene.alerts.said().digest_until, Some(scene.now));
+
+    // The clock was put back; then digests are switched off.
+    scene.alerts.begin_digests(true, began);
+    assert_eq!(scene.alerts.said().digest_until, Some(began));
+    scene.alerts.begin_digests(false, began);
+    assert_eq!(scene.alerts.said().digest_until, None);
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! The task that looks, decides and sends. It only reads the state of the sync, and no other part waits for it.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Alerts, Message, Pace, Said, Seen, Settings, Telegram, TelegramError};
+use super::{
+    Alerts, Digest, Kind, Message, Pace, Said, Schedule, Seen, Service, Settings, Telegram,
+    TelegramError,
+};
 use crate::{
     domain::{Chain, EventTests, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
-    inbox::{DiskSpace, EVENT_TESTS, HALT, Inbox, InboxError, REFUSALS, REPLACED, Writing},
+    inbox::{DiskSpace, EVENT_TESTS, HALT, Inbox, InboxError, REFUSALS, REPLACED, State, Writing},
 };
 
 /// The key in the inbox under which [`Said`] is stored.
@@ -29,6 +33,10 @@ pub struct Watch {
     clock: SharedClock,
     telegram: Telegram,
     tokens: Vec<TokenEnd>,
+    digests: Option<Schedule>,
+    service: Arc<dyn Service>,
+    /// Requests to amoCRM are counted from this number and time on.
+    counted: (u64, Timestamp),
     pace: Pace,
     stop: CancellationToken,
     /// The inbox is lost: the next message is the last one.
@@ -49,11 +57,15 @@ impl Watch {
         inbox: Inbox,
         status: SyncStatus,
         clock: SharedClock,
+        service: Arc<dyn Service>,
         stop: CancellationToken,
     ) -> Result<Self, reqwest::Error> {
         Ok(Self {
             telegram: Telegram::new(settings)?,
             tokens: settings.tokens.clone(),
+            digests: settings.digests.clone(),
+            service,
+            counted: (0, clock.now()),
             pace: settings.pace,
             writing: inbox.writing(),
             inbox,
@@ -71,10 +83,16 @@ impl Watch {
             None
         });
         let mut alerts = Alerts::new(self.pace, said.unwrap_or_default());
+        let before = alerts.said().clone();
+        alerts.begin_digests(self.digests.is_some(), self.clock.now());
+        if *alerts.said() != before {
+            self.remember(alerts.said()).await;
+        }
         let mut quiet_until = Instant::now();
         let mut dropped = 0;
         let mut engine_lives = true;
         while !self.stop.is_cancelled() {
+            self.leave_digest(&mut alerts).await;
             while !self.stop.is_cancelled()
                 && let Some(message) = self.look(&mut alerts).await
             {
@@ -84,7 +102,11 @@ impl Watch {
                 match self.send(&message).await {
                     Sent::Taken => {
                         dropped = 0;
+                        let is_digest = message.kind == Kind::Digest;
                         alerts.told(message);
+                        if is_digest {
+                            self.count_anew(alerts.said());
+                        }
                         self.remember(alerts.said()).await;
                     }
                     Sent::Dropped(asked) => {
@@ -144,6 +166,7 @@ impl Watch {
                 replaced: None,
                 disk: None,
                 silence: None,
+                digest: None,
             });
         }
         let ago = |pause| now.saturating_sub(pause).unwrap_or(now);
@@ -169,7 +192,54 @@ impl Watch {
                 let tests: Option<EventTests> = self.inbox.state(EVENT_TESTS).await?;
                 tests.and_then(|tests| tests.trouble())
             },
+            digest: self.digest(said, now).await?,
         })
+    }
+
+    /// Where another service of the project works, that one sends the digest.
+    async fn leave_digest(&self, alerts: &mut Alerts) {
+        let now = self.clock.now();
+        if self.is_digest_due(alerts.said(), now).is_some()
+            && self.service.holds_lease() == Some(false)
+        {
+            alerts.skip_digest(now);
+            self.remember(alerts.said()).await;
+        }
+    }
+
+    /// The schedule, and the end of the last one.
+    fn is_digest_due(&self, said: &Said, now: Timestamp) -> Option<(&Schedule, Timestamp)> {
+        let (schedule, until) = (self.digests.as_ref()?, said.digest_until?);
+        schedule.is_due(until, now).then_some((schedule, until))
+    }
+
+    async fn digest(&self, said: &Said, now: Timestamp) -> Result<Option<Digest>, InboxError> {
+        let Some((schedule, from)) = self.is_digest_due(said, now) else {
+            return Ok(None);
+        };
+        if self.service.holds_lease() != Some(true) {
+            return Ok(None);
+        }
+        let counts = self.inbox.counts().await?;
+        let count = |state| counts.by_state.get(&state).copied().unwrap_or(0);
+        let (counted, since) = self.counted;
+        let requests = self.service.requests_sent().saturating_sub(counted);
+        Ok(Some(Digest {
+            from,
+            until: now,
+            zone: schedule.zone.clone(),
+            synced: self.inbox.synced(from, now).await?,
+            waiting: count(State::Waiting),
+            pending: count(State::Pending) + count(State::Claimed),
+            parked: count(State::Parked),
+            requests: (requests, since),
+        }))
+    }
+
+    /// Requests are counted for the next digest.
+    fn count_anew(&mut self, said: &Said) {
+        let from = said.digest_until.unwrap_or(self.counted.1);
+        self.counted = (self.service.requests_sent(), from);
     }
 
     /// Costs the operating system two questions, so no thread of its own.
@@ -235,7 +305,80 @@ fn count(outcome: &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+
     use super::*;
+    use crate::{
+        domain::{Clock as _, DigestEvery, TestClock},
+        inbox::Role,
+    };
+
+    #[derive(Debug)]
+    struct WithLease(Option<bool>);
+
+    impl Service for WithLease {
+        fn holds_lease(&self) -> Option<bool> {
+            self.0
+        }
+
+        fn requests_sent(&self) -> u64 {
+            7
+        }
+    }
+
+    #[tokio::test]
+    async fn the_holder_of_the_lease_sends_the_digest_and_a_standby_leaves_it() {
+        outbound::install_crypto_provider();
+        // Whether it holds the lease, whether there is a digest, whether the next one is a day later.
+        for (lease, is_sent, is_left) in [
+            (Some(true), true, false),
+            (Some(false), false, true),
+            (None, false, false),
+        ] {
+            let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("inbox.db");
+            let inbox = Inbox::open(&path, Role::Owner, clock.clone())
+                .await
+                .unwrap();
+            let settings = Settings {
+                bot_token: "123456:token".into(),
+                chat_id: "-100500".to_owned(),
+                base_url: "http://127.0.0.1:9".parse().unwrap(),
+                tokens: Vec::new(),
+                digests: Some(Schedule {
+                    every: DigestEvery::Day,
+                    zone: TimeZone::UTC,
+                }),
+                pace: Pace::default(),
+            };
+            let (_state, status) = watch::channel(SyncState::Working);
+            let stop = CancellationToken::new();
+            let service = Arc::new(WithLease(lease));
+            let mut watch =
+                Watch::new(&settings, inbox, status, clock.clone(), service, stop).unwrap();
+            let began = clock.now();
+            let mut alerts = Alerts::new(Pace::default(), Said::default());
+            alerts.begin_digests(true, began);
+            clock.advance(Duration::from_hours(24));
+
+            watch.leave_digest(&mut alerts).await;
+            let digest = watch.digest(alerts.said(), clock.now()).await.unwrap();
+
+            assert_eq!(digest.is_some(), is_sent, "{lease:?}");
+            if let Some(digest) = digest {
+                assert_eq!((digest.from, digest.until), (began, clock.now()));
+                assert_eq!(digest.requests, (7, began));
+            }
+            let until = if is_left { clock.now() } else { began };
+            assert_eq!(alerts.said().digest_until, Some(until), "{lease:?}");
+
+            // After a digest, requests are counted from its end on.
+            alerts.skip_digest(clock.now());
+            watch.count_anew(alerts.said());
+            assert_eq!(watch.counted, (7, clock.now()));
+        }
+    }
 
     #[test]
     fn only_what_may_pass_is_tried_again_and_not_for_long() {

@@ -51,7 +51,8 @@ impl SelfTest {
         sleep(self.timings.first_after).await;
         loop {
             // The receiver refuses a test event while the inbox takes no writes; another alert tells of that.
-            if parts.lease.as_ref().is_none_or(Lease::is_held)
+            let is_ours = |lease: &Lease| lease.is_held() == Some(true);
+            if parts.lease.as_ref().is_none_or(is_ours)
                 && parts.inbox.accepts()
                 && let Err(error) = self.look(parts, started).await
             {

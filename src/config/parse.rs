@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::LogFormat;
-use crate::domain::{MissingContact, NoteTemplate, WebhookSecret};
+use crate::domain::{DigestEvery, MissingContact, NoteTemplate, WebhookSecret};
 
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
@@ -254,6 +254,15 @@ pub(super) fn missing_contact(text: &str) -> Form<MissingContact> {
         "wait" => Ok(MissingContact::Wait),
         "create" => Ok(MissingContact::Create),
         _ => wrong("is neither wait nor create"),
+    }
+}
+
+pub(super) fn digest(text: &str) -> Form<Option<DigestEvery>> {
+    match text.to_lowercase().as_str() {
+        "weekly" => Ok(Some(DigestEvery::Week)),
+        "daily" => Ok(Some(DigestEvery::Day)),
+        "off" => Ok(None),
+        _ => wrong("is none of weekly, daily and off"),
     }
 }
 

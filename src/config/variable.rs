@@ -158,6 +158,9 @@ settings! {
         TELEGRAM_BASE_URL = Is("https://api.telegram.org"),
             "another host, for a relay or a test",
             "https://api.telegram.org";
+        DIGEST = Is("weekly"),
+            "a summary by Telegram, Mondays at 9:00 of the machine's time zone; or `daily`, or `off`",
+            "weekly, daily or off";
         SELF_TEST = Is("daily"),
             "the database sends a test event, and an alert tells if none arrives; or `off`",
             "daily or off";

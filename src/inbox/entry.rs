@@ -1,6 +1,6 @@
 //! The entries of the inbox, and the types of its commands and answers.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -118,6 +118,17 @@ pub struct Heard {
     pub last_by_delivery: Option<Timestamp>,
     /// Entries stored after the newest one with a delivery, without those of backfills.
     pub since_by_sweep: u64,
+}
+
+/// The rows that were synced in a period, by what told of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// An event came, perhaps later than a sweep.
+    pub by_event: u64,
+    pub by_sweep: u64,
+    pub by_backfill: u64,
+    /// The longest time from the first word of a row to its end, without backfills.
+    pub longest: Option<Duration>,
 }
 
 /// Progress to be stored for a claimed entry.

@@ -1,6 +1,9 @@
 //! The queries: what can be asked of the inbox. They run on the read-only connections, beside the writer.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -8,7 +11,7 @@ use sqlx::{FromRow, query_as, sqlite::SqliteRow};
 
 use super::{
     BackfillId, Counts, Entry, Heard, HistoryLine, Inbox, InboxError, Known, OpenWork, Outcome,
-    State, Stuck, Tally, history,
+    State, Stuck, Synced, Tally, history,
     record::{EntryRecord, Query, database, json, timestamp},
 };
 use crate::domain::{ContactId, DealId, KeyedHash, RowId};
@@ -49,6 +52,15 @@ pub(super) const PENDING_SINCE: &str = "
     SELECT row_id, reason, pending_since FROM entry
     WHERE state IN ('pending', 'claimed') AND pending_since <= ?1 AND lane = 'live'
     ORDER BY pending_since, seq LIMIT ?2";
+
+/// Reads the entries of the period only.
+pub(super) const SYNCED: &str = "
+    SELECT
+        count(delivery), count(*) FILTER (WHERE delivery IS NULL AND backfill IS NULL),
+        count(*) FILTER (WHERE delivery IS NULL AND backfill IS NOT NULL),
+        max(updated_at - stored_at) FILTER (WHERE backfill IS NULL)
+    FROM entry
+    WHERE state = 'done' AND updated_at > ?1 AND updated_at <= ?2 AND outcome = 'synced'";
 
 /// Among the newest entries: these are found by their key, however many there are.
 pub(super) const WITHOUT_EVENT: &str = "
@@ -206,6 +218,22 @@ impl Inbox {
             .bind(until.as_millisecond())
             .bind(limit);
         self.read_stuck("list what is late", query).await
+    }
+
+    /// The rows that were synced in this period, as far as the inbox still holds them. The period ends at `until`.
+    pub async fn synced(&self, after: Timestamp, until: Timestamp) -> Result<Synced, InboxError> {
+        let query = query_as(SYNCED)
+            .bind(after.as_millisecond())
+            .bind(until.as_millisecond());
+        let (by_event, by_sweep, by_backfill, longest): (i64, i64, i64, Option<i64>) =
+            self.read_one("count what was synced", query).await?;
+        let milliseconds = |longest: i64| Duration::from_millis(longest.max(0).unsigned_abs());
+        Ok(Synced {
+            by_event: by_event.unsigned_abs(),
+            by_sweep: by_sweep.unsigned_abs(),
+            by_backfill: by_backfill.unsigned_abs(),
+            longest: longest.map(milliseconds),
+        })
     }
 
     /// How many rows of this period no event has told of, of the newest thousand entries. The period ends at `until`.

@@ -139,10 +139,14 @@ impl Lease {
         self.state().lease.status(now)
     }
 
-    /// Whether this service is the one that works, or the only one.
+    /// Whether this service is the one that works, or the only one. `None`: not known now.
     #[must_use]
-    pub fn is_held(&self) -> bool {
-        matches!(self.status(), LeaseStatus::Ours | LeaseStatus::Alone)
+    pub fn is_held(&self) -> Option<bool> {
+        match self.status() {
+            LeaseStatus::Ours | LeaseStatus::Alone => Some(true),
+            LeaseStatus::Theirs => Some(false),
+            LeaseStatus::Unknown | LeaseStatus::Unconfirmed => None,
+        }
     }
 
     /// Whether the lease has to be asked for.

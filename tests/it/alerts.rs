@@ -2,15 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use sandbox::{EventFate, PostgrestQuirks, WebhookTarget};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 use tripwire_sync::{
-    alerts::{self, Pace},
+    alerts::{self, Pace, Schedule},
     app::{self, SelfTest},
     config::Config,
-    domain::{EventTestTimings, HaltCause, RowId},
+    domain::{DigestEvery, EventTestTimings, HaltCause, RowId},
     inbox::State,
 };
 use wiremock::{
@@ -20,6 +20,7 @@ use wiremock::{
 
 use crate::{
     check::{about, set_up},
+    clocks::Wrong,
     program::{Ended, Launch},
     support::{NowForTests, PATIENCE, SECRET, Wishes, World, sending},
 };
@@ -82,6 +83,7 @@ fn telling(world: &World, url: &str) -> app::Settings {
             chat_id: "-100500".to_owned(),
             base_url: url.parse().unwrap(),
             tokens: Vec::new(),
+            digests: None,
             pace: Pace {
                 look_every: moment,
                 gather: 10 * moment,
@@ -323,6 +325,35 @@ async fn a_silent_trigger_and_its_end_are_told() {
     assert!(!silent.contains("127.0.0.1"), "{silent}");
     assert!(arriving.contains("снова доходят"), "{arriving}");
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_digest_is_sent_once_and_a_missed_one_at_the_next_start() {
+    let mut bot = Bot::start().await;
+    let mut world = World::prepare(Wishes::default());
+    let mut settings = telling(&world, &bot.url);
+    settings.telegram.as_mut().unwrap().digests = Some(Schedule {
+        every: DigestEvery::Day,
+        zone: TimeZone::UTC,
+    });
+    world.launch_with(settings.clone()).await;
+    let student = add_student(&world);
+    assert_eq!(world.deliver(student).await, 202);
+    world.until_state(student, State::Done).await;
+    world.stop().await;
+
+    // At nine it was down.
+    for (days, said, synced) in [(1, 1, 1), (1, 1, 1), (2, 2, 0)] {
+        let clock = Wrong::by(SignedDuration::from_hours(24 * days));
+        world.launch_at(settings.clone(), clock).await;
+        let digest = bot.message(said).await;
+        for told in ["итоги", &format!("по событию: {synced}"), "(с запуска "]
+        {
+            assert!(digest.contains(told), "{told} in {digest}");
+        }
+        assert!(!digest.contains("aigerim"), "{digest}");
+        world.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

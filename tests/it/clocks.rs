@@ -19,10 +19,10 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// The machine's clock, set wrong by so much.
 #[derive(Debug)]
-struct Wrong(Mutex<SignedDuration>);
+pub(crate) struct Wrong(Mutex<SignedDuration>);
 
 impl Wrong {
-    fn by(offset: SignedDuration) -> Arc<Self> {
+    pub(crate) fn by(offset: SignedDuration) -> Arc<Self> {
         Arc::new(Self(Mutex::new(offset)))
     }
 

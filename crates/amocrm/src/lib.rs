@@ -209,6 +209,12 @@ impl AmoCrm {
         usize::try_from(self.requests_per_second.get()).unwrap_or(usize::MAX)
     }
 
+    /// How many requests this client and its clones have sent.
+    #[must_use]
+    pub fn requests_sent(&self) -> u64 {
+        self.transport.requests_sent()
+    }
+
     /// When the latest requests were sent, oldest first.
     #[must_use]
     pub fn send_stamps(&self) -> Vec<Instant> {

@@ -41,6 +41,8 @@ struct State {
     /// Since a refusal, all requests are turned away until [`Throttle::reset`].
     refusal: Option<Refusal>,
     stamps: VecDeque<Instant>,
+    /// How many requests were sent.
+    sent: u64,
 }
 
 /// Why there is no turn.
@@ -67,6 +69,7 @@ impl Throttle {
                 pace: Pace::new(rate, assume_full_window, Instant::now()),
                 refusal: None,
                 stamps: VecDeque::new(),
+                sent: 0,
             }),
             next: tokio::sync::Mutex::new(()),
             background: tokio::sync::Mutex::new(()),
@@ -159,6 +162,10 @@ impl Throttle {
         self.state().pace.answered(sent_at);
     }
 
+    pub(super) fn requests_sent(&self) -> u64 {
+        self.state().sent
+    }
+
     pub(super) fn stamps(&self) -> Vec<Instant> {
         self.state().stamps.iter().copied().collect()
     }
@@ -178,6 +185,7 @@ impl Turn<'_> {
             state.stamps.pop_front();
         }
         state.stamps.push_back(now);
+        state.sent += 1;
         now
     }
 }

@@ -111,6 +111,10 @@ impl Transport {
         self.throttle.leave_to_others(requests);
     }
 
+    pub(super) fn requests_sent(&self) -> u64 {
+        self.throttle.requests_sent()
+    }
+
     pub(super) fn send_stamps(&self) -> Vec<Instant> {
         self.throttle.stamps()
     }

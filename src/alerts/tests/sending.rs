@@ -76,6 +76,7 @@ fn settings(base_url: Url) -> Settings {
         chat_id: "-100500".to_owned(),
         base_url,
         tokens: Vec::new(),
+        digests: None,
         pace: Pace {
             look_every: moment,
             retry: Backoff {
@@ -89,6 +90,20 @@ fn settings(base_url: Url) -> Settings {
             sure_after: moment,
             ..Pace::default()
         },
+    }
+}
+
+/// The only service of its project.
+#[derive(Debug)]
+struct Alone;
+
+impl crate::alerts::Service for Alone {
+    fn holds_lease(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    fn requests_sent(&self) -> u64 {
+        0
     }
 }
 
@@ -311,6 +326,7 @@ impl Service {
             inbox.clone(),
             status,
             Arc::new(SystemClock),
+            Arc::new(Alone),
             stop.clone(),
         );
         let task = tokio::spawn(watch.unwrap().work());

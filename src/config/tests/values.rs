@@ -109,6 +109,9 @@ fn good_values_are_taken() {
             },
         ),
         ("HEARTBEAT_INTERVAL", "90s", |c| c.heartbeat.is_none()),
+        ("DIGEST", "daily", |c| c.digest == Some(DigestEvery::Day)),
+        ("DIGEST", "Weekly", |c| c.digest == Some(DigestEvery::Week)),
+        ("DIGEST", "off", |c| c.digest.is_none()),
         ("SELF_TEST", "OFF", |c| !c.self_test),
         ("SELF_TEST", "daily", |c| c.self_test),
         ("LOG_FORMAT", "pretty", |c| {
@@ -251,6 +254,7 @@ fn bad_values_are_named_and_not_quoted() {
             &["hc-ping.com/1b2c3d4e", "ftp://watcher.example.kz/1b2c3d4e"],
         ),
         ("HEARTBEAT_INTERVAL", &["5", "59s", "0"]),
+        ("DIGEST", &["monthly", "9:00", "true"]),
         ("SELF_TEST", &["weekly", "true"]),
         ("AMOCRM_ENABLED", &["maybe", "2"]),
         (

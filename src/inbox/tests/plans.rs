@@ -42,6 +42,7 @@ async fn frequent_questions_do_not_read_the_whole_table() {
         queries::PENDING_SINCE,
         queries::UNRESOLVED_SINCE,
         queries::WITHOUT_EVENT,
+        queries::SYNCED,
         queries::NEXT_DUE,
         queries::LIVE_DUE,
         queries::UNMATCHED,

@@ -184,6 +184,45 @@ async fn rows_without_an_event_are_those_that_no_delivery_and_no_backfill_told_o
     assert_eq!(count(begin).await, 2);
 }
 
+#[tokio::test]
+async fn what_was_synced_in_a_period_is_counted_by_what_told_of_it() {
+    let t = Fixture::new().await;
+    let begin = t.now();
+    assert_eq!(
+        t.inbox.synced(begin, begin).await.unwrap(),
+        Synced::default()
+    );
+    t.store([delivered(1), swept(2), backfilled(3)]).await;
+    t.clock.advance(MINUTE);
+    t.store([delivered(4), swept(5), delivered(6)]).await;
+    t.clock.advance(MINUTE);
+    let claim = t.inbox.claim(9, None).await.unwrap().unwrap();
+    let backfill = t.inbox.claim(9, None).await.unwrap().unwrap();
+    let gone = Settled {
+        settlement: Settlement::Done(Outcome::Gone),
+        ..done(6)
+    };
+    let ends = vec![done(1), done(2), done(4), parked(5), gone];
+    t.inbox.settle(claim.token, ends).await.unwrap();
+    t.clock.advance(MINUTE);
+    t.inbox.settle(backfill.token, vec![done(3)]).await.unwrap();
+
+    let synced = t.inbox.synced(begin, t.now()).await.unwrap();
+    let expected = Synced {
+        by_event: 2,
+        by_sweep: 1,
+        by_backfill: 1,
+        longest: Some(2 * MINUTE),
+    };
+    assert_eq!(synced, expected);
+    let of_the_last_minute = t.inbox.synced(begin + 2 * MINUTE, t.now()).await.unwrap();
+    let expected = Synced {
+        by_backfill: 1,
+        ..Synced::default()
+    };
+    assert_eq!(of_the_last_minute, expected);
+}
+
 async fn lines_of_history(t: &Fixture) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM history")
         .fetch_one(&mut t.connect().await)

@@ -140,6 +140,7 @@ async fn every_send_leaves_its_stamp() {
         client.contacts(&[ContactId::new(1)]).await.unwrap();
     }
     let stamps = client.send_stamps();
+    assert_eq!(client.requests_sent(), stamps.len() as u64);
     assert_eq!(stamps.len(), 5);
     assert!(stamps.is_sorted() && stamps[0] >= before);
 }
