@@ -29,8 +29,8 @@ pub use self::{
 
 /// Alarms in a day. Ends of what was announced come on top, at most one for each.
 const ALARMS_A_DAY: usize = 6;
-/// Of these, how many may be about entries: a flood of them must leave room to say that all has stopped.
-const ABOUT_ENTRIES_A_DAY: usize = 4;
+/// Of these, how many may be about what can wait: a flood of them must leave room to say that all has stopped.
+const THAT_CAN_WAIT_A_DAY: usize = 4;
 
 /// Less free space than this is told of, whatever the size of the inbox.
 const LEAST_FREE: u64 = 64 << 20;
@@ -195,7 +195,8 @@ impl Trouble {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Alarm {
     at: Timestamp,
-    about_entries: bool,
+    #[serde(alias = "about_entries")]
+    can_wait: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -282,14 +283,14 @@ impl Kind {
 
     /// `None`: the message ends an alarm, or is a digest.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
-        let about_entries = match self {
-            Self::Inbox
-            | Self::Halted
+        let can_wait = match self {
+            Self::Inbox | Self::Halted | Self::Expiring | Self::Replaced => false,
+            Self::InDoubt
+            | Self::Parked
+            | Self::Late
+            | Self::Unresolved
             | Self::Disk
-            | Self::Silent
-            | Self::Expiring
-            | Self::Replaced => false,
-            Self::InDoubt | Self::Parked | Self::Late | Self::Unresolved => true,
+            | Self::Silent => true,
             Self::Writable
             | Self::Recovered
             | Self::Moving
@@ -298,7 +299,7 @@ impl Kind {
             | Self::Arriving
             | Self::Digest => return None,
         };
-        Some(Alarm { at, about_entries })
+        Some(Alarm { at, can_wait })
     }
 }
 
@@ -668,27 +669,27 @@ impl Alerts {
         };
         let alarms = &mut message.then.alarms;
         alarms.retain(|alarm| !has_passed(self.pace.day, alarm.at, now));
-        if self.room_at(alarms, alarm.about_entries).is_some() {
+        if self.room_at(alarms, alarm.can_wait).is_some() {
             return None;
         }
         alarms.push(alarm);
-        if let Some(room_at) = self.room_at(alarms, alarm.about_entries) {
+        if let Some(room_at) = self.room_at(alarms, alarm.can_wait) {
             message.text.push_str(&messages::held_back(room_at));
         }
         Some(message)
     }
 
     /// When the budget next has room for an alarm. `None`: now.
-    fn room_at(&self, alarms: &[Alarm], about_entries: bool) -> Option<Timestamp> {
+    fn room_at(&self, alarms: &[Alarm], can_wait: bool) -> Option<Timestamp> {
         let first_of = |of: &[Timestamp], budget| {
             let is_used_up = of.len() >= budget;
             of.iter().min().filter(|_| is_used_up).copied()
         };
         let all: Vec<_> = alarms.iter().map(|alarm| alarm.at).collect();
-        let of_entries = alarms.iter().filter(|alarm| alarm.about_entries);
-        let of_entries: Vec<_> = of_entries.map(|alarm| alarm.at).collect();
+        let waiting = alarms.iter().filter(|alarm| alarm.can_wait);
+        let waiting: Vec<_> = waiting.map(|alarm| alarm.at).collect();
         let first = first_of(&all, ALARMS_A_DAY)
-            .max(first_of(&of_entries, ABOUT_ENTRIES_A_DAY).filter(|_| about_entries))?;
+            .max(first_of(&waiting, THAT_CAN_WAIT_A_DAY).filter(|_| can_wait))?;
         Some(first.saturating_add(self.pace.day).unwrap_or(first))
     }
 }

@@ -12,6 +12,9 @@ enum Happening {
     Pause,
     Park(usize),
     Late(bool),
+    InDoubt(bool),
+    FreeSpace(u64),
+    Silence(bool),
     Restart,
 }
 
@@ -23,6 +26,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Pause),
         3 => (1..40_usize).prop_map(Happening::Park),
         1 => any::<bool>().prop_map(Happening::Late),
+        1 => any::<bool>().prop_map(Happening::InDoubt),
+        1 => (0..200_u64).prop_map(Happening::FreeSpace),
+        1 => any::<bool>().prop_map(Happening::Silence),
         1 => Just(Happening::Restart),
     ]
 }
@@ -46,6 +52,19 @@ impl Scene {
             Happening::Late(true) => {
                 let stuck = self.stuck("сбой amoCRM (502)");
                 self.late.push(stuck);
+            }
+            Happening::InDoubt(is_there) => {
+                let row = RowId::new(uuid::Uuid::from_u128(1));
+                self.unresolved = is_there.then_some(row).into_iter().collect();
+            }
+            Happening::FreeSpace(mib) => {
+                let (free, size) = (mib << 20, 0);
+                self.disk = Some(DiskSpace { free, size });
+            }
+            Happening::Silence(is_there) => {
+                let mut tests = EventTests::default();
+                tests.ended(EventTest::Failed(EventFault::NotSent), self.now, true);
+                self.silence = tests.trouble().filter(|_| *is_there);
             }
             Happening::Restart => self.restart(),
         }
@@ -84,8 +103,15 @@ proptest! {
                 }
                 prop_assert!(message.text.chars().count() < 4_096);
                 said.push((scene.now, message.kind));
-                prop_assert!(count(&said, Kind::Recovered) <= count(&said, Kind::Halted));
-                prop_assert!(count(&said, Kind::Moving) <= count(&said, Kind::Late));
+                for (end, beginning) in [
+                    (Kind::Recovered, Kind::Halted),
+                    (Kind::Moving, Kind::Late),
+                    (Kind::Resolved, Kind::Unresolved),
+                    (Kind::DiskFreed, Kind::Disk),
+                    (Kind::Arriving, Kind::Silent),
+                ] {
+                    prop_assert!(count(&said, end) <= count(&said, beginning));
+                }
                 prop_assert!(alarms_of_a_day(&said, scene.now) <= ALARMS_A_DAY);
             }
         }
@@ -99,7 +125,7 @@ proptest! {
 fn alarms_of_a_day(said: &[(Timestamp, Kind)], now: Timestamp) -> usize {
     said.iter()
         .filter(|(at, kind)| {
-            let is_alarm = matches!(kind, Kind::Halted | Kind::Parked | Kind::Late);
+            let is_alarm = kind.alarm(*at).is_some();
             is_alarm && at.checked_add(24 * HOUR).unwrap() > now
         })
         .count()
