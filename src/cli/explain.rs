@@ -391,7 +391,7 @@ fn state(entry: &Entry, terminal: &Terminal) -> &'static str {
         ),
         (State::Parked, _) => terminal.pick(
             "parked: a person must look, then `tripwire-sync retry`",
-            "отложена: нужен человек, затем `tripwire-sync retry`",
+            "отложена: нужно ваше решение, затем `tripwire-sync retry`",
         ),
         (State::Done, Some(Outcome::Synced)) => terminal.pick(
             "done: the deal is in place, noted, and its id is in the row",

@@ -56,7 +56,7 @@ pub(super) fn fact(fact: &Fact) -> String {
 
 pub(super) fn why(why: Why) -> &'static str {
     match why {
-        Why::Recorded => "её мы уже вели для этого человека",
+        Why::Recorded => "её сервис уже вёл для этого человека",
         Why::Open => "открыта",
         Why::ClosedOnTarget => "недавно закрыта, на нужном этапе",
         Why::ClosedWon => "недавно выиграна",

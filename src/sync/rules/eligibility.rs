@@ -135,8 +135,8 @@ pub(in crate::sync) fn already_filled(progress: &Progress, filled: &str) -> Sett
             return Settlement::Done(Outcome::Synced);
         }
         _ if !progress.step.has_written() => return Settlement::Done(Outcome::AlreadyLinked),
-        Some(deal) => format!("а мы работали со сделкой {deal}"),
-        None => "а наше создание сделки осталось без ответа".to_owned(),
+        Some(deal) => format!("а сервис работал со сделкой {deal}"),
+        None => "а ответ на создание сделки потерян".to_owned(),
     };
     // The column is free text: only what looks like an id is repeated.
     let filled = filled.trim();
