@@ -8,6 +8,7 @@ use super::{CommandError, Outcome, terminal::Terminal};
 use crate::{app::Settings, config::Config, inbox::Inbox};
 
 mod amocrm;
+mod disk;
 mod doctor;
 mod event;
 mod findings;
@@ -43,6 +44,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
         );
         findings.warn("inbox", format!("{text} {} ({mode:04o})", file.display()));
     }
+    disk::check(&settings.inbox_path, &mut findings);
     supabase::check(&config, &settings, !options.no_event, &mut findings).await?;
     if let Some(telegram) = &settings.telegram {
         telegram::check(telegram, &mut findings).await?;

@@ -36,6 +36,12 @@ impl Bounds {
     }
 }
 
+/// How many free pages a file of so many keeps for the entries to come, a tenth of them or a megabyte. The others are given
+/// back to the disk.
+pub(super) fn free_to_keep(pages: i64) -> i64 {
+    (pages / 10).max(256)
+}
+
 /// The result of a look at the bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Space {

@@ -1,14 +1,14 @@
-//! Maintenance: removes entries or gives them back, reschedules after the clock was put back, keeps the bounds, and probes
-//! whether writing works.
+//! Maintenance: removes entries or gives them back, reschedules after the clock was put back, keeps the bounds, shrinks the
+//! file, and probes whether writing works.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::{SqliteConnection, query, query_as, query_scalar};
+use sqlx::{AssertSqlSafe, SqliteConnection, query, query_as, query_scalar};
 
 use super::{
     ClaimToken, Inbox, InboxError,
-    bounds::{Bounds, CHUNK, CHUNKS, GONE_KEPT, Space},
+    bounds::{Bounds, CHUNK, CHUNKS, GONE_KEPT, Space, free_to_keep},
     record::{database, json},
 };
 use crate::domain::{KeyedHash, RowId};
@@ -49,6 +49,8 @@ const AT_WORK: &str = "
 const PAGES: &str = "
     SELECT page_count, freelist_count, page_size
     FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+/// The most pages that are given back at a time: some 4 MB.
+const GIVE_BACK: i64 = 1_000;
 /// An upper bound of the number of entries, from both ends of the table.
 const AT_MOST: &str =
     "SELECT coalesce((SELECT max(seq) FROM entry) - (SELECT min(seq) FROM entry) + 1, 0)";
@@ -244,6 +246,30 @@ async fn is_over(conn: &mut SqliteConnection, bounds: Bounds) -> Result<bool, sq
         }
     }
     Ok(true)
+}
+
+/// Gives free pages back to the disk, a part of them at a time, so that no delivery waits long. Answers whether more are to
+/// be given back. A file that cannot shrink keeps its free pages for new entries.
+pub(super) async fn give_back(conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let (pages, free, _): (i64, i64, i64) = query_as(PAGES).fetch_one(&mut *conn).await?;
+    let excess = free - free_to_keep(pages);
+    if excess <= 0 {
+        return Ok(false);
+    }
+    let part = excess.min(GIVE_BACK);
+    // A pragma takes no bound value.
+    query(AssertSqlSafe(format!("PRAGMA incremental_vacuum({part})")))
+        .execute(&mut *conn)
+        .await?;
+    let (pages, left, _): (i64, i64, i64) = query_as(PAGES).fetch_one(&mut *conn).await?;
+    if left < free && left > free_to_keep(pages) {
+        return Ok(true);
+    }
+    // The file itself shrinks when the log is carried over into it.
+    query("PRAGMA wal_checkpoint(PASSIVE)")
+        .execute(conn)
+        .await?;
+    Ok(false)
 }
 
 /// A write of no other use: shows whether writing works again.

@@ -302,6 +302,7 @@ impl Damaged {
 }
 
 async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<Hasher, Cause> {
+    let path = link.options.get_filename().to_owned();
     let conn = link.conn().await?;
     if role == Role::Owner {
         let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
@@ -309,6 +310,10 @@ async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<Has
             .await?;
         if found != "ok" {
             return Err(Damaged::new(&found).into());
+        }
+        if let Err(error) = space::let_it_shrink(conn, &path).await {
+            // It works on as it is, and uses free pages again.
+            tracing::warn!(%error, "inbox.cannot_shrink");
         }
     }
 

@@ -347,8 +347,10 @@ impl Writer {
         if self.next_bounds > Instant::now() {
             return Ok(());
         }
-        let space = maintenance::make_room(self.link.conn().await?, self.bounds).await?;
-        if space != Space::Clearing {
+        let conn = self.link.conn().await?;
+        let space = maintenance::make_room(conn, self.bounds).await?;
+        let is_more_to_do = space == Space::Clearing || maintenance::give_back(conn).await?;
+        if !is_more_to_do {
             self.next_bounds = Instant::now() + bounds::LOOK_EVERY;
         }
         let now = self.clock.now();

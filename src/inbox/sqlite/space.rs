@@ -1,11 +1,13 @@
-//! How much room the inbox takes, and how much its disk has left.
+//! How much room the inbox takes, how much its disk has left, and whether the file can shrink.
 
 use std::{
     io::{self, ErrorKind},
     path::Path,
 };
 
-use super::{LOG, sibling};
+use sqlx::SqliteConnection;
+
+use super::{Cause, LOG, sibling};
 use crate::inbox::DiskSpace;
 
 /// Asks the operating system. Before the first start there is no file, and perhaps no folder: then the size is 0, and the
@@ -38,6 +40,36 @@ pub(in crate::inbox) fn space(path: &Path) -> io::Result<DiskSpace> {
         }
     }
     Err(ErrorKind::NotFound.into())
+}
+
+/// `PRAGMA auto_vacuum`: free pages can be given back a few at a time.
+const INCREMENTAL: i64 = 2;
+
+/// Times its own size that must be free before the file is rewritten: SQLite writes it twice.
+const ROOM_TO_REWRITE: u64 = 3;
+
+/// Sets the file up for giving free pages back. That takes one rewrite of the file, which is done at a start, before any
+/// delivery waits for it. A new file is still empty. With too little room on the disk it is left to a later start.
+pub(super) async fn let_it_shrink(conn: &mut SqliteConnection, path: &Path) -> Result<(), Cause> {
+    let mode: i64 = sqlx::query_scalar("PRAGMA auto_vacuum")
+        .fetch_one(&mut *conn)
+        .await?;
+    if mode == INCREMENTAL {
+        return Ok(());
+    }
+    let DiskSpace { free, size } = space(path)?;
+    if free / ROOM_TO_REWRITE < size {
+        return Err("the disk has too little room to rewrite the file".into());
+    }
+    for statement in [
+        "PRAGMA auto_vacuum = INCREMENTAL",
+        "VACUUM",
+        // The log holds the whole file by now.
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+    ] {
+        sqlx::query(statement).execute(&mut *conn).await?;
+    }
+    Ok(())
 }
 
 fn is_absent(error: &io::Error) -> bool {
