@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     num::NonZeroU32,
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
@@ -69,6 +69,8 @@ pub struct Settings {
     pub sending: Option<Sending>,
     pub timings: Timings,
     pub hooks: TestHooks,
+    /// The configured tokens that have an end.
+    pub tokens: Vec<TokenEnd>,
     /// `None`: no alert is sent.
     pub telegram: Option<alerts::Settings>,
     /// `None`: no outside watcher.
@@ -170,6 +172,7 @@ impl Settings {
                 takes_bearer: config.webhook.bearer.is_some(),
                 timings: EventTestTimings::scaled(config.hooks.time_scale, timings.test_event),
             }),
+            tokens: token_ends(config),
             outside_watcher: config.heartbeat.as_ref().map(|heartbeat| OutsideWatcher {
                 url: heartbeat.url.clone(),
                 every: heartbeat.every,
@@ -470,6 +473,25 @@ fn watch_loops(
     Watchdog::start(loops, hang_after, hangs).map_err(StartError::Watchdog)
 }
 
+async fn open_inbox(settings: &Settings, clock: &SharedClock) -> Result<Inbox, StartError> {
+    let inbox = Inbox::open_or_replace(&settings.inbox_path, clock.clone()).await?;
+    inbox.call_it_lasting_after(settings.timings.inbox_lasting);
+    if let Some(at) = settings.hooks.die_at {
+        inbox.die_at(at);
+    }
+    if settings.hooks.hang_at == Some(HangAt::Writer) {
+        inbox.hang();
+    }
+    Ok(inbox)
+}
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let cannot = |source| StartError::Listen { address, source };
+    let listener = http::bind(address).map_err(cannot)?;
+    let bound = listener.local_addr().map_err(cannot)?;
+    Ok((listener, bound))
+}
+
 /// The running service.
 #[derive(Debug)]
 pub struct App {
@@ -520,23 +542,8 @@ impl App {
         clock: SharedClock,
         metrics: PrometheusHandle,
     ) -> Result<Self, StartError> {
-        let listen = |address| {
-            let listener =
-                http::bind(address).map_err(|source| StartError::Listen { address, source })?;
-            let bound = listener
-                .local_addr()
-                .map_err(|source| StartError::Listen { address, source })?;
-            Ok::<_, StartError>((listener, bound))
-        };
         let hooks = settings.hooks;
-        let inbox = Inbox::open_or_replace(&settings.inbox_path, clock.clone()).await?;
-        inbox.call_it_lasting_after(settings.timings.inbox_lasting);
-        if let Some(at) = hooks.die_at {
-            inbox.die_at(at);
-        }
-        if hooks.hang_at == Some(HangAt::Writer) {
-            inbox.hang();
-        }
+        let inbox = open_inbox(&settings, &clock).await?;
         let supabase = settings.supabase.clone();
         let works = Works::new(
             settings.supabase,
@@ -583,6 +590,7 @@ impl App {
             inbox: inbox.clone(),
             clock,
             sync_status: status.clone(),
+            tokens: settings.tokens,
         };
         let serve = |source| StartError::Listen { address, source };
         let http = Served::spawn(http::serve(listener, http_state, HTTP_WORKERS).map_err(serve)?);

@@ -21,9 +21,11 @@ use actix_web::{
     },
     web,
 };
+use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
+use metrics_process::Collector;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
 mod connection;
@@ -38,8 +40,8 @@ pub use signature::Verifier;
 pub use webhook::LONGEST_BODY;
 
 use crate::{
-    domain::{SharedClock, SyncState, SyncStatus},
-    inbox::Inbox,
+    domain::{Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
+    inbox::{Inbox, InboxError, REFUSALS},
 };
 
 /// `pg_net` opens 200 connections at once; the 128 that std asks for would make some of them wait a second and more.
@@ -72,6 +74,8 @@ pub struct MetricsPage {
     pub inbox: Inbox,
     pub clock: SharedClock,
     pub sync_status: SyncStatus,
+    /// The configured tokens that have an end.
+    pub tokens: Vec<TokenEnd>,
 }
 
 /// Listens with room for a burst of connections. Needs a Tokio runtime.
@@ -153,6 +157,15 @@ struct StateName {
     state: &'static str,
 }
 
+/// What is told beside the public port: whether events arrive, and whether the service looks for rows. In whole seconds;
+/// `null`: never, as far as is known.
+#[derive(Debug, Serialize)]
+struct FullReport {
+    sync: SyncReport,
+    last_event_age_seconds: Option<i64>,
+    last_sweep_age_seconds: Option<i64>,
+}
+
 /// The state with its reason and times, and what a person can do about it.
 #[derive(Debug, Serialize)]
 struct SyncReport {
@@ -166,25 +179,34 @@ async fn readyz(state: web::Data<HttpState>) -> HttpResponse {
     let state_name = StateName {
         state: shown(&state.inbox, &state.sync_status).as_str(),
     };
-    readiness(&state.inbox, &state_name)
+    readiness(&state.inbox, json!({ "sync": state_name }))
 }
 
 async fn full_readyz(page: web::Data<MetricsPage>) -> HttpResponse {
     let state = shown(&page.inbox, &page.sync_status);
     let hint = state.hint();
-    readiness(&page.inbox, &SyncReport { state, hint })
+    let activity = page.inbox.activity();
+    let now = page.clock.now();
+    let age = |at: Timestamp| now.duration_since(at).as_secs().max(0);
+    let report = FullReport {
+        sync: SyncReport { state, hint },
+        last_event_age_seconds: activity.event.map(age),
+        last_sweep_age_seconds: activity.any_sweep().map(age),
+    };
+    readiness(&page.inbox, json!(report))
 }
 
 /// Only the inbox decides the status code: during a halt the service still takes deliveries.
-fn readiness(inbox: &Inbox, sync: &impl Serialize) -> HttpResponse {
+fn readiness(inbox: &Inbox, mut report: Value) -> HttpResponse {
     let (status, inbox) = if inbox.accepts() {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
     };
+    report["inbox"] = json!(inbox);
     HttpResponse::build(status)
         .insert_header(CacheControl(vec![CacheDirective::NoStore]))
-        .json(json!({ "inbox": inbox, "sync": sync }))
+        .json(report)
 }
 
 /// The state of the service: the engine's, or the inbox's where that has one.
@@ -194,7 +216,20 @@ fn shown(inbox: &Inbox, engine: &SyncStatus) -> SyncState {
 }
 
 async fn metrics(page: web::Data<MetricsPage>) -> HttpResponse {
-    show_states(&page).await;
+    Collector::default().collect();
+    show_states(&page);
+    show_times(&page);
+    // If the inbox or its disk cannot be read, the other metrics are still served.
+    if let Err(error) = show_inbox(&page).await {
+        tracing::warn!(%error, "metrics.inbox");
+    }
+    match page.inbox.disk_space().await {
+        Ok(space) => {
+            metrics::gauge!("tripwire_inbox_size_bytes").set(number(space.size));
+            metrics::gauge!("tripwire_inbox_disk_free_bytes").set(number(space.free));
+        }
+        Err(error) => tracing::warn!(%error, "metrics.disk"),
+    }
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(page.handle.render())
@@ -204,7 +239,16 @@ async fn metrics(page: web::Data<MetricsPage>) -> HttpResponse {
     clippy::cast_precision_loss,
     reason = "gauges are floating point; counts stay far below 2^52"
 )]
-async fn show_states(page: &MetricsPage) {
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+/// Seconds since 1970, as Prometheus wants times; 0 for *never*.
+fn unix_seconds(at: Option<Timestamp>) -> f64 {
+    at.map_or(0.0, |at| at.as_duration().as_secs_f64())
+}
+
+fn show_states(page: &MetricsPage) {
     let now = shown(&page.inbox, &page.sync_status).as_str();
     for state in SyncState::NAMES {
         let is_it = if state == now { 1.0 } else { 0.0 };
@@ -212,20 +256,42 @@ async fn show_states(page: &MetricsPage) {
     }
     let accepts = if page.inbox.accepts() { 1.0 } else { 0.0 };
     metrics::gauge!("tripwire_inbox_accepts").set(accepts);
-    // If the inbox cannot be read, the other metrics are still served.
-    match page.inbox.counts().await {
-        Ok(counts) => {
-            for (state, count) in counts.named() {
-                metrics::gauge!("tripwire_inbox_entries", "state" => state).set(count as f64);
-            }
-            let age = counts
-                .oldest_pending
-                .map(|at| page.clock.now().duration_since(at).as_secs_f64());
-            metrics::gauge!("tripwire_inbox_oldest_pending_seconds")
-                .set(age.unwrap_or(0.0).max(0.0));
-        }
-        Err(error) => tracing::warn!(%error, "metrics.inbox"),
+}
+
+fn show_times(page: &MetricsPage) {
+    let activity = page.inbox.activity();
+    metrics::gauge!("tripwire_last_event_timestamp_seconds").set(unix_seconds(activity.event));
+    for (kind, at) in [("short", activity.short_sweep), ("full", activity.sweep)] {
+        metrics::gauge!("tripwire_last_sweep_timestamp_seconds", "kind" => kind)
+            .set(unix_seconds(at));
     }
+    for token in &page.tokens {
+        metrics::gauge!("tripwire_token_expiry_timestamp_seconds", "token" => token.name)
+            .set(unix_seconds(Some(token.expires_at)));
+    }
+}
+
+/// Each query is answered from an index or a short table.
+async fn show_inbox(page: &MetricsPage) -> Result<(), InboxError> {
+    let counts = page.inbox.counts().await?;
+    for (state, count) in counts.named() {
+        metrics::gauge!("tripwire_inbox_entries", "state" => state).set(number(count));
+    }
+    let age = counts
+        .oldest_pending
+        .map(|at| page.clock.now().duration_since(at).as_secs_f64());
+    metrics::gauge!("tripwire_inbox_oldest_pending_seconds").set(age.unwrap_or(0.0).max(0.0));
+
+    let counters = page.inbox.counters().await?;
+    for (by, count) in counters.found {
+        metrics::counter!("tripwire_rows_found_total", "by" => by).absolute(count);
+    }
+    metrics::gauge!("tripwire_contact_index_hashes").set(number(counters.indexed));
+
+    let refusals: Option<Refusals> = page.inbox.state(REFUSALS).await?;
+    let in_doubt = refusals.map_or(0, |refusals| refusals.in_doubt().len());
+    metrics::gauge!("tripwire_rows_in_doubt").set(number(in_doubt as u64));
+    Ok(())
 }
 
 async fn not_found() -> HttpResponse {

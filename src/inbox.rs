@@ -11,6 +11,7 @@
 //! Every change to a claimed entry is guarded by its claim and must hit exactly one row.
 //! The inbox holds ids, progress and keyed hashes: no names, e-mails, phones or passwords.
 
+mod activity;
 mod announcement;
 mod bounds;
 mod commands;
@@ -47,6 +48,7 @@ use tokio::{
 };
 
 pub use self::{
+    activity::{Activity, Counters, Sweep},
     announcement::CommandTurn,
     contact_index::Indexed,
     entry::{
@@ -161,6 +163,7 @@ struct Shared {
     /// Where the inbox was opened: an actix worker's own runtime may end in the middle of a read.
     runtime: Handle,
     hasher: Hasher,
+    clock: SharedClock,
     lock: Mutex<Option<File>>,
 }
 
@@ -178,10 +181,12 @@ impl Inbox {
     }
 
     fn of(path: &Path, opened: sqlite::Opened, clock: SharedClock, bounds: Bounds) -> Self {
-        let signals = Arc::new(Signals::new());
+        let signals = Arc::new(Signals::new(opened.last_event));
         let (commands, waiting) = mpsc::channel(writer::MAX_WAITING);
         let runtime = Handle::current();
-        runtime.spawn(Writer::new(opened.link, waiting, clock, Arc::clone(&signals), bounds).run());
+        let writer_signals = Arc::clone(&signals);
+        let writer = Writer::new(opened.link, waiting, clock.clone(), writer_signals, bounds);
+        runtime.spawn(writer.run());
         Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
@@ -190,6 +195,7 @@ impl Inbox {
                 readers: opened.readers,
                 runtime,
                 hasher: opened.hasher,
+                clock,
                 lock: Mutex::new(opened.lock),
             }),
         }
@@ -209,6 +215,16 @@ impl Inbox {
     /// and before there is a file.
     pub fn space(path: &Path) -> io::Result<DiskSpace> {
         sqlite::space::space(path)
+    }
+
+    /// As [`Inbox::space`], in a thread that may wait for the disk.
+    pub async fn disk_space(&self) -> io::Result<DiskSpace> {
+        let path = self.shared.path.clone();
+        let asked = self
+            .shared
+            .runtime
+            .spawn_blocking(move || Self::space(&path));
+        asked.await.map_err(io::Error::other)?
     }
 
     /// The files of the inbox that other accounts may open, with their modes.

@@ -218,6 +218,7 @@ fn settings(
         timings,
         hooks: TestHooks::default(),
         telegram: None,
+        tokens: Vec::new(),
         outside_watcher: None,
         self_test: None,
     })

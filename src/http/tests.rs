@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::{signature::sign, *};
 use crate::{
     domain::{HaltCause, RowId, TestClock, WebhookSecret},
-    inbox::{Role, State},
+    inbox::{Role, State, Sweep},
 };
 
 const SECRET: &str = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE=";
@@ -33,6 +33,7 @@ struct Service {
     client: Client,
     inbox: Inbox,
     now: Timestamp,
+    clock: Arc<TestClock>,
     engine: watch::Sender<SyncState>,
     hangs: Arc<AtomicBool>,
     server: ServerHandle,
@@ -58,7 +59,7 @@ impl Service {
                 token: Some(TOKEN.into()),
                 tolerance: TOLERANCE,
             },
-            clock,
+            clock: clock.clone(),
             sync_status,
             refusals: RefusalLog::start(),
         };
@@ -73,6 +74,7 @@ impl Service {
             client: client(),
             inbox,
             now,
+            clock,
             engine,
             hangs,
             server: handle,
@@ -131,8 +133,9 @@ impl Service {
         let page = MetricsPage {
             handle: recorder.handle(),
             inbox: self.inbox.clone(),
-            clock: TestClock::at(self.now),
+            clock: self.clock.clone(),
             sync_status: self.engine.subscribe(),
+            tokens: Vec::new(),
         };
         tokio::spawn(serve_metrics(listener, page).unwrap());
         address
@@ -578,7 +581,13 @@ async fn a_halted_engine_is_told_and_no_reason_to_refuse() {
     assert_eq!(answer(service.get("/readyz")).await, (200, working.clone()));
     let metrics = service.metrics_page();
     let in_full = || client().get(format!("http://{metrics}/readyz"));
-    assert_eq!(answer(in_full()).await, (200, working));
+    let never = json!({
+        "inbox": "ok",
+        "sync": { "state": "working" },
+        "last_event_age_seconds": null,
+        "last_sweep_age_seconds": null,
+    });
+    assert_eq!(answer(in_full()).await, (200, never));
 
     service.engine.send_replace(SyncState::Halted {
         cause: HaltCause::AmocrmForbidden,
@@ -598,9 +607,45 @@ async fn a_halted_engine_is_told_and_no_reason_to_refuse() {
             "next_probe": null,
             "hint": null,
         },
+        "last_event_age_seconds": null,
+        "last_sweep_age_seconds": null,
     });
     assert_eq!((status, body), (200, halted));
     assert_eq!(answer(service.signed(&inserted(row(1)))).await.0, 202);
+}
+
+#[tokio::test]
+async fn beside_the_public_port_the_ages_of_the_last_event_and_sweep_are_told() {
+    let service = Service::start().await;
+    let metrics = service.metrics_page();
+    let ages = async || {
+        let in_full = client().get(format!("http://{metrics}/readyz"));
+        let (_, body) = answer(in_full).await;
+        [
+            body["last_event_age_seconds"].clone(),
+            body["last_sweep_age_seconds"].clone(),
+        ]
+    };
+    // A test event and one that is refused are no events about a row.
+    let test = r#"{"type":"TEST","nonce":"0123456789abcdef0123456789abcdef"}"#;
+    answer(service.signed(test)).await;
+    answer(service.post(&inserted(row(1)))).await;
+    assert_eq!(ages().await, [json!(null), json!(null)]);
+
+    service.clock.advance(Duration::from_secs(10));
+    service.inbox.swept(Sweep::All);
+    service.clock.advance(Duration::from_secs(30));
+    assert_eq!(answer(service.signed(&inserted(row(1)))).await.0, 202);
+    service.clock.advance(Duration::from_secs(5));
+    assert_eq!(ages().await, [json!(5), json!(35)]);
+
+    // A known row's event shows that events arrive.
+    assert_eq!(answer(service.signed(&inserted(row(1)))).await.0, 202);
+    service.inbox.swept(Sweep::Short);
+    assert_eq!(ages().await, [json!(0), json!(0)]);
+    let public = answer(service.get("/readyz")).await.1;
+    let told = json!({ "inbox": "ok", "sync": { "state": "working" } });
+    assert_eq!(public, told);
 }
 
 #[tokio::test]

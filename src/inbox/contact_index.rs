@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use sqlx::{query, query_as};
+use sqlx::{SqliteConnection, query, query_as, sqlite::SqliteQueryResult};
 
 use super::{
     Inbox, InboxError,
+    activity::count_indexed,
     commands::{clear_state, set_state},
     record::{database, json},
 };
@@ -38,6 +39,21 @@ pub(super) const LOOK_UP: &str = "
     SELECT lower(hex(hash)), contact FROM contact_index
     WHERE hash IN (SELECT unhex(value) FROM json_each(?1)) ORDER BY contact";
 
+/// Answers how many rows were added or removed.
+async fn change(
+    conn: &mut SqliteConnection,
+    statement: &'static str,
+    values: String,
+) -> Result<i64, InboxError> {
+    let changed = query(statement).bind(values).execute(conn).await;
+    let changed = changed.map_err(database("write the contact index"))?;
+    Ok(rows(&changed))
+}
+
+fn rows(changed: &SqliteQueryResult) -> i64 {
+    i64::try_from(changed.rows_affected()).unwrap_or(i64::MAX)
+}
+
 impl Inbox {
     /// Replaces all that the index holds of these contacts, and stores the coverage under its key.
     pub async fn index_contacts<T: Serialize>(
@@ -51,13 +67,9 @@ impl Inbox {
         let coverage = json(key, coverage)?;
         self.write(move |turn| {
             Box::pin(async move {
-                for (statement, values) in [(FORGET_CONTACTS, contacts), (INSERT, known_by)] {
-                    query(statement)
-                        .bind(values)
-                        .execute(&mut *turn.conn)
-                        .await
-                        .map_err(database("write the contact index"))?;
-                }
+                let removed = change(turn.conn, FORGET_CONTACTS, contacts).await?;
+                let added = change(turn.conn, INSERT, known_by).await?;
+                count_indexed(turn.conn, added - removed).await?;
                 set_state(turn.conn, key, &coverage).await
             })
         })
@@ -72,10 +84,8 @@ impl Inbox {
         let known_by = json("hashes", &known_by)?;
         self.write(move |turn| {
             Box::pin(async move {
-                let forgotten = query(FORGET).bind(known_by).execute(&mut *turn.conn).await;
-                forgotten
-                    .map(drop)
-                    .map_err(database("write the contact index"))
+                let removed = change(turn.conn, FORGET, known_by).await?;
+                count_indexed(turn.conn, -removed).await
             })
         })
         .await
@@ -86,7 +96,8 @@ impl Inbox {
         self.write(move |turn| {
             Box::pin(async move {
                 let emptied = query("DELETE FROM contact_index").execute(&mut *turn.conn);
-                emptied.await.map_err(database("empty the contact index"))?;
+                let emptied = emptied.await.map_err(database("empty the contact index"))?;
+                count_indexed(turn.conn, -rows(&emptied)).await?;
                 clear_state(turn.conn, key).await
             })
         })

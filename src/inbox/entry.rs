@@ -24,6 +24,8 @@ pub enum Lane {
 pub enum Source {
     /// A signed delivery; its `webhook-id` is kept so that the logs of both sides can be joined.
     Webhook { delivery: String },
+    /// As `Sweep`, among the newest rows.
+    ShortSweep,
     /// Seen in the table without a deal id: re-opens a `done` entry, its completed steps stay.
     Sweep,
     /// As `Sweep`, asked for by a person; may be older than `SYNC_SINCE`.

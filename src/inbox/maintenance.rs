@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection, query, query_as, query_scalar};
 
 use super::{
     ClaimToken, Inbox, InboxError,
+    activity::count_indexed,
     bounds::{Bounds, CHUNK, CHUNKS, GONE_KEPT, Space, free_to_keep},
     record::{database, json},
 };
@@ -28,8 +29,10 @@ const FORGET: [&str; 3] = [
     "DELETE FROM entry
      WHERE row_id IN (SELECT value FROM json_each(?1)) OR person IN (SELECT value FROM json_each(?2))",
     "DELETE FROM person WHERE hash IN (SELECT value FROM json_each(?2))",
-    "DELETE FROM contact_index WHERE hash IN (SELECT unhex(value) FROM json_each(?2))",
+    FORGET_INDEXED,
 ];
+const FORGET_INDEXED: &str =
+    "DELETE FROM contact_index WHERE hash IN (SELECT unhex(value) FROM json_each(?2))";
 /// Claimed entries stay, since they are being worked on.
 const REMOVE: &str = "
     DELETE FROM entry
@@ -140,7 +143,12 @@ impl Inbox {
                         .bind(&people)
                         .execute(&mut *turn.conn)
                         .await;
-                    forgotten += done.map_err(database("forget"))?.rows_affected();
+                    let done = done.map_err(database("forget"))?.rows_affected();
+                    if statement == FORGET_INDEXED {
+                        let done = i64::try_from(done).unwrap_or(i64::MAX);
+                        count_indexed(turn.conn, -done).await?;
+                    }
+                    forgotten += done;
                 }
                 Ok(Some(forgotten))
             })

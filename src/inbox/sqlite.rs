@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use sqlx::{
     ConnectOptions, Connection, SqliteConnection, SqlitePool,
     migrate::Migrator,
@@ -21,7 +22,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use self::files::Files;
-use super::{Hasher, InboxError, Role, maintenance};
+use super::{Hasher, InboxError, Role, activity, maintenance};
 use crate::domain::SharedClock;
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/inbox/migrations/sqlite");
@@ -41,6 +42,7 @@ pub(super) struct Opened {
     pub(super) link: Link,
     pub(super) readers: SqlitePool,
     pub(super) hasher: Hasher,
+    pub(super) last_event: Option<Timestamp>,
     /// Held by an owner as long as it lives.
     pub(super) lock: Option<File>,
 }
@@ -152,7 +154,7 @@ async fn open_file(path: &Path, role: Role, clock: &SharedClock) -> Result<Opene
         .foreign_keys(true);
     let mut link = Link::new(options.clone());
     let prepared = prepare(&mut link, role, clock).await;
-    let hasher = match prepared {
+    let (hasher, last_event) = match prepared {
         Ok(prepared) => prepared,
         Err(cause) => {
             link.let_go().await;
@@ -175,6 +177,7 @@ async fn open_file(path: &Path, role: Role, clock: &SharedClock) -> Result<Opene
         link,
         readers,
         hasher,
+        last_event,
         lock: None,
     })
 }
@@ -301,7 +304,11 @@ impl Damaged {
     }
 }
 
-async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<Hasher, Cause> {
+async fn prepare(
+    link: &mut Link,
+    role: Role,
+    clock: &SharedClock,
+) -> Result<(Hasher, Option<Timestamp>), Cause> {
     let path = link.options.get_filename().to_owned();
     let conn = link.conn().await?;
     if role == Role::Owner {
@@ -321,6 +328,7 @@ async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<Has
     let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
     MIGRATOR.run(&mut *transaction).await?;
     let key = hash_key(&mut transaction).await?;
+    let last_event = activity::last_event(&mut transaction).await?;
     if role == Role::Owner {
         let voided = maintenance::release(&mut transaction, clock.now(), clock.now(), None).await?;
         if voided > 0 {
@@ -331,7 +339,7 @@ async fn prepare(link: &mut Link, role: Role, clock: &SharedClock) -> Result<Has
     transaction.commit().await?;
 
     link.look_for_others().await?;
-    Ok(Hasher::new(&key))
+    Ok((Hasher::new(&key), last_event))
 }
 
 /// The first process that opens the file makes it.

@@ -1,3 +1,4 @@
+mod activity;
 mod announcement;
 mod bounds;
 mod commands;

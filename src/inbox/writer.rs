@@ -24,7 +24,7 @@ use tokio::{
 use self::command::{Change, Effects, Reply, stores};
 pub(super) use self::command::{Command, Turn, change};
 use super::{
-    Claim, ClaimToken, InboxError, Writing,
+    Activity, Claim, ClaimToken, InboxError, Writing,
     bounds::{self, Bounds, Space},
     maintenance,
     sqlite::Link,
@@ -54,22 +54,40 @@ pub(super) struct Signals {
     pub(super) heartbeat: Heartbeat,
     /// Where a test wants the writer to hang.
     pub(super) hangs: AtomicBool,
+    activity: Mutex<Activity>,
     /// Transactions committed.
     pub(super) commits: AtomicU64,
     death: Death,
 }
 
 impl Signals {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(last_event: Option<Timestamp>) -> Self {
+        let activity = Activity {
+            event: last_event,
+            ..Activity::default()
+        };
         Self {
             writing: watch::Sender::new(Writing::Works),
             lasting_after: OnceLock::new(),
             changed: Notify::new(),
             heartbeat: Heartbeat::default(),
             hangs: AtomicBool::new(false),
+            activity: Mutex::new(activity),
             commits: AtomicU64::new(0),
             death: Death::default(),
         }
+    }
+
+    pub(super) fn activity(&self) -> Activity {
+        *self.lock_activity()
+    }
+
+    pub(super) fn change_activity(&self, change: impl FnOnce(&mut Activity)) {
+        change(&mut self.lock_activity());
+    }
+
+    fn lock_activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn die_at(&self, at: DieAt) {
@@ -215,6 +233,10 @@ impl Writer {
         let committed = match written {
             Ok(()) => {
                 self.signals.commits.fetch_add(1, Ordering::Relaxed);
+                if effects.last_event.is_some() {
+                    self.signals
+                        .change_activity(|it| it.event = effects.last_event);
+                }
                 if effects.wakes || !orphans.is_empty() {
                     self.signals.changed.notify_one();
                 }

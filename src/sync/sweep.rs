@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Context, failure::Failure};
 use crate::{
     domain::RowId,
-    inbox::{Arrival, Inbox, InboxError, Source, Stored},
+    inbox::{self, Arrival, Inbox, InboxError, Source, Stored},
     supabase::{Period, Supabase, SupabaseError},
 };
 
@@ -122,7 +122,11 @@ impl Context {
             seen += page.len();
             let known = self.inbox.states_of(page.clone()).await?;
             let unknown = page.into_iter().filter(|row| !known.contains_key(row));
-            let unknown: Vec<Arrival> = unknown.map(swept_row).collect();
+            let found = |row| Arrival {
+                row,
+                source: Source::ShortSweep,
+            };
+            let unknown: Vec<Arrival> = unknown.map(found).collect();
             if unknown.is_empty() {
                 break;
             }
@@ -133,6 +137,7 @@ impl Context {
                 .await?;
         }
         *self.swept_until() = asked_at;
+        self.inbox.swept(inbox::Sweep::Short);
         if new > 0 {
             tracing::info!(new, "sweep.short");
         }
@@ -196,6 +201,7 @@ pub(super) async fn sweep(
         reopened = swept.reopened,
         "sweep.done"
     );
+    inbox.swept(inbox::Sweep::All);
     Ok(Ok(swept))
 }
 

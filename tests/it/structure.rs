@@ -48,6 +48,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("ring::", &["cli"]),
     ("dotenvy::", &["config"]),
     ("env::var", &["config/environment.rs"]),
+    ("metrics_process::", &["telemetry.rs", "http.rs"]),
     // Else the program would not build without the sandbox, or would carry it where it is deployed.
     ("sandbox::", &["cli.rs", "cli/demo", "cli/sandbox.rs"]),
     ("feature = \"sandbox\"", &["cli.rs", "config/hooks.rs"]),

@@ -220,6 +220,7 @@ impl World {
             sending: (!wishes.hold).then(|| self.sending(&timings, note)),
             timings,
             hooks: TestHooks::default(),
+            tokens: Vec::new(),
             telegram: None,
             outside_watcher: None,
             self_test: None,

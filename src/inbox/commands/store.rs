@@ -6,7 +6,7 @@ use super::{Changed, change};
 use crate::{
     domain::RowId,
     inbox::{
-        Arrival, BackfillId, Fact, InboxError, Source, Stored, history,
+        Arrival, BackfillId, Fact, InboxError, Source, Stored, activity, history,
         history::Line,
         record::{database, json},
         writer::Turn,
@@ -55,7 +55,7 @@ type Columns<'a> = (RowId, Option<&'a str>, Option<i64>);
 fn columns(arrival: &Arrival) -> Columns<'_> {
     match &arrival.source {
         Source::Webhook { delivery } => (arrival.row, Some(delivery), None),
-        Source::Sweep => (arrival.row, None, None),
+        Source::Sweep | Source::ShortSweep => (arrival.row, None, None),
         Source::Backfill(BackfillId(backfill)) => (arrival.row, None, Some(*backfill)),
     }
 }
@@ -77,11 +77,17 @@ pub(in crate::inbox) async fn store(
     let mut openings: Vec<(Changed, [Fact; 1])> = Vec::with_capacity(opened.len());
     let mut heard: HashMap<RowId, Columns<'_>> = HashMap::new();
     let mut lifting: HashSet<RowId> = HashSet::new();
-    for (row, delivery, backfill) in columns {
+    let mut found = activity::Found::default();
+    let mut is_event = false;
+    for (arrival, (row, delivery, backfill)) in arrivals.iter().zip(columns) {
+        is_event |= delivery.is_some();
         match opened.entry(row) {
             Slot::Occupied(entry) if entry.get().stored() == Stored::New || delivery.is_none() => {
                 let entry = entry.remove();
                 stored.push(entry.stored());
+                if entry.stored() == Stored::New {
+                    found.add(&arrival.source);
+                }
                 let fact = match (delivery, backfill) {
                     (Some(delivery), _) => Fact::Delivery(delivery.to_owned()),
                     (None, Some(_)) => Fact::Backfill,
@@ -105,6 +111,11 @@ pub(in crate::inbox) async fn store(
     }
     let lines: Vec<Line<'_>> = openings.iter().map(|(it, facts)| it.line(facts)).collect();
     history::append(turn.conn, turn.now, &lines).await?;
+    found.store(turn.conn).await?;
+    if is_event {
+        activity::heard(turn.conn, turn.now).await?;
+        turn.effects.last_event = Some(turn.now);
+    }
     hear(turn, heard.into_values().collect()).await?;
     let is_any_lifted = lift(turn, &lifting).await?;
     turn.effects.wakes |= is_any_opened || is_any_lifted;

@@ -72,12 +72,12 @@ impl Model {
     fn store(&mut self, now: Timestamp, arrival: &Arrival) -> Stored {
         let asked_for = match arrival.source {
             Source::Backfill(backfill) => Some(backfill),
-            Source::Webhook { .. } | Source::Sweep => None,
+            Source::Webhook { .. } | Source::Sweep | Source::ShortSweep => None,
         };
         let Some(Kept { entry, .. }) = self.find(arrival.row) else {
             let (lane, delivery) = match &arrival.source {
                 Source::Webhook { delivery } => (Lane::Live, Some(delivery.clone())),
-                Source::Sweep => (Lane::Live, None),
+                Source::Sweep | Source::ShortSweep => (Lane::Live, None),
                 Source::Backfill(_) => (Lane::Backfill, None),
             };
             let entry = Entry {
@@ -107,7 +107,7 @@ impl Model {
                 entry.updated_at = now;
                 Stored::Duplicate
             }
-            (Source::Sweep | Source::Backfill(_), State::Done, _) => {
+            (Source::Sweep | Source::ShortSweep | Source::Backfill(_), State::Done, _) => {
                 if asked_for.is_some() {
                     entry.lane = Lane::Backfill;
                 }

@@ -53,6 +53,8 @@ pub(in crate::inbox) struct Effects {
     pub(in crate::inbox) wakes: bool,
     /// A change brings, takes or moves entries.
     pub(in crate::inbox) is_about_entries: bool,
+    /// When an event was stored.
+    pub(in crate::inbox) last_event: Option<Timestamp>,
     /// A change met a database error of its own, although its group was committed.
     pub(super) is_ailing: bool,
 }

@@ -156,6 +156,16 @@ impl ContactIndex {
 }
 
 impl Status {
+    /// Shows the coverage in the metrics too.
+    fn cover(&mut self, coverage: Option<Coverage>) {
+        self.coverage = coverage;
+        let as_of = self.coverage.as_ref().filter(|_| self.is_complete());
+        let as_of = as_of.map_or(0.0, |it| it.as_of.as_duration().as_secs_f64());
+        metrics::gauge!("tripwire_contact_index_timestamp_seconds").set(as_of);
+        let is_complete = if self.is_complete() { 1.0 } else { 0.0 };
+        metrics::gauge!("tripwire_contact_index_complete").set(is_complete);
+    }
+
     fn is_complete(&self) -> bool {
         let filling = self.coverage.as_ref().map(|coverage| &coverage.filling);
         filling == Some(&Filling::Complete)
@@ -198,6 +208,7 @@ impl Context {
     /// Loads the stored coverage. A stored index is dropped if the index is switched off.
     pub(crate) async fn recall_index(&self) -> Result<(), InboxError> {
         let Some(stored) = self.inbox.state::<Value>(COVERAGE).await? else {
+            self.index.status().cover(None);
             return Ok(());
         };
         // Coverage in the form of another version is dropped, and the index is filled anew.
@@ -206,7 +217,7 @@ impl Context {
         if coverage.is_none() {
             self.inbox.drop_contact_index(COVERAGE).await?;
         }
-        self.index.status().coverage = coverage;
+        self.index.status().cover(coverage);
         Ok(())
     }
 
@@ -286,7 +297,7 @@ impl Context {
         if coverage.is_some_and(|it| it.account != account) {
             tracing::warn!("index.of_another_account");
             self.inbox.drop_contact_index(COVERAGE).await?;
-            self.index.status().coverage = None;
+            self.index.status().cover(None);
         }
         self.index.status().account = Some(account);
         Ok(Ok(()))
@@ -492,7 +503,7 @@ impl Context {
         self.inbox
             .index_contacts(indexed, COVERAGE, &coverage)
             .await?;
-        self.index.status().coverage = Some(coverage);
+        self.index.status().cover(Some(coverage));
         Ok(())
     }
 
