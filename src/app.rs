@@ -40,6 +40,7 @@ pub use worker::Worker;
 
 mod outside_watcher;
 mod self_test;
+mod systemd;
 mod watchdog;
 mod worker;
 
@@ -77,6 +78,8 @@ pub struct Settings {
     pub outside_watcher: Option<OutsideWatcher>,
     /// `None`: no test event can be sent.
     pub self_test: Option<SelfTest>,
+    /// Whether systemd, if it has started this process, is told of the service.
+    pub tells_systemd: bool,
 }
 
 /// What is needed to send.
@@ -173,6 +176,7 @@ impl Settings {
                 timings: EventTestTimings::scaled(config.hooks.time_scale, timings.test_event),
             }),
             tokens: token_ends(config),
+            tells_systemd: true,
             outside_watcher: config.heartbeat.as_ref().map(|heartbeat| OutsideWatcher {
                 url: heartbeat.url.clone(),
                 every: heartbeat.every,
@@ -459,6 +463,7 @@ fn watch_loops(
     engine: Heartbeat,
     hooks: TestHooks,
     hangs: Arc<AtomicBool>,
+    tells_systemd: bool,
 ) -> Result<Watchdog, StartError> {
     // In the order in which they wait for each other.
     let loops = vec![
@@ -470,7 +475,12 @@ fn watch_loops(
         Some(_) => HANG_AFTER.mul_f64(hooks.time_scale),
         None => HANG_AFTER,
     };
-    Watchdog::start(loops, hang_after, hangs).map_err(StartError::Watchdog)
+    let came_round = if tells_systemd && systemd::is_watching() {
+        systemd::loops_came_round
+    } else {
+        || {}
+    };
+    Watchdog::start(loops, hang_after, hangs, came_round).map_err(StartError::Watchdog)
 }
 
 async fn open_inbox(settings: &Settings, clock: &SharedClock) -> Result<Inbox, StartError> {
@@ -506,6 +516,7 @@ pub struct App {
     stop: CancellationToken,
     engine: JoinHandle<()>,
     onlookers: Onlookers,
+    systemd: Option<JoinHandle<()>>,
     refusals: RefusalLog,
     http: Served,
     metrics: Served,
@@ -576,7 +587,13 @@ impl App {
         } = works;
         let refusals = RefusalLog::start();
         let hangs = Arc::new(AtomicBool::new(false));
-        let watchdog = watch_loops(&inbox, heartbeat, hooks, Arc::clone(&hangs))?;
+        let watchdog = watch_loops(
+            &inbox,
+            heartbeat,
+            hooks,
+            Arc::clone(&hangs),
+            settings.tells_systemd,
+        )?;
         let http_state = HttpState {
             hangs,
             inbox: inbox.clone(),
@@ -602,6 +619,9 @@ impl App {
             work.go().await;
         };
         tracing::info!(%address, %metrics_address, "service.started");
+        let systemd = settings
+            .tells_systemd
+            .then(|| systemd::start(status.clone(), inbox.writing(), stop.clone()));
         Ok(Self {
             address,
             metrics_address,
@@ -612,6 +632,7 @@ impl App {
             stop,
             engine: tokio::spawn(work),
             onlookers,
+            systemd,
             refusals,
             http,
             metrics,
@@ -627,7 +648,8 @@ impl App {
             outside_watcher,
             self_test,
         } = self.onlookers;
-        for task in [alerts, outside_watcher, self_test].into_iter().flatten() {
+        let tasks = [alerts, outside_watcher, self_test, self.systemd];
+        for task in tasks.into_iter().flatten() {
             task.abort();
             let _ = task.await;
         }
@@ -663,6 +685,10 @@ impl App {
         tracing::info!("service.stopping");
         // Deliveries are taken to the last moment: the inbox outlives both the engine and the receiver.
         self.stop.cancel();
+        if let Some(systemd) = self.systemd {
+            // It is told first, and how that went changes nothing.
+            let _ = systemd.await;
+        }
         let engine_ended_well = died == Some("the engine") || self.engine.await.is_ok();
         if let Some(alerts) = self.onlookers.alerts
             && alerts.await.is_err()

@@ -1,7 +1,7 @@
 //! Ends the process when a loop hangs: Fly and Docker restart what exits, and not what answers badly.
 //!
 //! The watchdog has a thread of its own, since a blocked runtime runs no task. It counts ticks and reads no clock: after a
-//! suspend of the machine, the loops get the whole time again.
+//! suspend of the machine, the loops get the whole time again. It also says that all is well: as long as all loops come round.
 
 use std::{
     sync::{
@@ -62,6 +62,28 @@ fn hanging(pulses: &[Pulse]) -> Option<usize> {
     pulses.iter().position(|pulse| pulse.ticks >= TICKS / 2)
 }
 
+/// The counts of all loops when they had last come round.
+#[derive(Debug)]
+struct Round(Vec<u64>);
+
+impl Round {
+    fn of(loops: usize) -> Self {
+        Self(vec![0; loops])
+    }
+
+    /// Whether each loop has come round since this was last the case.
+    fn is_complete(&mut self, pulses: &[Pulse]) -> bool {
+        let is_complete = pulses
+            .iter()
+            .zip(&self.0)
+            .all(|(it, then)| it.count != *then);
+        if is_complete {
+            self.0 = pulses.iter().map(|it| it.count).collect();
+        }
+        is_complete
+    }
+}
+
 /// Watches until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watchdog {
@@ -69,11 +91,13 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// `hang_after`: how long a loop may take to come round. Each of the loops waits for those before it.
+    /// `hang_after`: how long a loop may take to come round. Each of the loops waits for those before it. `came_round`: called
+    /// each time that all of them have come round.
     pub(super) fn start(
         loops: Vec<Loop>,
         hang_after: Duration,
         hangs: Arc<AtomicBool>,
+        came_round: fn(),
     ) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let tick = hang_after / TICKS;
@@ -81,6 +105,7 @@ impl Watchdog {
             .name("watchdog".to_owned())
             .spawn(move || {
                 let mut pulses = vec![Pulse::default(); loops.len()];
+                let mut round = Round::of(loops.len());
                 while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
                     for (it, pulse) in loops.iter().zip(&mut pulses) {
                         *pulse = pulse.next(it.heartbeat.count());
@@ -88,6 +113,9 @@ impl Watchdog {
                     if let Some(it) = hanging(&pulses).and_then(|nth| loops.get(nth)) {
                         hangs.store(true, Ordering::Relaxed);
                         end(it.name);
+                    }
+                    if round.is_complete(&pulses) {
+                        came_round();
                     }
                 }
             })?;
@@ -155,6 +183,29 @@ mod tests {
         ];
         for (ticks, named) in table {
             assert_eq!(hanging(&ticks.map(silent_for)), named, "{ticks:?}");
+        }
+    }
+
+    #[test]
+    fn a_round_is_complete_when_every_loop_has_come_round() {
+        let mut round = Round::of(2);
+        let mut is_complete = |counts: [u64; 2]| {
+            let pulses = counts.map(|count| Pulse { count, ticks: 0 });
+            round.is_complete(&pulses)
+        };
+        let table = [
+            ([0, 0], false),
+            ([5, 0], false),
+            ([6, 1], true),
+            ([6, 1], false),
+            // One of them hangs, whichever it is.
+            ([90, 1], false),
+            ([90, 2], true),
+            ([90, 50], false),
+            ([91, 50], true),
+        ];
+        for (counts, expected) in table {
+            assert_eq!(is_complete(counts), expected, "{counts:?}");
         }
     }
 

@@ -221,6 +221,7 @@ fn settings(
         tokens: Vec::new(),
         outside_watcher: None,
         self_test: None,
+        tells_systemd: false,
     })
 }
 

@@ -49,5 +49,6 @@ mod rules_writes;
 mod setup;
 mod siege;
 mod structure;
+mod systemd;
 mod tls;
 mod unreadable;

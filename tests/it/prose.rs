@@ -338,6 +338,7 @@ fn the_example_file_lacks_nothing_but_what_must_be_filled_in() {
 fn every_event_of_the_log_is_explained() {
     let areas = [
         "service", "settings", "webhook", "sync", "sweep", "look", "inbox", "alerts", "metrics",
+        "systemd",
     ];
     let events: BTreeSet<String> = strings_of_the_program()
         .into_iter()

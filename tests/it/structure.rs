@@ -48,6 +48,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("ring::", &["cli"]),
     ("dotenvy::", &["config"]),
     ("env::var", &["config/environment.rs"]),
+    // The crate reads what systemd puts into the environment, which is no setting.
+    ("sd_notify::", &["app/systemd.rs"]),
     ("metrics_process::", &["telemetry.rs", "http.rs"]),
     // Else the program would not build without the sandbox, or would carry it where it is deployed.
     ("sandbox::", &["cli.rs", "cli/demo", "cli/sandbox.rs"]),
