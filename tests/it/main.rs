@@ -28,6 +28,7 @@ mod faults;
 mod inbox_faults;
 mod lease;
 mod mixed;
+mod ops;
 mod outside_watcher;
 mod pause;
 mod process;

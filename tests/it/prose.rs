@@ -10,7 +10,7 @@ use std::{
 use tripwire_sync::config::{Config, GROUPS, Setting, Unset};
 
 /// Everything that is written for people.
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "SECURITY.md",
     "ARCHITECTURE.md",
@@ -21,6 +21,7 @@ const DOCUMENTS: [&str; 11] = [
     "docs/promises.md",
     "docs/scaling.md",
     "docs/supabase.md",
+    "ops/README.md",
     ".env.example",
 ];
 
@@ -56,7 +57,7 @@ fn long_documents_are_split() {
 #[test]
 fn every_document_is_held_to_these_tests() {
     let mut found: BTreeSet<String> = BTreeSet::from([".env.example".to_owned()]);
-    for folder in ["", "docs/"] {
+    for folder in ["", "docs/", "ops/"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             if Path::new(&name)
