@@ -108,6 +108,8 @@ pub fn serve(listener: TcpListener, state: HttpState, workers: usize) -> io::Res
 
 /// Serves `/metrics` and the whole of `/readyz` on a listener that need not be public.
 pub fn serve_metrics(listener: TcpListener, page_of: MetricsPage) -> io::Result<Server> {
+    let started = unix_seconds(Some(page_of.clock.now()));
+    metrics::gauge!("tripwire_start_timestamp_seconds").set(started);
     let page_of = web::Data::new(page_of);
     let size = server::Size {
         workers: 1,

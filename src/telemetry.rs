@@ -147,6 +147,11 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
 fn describe_metrics() {
     metrics_process::Collector::default().describe();
     describe_gauge!("tripwire_build_info", "1, with the version of the program");
+    describe_gauge!(
+        "tripwire_start_timestamp_seconds",
+        Unit::Seconds,
+        "When the service was started"
+    );
     describe_activity();
     describe_inbox();
     describe_requests();

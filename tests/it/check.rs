@@ -68,6 +68,13 @@ async fn check_finds_nothing_wrong_where_nothing_is() {
         );
     }
     assert!(
+        check
+            .out
+            .contains("\nok       inbox      it takes 0 MiB, and "),
+        "{}",
+        check.out
+    );
+    assert!(
         check.out.contains("\nok       amocrm     account «"),
         "{}",
         check.out
