@@ -13,7 +13,7 @@ use crate::{
     domain::{
         Backoff, EventFailure, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState, TokenEnd,
     },
-    inbox::{DiskSpace, Replaced, Stuck},
+    inbox::{DiskSpace, Doubled, Replaced, Stuck},
 };
 
 mod digest;
@@ -126,6 +126,8 @@ pub struct Seen {
     pub tokens: Vec<TokenEnd>,
     /// What keeps deliveries from being stored, and since when.
     pub inbox: Option<(InboxFault, Timestamp)>,
+    /// Found after [`Said::doubled_until`], the first one first.
+    pub doubled: Vec<Doubled>,
     /// The inbox took the place of a damaged one.
     pub replaced: Option<Replaced>,
     /// `None`: not known.
@@ -150,6 +152,8 @@ pub struct Said {
     doubts_until: Option<Timestamp>,
     /// Parked entries were announced up to this time.
     parked_until: Option<Timestamp>,
+    /// Doubled deals were announced up to this time.
+    doubled_until: Option<Timestamp>,
     /// Which ends of tokens were announced.
     tokens: Vec<SaidEnd>,
     /// Which replacement of a damaged inbox was told.
@@ -233,6 +237,12 @@ impl Said {
     pub fn parked_until(&self) -> Timestamp {
         self.parked_until.unwrap_or(Timestamp::UNIX_EPOCH)
     }
+
+    /// Deals found doubled later than this are news.
+    #[must_use]
+    pub fn doubled_until(&self) -> Timestamp {
+        self.doubled_until.unwrap_or(Timestamp::UNIX_EPOCH)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,6 +263,7 @@ pub enum Kind {
     Arriving,
     Expiring,
     Replaced,
+    Doubled,
     Digest,
 }
 
@@ -277,6 +288,7 @@ impl Kind {
             Self::Arriving => "arriving",
             Self::Expiring => "expiring",
             Self::Replaced => "replaced",
+            Self::Doubled => "doubled",
             Self::Digest => "digest",
         }
     }
@@ -286,6 +298,7 @@ impl Kind {
         let can_wait = match self {
             Self::Inbox | Self::Halted | Self::Expiring | Self::Replaced => false,
             Self::InDoubt
+            | Self::Doubled
             | Self::Parked
             | Self::Late
             | Self::Unresolved
@@ -352,6 +365,7 @@ impl Alerts {
             self.halted(seen),
             self.recovered(seen),
             self.in_doubt(seen),
+            self.doubled(seen),
             self.parked(seen),
         ];
         let troubles = Trouble::ALL.map(|trouble| self.trouble(trouble, seen));
@@ -551,6 +565,21 @@ impl Alerts {
             text: messages::in_doubt(&news),
             then: Said {
                 doubts_until: news.iter().map(|it| it.since).max(),
+                ..self.said.clone()
+            },
+        })
+    }
+
+    fn doubled(&self, seen: &Seen) -> Option<Message> {
+        let first = seen.doubled.first()?;
+        if !has_passed(self.pace.gather, first.found_at, seen.now) {
+            return None;
+        }
+        Some(Message {
+            kind: Kind::Doubled,
+            text: messages::doubled(&seen.doubled),
+            then: Said {
+                doubled_until: seen.doubled.iter().map(|it| it.found_at).max(),
                 ..self.said.clone()
             },
         })

@@ -17,6 +17,7 @@ mod bounds;
 mod commands;
 mod contact_index;
 mod entry;
+mod given_up;
 mod hasher;
 mod history;
 mod maintenance;
@@ -50,11 +51,13 @@ use tokio::{
 pub use self::{
     activity::{Activity, Counters, Sweep},
     announcement::CommandTurn,
+    commands::StoredState,
     contact_index::Indexed,
     entry::{
         Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Heard, Known, Lane, Mark, OpenWork,
         Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Synced, Tally,
     },
+    given_up::{Doubled, GivenUp, LateDeals},
     hasher::Hasher,
     history::{Fact, HistoryLine},
     progress::{Choice, Create, CreateFor, DailySearches, Placed, Progress, Step, Why},

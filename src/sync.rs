@@ -37,7 +37,6 @@ mod sweep;
 mod waiting;
 
 pub(crate) use self::failure::Chain;
-pub use self::late_creates::{DOUBLED, Doubled};
 use self::{
     batch::Batch,
     bulk::BatchSize,
@@ -45,7 +44,6 @@ use self::{
     doubts::Doubts,
     failure::Failure,
     in_flight::InFlight,
-    late_creates::LateCreates,
     lease::Lease,
     locks::PersonLocks,
     row::Loaded,
@@ -113,7 +111,6 @@ pub(crate) struct Context {
     lease: Lease,
     locks: PersonLocks,
     in_flight: InFlight,
-    late_creates: LateCreates,
     index: ContactIndex,
     /// Permits of batches of long runs to ask amoCRM.
     turns: Arc<Semaphore>,
@@ -204,7 +201,6 @@ impl Context {
             lease,
             locks: PersonLocks::default(),
             in_flight: InFlight::default(),
-            late_creates: LateCreates::default(),
             index: ContactIndex::default(),
             turns: Arc::new(Semaphore::new(ASKING_BATCHES)),
             write_backs: Arc::new(Semaphore::new(write_back::PARALLEL_WRITE_BACKS)),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     domain::{EventFailure, Halt, HaltCause, InboxFault, Refused, RowId, SyncState, TokenEnd},
-    inbox::{DiskSpace, Replaced, Stuck},
+    inbox::{DiskSpace, Doubled, Replaced, Stuck},
 };
 
 /// With these a message stays below the 4,096 characters that Telegram takes.
@@ -135,13 +135,40 @@ pub(super) fn moving() -> String {
 
 pub(super) fn unresolved(rows: &[RowId], after: Duration) -> String {
     let mut text = format!(
-        "❓ tripwire-sync: больше {} мин неизвестно, создана ли сделка или заметка, записей: {}\n",
+        "❓ tripwire-sync: больше {} мин неизвестно, создана ли сделка или добавлено ли примечание, записей: {}\n",
         minutes(after),
         rows.len()
     );
     list_rows(&mut text, rows);
     text + "\n\nОтвет amoCRM потерян, и проверить результат пока не удаётся. До проверки запрос не повторяется, \
             дублей не будет. Что мешает: tripwire-sync explain <строка>"
+}
+
+pub(super) fn doubled(rows: &[Doubled]) -> String {
+    let mut text = format!(
+        "⚠️ tripwire-sync: возможно, две сделки у одного ученика, записей: {}\n",
+        rows.len()
+    );
+    for Doubled {
+        row, deal, late, ..
+    } in rows.iter().take(REASONS)
+    {
+        let late: Vec<String> = late
+            .iter()
+            .take(ROWS_OF_A_REASON)
+            .map(ToString::to_string)
+            .collect();
+        let late = late.join(", ");
+        push(
+            &mut text,
+            format_args!("\n• {row}\n  сделка строки {deal}, лишняя {late}"),
+        );
+    }
+    if let more @ 1.. = rows.len().saturating_sub(REASONS) {
+        push(&mut text, format_args!("\n• и ещё {more}"));
+    }
+    text + "\n\namoCRM выполнила запрос, который считался потерянным. Откройте обе сделки и удалите лишнюю. \
+            История: tripwire-sync explain <строка>"
 }
 
 pub(super) fn resolved() -> String {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::{EventFault, EventTest, EventTests, Operation};
+use crate::domain::{DealId, EventFault, EventTest, EventTests, Operation};
 use crate::inbox::Synced;
 
 mod properties;
@@ -18,6 +18,7 @@ struct Scene {
     parked: Vec<Stuck>,
     late: Vec<Stuck>,
     unresolved: Vec<RowId>,
+    doubled: Vec<Doubled>,
     tokens: Vec<TokenEnd>,
     halt: Option<Halt>,
     refusals: Refusals,
@@ -37,6 +38,7 @@ impl Scene {
             parked: Vec::new(),
             late: Vec::new(),
             unresolved: Vec::new(),
+            doubled: Vec::new(),
             tokens: Vec::new(),
             halt: None,
             refusals: Refusals::default(),
@@ -83,6 +85,7 @@ impl Scene {
             parked: news.cloned().collect(),
             late: self.late.clone(),
             unresolved: self.unresolved.clone(),
+            doubled: self.doubled_after(self.alerts.said().doubled_until()),
             tokens: self.tokens.clone(),
             inbox: match self.state {
                 SyncState::Inbox { fault, since } => Some((fault, since)),
@@ -94,6 +97,11 @@ impl Scene {
             silence: self.silence,
             digest: self.digest.clone(),
         }
+    }
+
+    fn doubled_after(&self, until: Timestamp) -> Vec<Doubled> {
+        let news = self.doubled.iter().filter(|it| it.found_at > until);
+        news.cloned().collect()
     }
 
     /// Sends all messages that are due.
@@ -583,6 +591,30 @@ fn a_halt_names_its_rows_and_what_was_refused() {
         assert!(text.contains(told), "{text}");
     }
     assert!(!text.contains("000000000006"), "{text}");
+}
+
+#[test]
+fn doubled_deals_are_gathered_and_told_once() {
+    let mut scene = Scene::new();
+    for n in 1..=8 {
+        scene.doubled.push(Doubled {
+            row: RowId::new(uuid::Uuid::from_u128(n)),
+            deal: DealId::new(70),
+            late: vec![DealId::new(60), DealId::new(61)],
+            found_at: scene.now,
+        });
+        scene.now += jiff::SignedDuration::from_secs(1);
+    }
+    assert_eq!(scene.look(), []);
+    let message = only(scene.look_after(5 * MINUTE));
+    assert_eq!(message.kind, Kind::Doubled);
+    for told in ["записей: 8", "сделка строки 70, лишняя 60, 61", "и ещё 2"]
+    {
+        assert!(message.text.contains(told), "{}", message.text);
+    }
+    assert_eq!(scene.look_after(48 * HOUR), []);
+    scene.restart();
+    assert_eq!(scene.look_after(HOUR), []);
 }
 
 #[test]

@@ -161,6 +161,7 @@ impl Watch {
                 parked: Vec::new(),
                 late: Vec::new(),
                 unresolved: Vec::new(),
+                doubled: Vec::new(),
                 tokens: self.tokens.clone(),
                 inbox: writing.fault(),
                 replaced: None,
@@ -183,6 +184,10 @@ impl Watch {
             unresolved: {
                 let since = ago(self.pace.unresolved_after);
                 self.inbox.unresolved_since(since, LATE_LISTED).await?
+            },
+            doubled: {
+                let until = said.doubled_until();
+                self.inbox.doubled_after(until, LATE_LISTED).await?
             },
             tokens: self.tokens.clone(),
             inbox: writing.fault(),

@@ -2,7 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::{CommandError, Outcome, clock, entries::open, terminal::Terminal};
+use super::{
+    CommandError, Outcome, clock,
+    entries::{open, standby},
+    terminal::Terminal,
+};
 use crate::{
     app::supabase_settings,
     config::Config,
@@ -31,8 +35,16 @@ pub(super) async fn resume(terminal: &mut Terminal) -> Outcome {
     inbox.clear_state(PAUSED).await?;
     inbox.clear_state(HALT).await?;
     terminal.say(terminal.pick("sending goes on", "отправка продолжается"))?;
+    let standby = standby(&inbox).await?;
     let shared = share(&inbox, false, terminal).await;
     inbox.close().await;
+    if let Some(holder) = standby {
+        let told = terminal.pick(
+            "this service stands by. If amoCRM has forbidden access (403), that halt is ended only on the service that syncs:",
+            "этот сервис в резерве. Если amoCRM запретила доступ (403), эту остановку снимает только сервис, который синхронизирует:",
+        );
+        terminal.say(format!("{told} {holder}").trim_end())?;
+    }
     shared
 }
 
@@ -57,8 +69,8 @@ async fn share(inbox: &Inbox, is_paused: bool, terminal: &mut Terminal) -> Outco
         }
         Err(error) => {
             let again = terminal.pick(
-                "the other services do not know of it; run the command again when the cause is gone",
-                "другие сервисы об этом не знают; повторите команду, когда причина будет устранена",
+                "the other services may not know of it; run the command again when the cause is gone",
+                "другие сервисы могут об этом не знать; повторите команду, когда причина будет устранена",
             );
             terminal.complain(&format!("{here_only}: {again}"));
             return Err(error);

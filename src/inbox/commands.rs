@@ -5,10 +5,13 @@
 
 pub(super) mod store;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{FromRow, SqliteConnection, query, query_as, query_scalar};
 use tokio::sync::{mpsc, oneshot};
 
@@ -99,9 +102,6 @@ pub(super) const PARK: &str = "
     UPDATE entry SET state = 'parked', reason = 'отложено вручную', updated_at = ?2, events = events + 1
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND +state IN ('pending', 'waiting')
     RETURNING row_id, seq, events";
-
-const TELL: &str =
-    "UPDATE entry SET events = events + 1 WHERE row_id = ?1 RETURNING row_id, seq, events";
 
 macro_rules! revive {
     ($whom:literal) => {
@@ -308,20 +308,6 @@ impl Inbox {
             .await
     }
 
-    /// Adds a line to the history of this row, if it has an entry.
-    pub async fn tell(&self, row: RowId, fact: Fact) -> Result<(), InboxError> {
-        self.write(move |turn| {
-            Box::pin(async move {
-                let told = query_as(TELL).bind(row.to_string());
-                let told = change(turn.conn, "tell of an entry", told).await?;
-                let facts = [fact];
-                let lines: Vec<Line<'_>> = told.values().map(|it| it.line(&facts)).collect();
-                history::append(turn.conn, turn.now, &lines).await
-            })
-        })
-        .await
-    }
-
     async fn move_unclaimed(
         &self,
         statement: &'static str,
@@ -369,9 +355,66 @@ impl Inbox {
             .await
     }
 
+    /// Reads these keys and writes them as `change` leaves them; no other change comes in between.
+    pub async fn change_state<T: Send + 'static>(
+        &self,
+        keys: &'static [&'static str],
+        change: impl FnOnce(&mut StoredState) -> Result<T, InboxError> + Send + 'static,
+    ) -> Result<T, InboxError> {
+        self.write(move |turn| {
+            Box::pin(async move {
+                let mut state = StoredState::default();
+                for key in keys {
+                    let json = query_scalar("SELECT json FROM state WHERE key = ?").bind(*key);
+                    let json = json.fetch_optional(&mut *turn.conn).await;
+                    if let Some(json) = json.map_err(database("read its state"))? {
+                        state.0.insert(key, json);
+                    }
+                }
+                let before = state.0.clone();
+                let changed = change(&mut state)?;
+                for key in keys {
+                    match (before.get(key), state.0.get(key)) {
+                        (before, after) if before == after => {}
+                        (_, Some(json)) => set_state(turn.conn, key, json).await?,
+                        (_, None) => clear_state(turn.conn, key).await?,
+                    }
+                }
+                Ok(changed)
+            })
+        })
+        .await
+    }
+
     pub async fn clear_state(&self, key: &'static str) -> Result<(), InboxError> {
         self.write(move |turn| Box::pin(clear_state(turn.conn, key)))
             .await
+    }
+}
+
+/// Parts of the engine's own state, as JSON.
+#[derive(Debug, Default)]
+pub struct StoredState(BTreeMap<&'static str, String>);
+
+impl StoredState {
+    pub fn get<T: DeserializeOwned>(&self, key: &'static str) -> Result<Option<T>, InboxError> {
+        let value = self.0.get(key).map(|json| serde_json::from_str(json));
+        value
+            .transpose()
+            .map_err(|_| InboxError::Corrupt { what: key })
+    }
+
+    /// `None`: clears the key.
+    pub fn set<T: Serialize>(
+        &mut self,
+        key: &'static str,
+        value: Option<&T>,
+    ) -> Result<(), InboxError> {
+        match value {
+            Some(value) => self.0.insert(key, json(key, value)?),
+            None => self.0.remove(key),
+        };
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ mod contact_index;
 mod copying;
 mod durability;
 mod files;
+mod given_up;
 mod model;
 mod plans;
 mod queries;

@@ -404,7 +404,7 @@ pub(super) fn distinct<T: Copy + Eq + Hash>(values: impl IntoIterator<Item = T>)
 }
 
 /// The answer lacks the item, which may be one of those that could not be read.
-fn is_unknown<K: Copy + Eq + Hash, T>(
+pub(super) fn is_unknown<K: Copy + Eq + Hash, T>(
     found: &ById<K, T>,
     id: &K,
     number: impl Fn(K) -> i64,

@@ -147,7 +147,6 @@ impl Engine {
         ctx.compare_settings().await?;
         ctx.doubts.recall().await?;
         ctx.recall_index().await?;
-        ctx.recall_late_creates().await?;
         if self.lease.is_none() && ctx.lease.is_asked_for() {
             let recalled = ctx.lease.recall(&ctx.inbox).await?;
             self.lease = Some(LeaseTask::begin(Arc::clone(ctx), recalled));

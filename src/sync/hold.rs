@@ -9,6 +9,7 @@ use super::{
     Jitter, Maintenance,
     engine::{HOUSEKEEPING, PURGE_EVERY, beating, purge},
     failure::Chain,
+    lease,
     periodic::{Plan, rest_after},
     rules::timings::Timings,
     sweep::sweep,
@@ -45,6 +46,9 @@ impl Hold {
     /// Works until it is told to stop.
     pub async fn work(self) {
         self.state.send_replace(SyncState::Holding);
+        if let Err(error) = lease::forget_status(&self.inbox).await {
+            tracing::error!(error = %Chain(&error), "sync.inbox");
+        }
         let mut sweeps = Plan::each(self.maintenance.sweep_every);
         let mut next_purge = Instant::now();
         while !self.stop.is_cancelled() {

@@ -332,10 +332,19 @@ impl Lease {
     }
 }
 
+/// A service that holds asks for no lease: commands must not take it for a standby.
+pub(super) async fn forget_status(inbox: &Inbox) -> Result<(), InboxError> {
+    let Some(record) = inbox.state::<Record>(LEASE).await? else {
+        return Ok(());
+    };
+    let status = LeaseStatus::Unknown;
+    inbox.set_state(LEASE, &Record { status, ..record }).await
+}
+
 /// The name under which this service holds the lease: the machine's name, which people know, and a number.
 ///
-/// A restarted service keeps its name and so its lease. A copy of the inbox on another machine gets another name: two
-/// services of one name would both hold the lease.
+/// A restarted service keeps its name and so its lease. A copy of the inbox on a machine of another name gets a name of its
+/// own: two services of one name would both hold the lease.
 fn holder_name(known: Option<&str>, last_end: Option<End>, machine: &str, random: u64) -> String {
     let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let machine: String = machine.chars().filter(is_plain).take(100).collect();

@@ -3,61 +3,102 @@
 //! Each inbox remembers what it has carried out, so a pause holds while the database is out of reach and after a restart.
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::Halt,
-    inbox::{HALT, Inbox, InboxError, PAUSED},
-    supabase::PauseAnswer,
+    domain::{Halt, HaltCause},
+    inbox::{HALT, Inbox, InboxError, PAUSED, StoredState},
+    supabase::{LastPause, PauseAnswer},
 };
 
 /// Keys of the engine's own state in the inbox.
 const CARRIED_OUT: &str = "pause_carried_out";
 const HELD_BY: &str = "lease_held_by";
 
+/// What this inbox has carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct CarriedOut {
+    /// By the database's clock.
+    changed_at: Timestamp,
+    /// The stored pause, if the database ordered it.
+    paused_since: Option<Timestamp>,
+}
+
 /// Carries out the last pause or resume, unless this inbox has done so. `asked`: before the database was asked. `true`:
 /// something may have changed.
-///
-/// A resume ends a pause and a halt that began before it. A halt that began later is not what the person has seen.
 pub async fn carry_out(
     inbox: &Inbox,
     answer: &PauseAnswer,
     asked: Timestamp,
 ) -> Result<bool, InboxError> {
-    let known = held_by(inbox).await?;
-    if known != answer.held_by {
+    if held_by(inbox).await? != answer.held_by {
         match &answer.held_by {
             Some(holder) => inbox.set_state(HELD_BY, holder).await?,
             None => inbox.clear_state(HELD_BY).await?,
         }
     }
-    let Some(last) = &answer.last else {
+    let Some(last) = answer.last else {
         return Ok(false);
     };
-    let carried_out: Option<Timestamp> = inbox.state(CARRIED_OUT).await?;
-    if carried_out.is_some_and(|at| at >= last.changed_at) {
+    let known: Option<CarriedOut> = inbox.state(CARRIED_OUT).await?;
+    if known.is_some_and(|known| known.changed_at >= last.changed_at) {
+        return Ok(false);
+    }
+    // The command on this machine and the service may do this at the same time.
+    let keys = &[CARRIED_OUT, PAUSED, HALT];
+    let change = move |state: &mut StoredState| change(state, &last, asked);
+    let is_changed = inbox.change_state(keys, change).await?;
+    if is_changed {
+        tracing::info!(is_paused = last.is_paused, at = %last.changed_at, "pause.carried_out");
+    }
+    Ok(is_changed)
+}
+
+/// A resume ends a pause and a halt that began before it: a person has not seen a later one. It ends no 403 either, since
+/// the person may have been on another machine, and asking on makes a ban permanent.
+fn change(state: &mut StoredState, last: &LastPause, asked: Timestamp) -> Result<bool, InboxError> {
+    let known: Option<CarriedOut> = state.get(CARRIED_OUT)?;
+    if known.is_some_and(|known| known.changed_at >= last.changed_at) {
         return Ok(false);
     }
     let ago = SignedDuration::try_from_secs_f64(last.seconds_ago.max(0.0));
     let at = ago.ok().and_then(|ago| asked.checked_sub(ago).ok());
     // By this machine's clock. A time that cannot be told ends nothing.
     let at = at.unwrap_or(Timestamp::MIN);
-    let paused: Option<Timestamp> = inbox.state(PAUSED).await?;
+    let paused: Option<Timestamp> = state.get(PAUSED)?;
+    let ordered = known.and_then(|known| known.paused_since);
+    let is_ordered = paused.is_some() && paused == ordered;
+    let mut paused_since = None;
     if last.is_paused {
-        if paused.is_none() {
-            inbox.set_state(PAUSED, &at).await?;
+        match paused {
+            None => {
+                state.set(PAUSED, Some(&at))?;
+                paused_since = Some(at);
+            }
+            Some(_) => paused_since = ordered.filter(|_| is_ordered),
         }
     } else {
-        if paused.is_some_and(|since| since <= at) {
-            inbox.clear_state(PAUSED).await?;
+        if is_ordered || paused.is_some_and(|since| since <= at) {
+            state.set::<Timestamp>(PAUSED, None)?;
         }
-        let halt: Option<Halt> = inbox.state(HALT).await?;
-        if halt.is_some_and(|halt| halt.since <= at) {
-            inbox.clear_state(HALT).await?;
+        let halt: Option<Halt> = state.get(HALT)?;
+        let ends = |halt: Halt| halt.since <= at && halt.cause != HaltCause::AmocrmForbidden;
+        if halt.is_some_and(ends) {
+            state.set::<Halt>(HALT, None)?;
         }
     }
-    inbox.set_state(CARRIED_OUT, &last.changed_at).await?;
-    tracing::info!(is_paused = last.is_paused, at = %last.changed_at, "pause.carried_out");
+    let carried_out = CarriedOut {
+        changed_at: last.changed_at,
+        paused_since,
+    };
+    state.set(CARRIED_OUT, Some(&carried_out))?;
     Ok(true)
+}
+
+/// Whether the database has told this inbox of a pause or a holder before. Then the function's absence is an outage.
+pub(super) async fn is_known(inbox: &Inbox) -> Result<bool, InboxError> {
+    let carried_out: Option<CarriedOut> = inbox.state(CARRIED_OUT).await?;
+    Ok(carried_out.is_some() || held_by(inbox).await?.is_some())
 }
 
 /// The name of the service that held the lease when the database was last asked.
@@ -70,11 +111,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{
-        domain::{HaltCause, SystemClock},
-        inbox::Role,
-        supabase::LastPause,
-    };
+    use crate::{domain::SystemClock, inbox::Role};
 
     fn second(n: i32) -> Timestamp {
         Timestamp::from_second(1_000_000 + i64::from(n)).unwrap()
@@ -94,7 +131,7 @@ mod tests {
 
     fn halt(since: i32) -> Halt {
         Halt {
-            cause: HaltCause::AmocrmForbidden,
+            cause: HaltCause::AmocrmToken,
             since: second(since),
             probes: 0,
             next_probe: None,
@@ -181,6 +218,39 @@ mod tests {
             assert_eq!(machine.halt().await.is_some(), stays, "{began}");
             assert_eq!(machine.paused().await.is_some(), stays, "{began}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_resume_ends_no_403_since_the_person_may_not_know_of_it() {
+        let machine = Machine::new().await;
+        let banned = Halt {
+            cause: HaltCause::AmocrmForbidden,
+            ..halt(5)
+        };
+        machine.inbox.set_state(HALT, &banned).await.unwrap();
+        assert!(machine.hears(false, 20, 35).await);
+        assert_eq!(machine.halt().await, Some(banned));
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_the_database_ordered_ends_by_its_resume_whatever_the_clocks_say() {
+        let machine = Machine::new().await;
+        assert!(machine.hears(true, 100, 101).await);
+        // The clock was put back, or the request was slow: by it the resume came before the pause.
+        let mut answer = told(false, 110, 120);
+        answer.last = answer.last.map(|last| LastPause {
+            seconds_ago: 60.0,
+            ..last
+        });
+        let changed = carry_out(&machine.inbox, &answer, second(120)).await;
+        assert!(changed.unwrap());
+        assert_eq!(machine.paused().await, None);
+
+        // A pause that the database ordered again is still its own.
+        assert!(machine.hears(true, 130, 131).await);
+        assert!(machine.hears(true, 140, 141).await);
+        assert!(machine.hears(false, 150, 190).await);
+        assert_eq!(machine.paused().await, None);
     }
 
     #[tokio::test]

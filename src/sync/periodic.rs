@@ -176,7 +176,7 @@ impl PeriodicJobs {
         if blocked.is_some() {
             return None;
         }
-        self.not_before(&self.late_creates, Ok(self.ctx.late_look_due().await))
+        self.not_before(&self.late_creates, self.ctx.late_look_due().await)
     }
 
     /// When a job is due, but not before its pause after a failure is over.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbox::{Fault, Kind, Point, When};
+use sandbox::{Fault, Kind, Point, Recorded, When};
 use serde_json::json;
 use tripwire_sync::{
     domain::{HaltCause, RowId, SyncState},
@@ -89,31 +89,54 @@ async fn a_pause_on_one_machine_stops_the_one_that_syncs_and_a_resume_on_another
     third.stop().await;
 }
 
+/// amoCRM answers the first search with this status.
+async fn halted(world: &World, status: u16, cause: HaltCause) -> (Node, Node, RowId) {
+    let (holder, standby) = pair(world).await;
+    let refused = Kind::status(When::Before, status);
+    let faults = world.sandbox.faults();
+    faults.add(Fault::always(Point::amo("contacts.search"), refused));
+    let row = buys(world, &holder).await;
+    let is_it = |state| matches!(state, SyncState::Halted { cause: why, .. } if why == cause);
+    holder.until_it_is(is_it).await;
+    faults.clear();
+    (holder, standby, row)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resume_on_a_standby_ends_the_halt_of_the_service_that_syncs() {
     let world = world();
-    let (holder, standby) = pair(&world).await;
-    let forbidden = Kind::status(When::Before, 403);
-    let faults = world.sandbox.faults();
-    faults.add(Fault::always(Point::amo("contacts.search"), forbidden));
-    let row = buys(&world, &holder).await;
-    let is_banned = |state| {
-        let cause = HaltCause::AmocrmForbidden;
-        matches!(state, SyncState::Halted { cause: why, .. } if why == cause)
-    };
-    holder.until_it_is(is_banned).await;
-    faults.clear();
-
+    let (holder, standby, row) = halted(&world, 402, HaltCause::AmocrmPayment).await;
     command(&world, "second.db", &["resume"])
         .await
         .assert_code(0);
     holder.until_working().await;
-    // The refused row waits until a write has worked for another one.
-    world.student("another@example.kz");
-    let other = world.insert(&json!({ "email": "another@example.kz" }));
-    holder.deliver(&world, other).await;
-    holder.until_done(other).await;
     holder.until_done(row).await;
+    holder.stop().await;
+    standby.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resume_on_a_standby_ends_no_403_and_names_the_service_that_has_it() {
+    let world = world();
+    let (holder, standby, _) = halted(&world, 403, HaltCause::AmocrmForbidden).await;
+    let name = world.sandbox.postgrest.lease_holder().unwrap();
+    let resumed = command(&world, "second.db", &["resume"]).await;
+    resumed.assert_code(0);
+    assert!(
+        resumed.out.contains("403") && resumed.out.contains(&name),
+        "{resumed:?}"
+    );
+    let asked = world.asked("rpc.pause");
+    until("both services have heard", || {
+        world.asked("rpc.pause") > asked + 20
+    })
+    .await;
+    assert!(matches!(holder.state(), SyncState::Halted { .. }));
+
+    command(&world, "first.db", &["resume"])
+        .await
+        .assert_code(0);
+    holder.until_working().await;
     holder.stop().await;
     standby.stop().await;
 }
@@ -196,6 +219,12 @@ async fn a_service_that_cannot_learn_of_a_pause_begins_no_term_but_goes_on_with_
 
     faults.clear();
     node.until_done(row).await;
+    // Asked after the grant, so that a pause that came before it is known.
+    let requests = world.sandbox.requests();
+    let is_told = |it: &Recorded| it.route == "rpc.pause" && it.status == Some(200);
+    let told = requests.iter().position(is_told).unwrap();
+    let routes: Vec<_> = requests[..=told].iter().map(|it| it.route).collect();
+    assert!(routes.ends_with(&["rpc.lease", "rpc.pause"]), "{routes:?}");
     faults.add(down());
     let asked = world.asked("rpc.pause");
     until("the pause is not told", || world.asked("rpc.pause") > asked).await;

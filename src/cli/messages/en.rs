@@ -35,9 +35,7 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::DealGone => "the chosen deal is gone, choosing anew",
         Fact::CreateNeverHappened => "an earlier create never happened, choosing anew",
         Fact::LateDeal(deal) => {
-            return format!(
-                "the earlier create was carried out after all: deal {deal} is one too many"
-            );
+            return format!("the earlier create was carried out after all: deal {deal}");
         }
         Fact::CreateInDoubt => "the fate of a create is open",
         Fact::NoteInDoubt => "the fate of a note is open",

@@ -35,7 +35,7 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::DealGone => "выбранной сделки больше нет, выбираем заново",
         Fact::CreateNeverHappened => "прежнее создание не состоялось, выбираем заново",
         Fact::LateDeal(deal) => {
-            return format!("прежнее создание всё же состоялось: сделка {deal} лишняя");
+            return format!("прежнее создание всё же состоялось: сделка {deal}");
         }
         Fact::CreateInDoubt => "создана ли сделка, пока неизвестно",
         Fact::NoteInDoubt => "дошло ли примечание, пока неизвестно",

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use tokio::{
     sync::oneshot,
     task::{JoinError, JoinSet},
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     domain::{Disposition, HaltCause},
     inbox::InboxError,
-    supabase::{LeaseAnswer, PauseAnswer, SupabaseError},
+    supabase::{LeaseAnswer, SupabaseError},
 };
 
 /// The task, and the channel that ends it.
@@ -115,30 +114,28 @@ struct Asking {
     pause_from: Option<Instant>,
 }
 
-/// Asks once for the pause and the lease. Returns when to ask again.
+/// Asks once for the lease and the pause. Returns when to ask again.
 async fn ask(ctx: &Context, holder: &str, asking: &mut Asking) -> Instant {
     let lease = &ctx.lease;
     let timings = lease.timings();
+    let is_ours = lease.status() == LeaseStatus::Ours;
     let asked = lease.now();
-    let (paused, answer) = tokio::join!(
-        ask_for_pause(ctx, asking.pause_from),
-        ctx.supabase.lease(holder, timings.seconds, timings.timeout),
-    );
-    let paused = match paused {
-        Ok(paused) => take_pause(ctx, &paused, asked.wall, asking).await,
-        Err(error) => Err(Untold::Database(error)),
+    let request = ctx.supabase.lease(holder, timings.seconds, timings.timeout);
+    let (answer, paused) = if is_ours {
+        let skips = asking.pause_from.is_some_and(|at| Instant::now() < at);
+        tokio::join!(request, learn_of_pause(ctx, asking, skips))
+    } else {
+        let answer = request.await;
+        // Asked after the lease was granted: a pause that came before is known before the term begins.
+        let is_granted = matches!(answer, Ok(LeaseAnswer::Granted));
+        let skips = !is_granted && asking.pause_from.is_some_and(|at| Instant::now() < at);
+        (answer, learn_of_pause(ctx, asking, skips).await)
     };
-    if let Err(untold) = paused {
-        tracing::warn!(error = %Chain(&untold), "pause.unknown");
+    if let Err(unknown) = paused {
+        tracing::warn!(error = %Chain(&unknown), "pause.unknown");
+        let pause = after_unknown(ctx, &unknown, &mut asking.failed, is_ours).await;
         // A service that does not know of a pause must not begin a term. A term that has begun goes on.
-        if lease.status() != LeaseStatus::Ours {
-            let pause = match untold {
-                Untold::Database(error) => {
-                    let detail = detail("tripwire_sync_pause", &error);
-                    after_error(ctx, &error, detail, &mut asking.failed).await
-                }
-                Untold::Inbox(_) => failing(lease, &mut asking.failed, false, None),
-            };
+        if !is_ours {
             return Instant::now() + pause;
         }
     }
@@ -161,7 +158,8 @@ async fn ask(ctx: &Context, holder: &str, asking: &mut Asking) -> Instant {
         Err(error) => {
             tracing::warn!(error = %Chain(&error), "lease.not_answered");
             let detail = detail("tripwire_sync_lease", &error);
-            after_error(ctx, &error, detail, failed).await
+            let pause = after_error(ctx, &error, detail).await;
+            failing(lease, failed, pause.is_refused, pause.asked)
         }
     };
     Instant::now() + pause
@@ -169,56 +167,65 @@ async fn ask(ctx: &Context, holder: &str, asking: &mut Asking) -> Instant {
 
 /// Why this service does not know whether it is paused.
 #[derive(Debug, thiserror::Error)]
-enum Untold {
+enum PauseUnknown {
     #[error("the database does not tell of a pause")]
-    Database(#[source] SupabaseError),
-    #[error("the inbox does not take what the database tells of a pause")]
-    Inbox(#[source] InboxError),
-}
-
-/// What the database tells of the pause.
-#[derive(Debug)]
-enum Paused {
-    Told(PauseAnswer),
-    /// The migration was not applied: a pause is kept in the inbox alone.
+    Database(#[from] SupabaseError),
+    #[error("the database has no function tripwire_sync_pause, and had one")]
     NoFunction,
-    /// There was no such function a short time ago.
-    NotAsked,
+    #[error("the inbox does not take what the database tells of a pause")]
+    Inbox(#[from] InboxError),
 }
 
-async fn ask_for_pause(
+/// Asks for the pause, unless that is skipped, and stores it or its end.
+async fn learn_of_pause(
     ctx: &Context,
-    not_before: Option<Instant>,
-) -> Result<Paused, SupabaseError> {
-    if not_before.is_some_and(|at| Instant::now() < at) {
-        return Ok(Paused::NotAsked);
-    }
-    let within = ctx.lease.timings().timeout;
-    let told = ctx.supabase.pause(None, within).await?;
-    Ok(told.map_or(Paused::NoFunction, Paused::Told))
-}
-
-/// Stores a pause or its end, before the answer about the lease is used.
-async fn take_pause(
-    ctx: &Context,
-    paused: &Paused,
-    asked: Timestamp,
     asking: &mut Asking,
-) -> Result<(), Untold> {
-    match paused {
-        Paused::Told(answer) => {
-            asking.pause_from = None;
-            let carried_out = pause::carry_out(&ctx.inbox, answer, asked).await;
-            if carried_out.map_err(Untold::Inbox)? {
-                ctx.lease.wake();
-            }
+    skips: bool,
+) -> Result<(), PauseUnknown> {
+    if skips {
+        return Ok(());
+    }
+    let timings = ctx.lease.timings();
+    let asked = ctx.now();
+    let Some(answer) = ctx.supabase.pause(None, timings.timeout).await? else {
+        if pause::is_known(&ctx.inbox).await? {
+            return Err(PauseUnknown::NoFunction);
         }
-        Paused::NoFunction => {
-            asking.pause_from = Some(Instant::now() + ctx.lease.timings().poll_alone);
-        }
-        Paused::NotAsked => {}
+        asking.pause_from = Some(Instant::now() + timings.poll_alone);
+        return Ok(());
+    };
+    asking.pause_from = None;
+    if pause::carry_out(&ctx.inbox, &answer, asked).await? {
+        ctx.lease.wake();
     }
     Ok(())
+}
+
+/// Returns the pause before the next request. Only a lasting failure counts while the lease is ours.
+async fn after_unknown(
+    ctx: &Context,
+    unknown: &PauseUnknown,
+    failed: &mut u32,
+    is_ours: bool,
+) -> Duration {
+    let failure = match unknown {
+        PauseUnknown::Database(error) => {
+            after_error(ctx, error, detail("tripwire_sync_pause", error)).await
+        }
+        PauseUnknown::NoFunction => {
+            let detail = "в Supabase нет функции tripwire_sync_pause, а раньше она была";
+            record_failure(ctx, HaltCause::SupabaseSchema, 3, detail.to_owned()).await;
+            Failing {
+                is_refused: true,
+                asked: None,
+            }
+        }
+        PauseUnknown::Inbox(_) => Failing::default(),
+    };
+    if is_ours {
+        return Duration::ZERO;
+    }
+    failing(&ctx.lease, failed, failure.is_refused, failure.asked)
 }
 
 fn detail(function: &str, error: &SupabaseError) -> String {
@@ -226,20 +233,29 @@ fn detail(function: &str, error: &SupabaseError) -> String {
     format!("{function}: {reason}")
 }
 
-/// Returns the pause before the next request.
-async fn after_error(
-    ctx: &Context,
-    error: &SupabaseError,
-    detail: String,
-    failed: &mut u32,
-) -> Duration {
+/// How a request failed.
+#[derive(Debug, Default)]
+struct Failing {
+    is_refused: bool,
+    /// The pause that the database has asked for.
+    asked: Option<Duration>,
+}
+
+/// Counts a lasting failure towards a halt.
+async fn after_error(ctx: &Context, error: &SupabaseError, detail: String) -> Failing {
     match error.disposition() {
         Disposition::Halt { cause, patience } => {
             record_failure(ctx, cause, patience, detail).await;
-            failing(&ctx.lease, failed, true, None)
+            Failing {
+                is_refused: true,
+                asked: None,
+            }
         }
-        Disposition::Retry { after } => failing(&ctx.lease, failed, false, after),
-        Disposition::Refused => failing(&ctx.lease, failed, false, None),
+        Disposition::Retry { after } => Failing {
+            is_refused: false,
+            asked: after,
+        },
+        Disposition::Refused => Failing::default(),
     }
 }
 

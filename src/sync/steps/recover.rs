@@ -1,7 +1,7 @@
 //! What an interrupted attempt may have left behind: a row joins the others where it stopped. Writes in doubt are
 //! looked for, and forgotten only once a look that finds nothing resolves them.
 
-use amocrm::{AmoCrm, AmoError, Contact, Deal, Found, Unreadable};
+use amocrm::{AmoError, Contact, Deal, Found, Unreadable};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -13,6 +13,7 @@ use super::{
         in_flight::Look,
         row::{Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, Stage, StepResult},
         rules::contact::with_email,
+        rules::eligibility::later,
         rules::note::as_sent,
     },
     note::{has_our_note, hidden_notes, with_note},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{ContactId, DealId, KeyedHash, Operation},
-    inbox::{Create, CreateFor, Fact, InboxError, Step},
+    inbox::{Create, CreateFor, Fact, GivenUp, InboxError, Step},
 };
 
 const CREATES: [Operation; 2] = [Operation::Create, Operation::CreateWithContact];
@@ -250,7 +251,7 @@ async fn resolve_creates_with_contact(
         CreateFor::Contact { .. } => None,
     });
     let look = Look::begin(&batch.ctx);
-    let request = newest_contacts(&batch.amocrm, earlier.min());
+    let request = newest_contacts(batch, earlier.min());
     let asked = batch.ask(Operation::ReadNewest, rows, request, &mut resumed.ended);
     let Some((rows, newest)) = asked.await? else {
         return Ok(());
@@ -293,14 +294,14 @@ fn latest(contacts: Vec<Contact>) -> Option<Contact> {
 }
 
 /// The newest contacts down to one that was there before, as far as the page cap reaches.
-pub(in crate::sync) async fn newest_contacts(
-    amocrm: &AmoCrm,
+async fn newest_contacts(
+    batch: &Batch,
     after: Option<ContactId>,
 ) -> Result<Found<Contact>, AmoError> {
     let mut newest = Vec::new();
     let mut unreadable = Unreadable::default();
     for page in 1..=NEWEST_PAGES {
-        let read = amocrm.newest_contacts(page).await?;
+        let read = batch.amocrm.newest_contacts(page).await?;
         let oldest = read.contacts.last();
         let is_reached = oldest.is_none_or(|last| after.is_some_and(|after| last.id <= after));
         newest.extend(read.contacts);
@@ -332,7 +333,7 @@ async fn recover_creates(
     let Some((lost, deals)) = asked.await? else {
         return Ok(());
     };
-    let mut found = Vec::new();
+    let (mut found, mut given_up) = (Vec::new(), Vec::new());
     for lost in lost {
         let newer = lost.newer_deals().into_iter();
         let made = newer.filter_map(|id| deals.get(&id));
@@ -356,11 +357,13 @@ async fn recover_creates(
         if deal.is_some() {
             batch.ctx.landed(lost.id(), &CREATES).await?;
         }
-        match create_resolved(batch, lost, look, deal).await? {
+        match create_resolved(batch, lost, look, deal, &mut given_up) {
             Ok(row) => found.push(row),
             Err(ended) => resumed.ended.push(ended),
         }
     }
+    let look_at = later(batch.now(), batch.ctx.timings.late_look);
+    batch.ctx.inbox.give_up(given_up, look_at).await?;
     batch.keep(&found).await?;
     resumed.placed.extend(found);
     Ok(())
@@ -385,12 +388,14 @@ pub(in crate::sync) fn is_named(ctx: &Context, name: KeyedHash, deal: &Deal) -> 
         && (has_name(&deal.name) || has_name(&as_sent(&deal.name)))
 }
 
-async fn create_resolved(
+/// A create that is resolved as never carried out is added to `given_up`.
+fn create_resolved(
     batch: &Batch,
     lost: Lost,
     look: Look,
     deal: Option<DealId>,
-) -> Result<Result<Placed, Ended>, InboxError> {
+    given_up: &mut Vec<GivenUp>,
+) -> Result<Placed, Ended> {
     let Lost {
         mut row,
         create,
@@ -400,22 +405,22 @@ async fn create_resolved(
     if let Some(deal) = deal {
         *step = create.made(deal, contact.map(|contact| contact.id));
         row.attempt.log(Fact::DealFound(deal));
-        return Ok(Ok(Placed { loaded: row, deal }));
+        return Ok(Placed { loaded: row, deal });
     }
     if let Some(until) = batch.ctx.may_land_until(id, create.resolve_after, look) {
         step.set_resolve_after(until);
-        return Ok(Err(row.again_at(until, Fact::CreateInDoubt)));
+        return Err(row.again_at(until, Fact::CreateInDoubt));
     }
-    batch
-        .ctx
-        .give_up(id, &row.attempt.progress, &create)
-        .await?;
-    let step = &mut row.attempt.progress.step;
-    Ok(Err(match batch.ctx.doubts.look().blamed(id, &CREATES) {
+    given_up.push(GivenUp {
+        row: id,
+        name: create.name,
+        made_for: create.made_for,
+    });
+    Err(match batch.ctx.doubts.look().blamed(id, &CREATES) {
         Some(reason) => {
             *step = Step::Begun;
             row.park(reason)
         }
         None => anew(batch, row, Fact::CreateNeverHappened),
-    }))
+    })
 }
