@@ -151,7 +151,7 @@ fn assert_right(world: &World, scenario: &Scenario) {
     assert_eq!(of_postgrest, Vec::<String>::new());
 }
 
-fn requests_of(world: &World, token: &str, server: Server) -> Vec<Recorded> {
+pub(crate) fn requests_of(world: &World, token: &str, server: Server) -> Vec<Recorded> {
     let mut requests = world.sandbox.requests();
     requests.retain(|it| it.server == server && it.token.as_deref() == Some(token));
     requests
@@ -281,6 +281,20 @@ async fn a_killed_holder_that_is_started_again_goes_on_at_once() {
     holder.stop().await;
 }
 
+/// The second service notes the deal of the row, and dies before the row tells of it.
+async fn note_and_die(world: &World, row: RowId) {
+    let faults = world.sandbox.faults();
+    faults.add(Fault::always(
+        Point::postgrest("rows.update"),
+        Kind::Hang(When::Before),
+    ));
+    let other = Node::launch(second(world)).await;
+    other.deliver(world, row).await;
+    until("the row is to be told", || world.asked("rows.update") > 0).await;
+    other.die().await;
+    faults.clear();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deal_that_the_other_has_noted_meanwhile_is_not_noted_again() {
     let world = world(0.01);
@@ -295,22 +309,33 @@ async fn a_deal_that_the_other_has_noted_meanwhile_is_not_noted_again() {
     until("it is refused", || world.asked("notes.create") > 0).await;
     holder.stop().await;
     faults.clear();
-
-    // The second notes it, and dies before the row tells of it.
-    faults.add(Fault::always(
-        Point::postgrest("rows.update"),
-        Kind::Hang(When::Before),
-    ));
-    let other = Node::launch(second(&world)).await;
-    other.deliver(&world, row).await;
-    until("the row is to be told", || world.asked("rows.update") > 0).await;
-    other.die().await;
-    faults.clear();
+    note_and_die(&world, row).await;
 
     let holder = Node::launch(first(&world)).await;
     holder.until_done(row).await;
     let notes = world.sandbox.amo.world(|account| account.notes().count());
     assert_eq!(notes, 1);
+    holder.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deal_whose_create_is_in_doubt_and_that_the_other_has_noted_is_not_noted_again() {
+    let world = world(0.01);
+    world.contact(EMAIL);
+    let row = world.insert(&json!({}));
+    // The first makes the deal and dies before it is told so.
+    let hang = Fault::once(Point::amo("leads.create"), Kind::Hang(When::After));
+    world.sandbox.faults().add(hang);
+    let holder = Node::launch(first(&world)).await;
+    holder.deliver(&world, row).await;
+    until("the deal is made", || world.deals_of(EMAIL).len() == 1).await;
+    holder.die().await;
+    note_and_die(&world, row).await;
+
+    let holder = Node::launch(first(&world)).await;
+    holder.until_done(row).await;
+    let notes = world.sandbox.amo.world(|account| account.notes().count());
+    assert_eq!((world.deals_of(EMAIL).len(), notes), (1, 1));
     holder.stop().await;
 }
 

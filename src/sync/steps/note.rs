@@ -72,7 +72,7 @@ pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<N
 }
 
 /// A deal that needed no move may have been noted in an earlier life of ours, whose inbox is lost; one that an earlier
-/// attempt put in its place, by another service that had the lease since then. Answers the rows without a note.
+/// attempt moved or made, by another service that had the lease since then. Answers the rows without a note.
 async fn find_earlier_notes(
     batch: &Batch,
     rows: Vec<Placed>,
@@ -81,7 +81,7 @@ async fn find_earlier_notes(
     let may_be_noted = |row: &Placed| {
         let attempt = row.attempt();
         attempt.progress.step.placed() == Some(inbox::Placed::Left)
-            || attempt.entry.progress.step.placed().is_some()
+            || attempt.entry.progress.step.has_written()
     };
     let (doubtful, mut without): (Vec<_>, Vec<_>) = rows.into_iter().partition(may_be_noted);
     if doubtful.is_empty() {
