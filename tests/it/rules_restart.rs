@@ -2,11 +2,11 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use sandbox::{Fault, Kind, Point, When, scenario::Missing};
+use sandbox::{DealId, Fault, Kind, Point, When, scenario::Missing};
 use serde_json::{Value, json};
 use tripwire_sync::{
     domain::{Clock, RowId, SystemClock},
-    inbox::{Inbox, PAUSED, REPLACED, Replaced},
+    inbox::{Entry, Inbox, Outcome, PAUSED, REPLACED, Replaced, State},
 };
 
 use crate::support::{EMAIL, Wishes, World};
@@ -158,6 +158,63 @@ async fn a_second_kill_while_recovering_changes_nothing() {
     assert_eq!(world.deals_of(EMAIL), [deal]);
     assert_eq!(world.asked("leads.create"), 1);
     assert_eq!(world.asked("notes.create"), 1);
+}
+
+/// The row gets a deal id while our create is in doubt: of the deal that the create made, or of another one.
+async fn filled_while_in_doubt(student: Student, when: When, is_the_made: bool) -> (Entry, DealId) {
+    let mut world = World::start(Wishes {
+        missing: Missing::Create,
+        ..Wishes::brisk()
+    })
+    .await;
+    let route = match student {
+        Student::Unknown => "leads.complex",
+        _ => "leads.create",
+    };
+    if student != Student::Unknown {
+        world.contact(EMAIL);
+    }
+    let hang = Fault::once(Point::amo(route), Kind::Hang(when));
+    world.sandbox.faults().add(hang);
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    world.until_asked(route, 1, |it| it.fault.is_some()).await;
+    world.die().await;
+    world.sandbox.faults().clear();
+
+    let made = world.deals_of(EMAIL);
+    assert_eq!(made.len(), usize::from(when == When::After));
+    let filled = if is_the_made {
+        made[0]
+    } else {
+        world.student("manager@example.kz")
+    };
+    world.sandbox.postgrest.update_row(row, |row| {
+        row.insert("amocrm_deal_id".into(), filled.to_string().into());
+    });
+    world.launch().await;
+    let is_at_its_end = |entry: &Entry| [State::Done, State::Parked].contains(&entry.state);
+    let entry = world.until(row, "at its end", is_at_its_end).await;
+    assert_eq!(world.deals_of(EMAIL), made);
+    assert_eq!(world.asked(route), 1);
+    assert_eq!(world.asked("notes.create"), 0);
+    (entry, filled)
+}
+
+#[tokio::test]
+async fn a_create_in_doubt_is_looked_for_though_the_row_has_a_deal_by_now() {
+    for student in [Student::WithoutDeal, Student::Unknown] {
+        let (entry, _) = filled_while_in_doubt(student, When::After, true).await;
+        assert_eq!(entry.outcome, Some(Outcome::Synced), "{entry:?}");
+
+        let (entry, _) = filled_while_in_doubt(student, When::Before, false).await;
+        assert_eq!(entry.outcome, Some(Outcome::AlreadyLinked), "{entry:?}");
+
+        let (entry, filled) = filled_while_in_doubt(student, When::After, false).await;
+        let reason = entry.reason.unwrap();
+        let beginning = format!("в строке сделка {filled}, а сервис работал со сделкой ");
+        assert!(reason.starts_with(&beginning), "{reason}");
+    }
 }
 
 // ---- the inbox file is another one ----

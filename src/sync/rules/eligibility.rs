@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::timings::Timings;
 use crate::{
     domain::{Email, NotOneEmail},
-    inbox::{Outcome, Progress, Settlement},
+    inbox::{Outcome, Progress, Settlement, Step},
     supabase::Row,
 };
 
@@ -66,7 +66,10 @@ pub fn eligibility(
         RowRead::Absent => return absent(timings, progress, now),
     };
 
-    if let Some(filled) = &row.deal_id {
+    // A create in doubt is looked for first: the deal in the row may be the one that it made.
+    if let Some(filled) = &row.deal_id
+        && !matches!(progress.step, Step::Creating(_))
+    {
         return Eligibility::End(already_filled(progress, filled));
     }
     // A row with a write to amoCRM is finished, whatever its status is by now.
@@ -130,19 +133,18 @@ pub(in crate::sync) fn since(first: &mut Option<Timestamp>, now: Timestamp) -> T
 /// What becomes of a row that has a deal id.
 pub(in crate::sync) fn already_filled(progress: &Progress, filled: &str) -> Settlement {
     let ours = progress.step.choice().map(|choice| choice.deal);
-    let reason = match ours {
+    let ours = match ours {
         Some(deal) if deal.to_string() == filled.trim() => {
             return Settlement::Done(Outcome::Synced);
         }
-        _ if !progress.step.has_written() => return Settlement::Done(Outcome::AlreadyLinked),
-        Some(deal) => format!("а сервис работал со сделкой {deal}"),
-        None => "а ответ на создание сделки потерян".to_owned(),
+        Some(deal) if progress.step.has_written() => deal,
+        _ => return Settlement::Done(Outcome::AlreadyLinked),
     };
     // The column is free text: only what looks like an id is repeated.
     let filled = filled.trim();
     let is_id = filled.len() <= 20 && filled.bytes().all(|byte| byte.is_ascii_digit());
     let filled = if is_id { filled } else { "(не число)" };
-    let reason = format!("в строке сделка {filled}, {reason}");
+    let reason = format!("в строке сделка {filled}, а сервис работал со сделкой {ours}");
     Settlement::Parked { reason }
 }
 

@@ -13,7 +13,7 @@ use super::{
         in_flight::Look,
         row::{Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, Stage, StepResult},
         rules::contact::with_email,
-        rules::eligibility::later,
+        rules::eligibility::{already_filled, later},
         rules::note::as_sent,
     },
     note::{has_our_note, hidden_notes, with_note},
@@ -405,6 +405,11 @@ fn create_resolved(
     if let Some(deal) = deal {
         *step = create.made(deal, contact.map(|contact| contact.id));
         row.attempt.log(Fact::DealFound(deal));
+        // By another service, which has noted the deal too, or by a person.
+        if let Some(filled) = &row.row.deal_id {
+            let settlement = already_filled(&row.attempt.progress, filled);
+            return Err(row.end(settlement));
+        }
         return Ok(Placed { loaded: row, deal });
     }
     if let Some(until) = batch.ctx.may_land_until(id, create.resolve_after, look) {
