@@ -4,7 +4,7 @@
 //! The sandboxes live in the driver's process, so they remember what a killed service did. Everything that is decided
 //! is decided by the seed; when exactly a request meets it is up to the machine.
 
-mod inspect;
+pub(crate) mod inspect;
 mod plan;
 mod report;
 pub(crate) mod service;

@@ -98,7 +98,7 @@ pub(super) async fn inbox(inbox: &Inbox, posts: &[Posted], figures: &mut Figures
 }
 
 /// Nothing in a log may say that we were wrong about ourselves.
-pub(super) fn logs(logs: &str) -> Vec<String> {
+pub(crate) fn logs(logs: &str) -> Vec<String> {
     let never = [
         "a task panicked",
         "sync.claim_lost",

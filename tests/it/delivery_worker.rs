@@ -5,7 +5,7 @@
 //! before and ends without an answer makes libcurl send the same request once more, on another. It ends with its server.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     num::NonZero,
     sync::{
@@ -66,6 +66,8 @@ struct Delivered {
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     manners: Manners,
+    /// Addresses that take turns; if there are none, a request goes to its own.
+    in_turn: Arc<Mutex<VecDeque<Url>>>,
     /// By host and port.
     idle: Arc<Mutex<BTreeMap<String, Vec<Connection>>>>,
     reused: Arc<AtomicUsize>,
@@ -79,11 +81,17 @@ impl Line {
     pub(crate) fn new(manners: Manners) -> Self {
         Self {
             manners,
+            in_turn: Arc::default(),
             idle: Arc::default(),
             reused: Arc::default(),
             sent_again: Arc::default(),
             delivered: Arc::default(),
         }
+    }
+
+    /// From now on each request goes to the next of these addresses, as behind a load balancer.
+    pub(crate) fn balance(&self, addresses: impl IntoIterator<Item = Url>) {
+        *self.in_turn.lock().unwrap() = addresses.into_iter().collect();
     }
 
     /// How many requests ended in which way.
@@ -127,7 +135,7 @@ impl Line {
     }
 
     async fn attempt(&self, request: &Queued) -> io::Result<Answer> {
-        let url: Url = request.url.parse().map_err(io::Error::other)?;
+        let url = self.destination(request).map_err(io::Error::other)?;
         let text = text_of(request, &url);
         let peer = url[url::Position::BeforeHost..url::Position::AfterPort].to_owned();
         for attempt in 1.. {
@@ -154,6 +162,15 @@ impl Line {
             }
         }
         unreachable!("an attempt ends");
+    }
+
+    fn destination(&self, request: &Queued) -> Result<Url, url::ParseError> {
+        let mut in_turn = self.in_turn.lock().unwrap();
+        if in_turn.is_empty() {
+            return request.url.parse();
+        }
+        in_turn.rotate_left(1);
+        Ok(in_turn[0].clone())
     }
 
     async fn exchange(

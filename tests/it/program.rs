@@ -333,10 +333,11 @@ impl Service {
         self.program.ended().await
     }
 
-    pub(crate) async fn kill(self) {
+    pub(crate) async fn kill(self) -> Ended {
         self.program.signal("KILL");
         let ended = self.program.ended().await;
         assert_eq!(ended.code, None, "{ended:#?}");
+        ended
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod api;
 mod check;
+mod failover;
 mod stack;
 mod supabase_cli;
 
