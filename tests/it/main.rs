@@ -31,6 +31,7 @@ mod mixed;
 mod ops;
 mod outside_watcher;
 mod pause;
+mod privacy;
 mod process;
 mod prose;
 mod real_parts;
