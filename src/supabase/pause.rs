@@ -39,7 +39,9 @@ impl Supabase {
         within: Duration,
     ) -> Result<Option<PauseAnswer>, SupabaseError> {
         let transport = &self.shared.transport;
-        let asked = json!({ "paused": paused }).to_string();
+        // A question names no argument: a null is not understood by every server.
+        let asked = paused.map_or(json!({}), |paused| json!({ "paused": paused }));
+        let asked = asked.to_string();
         let mut request = transport.request(self.shared.api.rpc(FUNCTION, asked));
         *request.timeout_mut() = Some(within);
         match transport.ask("pause", request).await {

@@ -74,6 +74,8 @@ impl Launch {
                 format!("sqlite://{}", world.inbox_path().display()),
             )
             .with("TRIPWIRE_TIME_SCALE", wishes.time_scale)
+            // A scaled day is short.
+            .with("SELF_TEST", "off")
     }
 
     pub(crate) fn with(mut self, name: &str, value: impl Display) -> Self {

@@ -24,10 +24,10 @@ async fn a_pause_is_set_ended_and_asked_for() {
     }
 
     let seen = server.seen().await;
-    let said = |n: usize| serde_json::from_str::<serde_json::Value>(&seen[n].body).unwrap();
-    for (n, paused) in [Some(true), Some(false), None].into_iter().enumerate() {
+    let bodies = [r#"{"paused":true}"#, r#"{"paused":false}"#, "{}"];
+    for (n, body) in bodies.into_iter().enumerate() {
         assert_eq!(seen[n].path, "/rest/v1/rpc/tripwire_sync_pause");
-        assert_eq!(said(n), serde_json::json!({ "paused": paused }));
+        assert_eq!(seen[n].body, body);
     }
 }
 
