@@ -338,7 +338,18 @@ fn the_example_file_lacks_nothing_but_what_must_be_filled_in() {
 #[test]
 fn every_event_of_the_log_is_explained() {
     let areas = [
-        "service", "settings", "webhook", "sync", "sweep", "look", "inbox", "alerts", "metrics",
+        "service",
+        "settings",
+        "webhook",
+        "sync",
+        "sweep",
+        "look",
+        "inbox",
+        "index",
+        "pause",
+        "heartbeat",
+        "alerts",
+        "metrics",
         "systemd",
     ];
     let events: BTreeSet<String> = strings_of_the_program()
@@ -372,12 +383,7 @@ fn every_outcome_halt_and_metric_is_explained() {
     outcomes.extend(strings_in(done));
     assert!(outcomes.contains("synced") && outcomes.contains("parked"));
 
-    let alerts = read("src/alerts.rs");
-    let (_, kinds) = alerts.split_once("fn as_str").unwrap();
-    let (kinds, _) = kinds.split_once("\n    }").unwrap();
-    let kinds = strings_in(kinds);
-    assert!(kinds.contains("halted") && kinds.contains("moving"));
-
+    let kinds = kinds_of_alerts();
     let told = outcomes.iter().chain(&kinds);
     let all: BTreeSet<String> = metrics.chain(halts).chain(told).cloned().collect();
     assert!(
@@ -394,6 +400,72 @@ fn every_outcome_halt_and_metric_is_explained() {
         .filter(|text| !strings.contains(text))
         .collect();
     assert_eq!(invented, Vec::<String>::new());
+}
+
+/// The table that people look into first.
+#[test]
+fn every_alert_has_a_row_that_says_what_to_do() {
+    let document = sections("docs/operation.md")
+        .into_iter()
+        .find(|it| it.heading == "What to do on each alert")
+        .unwrap();
+    assert!(document.rows.len() < 30, "more than a screen");
+
+    let prometheus = read("ops/alerts.yml");
+    let of_prometheus = prometheus
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let kinds = kinds_of_alerts();
+    let mut without_row: BTreeSet<String> = of_prometheus.map(str::to_owned).collect();
+    assert!(without_row.len() > 10, "{without_row:?}");
+    without_row.extend(kinds.iter().cloned());
+
+    let messages: BTreeSet<String> = ["src/alerts/messages.rs", "src/alerts/digest.rs"]
+        .into_iter()
+        .flat_map(|source| words(&read(source)).collect::<Vec<_>>())
+        .collect();
+    for row in &document.rows {
+        let alert = row.split(" | ").next().unwrap();
+        let names: Vec<String> = quoted(alert).collect();
+        for name in &names {
+            without_row.remove(name);
+        }
+        let is_message = names.first().is_some_and(|name| kinds.contains(name));
+        if is_message {
+            let said = told_in_russian(alert);
+            assert!(!said.is_empty(), "{alert}");
+            let invented = said
+                .iter()
+                .flat_map(|text| words(text))
+                .find(|word| !messages.contains(word));
+            assert_eq!(invented, None, "{alert}");
+        }
+    }
+    assert_eq!(without_row, BTreeSet::new());
+}
+
+/// Between the gaps, where the reasons name a deal.
+#[test]
+fn every_reason_for_parking_is_one_that_the_program_gives() {
+    let sources = sources_of_the_program();
+    for document in ["docs/operation.md"] {
+        let text = read(document);
+        let reasons: Vec<&str> = text
+            .lines()
+            .skip_while(|line| *line != "tripwire-sync retry --parked")
+            .skip_while(|line| !line.starts_with("| ---"))
+            .skip(1)
+            .map_while(|line| line.strip_prefix("| ")?.split(" | ").next())
+            .collect();
+        assert!(reasons.len() > 10, "{reasons:?}");
+        let pieces = reasons.iter().flat_map(|reason| reason.split(['…', ',']));
+        for piece in pieces.map(str::trim).filter(|piece| !piece.is_empty()) {
+            assert!(
+                sources.iter().any(|text| text.contains(piece)),
+                "{document}: {piece}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -443,6 +515,104 @@ fn headings(text: &str) -> BTreeSet<String> {
                 .collect()
         })
         .collect()
+}
+
+/// What a section of a document holds, whatever its language.
+#[derive(Debug, Default)]
+struct Section {
+    level: usize,
+    heading: String,
+    blocks: Vec<String>,
+    /// What stands in backticks, but for texts in Russian.
+    names: BTreeSet<String>,
+    /// Of tables, without their heads.
+    rows: Vec<String>,
+    /// Points of lists.
+    steps: usize,
+    /// A link inside the document as the number of its section.
+    links: BTreeSet<String>,
+    /// What the program says in Russian.
+    said: BTreeSet<String>,
+}
+
+/// The first one is what stands before the first heading.
+fn sections(document: &str) -> Vec<Section> {
+    let text = read(document);
+    let mut sections = vec![Section::default()];
+    let mut anchors = vec![String::new()];
+    let mut in_block = false;
+    let mut is_body = false;
+    for line in text.lines() {
+        let section = sections.last_mut().unwrap();
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+        }
+        if in_block {
+            section.blocks.push(line.to_owned());
+            continue;
+        }
+        if line.starts_with('#') {
+            anchors.extend(headings(line));
+            sections.push(Section {
+                level: line.bytes().take_while(|byte| *byte == b'#').count(),
+                heading: line.trim_start_matches('#').trim().to_owned(),
+                ..Section::default()
+            });
+            continue;
+        }
+        if !line.starts_with('|') {
+            is_body = false;
+        } else if line.starts_with("| ---") {
+            is_body = true;
+        } else if is_body {
+            section.rows.push(line.to_owned());
+            section.said.extend(told_in_russian(line));
+        }
+        let is_step = line.starts_with("- ")
+            || line
+                .split_once(". ")
+                .is_some_and(|(number, _)| number.parse::<u8>().is_ok());
+        section.steps += usize::from(is_step);
+        section
+            .names
+            .extend(quoted(line).filter(|name| !is_russian(name)));
+        let targets = line
+            .split("](")
+            .skip(1)
+            .filter_map(|it| it.split(')').next());
+        section.links.extend(targets.map(str::to_owned));
+    }
+    for section in &mut sections {
+        let links = std::mem::take(&mut section.links);
+        section.links = links
+            .into_iter()
+            .map(|link| match link.strip_prefix('#') {
+                Some(anchor) => format!("{:?}", anchors.iter().position(|it| it == anchor)),
+                None => link.replace("operation.ru.md", "operation.md"),
+            })
+            .collect();
+    }
+    sections
+}
+
+/// What stands in «such quotes».
+fn told_in_russian(line: &str) -> Vec<String> {
+    line.split('«')
+        .skip(1)
+        .filter_map(|rest| rest.split_once('»'))
+        .map(|(said, _)| said.to_owned())
+        .collect()
+}
+
+fn is_russian(text: &str) -> bool {
+    text.chars().any(|c| matches!(c, 'а'..='я' | 'А'..='Я'))
+}
+
+/// In Russian, in small letters.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphabetic())
+        .filter(|word| is_russian(word))
+        .map(str::to_lowercase)
 }
 
 fn after_each<'t>(line: &'t str, words: &[&str]) -> Vec<&'t str> {
@@ -560,7 +730,12 @@ fn help(arguments: &[&str]) -> String {
 
 /// Every string literal of the program; comments and tests may hold some more, which does no harm here.
 fn strings_of_the_program() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+    let sources = sources_of_the_program();
+    sources.iter().flat_map(|text| strings_in(text)).collect()
+}
+
+fn sources_of_the_program() -> Vec<String> {
+    let mut found = Vec::new();
     let mut folders = vec![root().join("src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -569,7 +744,7 @@ fn strings_of_the_program() -> BTreeSet<String> {
             if path.is_dir() {
                 folders.push(path);
             } else if !is_for_tests {
-                found.extend(strings_in(&fs::read_to_string(path).unwrap()));
+                found.push(fs::read_to_string(path).unwrap());
             }
         }
     }
@@ -609,6 +784,15 @@ fn is_counted(metric: &str) -> bool {
         }
     }
     false
+}
+
+fn kinds_of_alerts() -> BTreeSet<String> {
+    let alerts = read("src/alerts.rs");
+    let (_, kinds) = alerts.split_once("fn as_str").unwrap();
+    let (kinds, _) = kinds.split_once("\n    }").unwrap();
+    let kinds = strings_in(kinds);
+    assert!(kinds.contains("halted") && kinds.contains("moving"));
+    kinds
 }
 
 // ---- settings ----
