@@ -10,7 +10,7 @@ use std::{
 use tripwire_sync::config::{Config, GROUPS, Setting, Unset};
 
 /// Everything that is written for people.
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "SECURITY.md",
     "ARCHITECTURE.md",
@@ -18,6 +18,7 @@ const DOCUMENTS: [&str; 12] = [
     "docs/decisions.md",
     "docs/deploy.md",
     "docs/operation.md",
+    "docs/operation.ru.md",
     "docs/promises.md",
     "docs/scaling.md",
     "docs/supabase.md",
@@ -448,7 +449,7 @@ fn every_alert_has_a_row_that_says_what_to_do() {
 #[test]
 fn every_reason_for_parking_is_one_that_the_program_gives() {
     let sources = sources_of_the_program();
-    for document in ["docs/operation.md"] {
+    for document in ["docs/operation.md", "docs/operation.ru.md"] {
         let text = read(document);
         let reasons: Vec<&str> = text
             .lines()
@@ -465,6 +466,28 @@ fn every_reason_for_parking_is_one_that_the_program_gives() {
                 "{document}: {piece}"
             );
         }
+    }
+}
+
+/// Neither form can be changed alone, as far as names, commands, tables and links go.
+#[test]
+fn both_languages_of_the_operation_tell_the_same() {
+    let english = sections("docs/operation.md");
+    let russian = sections("docs/operation.ru.md");
+    let outline = |sections: &[Section]| -> Vec<usize> {
+        let levels = sections.iter().map(|section| section.level);
+        levels.collect()
+    };
+    assert!(english.len() > 15, "{english:?}");
+    assert_eq!(outline(&english), outline(&russian));
+    for (english, russian) in english.iter().zip(&russian) {
+        let at = format!("{} / {}", english.heading, russian.heading);
+        assert_eq!(english.blocks, russian.blocks, "{at}");
+        assert_eq!(english.names, russian.names, "{at}");
+        assert_eq!(english.rows.len(), russian.rows.len(), "{at}");
+        assert_eq!(english.steps, russian.steps, "{at}");
+        assert_eq!(english.links, russian.links, "{at}");
+        assert_eq!(english.said, russian.said, "{at}");
     }
 }
 
