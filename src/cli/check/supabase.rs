@@ -96,9 +96,12 @@ pub(super) async fn check(
                 holder: remembered.holder.clone(),
             };
             doctor::diagnose(&doctor, &ours, findings);
-            match supabase.pause(None, settings.supabase.timeout).await {
-                Ok(answer) => doctor::pause(answer.as_ref(), findings),
-                Err(error) => findings.warn("pause", Chain(&error).to_string()),
+            // Older SQL has been warned of already.
+            if doctor.version.is_some() {
+                match supabase.pause(None, settings.supabase.timeout).await {
+                    Ok(answer) => doctor::pause(answer.as_ref(), findings),
+                    Err(error) => findings.warn("pause", Chain(&error).to_string()),
+                }
             }
             knows_id_type = doctor.id_type.is_some();
             if sends_event && doctor.version.is_some() && columns.missing.is_empty() {
