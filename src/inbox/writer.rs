@@ -369,11 +369,16 @@ impl Writer {
         if self.next_bounds > Instant::now() {
             return Ok(());
         }
+        self.next_bounds = Instant::now() + bounds::LOOK_EVERY;
         let conn = self.link.conn().await?;
         let space = maintenance::make_room(conn, self.bounds).await?;
-        let is_more_to_do = space == Space::Clearing || maintenance::give_back(conn).await?;
-        if !is_more_to_do {
-            self.next_bounds = Instant::now() + bounds::LOOK_EVERY;
+        // Pages that cannot be given back now are used again.
+        let gives_back_more = maintenance::give_back(conn).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "inbox.cannot_shrink");
+            false
+        });
+        if space == Space::Clearing || gives_back_more {
+            self.next_bounds = Instant::now();
         }
         let now = self.clock.now();
         self.signals.writing.send_if_modified(|writing| {

@@ -114,10 +114,12 @@ pub(in crate::inbox) async fn store(
     found.store(turn.conn).await?;
     if is_event {
         activity::heard(turn.conn, turn.now).await?;
-        turn.effects.last_event = Some(turn.now);
     }
     hear(turn, heard.into_values().collect()).await?;
     let is_any_lifted = lift(turn, &lifting).await?;
+    if is_event {
+        turn.effects.last_event = Some(turn.now);
+    }
     turn.effects.wakes |= is_any_opened || is_any_lifted;
     Ok(stored)
 }

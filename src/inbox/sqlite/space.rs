@@ -1,6 +1,7 @@
 //! How much room the inbox takes, how much its disk has left, and whether the file can shrink.
 
 use std::{
+    fs,
     io::{self, ErrorKind},
     path::Path,
 };
@@ -61,6 +62,20 @@ pub(super) async fn let_it_shrink(conn: &mut SqliteConnection, path: &Path) -> R
     if free / ROOM_TO_REWRITE < size {
         return Err("the disk has too little room to rewrite the file".into());
     }
+    // Else a rewrite that is cut off, for its time or its memory, would begin anew at each start.
+    let mut marker = path.as_os_str().to_owned();
+    marker.push(".rewriting");
+    let marker = Path::new(&marker);
+    if marker.try_exists()? {
+        return Err("the last rewrite of the file was cut off; remove inbox.db.rewriting beside it to try again".into());
+    }
+    fs::write(marker, "")?;
+    let rewritten = rewrite(conn).await;
+    fs::remove_file(marker)?;
+    rewritten
+}
+
+async fn rewrite(conn: &mut SqliteConnection) -> Result<(), Cause> {
     for statement in [
         "PRAGMA auto_vacuum = INCREMENTAL",
         "VACUUM",

@@ -118,3 +118,23 @@ async fn a_file_of_an_earlier_version_is_rewritten_once_at_a_start_and_can_shrin
     assert_eq!(pragma(&t, "auto_vacuum").await, 2);
     assert_eq!(t.state_of(1).await, State::Pending);
 }
+
+#[tokio::test]
+async fn a_rewrite_that_was_cut_off_is_begun_again_only_when_a_person_says_so() {
+    let t = Fixture::new().await;
+    t.inbox.close().await;
+    t.tamper("PRAGMA journal_mode = DELETE; PRAGMA auto_vacuum = NONE; VACUUM;")
+        .await;
+    let marker = t.path().with_file_name("inbox.db.rewriting");
+    fs::write(&marker, "").unwrap();
+
+    let t = t.reopened().await;
+    assert_eq!(pragma(&t, "auto_vacuum").await, 0);
+    assert!(marker.exists());
+    assert_eq!(t.store([delivered(1)]).await, [Stored::New]);
+
+    fs::remove_file(&marker).unwrap();
+    let t = t.reopened().await;
+    assert_eq!(pragma(&t, "auto_vacuum").await, 2);
+    assert!(!marker.exists());
+}
