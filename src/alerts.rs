@@ -70,6 +70,10 @@ pub struct Pace {
     pub late_after: Duration,
     /// A write may be in doubt for so long before it is told of, as with `late_after`.
     pub unresolved_after: Duration,
+    /// A test event that ended longer ago proves nothing: the service that works sends one more often while they fail.
+    pub tests_count_for: Duration,
+    /// A digest that has been due for longer is left to the service that works.
+    pub leave_digest_after: Duration,
     /// For how long sending must work before a halt counts as over.
     pub sure_after: Duration,
     /// The period of the budget. An alarm that lasts is repeated once in each.
@@ -95,6 +99,8 @@ impl Pace {
             gather: d(Duration::from_mins(5)),
             late_after: d(Duration::from_mins(15)),
             unresolved_after: d(Duration::from_mins(10)),
+            tests_count_for: d(Duration::from_mins(70)),
+            leave_digest_after: d(Duration::from_mins(3)),
             sure_after: d(Duration::from_mins(1)),
             day: d(Duration::from_hours(24)),
             retry: Backoff {

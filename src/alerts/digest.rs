@@ -18,7 +18,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// The last time at which a digest was to be sent: a Monday or any day, at nine.
-    fn last(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn last(&self, now: Timestamp) -> Option<Timestamp> {
         let mut day = now.to_zoned(self.zone.clone()).date();
         // Today, or one of the seven days before.
         for _ in 0..=7 {

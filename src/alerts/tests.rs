@@ -376,7 +376,7 @@ fn events_that_do_not_arrive_are_told_with_the_fault_and_so_is_their_end() {
     let mut scene = Scene::new();
     let mut tests = EventTests::default();
     tests.ended(EventTest::Failed(EventFault::Refused(401)), scene.now, true);
-    scene.silence = tests.trouble();
+    scene.silence = tests.trouble(Timestamp::MIN);
     scene.state = SyncState::Standby {
         held_by_another: true,
     };

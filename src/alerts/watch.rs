@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Alerts, Digest, Kind, Message, Pace, Said, Schedule, Seen, Service, Settings, Telegram,
-    TelegramError,
+    TelegramError, has_passed,
 };
 use crate::{
-    domain::{Chain, EventTests, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
+    domain::{
+        Chain, EventFailure, EventTests, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd,
+    },
     inbox::{DiskSpace, EVENT_TESTS, HALT, Inbox, InboxError, REFUSALS, REPLACED, State, Writing},
 };
 
@@ -193,21 +195,33 @@ impl Watch {
             inbox: writing.fault(),
             replaced: self.inbox.state(REPLACED).await?,
             disk: self.disk(),
-            silence: {
-                let tests: Option<EventTests> = self.inbox.state(EVENT_TESTS).await?;
-                tests.and_then(|tests| tests.trouble())
-            },
+            silence: self.silence(ago(self.pace.tests_count_for)).await?,
             digest: self.digest(said, now).await?,
         })
     }
 
-    /// Where another service of the project works, that one sends the digest.
-    async fn leave_digest(&self, alerts: &mut Alerts) {
+    /// Test events fail, the last one later than `since`, and no real event has come since the first failure.
+    async fn silence(&self, since: Timestamp) -> Result<Option<EventFailure>, InboxError> {
+        let tests: Option<EventTests> = match self.inbox.state(EVENT_TESTS).await {
+            // Stored by another version.
+            Err(InboxError::Corrupt { .. }) => None,
+            tests => tests?,
+        };
+        let last_event = self.inbox.activity().event;
+        let failure = tests.and_then(|tests| tests.trouble(since));
+        Ok(failure.filter(|failure| last_event.is_none_or(|event| event <= failure.since)))
+    }
+
+    /// Where another service of the project works, that one sends the digest. For some minutes this service may yet take the
+    /// lease of one that has died.
+    async fn leave_digest(&mut self, alerts: &mut Alerts) {
         let now = self.clock.now();
-        if self.is_digest_due(alerts.said(), now).is_some()
-            && self.service.holds_lease() == Some(false)
-        {
+        let due = self.is_digest_due(alerts.said(), now);
+        let due = due.and_then(|(schedule, _)| schedule.last(now));
+        let is_late = due.is_some_and(|due| has_passed(self.pace.leave_digest_after, due, now));
+        if is_late && self.service.holds_lease() == Some(false) {
             alerts.skip_digest(now);
+            self.count_anew(alerts.said());
             self.remember(alerts.said()).await;
         }
     }
@@ -314,8 +328,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{Clock as _, DigestEvery, TestClock},
-        inbox::Role,
+        domain::{Clock as _, DigestEvery, EventFault, EventTest, RowId, TestClock},
+        inbox::{Arrival, Role, Source},
     };
 
     #[derive(Debug)]
@@ -331,58 +345,112 @@ mod tests {
         }
     }
 
+    /// A watch over an inbox of its own, of a service that holds the lease or not.
+    async fn watch(lease: Option<bool>, clock: &Arc<TestClock>) -> (Watch, tempfile::TempDir) {
+        outbound::install_crypto_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inbox.db");
+        let inbox = Inbox::open(&path, Role::Owner, clock.clone()).await;
+        let settings = Settings {
+            bot_token: "123456:token".into(),
+            chat_id: "-100500".to_owned(),
+            base_url: "http://127.0.0.1:9".parse().unwrap(),
+            tokens: Vec::new(),
+            digests: Some(Schedule {
+                every: DigestEvery::Day,
+                zone: TimeZone::UTC,
+            }),
+            pace: Pace::default(),
+        };
+        let (_state, status) = watch::channel(SyncState::Working);
+        let stop = CancellationToken::new();
+        let service = Arc::new(WithLease(lease));
+        let watch = Watch::new(
+            &settings,
+            inbox.unwrap(),
+            status,
+            clock.clone(),
+            service,
+            stop,
+        );
+        (watch.unwrap(), folder)
+    }
+
     #[tokio::test]
     async fn the_holder_of_the_lease_sends_the_digest_and_a_standby_leaves_it() {
-        outbound::install_crypto_provider();
-        // Whether it holds the lease, whether there is a digest, whether the next one is a day later.
-        for (lease, is_sent, is_left) in [
-            (Some(true), true, false),
-            (Some(false), false, true),
-            (None, false, false),
+        let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+        // Whether it holds the lease, how long after nine it is, whether there is a digest, whether it is left.
+        for (lease, after, is_sent, is_left) in [
+            (Some(true), Duration::ZERO, true, false),
+            (Some(true), hour, true, false),
+            // The holder may have died just now.
+            (Some(false), minute, false, false),
+            (Some(false), hour, false, true),
+            (None, hour, false, false),
         ] {
-            let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("inbox.db");
-            let inbox = Inbox::open(&path, Role::Owner, clock.clone())
-                .await
-                .unwrap();
-            let settings = Settings {
-                bot_token: "123456:token".into(),
-                chat_id: "-100500".to_owned(),
-                base_url: "http://127.0.0.1:9".parse().unwrap(),
-                tokens: Vec::new(),
-                digests: Some(Schedule {
-                    every: DigestEvery::Day,
-                    zone: TimeZone::UTC,
-                }),
-                pace: Pace::default(),
-            };
-            let (_state, status) = watch::channel(SyncState::Working);
-            let stop = CancellationToken::new();
-            let service = Arc::new(WithLease(lease));
-            let mut watch =
-                Watch::new(&settings, inbox, status, clock.clone(), service, stop).unwrap();
+            let clock = TestClock::at("2026-11-22T09:00:00Z".parse().unwrap());
+            let (mut watch, _folder) = watch(lease, &clock).await;
             let began = clock.now();
             let mut alerts = Alerts::new(Pace::default(), Said::default());
             alerts.begin_digests(true, began);
-            clock.advance(Duration::from_hours(24));
+            clock.advance(Duration::from_hours(24) + after);
 
             watch.leave_digest(&mut alerts).await;
             let digest = watch.digest(alerts.said(), clock.now()).await.unwrap();
 
-            assert_eq!(digest.is_some(), is_sent, "{lease:?}");
+            assert_eq!(digest.is_some(), is_sent, "{lease:?} {after:?}");
             if let Some(digest) = digest {
                 assert_eq!((digest.from, digest.until), (began, clock.now()));
                 assert_eq!(digest.requests, (7, began));
             }
             let until = if is_left { clock.now() } else { began };
-            assert_eq!(alerts.said().digest_until, Some(until), "{lease:?}");
+            assert_eq!(
+                alerts.said().digest_until,
+                Some(until),
+                "{lease:?} {after:?}"
+            );
+            // After a digest that was left, requests are counted from its end on.
+            let from = if is_left {
+                (7, clock.now())
+            } else {
+                (0, began)
+            };
+            assert_eq!(watch.counted, from);
 
-            // After a digest, requests are counted from its end on.
             alerts.skip_digest(clock.now());
             watch.count_anew(alerts.said());
             assert_eq!(watch.counted, (7, clock.now()));
         }
+    }
+
+    #[tokio::test]
+    async fn a_real_event_or_a_long_time_ends_what_test_events_have_shown() {
+        let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+        let (watch, _folder) = watch(Some(true), &clock).await;
+        let mut tests = EventTests::default();
+        tests.ended(EventTest::Failed(EventFault::NotSent), clock.now(), true);
+        watch.inbox.set_state(EVENT_TESTS, &tests).await.unwrap();
+        let silence = async |since| watch.silence(since).await.unwrap().is_some();
+        assert!(silence(clock.now()).await);
+
+        clock.advance(Duration::from_mins(1));
+        // Another service has tested since, as far as is known.
+        assert!(!silence(clock.now()).await);
+        let event = Arrival {
+            row: RowId::new(uuid::Uuid::nil()),
+            source: Source::Webhook {
+                delivery: "msg_1".to_owned(),
+            },
+        };
+        watch.inbox.store(vec![event]).await.unwrap();
+        assert!(!silence(Timestamp::MIN).await);
+
+        watch
+            .inbox
+            .set_state(EVENT_TESTS, &"of another version")
+            .await
+            .unwrap();
+        assert!(!silence(Timestamp::MIN).await);
     }
 
     #[test]

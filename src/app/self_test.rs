@@ -64,7 +64,11 @@ impl SelfTest {
 
     /// Sends a test event if one is due.
     async fn look(self, parts: &Parts, started: Timestamp) -> Result<(), InboxError> {
-        let stored: Option<EventTests> = parts.inbox.state(EVENT_TESTS).await?;
+        let stored: Option<EventTests> = match parts.inbox.state(EVENT_TESTS).await {
+            // Stored by another version.
+            Err(InboxError::Corrupt { .. }) => None,
+            stored => stored?,
+        };
         let mut tests = stored.unwrap_or_default();
         let now = parts.clock.now();
         let from = tests

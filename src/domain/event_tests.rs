@@ -187,8 +187,8 @@ impl EventTests {
             self.decided = Some(now);
         }
         self.failure = match (test, self.failure) {
-            (EventTest::Arrived | EventTest::NotPossible, _) => None,
-            (EventTest::Undecided, before) => before,
+            (EventTest::Arrived, _) => None,
+            (EventTest::NotPossible | EventTest::Undecided, before) => before,
             (EventTest::Failed(fault), before) => Some(EventFailure {
                 since: before.map_or(now, |before| before.since),
                 fault,
@@ -199,10 +199,12 @@ impl EventTests {
         };
     }
 
-    /// Events do not arrive. A single failure proves that only together with rows that no event has told of.
+    /// Events do not arrive. A single failure proves that only together with rows that no event has told of. A result from
+    /// before `since` counts no more: another service has tested meanwhile.
     #[must_use]
-    pub fn trouble(&self) -> Option<EventFailure> {
+    pub fn trouble(&self, since: Timestamp) -> Option<EventFailure> {
         self.failure
+            .filter(|_| self.last.is_some_and(|last| last >= since))
             .filter(|failure| failure.times > 1 || failure.rows_were_silent)
     }
 }
@@ -288,11 +290,14 @@ mod tests {
                 ],
                 Some(0),
             ),
-            (&[(0, FAILED, true), (30, NotPossible, false)], None),
+            (&[(0, FAILED, true), (30, NotPossible, false)], Some(0)),
         ];
         for (tests, since) in table {
-            let trouble = after(tests).trouble().map(|trouble| trouble.since);
+            let trouble = after(tests).trouble(minute(0)).map(|trouble| trouble.since);
             assert_eq!(trouble, since.map(minute), "{tests:?}");
         }
+        let old = after(&[(0, FAILED, true), (30, FAILED, true)]);
+        assert!(old.trouble(minute(30)).is_some());
+        assert_eq!(old.trouble(minute(31)), None);
     }
 }

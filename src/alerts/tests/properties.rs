@@ -64,7 +64,7 @@ impl Scene {
             Happening::Silence(is_there) => {
                 let mut tests = EventTests::default();
                 tests.ended(EventTest::Failed(EventFault::NotSent), self.now, true);
-                self.silence = tests.trouble().filter(|_| *is_there);
+                self.silence = tests.trouble(Timestamp::MIN).filter(|_| *is_there);
             }
             Happening::Restart => self.restart(),
         }

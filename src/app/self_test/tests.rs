@@ -145,7 +145,7 @@ impl Scene {
         self.test.look(&self.parts, self.started).await.unwrap();
         let tests: Option<EventTests> = self.parts.inbox.state(EVENT_TESTS).await.unwrap();
         let asked = self.asked.swap(0, Ordering::Relaxed);
-        (asked, tests.and_then(|tests| tests.trouble()))
+        (asked, tests.and_then(|tests| tests.trouble(Timestamp::MIN)))
     }
 
     async fn fault_after(&self, pause: Duration) -> Option<EventFault> {
