@@ -47,7 +47,7 @@ enum Upset {
     KillForAMoment,
     /// The holder is killed, and started again after another machine has taken over.
     Kill,
-    /// As [`Upset::Kill`]; the holder's inbox is deleted meanwhile.
+    /// As [`Upset::Kill`]; the inbox is deleted meanwhile. If the holder's was deleted before, another machine's is.
     LoseInbox,
     /// The holder stands still until another machine has taken over.
     StandStill,
@@ -145,6 +145,8 @@ struct Fleet {
     /// Rows of the scenario that are in the table.
     inserted: usize,
     machines: [Machine; MACHINES],
+    /// Machines whose inbox was deleted.
+    lost: Vec<usize>,
     line: Line,
     worker: JoinHandle<ServerGone>,
 }
@@ -166,6 +168,7 @@ impl Fleet {
             scenario,
             inserted: 0,
             machines,
+            lost: Vec::new(),
             line,
             worker,
         };
@@ -236,14 +239,22 @@ impl Fleet {
                 self.start_again(holder).await;
                 self.insert(rows);
             }
-            Upset::Kill | Upset::LoseInbox => {
+            Upset::Kill => {
                 self.machines[holder].kill().await;
                 self.insert(rows);
-                if matches!(upset, Upset::LoseInbox) {
-                    fs::remove_dir_all(&self.machines[holder].folder).unwrap();
-                }
                 self.until_another_sends(holder, 1).await;
                 self.start_again(holder).await;
+            }
+            Upset::LoseInbox => {
+                let machines = [holder].into_iter().chain(0..MACHINES);
+                let mut not_lost = machines.filter(|it| !self.lost.contains(it));
+                let machine = not_lost.next().unwrap();
+                self.lost.push(machine);
+                self.machines[machine].kill().await;
+                self.insert(rows);
+                fs::remove_dir_all(&self.machines[machine].folder).unwrap();
+                self.until_another_sends(machine, 1).await;
+                self.start_again(machine).await;
             }
             Upset::StandStill => {
                 self.stop_between_requests(holder).await;
@@ -336,7 +347,7 @@ async fn of_three_machines_any_may_fail_at_work_and_every_row_gets_its_deal_once
         fleet.until_it_writes(holder, 1 + number % 2).await;
         fleet.upset(upset, holder, rows).await;
     }
-    assert_eq!(fleet.inserted, ROWS);
+    assert_eq!((fleet.inserted, fleet.lost.len()), (ROWS, 2));
     fleet.stack.until_written_back(ROWS).await;
     fleet.worker.abort();
 
