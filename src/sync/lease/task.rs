@@ -126,12 +126,16 @@ async fn ask(ctx: &Context, holder: &str, asking: &mut Asking) -> Instant {
         tokio::join!(request, learn_of_pause(ctx, asking, skips))
     } else {
         let answer = request.await;
-        // Asked after the lease was granted: a pause that came before is known before the term begins.
+        // Asked after the lease was granted: a pause that came before is known before the term begins. If the lease is not
+        // answered, that failure counts alone.
         let is_granted = matches!(answer, Ok(LeaseAnswer::Granted));
-        let skips = !is_granted && asking.pause_from.is_some_and(|at| Instant::now() < at);
+        let is_early = asking.pause_from.is_some_and(|at| Instant::now() < at);
+        let skips = answer.is_err() || !is_granted && is_early;
         (answer, learn_of_pause(ctx, asking, skips).await)
     };
-    if let Err(unknown) = paused {
+    if let Err(unknown) = paused
+        && answer.is_ok()
+    {
         tracing::warn!(error = %Chain(&unknown), "pause.unknown");
         let pause = after_unknown(ctx, &unknown, &mut asking.failed, is_ours).await;
         // A service that does not know of a pause must not begin a term. A term that has begun goes on.
