@@ -26,6 +26,15 @@ async fn command(world: &World, inbox: &str, args: &[&str]) -> Ended {
     launch.run().await
 }
 
+/// Both services have asked for the pause again, more than once each.
+async fn until_asked_again(world: &World) {
+    let asked = world.asked("rpc.pause");
+    until("the services have asked again", || {
+        world.asked("rpc.pause") > asked + 20
+    })
+    .await;
+}
+
 fn is_paused(state: SyncState) -> bool {
     matches!(state, SyncState::Paused { .. })
 }
@@ -126,11 +135,7 @@ async fn a_resume_on_a_standby_ends_no_403_and_names_the_service_that_has_it() {
         resumed.out.contains("403") && resumed.out.contains(&name),
         "{resumed:?}"
     );
-    let asked = world.asked("rpc.pause");
-    until("both services have heard", || {
-        world.asked("rpc.pause") > asked + 20
-    })
-    .await;
+    until_asked_again(&world).await;
     assert!(matches!(holder.state(), SyncState::Halted { .. }));
 
     command(&world, "first.db", &["resume"])
@@ -186,11 +191,7 @@ async fn a_pause_that_the_database_does_not_take_holds_here_and_the_command_fail
     faults.clear();
 
     // The database never heard of it, and so ends nothing.
-    let asked = world.asked("rpc.pause");
-    until("the services have asked again", || {
-        world.asked("rpc.pause") > asked + 20
-    })
-    .await;
+    until_asked_again(&world).await;
     assert!(is_paused(holder.state()));
     assert_eq!(world.sandbox.postgrest.last_pause(), None);
     command(&world, "first.db", &["resume"])

@@ -9,6 +9,11 @@ fn told(answer: &str) -> Value {
     serde_json::from_str(answer).unwrap()
 }
 
+fn changed_at(told: &Value) -> jiff::Timestamp {
+    let changed_at = told["last"]["changed_at"].as_str();
+    changed_at.unwrap().parse().unwrap()
+}
+
 #[test]
 fn the_last_pause_or_resume_is_kept_with_a_time_that_only_grows() {
     let cluster = Cluster::start();
@@ -16,13 +21,6 @@ fn the_last_pause_or_resume_is_kept_with_a_time_that_only_grows() {
     let ask = |argument: &str| {
         let sql = format!("select public.tripwire_sync_pause({argument})");
         told(&cluster.sql_as("tripwire_sync", &sql).unwrap())
-    };
-    let changed_at = |told: &Value| -> jiff::Timestamp {
-        told["last"]["changed_at"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap()
     };
     let never = json!({ "last": null, "held_by": null });
     assert_eq!(ask(""), never);
@@ -70,12 +68,5 @@ fn of_two_that_pause_and_resume_at_once_the_second_is_the_later_one() {
     first.sql("commit");
     let resumed = told(&second.reply());
     assert_eq!(resumed["last"]["is_paused"], false);
-    let changed_at = |told: &Value| -> jiff::Timestamp {
-        told["last"]["changed_at"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap()
-    };
     assert!(changed_at(&resumed) > changed_at(&paused));
 }
