@@ -1,4 +1,5 @@
-//! Asks for the lease repeatedly, in a task of its own, since neither the inbox nor a run may delay a renewal.
+//! Asks for the lease and the pause repeatedly, in a task of its own, since no run may delay a renewal. A pause is stored in
+//! the inbox before the answer about the lease is used.
 
 use std::{sync::Arc, time::Duration};
 
