@@ -14,6 +14,7 @@ use crate::{
     supabase::SupabaseError,
     sync::Chain,
     telemetry,
+    words::{Lang, Reader},
 };
 
 mod backfill;
@@ -25,7 +26,6 @@ mod entries;
 mod explain;
 mod forget;
 mod jwt;
-mod messages;
 mod pause;
 mod pipelines;
 mod room;
@@ -34,7 +34,7 @@ mod sandbox;
 mod setup_sql;
 mod terminal;
 
-use terminal::{Lang, Terminal};
+use terminal::Terminal;
 
 /// Carries every new student from Supabase to the right deal in amoCRM: once, and never forgotten.
 #[derive(Debug, Parser)]
@@ -191,7 +191,8 @@ pub async fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let mut terminal = Terminal::new(Lang::of_locale(config::locale().as_deref()));
+    let reader = Reader::in_utc(Lang::of_locale(config::locale().as_deref()));
+    let mut terminal = Terminal::new(reader);
     match run(cli.command, &mut terminal).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(CommandError::Told) => ExitCode::FAILURE,

@@ -27,3 +27,7 @@ pub mod alerts;
 
 /// The neighbour that is no package of its own, as `amocrm` is.
 pub mod supabase;
+
+/// What people read: words in two languages, and a student's story.
+pub mod story;
+pub mod words;

@@ -29,7 +29,7 @@ pub(super) struct Options {
 pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let config = Config::load(false)?;
     let settings = Settings::from_config(&config);
-    let mut findings = Findings::new(terminal.lang());
+    let mut findings = Findings::new(terminal.reader().clone());
     findings.good(
         "settings",
         terminal.pick("all of sound form", "все заданы верно по форме"),

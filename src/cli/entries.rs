@@ -41,11 +41,11 @@ pub(super) async fn list(
                     .map(|deal| deal.to_string())
                     .unwrap_or_default(),
                 entry.attempts.to_string(),
-                seconds(entry.updated_at),
+                terminal.reader().time(entry.updated_at),
                 if entry.state == State::Done {
                     String::new()
                 } else {
-                    seconds(entry.due_at)
+                    terminal.reader().time(entry.due_at)
                 },
                 what(entry),
             ]
@@ -80,7 +80,10 @@ pub(super) async fn list(
     if let Some(lease) = lease {
         let since = terminal.pick("since", "с");
         let standing = standing(&lease, terminal);
-        terminal.say(&format!("{standing} ({since} {})", seconds(lease.since)))?;
+        terminal.say(&format!(
+            "{standing} ({since} {})",
+            terminal.reader().time(lease.since)
+        ))?;
         if let Some(holder) = holder.filter(|holder| !holder.is_empty()) {
             let syncs = terminal.pick("the service that syncs:", "синхронизирует сервис:");
             terminal.say(&format!("{syncs} {holder}"))?;
@@ -133,12 +136,6 @@ fn what(entry: &Entry) -> String {
         (None, Some(reason)) => reason.clone(),
         (None, None) => String::new(),
     }
-}
-
-pub(super) fn seconds(at: jiff::Timestamp) -> String {
-    jiff::Timestamp::from_second(at.as_second())
-        .map(|at| at.to_string())
-        .unwrap_or_default()
 }
 
 pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Terminal) -> Outcome {

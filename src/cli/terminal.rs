@@ -2,30 +2,10 @@
 
 use std::io::{self, Write};
 
-use crate::domain::harmless;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lang {
-    English,
-    Russian,
-}
-
-impl Lang {
-    /// By `LC_ALL`, `LC_MESSAGES` or `LANG`.
-    pub(super) fn of_locale(locale: Option<&str>) -> Self {
-        match locale {
-            Some(locale) if locale.starts_with("ru") => Self::Russian,
-            _ => Self::English,
-        }
-    }
-
-    pub(super) fn pick<T>(self, english: T, russian: T) -> T {
-        match self {
-            Self::English => english,
-            Self::Russian => russian,
-        }
-    }
-}
+use crate::{
+    domain::harmless,
+    words::{Lang, Reader},
+};
 
 /// The control characters that our own texts may contain.
 const OURS: [char; 2] = ['\n', '\t'];
@@ -34,15 +14,15 @@ const OURS: [char; 2] = ['\n', '\t'];
 /// characters are escaped.
 #[derive(Debug)]
 pub(super) struct Terminal {
-    lang: Lang,
+    reader: Reader,
     out: io::Stdout,
     err: io::Stderr,
 }
 
 impl Terminal {
-    pub(super) fn new(lang: Lang) -> Self {
+    pub(super) fn new(reader: Reader) -> Self {
         Self {
-            lang,
+            reader,
             out: io::stdout(),
             err: io::stderr(),
         }
@@ -50,11 +30,15 @@ impl Terminal {
 
     /// The text in the reader's language.
     pub(super) fn pick<T>(&self, english: T, russian: T) -> T {
-        self.lang.pick(english, russian)
+        self.reader.pick(english, russian)
     }
 
     pub(super) fn lang(&self) -> Lang {
-        self.lang
+        self.reader.lang
+    }
+
+    pub(super) fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     pub(super) fn say(&mut self, line: &str) -> io::Result<()> {
@@ -136,12 +120,5 @@ mod tests {
                 "2   C                  y"
             ]
         );
-    }
-
-    #[test]
-    fn russian_is_for_russian_locales() {
-        assert_eq!(Lang::of_locale(Some("ru_RU.UTF-8")), Lang::Russian);
-        assert_eq!(Lang::of_locale(Some("en_US.UTF-8")), Lang::English);
-        assert_eq!(Lang::of_locale(None), Lang::English);
     }
 }

@@ -16,6 +16,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("supabase", &["domain"]),
     ("sync", &["domain", "inbox", "supabase"]),
     ("alerts", &["domain", "inbox"]),
+    ("words", &["domain", "inbox"]),
+    ("story", &["domain", "inbox", "sync", "words"]),
     ("app", ALL),
     ("cli", ALL),
 ];
@@ -29,6 +31,8 @@ const ALL: &[&str] = &[
     "supabase",
     "sync",
     "alerts",
+    "words",
+    "story",
     "app",
 ];
 

@@ -20,9 +20,9 @@ use crate::{
     cli::{
         CommandError, Outcome, clock,
         entries::stored_halt,
-        messages, pipelines,
+        pipelines,
         room::{REQUESTS_PER_SECOND, Room},
-        terminal::{Lang, Terminal},
+        terminal::Terminal,
     },
     domain::{ContactId, DealId, HaltCause, RowId, StageId, SyncState},
     inbox::{
@@ -31,6 +31,7 @@ use crate::{
     },
     supabase::SupabaseError,
     sync::Walk,
+    words::{self, Lang},
 };
 
 /// Rows that share the requests that can be shared.
@@ -99,12 +100,12 @@ impl Planned {
                 value["deal"] = json!(deal);
                 value["from"] = json!(from);
                 value["to"] = json!(to);
-                value["why"] = messages::why(*why, Lang::English).into();
+                value["why"] = words::why(*why, Lang::English).into();
             }
             Self::Leave { deal, at, why } => {
                 value["deal"] = json!(deal);
                 value["at"] = json!(at);
-                value["why"] = messages::why(*why, Lang::English).into();
+                value["why"] = words::why(*why, Lang::English).into();
             }
             Self::Create { contact } => value["contact"] = json!(contact),
             Self::Finish { deal } => value["deal"] = json!(deal),

@@ -305,7 +305,10 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::{cli::terminal::Lang, inbox::Outcome};
+    use crate::{
+        inbox::Outcome,
+        words::{Lang, Reader},
+    };
 
     fn after(began: Instant, seconds: u64) -> Instant {
         began + Duration::from_secs(seconds)
@@ -332,7 +335,7 @@ mod tests {
 
     #[test]
     fn time_and_rate_are_told_as_exactly_as_they_are_known() {
-        let terminal = Terminal::new(Lang::English);
+        let terminal = Terminal::new(Reader::in_utc(Lang::English));
         let span = |seconds| span_text(Duration::from_secs(seconds), &terminal);
         for (seconds, text) in [
             (0, "0 s"),
@@ -349,7 +352,7 @@ mod tests {
         assert_eq!(time_left(400, 80.0), Some(Duration::from_secs(5)));
         assert_eq!(time_left(400, 0.0), None);
         assert_eq!(time_left(0, 0.0), None);
-        let russian = Terminal::new(Lang::Russian);
+        let russian = Terminal::new(Reader::in_utc(Lang::Russian));
         assert_eq!(span_text(Duration::from_secs(5), &russian), "5 с");
     }
 
@@ -385,7 +388,7 @@ mod tests {
     #[test]
     fn every_state_in_which_nothing_moves_says_why() {
         let since = jiff::Timestamp::UNIX_EPOCH;
-        let terminal = Terminal::new(Lang::English);
+        let terminal = Terminal::new(Reader::in_utc(Lang::English));
         let halted = SyncState::Halted {
             cause: crate::domain::HaltCause::AmocrmForbidden,
             since,

@@ -10,11 +10,12 @@ use crate::{
         Outcome, clock,
         entries::{stored_halt, stored_refusals},
         room::Room,
-        terminal::{Lang, Terminal},
+        terminal::Terminal,
     },
     config::Config,
     domain::{HaltCause, StageId, TokenEnd},
     sync::{Chain, rules::deal::target_problem},
+    words::Lang,
 };
 
 pub(super) async fn check(
@@ -24,7 +25,7 @@ pub(super) async fn check(
     terminal: &mut Terminal,
 ) -> Outcome {
     const WHAT: &str = "amocrm";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let (Some(amocrm), Some(sending)) = (&config.amocrm, settings.sending) else {
         findings.warn(
             WHAT,
@@ -81,7 +82,7 @@ pub(super) async fn check(
 /// Account, pipeline and stage.
 async fn ask(amocrm: &AmoCrm, target: Target, findings: &mut Findings) {
     const WHAT: &str = "amocrm";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     match amocrm.account().await {
         Ok(account) => {
             let text = lang.pick("account", "аккаунт");
@@ -107,7 +108,7 @@ async fn ask(amocrm: &AmoCrm, target: Target, findings: &mut Findings) {
 
 fn check_target(pipelines: &[amocrm::Pipeline], target: Target, findings: &mut Findings) {
     const WHAT: &str = "stage";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     if let Some(problem) = target_problem(pipelines, target) {
         let todo = lang.pick(
             "see `tripwire-sync pipelines`",

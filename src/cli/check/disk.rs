@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::findings::{Findings, Mark};
 use crate::{
-    cli::terminal::Lang,
     inbox::{DiskSpace, Inbox},
+    words::Lang,
 };
 
 const WHAT: &str = "inbox";
@@ -18,9 +18,9 @@ const TIMES_THE_INBOX: u64 = 3;
 
 pub(super) fn check(path: &Path, findings: &mut Findings) {
     match Inbox::space(path) {
-        Ok(space) => findings.add(WHAT, mark(space), text(space, findings.lang)),
+        Ok(space) => findings.add(WHAT, mark(space), text(space, findings.reader.lang)),
         Err(error) => {
-            let text = findings.lang.pick(
+            let text = findings.reader.lang.pick(
                 "the free space of its disk cannot be told:",
                 "не узнать, сколько места на диске:",
             );

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use super::findings::{Findings, Mark};
-use crate::cli::terminal::Lang;
 use crate::supabase::{Doctor, LastPause, Lease, PauseAnswer, Trigger, Vault};
+use crate::words::Lang;
 
 /// Where the service takes events.
 const PATH: &str = "/webhooks/supabase";
@@ -58,7 +58,7 @@ pub(super) fn diagnose(doctor: &Doctor, ours: &Ours, findings: &mut Findings) {
 
 /// The line for a database that has no doctor.
 pub(super) fn no_doctor(takes_bearer: bool, findings: &mut Findings) {
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let meanwhile = if takes_bearer {
         lang.pick(
             "until then events come by the dashboard's own webhooks alone, and nothing keeps two services from syncing at once",
@@ -85,7 +85,7 @@ fn version(version: Option<u32>, findings: &mut Findings) {
     }
     findings.warn(
         "database",
-        findings.lang.pick(
+        findings.reader.lang.pick(
             "the SQL in this project is an older one: a login that may insert rows can make its functions run code as postgres, and they send no test event. Run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
             "в этом проекте старый SQL: имеющий право вставлять строки может исполнить через его функции свой код с правами postgres, и проверочных событий они не шлют. Выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
         ),
@@ -96,7 +96,7 @@ fn version(version: Option<u32>, findings: &mut Findings) {
 pub(super) fn not_uuid(other: &str, findings: &mut Findings) {
     findings.bad(
         "database",
-        findings.lang.pick(
+        findings.reader.lang.pick(
             format!("tripwire_users.id is {other}, and the service needs uuid: is this the project of the Tripwire platform?"),
             format!("колонка tripwire_users.id не uuid ({other}), а сервису нужен uuid: это проект платформы Tripwire?"),
         ),
@@ -115,7 +115,7 @@ fn is_lookalike(doctor: &Doctor, findings: &mut Findings) -> bool {
 pub(super) fn lookalike(findings: &mut Findings) {
     findings.bad(
         "database",
-        findings.lang.pick(
+        findings.reader.lang.pick(
             "tripwire_users has no column amocrm_deal_id here: another project of the same school has a table of this name. If SUPABASE_URL is the project of the Tripwire platform, run our SQL (docs/supabase.md, step 3), which adds the column",
             "в tripwire_users здесь нет колонки amocrm_deal_id: таблица с таким именем есть и в другом проекте этой школы. Если SUPABASE_URL — проект платформы Tripwire, выполните наш SQL (docs/supabase.md, шаг 3): он добавит колонку",
         ),
@@ -124,7 +124,7 @@ pub(super) fn lookalike(findings: &mut Findings) {
 
 fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
     const WHAT: &str = "rights";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let caller = &doctor.caller;
     let role = caller.name.as_deref().unwrap_or("?");
     let has = |columns: &[String], column: &str| columns.iter().any(|it| it == column);
@@ -207,7 +207,7 @@ fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
 /// Whether the trigger is there, so that Vault matters.
 fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
     const WHAT: &str = "trigger";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let Trigger {
         present,
         enabled,
@@ -297,7 +297,7 @@ fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
 
 fn sender(doctor: &Doctor, findings: &mut Findings) {
     const WHAT: &str = "pg_net";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let Some(version) = &doctor.pg_net else {
         findings.bad(
             WHAT,
@@ -322,7 +322,7 @@ fn sender(doctor: &Doctor, findings: &mut Findings) {
 
 fn vault(vault: &Vault, ours: &Ours, findings: &mut Findings) {
     const WHAT: &str = "vault";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let address_again = lang.pick(
         "run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3)",
         "выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3)",
@@ -347,7 +347,7 @@ fn vault(vault: &Vault, ours: &Ours, findings: &mut Findings) {
 
 fn address(vault: &Vault, again: &str, findings: &mut Findings) {
     const WHAT: &str = "vault";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let Some(url) = &vault.url else {
         findings.bad(
             WHAT,
@@ -403,7 +403,7 @@ fn is_this_machine(origin: &str) -> bool {
 /// An event carries a signature by each secret in Vault, and one that we know is enough.
 fn secrets(vault: &Vault, ours: &Ours, again: &str, findings: &mut Findings) {
     const WHAT: &str = "vault";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let theirs: BTreeSet<&String> = vault.fingerprints.iter().collect();
     let known: BTreeSet<&String> = ours.fingerprints.iter().collect();
     let common = theirs.intersection(&known).count();
@@ -480,7 +480,7 @@ fn replacing(theirs: usize, known: usize, common: usize, lang: Lang) -> String {
 /// The database stamps its events by its own clock, and we refuse what is too old or too new by ours.
 fn clocks(theirs: Timestamp, ours: &Ours, findings: &mut Findings) {
     const WHAT: &str = "clock";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let ahead: SignedDuration = theirs.duration_since(ours.at);
     let apart = ahead.unsigned_abs();
     let seconds = ahead.as_secs_f64();
@@ -504,7 +504,7 @@ fn clocks(theirs: Timestamp, ours: &Ours, findings: &mut Findings) {
 
 fn lease(lease: Option<&Lease>, holder: Option<&str>, findings: &mut Findings) {
     const WHAT: &str = "lease";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let Some(Lease {
         held_by,
         seconds_left,
@@ -536,7 +536,7 @@ fn lease(lease: Option<&Lease>, holder: Option<&str>, findings: &mut Findings) {
 /// Whether a pause holds for all services, and whether there is one.
 pub(super) fn pause(answer: Option<&PauseAnswer>, findings: &mut Findings) {
     const WHAT: &str = "pause";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     match answer {
         None => findings.warn(
             WHAT,

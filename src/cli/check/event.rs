@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::findings::{Findings, Mark};
 use crate::{
-    cli::terminal::Lang,
     domain::Nonce,
     supabase::{Answer, Doctor, Journey, Supabase},
+    words::Lang,
 };
 
 const WHAT: &str = "event";
@@ -28,7 +28,7 @@ pub(super) async fn check(
 pub(super) fn no_test(findings: &mut Findings) {
     findings.good(
         WHAT,
-        findings.lang.pick(
+        findings.reader.lang.pick(
             "not tried: the dashboard's own webhooks send no test event; the next student shows whether they arrive (docs/supabase.md, step 6)",
             "не проверено: собственные вебхуки панели не шлют проверочных событий; придут ли они, покажет следующий ученик (docs/supabase.md, шаг 6)",
         ),
@@ -36,7 +36,7 @@ pub(super) fn no_test(findings: &mut Findings) {
 }
 
 fn tell(journey: &Journey, nonce: Nonce, doctor: &Doctor, findings: &mut Findings) {
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let (mark, text) = match journey {
         Journey::NoFunction => (
             Mark::Warning,

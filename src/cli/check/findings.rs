@@ -1,6 +1,6 @@
 //! What a check saw: one line each.
 
-use crate::cli::terminal::Lang;
+use crate::words::Reader;
 
 /// How one thing stands. What was not set up is a warning, what was set up wrongly is bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,17 +27,17 @@ pub(super) struct Line {
     pub(super) text: String,
 }
 
-/// Lines in one language.
+/// Lines for one reader.
 #[derive(Debug)]
 pub(super) struct Findings {
-    pub(super) lang: Lang,
+    pub(super) reader: Reader,
     pub(super) lines: Vec<Line>,
 }
 
 impl Findings {
-    pub(super) fn new(lang: Lang) -> Self {
+    pub(super) fn new(reader: Reader) -> Self {
         let lines = Vec::new();
-        Self { lang, lines }
+        Self { reader, lines }
     }
 
     pub(super) fn is_bad(&self) -> bool {

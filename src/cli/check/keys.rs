@@ -43,7 +43,7 @@ pub(super) fn judge(
     findings: &mut Findings,
 ) {
     const WHAT: &str = "key";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     if let Key::Legacy(claims) = key
         && let Some(of) = &claims.project
         && is_other_project(project, of)
@@ -91,7 +91,7 @@ pub(super) fn judge(
 
 fn judge_legacy(claims: &TokenClaims, now: Timestamp, findings: &mut Findings) {
     const WHAT: &str = "key";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     match claims.role.as_deref() {
         Some("service_role") => {
             findings.good(WHAT, recommended(findings));
@@ -123,7 +123,7 @@ fn judge_legacy(claims: &TokenClaims, now: Timestamp, findings: &mut Findings) {
 
 fn judge_token(token: &TokenClaims, now: Timestamp, findings: &mut Findings) {
     const WHAT: &str = "key";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     match token.role.as_deref() {
         Some(ROLE) => {}
         Some("service_role") => findings.good(WHAT, recommended(findings)),
@@ -145,7 +145,7 @@ fn judge_token(token: &TokenClaims, now: Timestamp, findings: &mut Findings) {
 }
 
 fn recommended(findings: &Findings) -> &'static str {
-    findings.lang.pick(
+    findings.reader.lang.pick(
         "this key may do anything in the project; recommended: the role tripwire_sync, which may only do this work (docs/supabase.md, step 4)",
         "этому ключу в проекте можно всё; лучше роль tripwire_sync, которой можно только эту работу (docs/supabase.md, шаг 4)",
     )
@@ -159,7 +159,7 @@ fn end(name: &'static str, claims: &TokenClaims) -> Option<TokenEnd> {
 /// Whether a token still lives, and for how long.
 pub(super) fn judge_end(end: Option<TokenEnd>, now: Timestamp, findings: &mut Findings) {
     const WHAT: &str = "token";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let Some(end) = end else {
         return;
     };

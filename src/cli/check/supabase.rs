@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     app::Settings,
-    cli::{Outcome, clock, entries},
+    cli::{Outcome, clock},
     config::Config,
     domain::{TokenClaims, WebhookSecret},
     inbox::{Heard, Inbox, InboxError, Role},
@@ -37,7 +37,7 @@ pub(super) async fn check(
     sends_event: bool,
     findings: &mut Findings,
 ) -> Outcome {
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let project = &config.supabase;
     let key = Key::of(project.key.expose_secret());
     let token = project.jwt.as_ref();
@@ -145,7 +145,7 @@ async fn check_rows(
     knows_id_type: bool,
     findings: &mut Findings,
 ) {
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let ours = Period::since(settings.maintenance.rows.since);
     match supabase.count_unsynced(ours).await {
         Ok(count) => {
@@ -187,7 +187,7 @@ async fn remembered(path: &Path) -> Result<Remembered, InboxError> {
 /// Reports how the entries came: all of them, and the newest.
 fn tell_heard(heard: &Heard, findings: &mut Findings) {
     const WHAT: &str = "events";
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let Heard {
         entries,
         by_delivery,
@@ -200,7 +200,7 @@ fn tell_heard(heard: &Heard, findings: &mut Findings) {
     }
     let told = match last_by_delivery {
         Some(at) => {
-            let at = entries::seconds(at);
+            let at = findings.reader.time(at);
             lang.pick(
                 format!("{by_delivery} of {entries} rows in the inbox were told of by an event, the newest at {at}"),
                 format!("о {by_delivery} из {entries} строк в инбоксе пришло событие, о самой новой {at}"),

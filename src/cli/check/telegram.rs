@@ -10,7 +10,7 @@ use crate::{
 const WHAT: &str = "telegram";
 
 pub(super) async fn check(settings: &Settings, findings: &mut Findings) -> Outcome {
-    let lang = findings.lang;
+    let lang = findings.reader.lang;
     let telegram = Telegram::new(settings)?;
     let bot = match telegram.bot_name().await {
         Ok(name) => name,
@@ -35,25 +35,25 @@ pub(super) async fn check(settings: &Settings, findings: &mut Findings) -> Outco
 fn complain(error: &TelegramError, findings: &mut Findings) {
     let todo = match error {
         TelegramError::Moved { to } => {
-            let text = findings.lang.pick(
+            let text = findings.reader.lang.pick(
                 "the group became a supergroup; alerts find it by themselves. Set TELEGRAM_CHAT_ID to",
                 "группа стала супергруппой; сообщения найдут её сами. Впишите в TELEGRAM_CHAT_ID",
             );
             findings.warn(WHAT, format!("{text} {to}"));
             return;
         }
-        TelegramError::Token { .. } => findings.lang.pick(
+        TelegramError::Token { .. } => findings.reader.lang.pick(
             "copy TELEGRAM_BOT_TOKEN from @BotFather again",
             "скопируйте TELEGRAM_BOT_TOKEN у @BotFather ещё раз",
         ),
-        TelegramError::Chat { .. } => findings.lang.pick(
+        TelegramError::Chat { .. } => findings.reader.lang.pick(
             "check TELEGRAM_CHAT_ID; add the bot to the group, or write to it first",
             "проверьте TELEGRAM_CHAT_ID; добавьте бота в группу или напишите ему первым",
         ),
         TelegramError::NotSent(_)
         | TelegramError::NoAnswer(_)
         | TelegramError::Throttled { .. }
-        | TelegramError::Unexpected { .. } => findings.lang.pick(
+        | TelegramError::Unexpected { .. } => findings.reader.lang.pick(
             "check the network and TELEGRAM_BASE_URL, and try again",
             "проверьте сеть и TELEGRAM_BASE_URL и попробуйте ещё раз",
         ),

@@ -1,7 +1,7 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::cli::terminal::Lang;
+use crate::words::{Lang, Reader};
 
 const OLD: &str = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMS0wMDAxLTAwMDE=";
 const NEW: &str = "whsec_dHJpcHdpcmUtdGVzdC1rZXktMDAwMi0wMDAyLTAwMDI=";
@@ -19,7 +19,7 @@ fn secrets(texts: &[&str]) -> Secrets {
 }
 
 fn told(secrets: &Secrets, is_read_by_a_person: bool) -> String {
-    let terminal = Terminal::new(Lang::English);
+    let terminal = Terminal::new(Reader::in_utc(Lang::English));
     about_secrets(secrets, is_read_by_a_person, &terminal).join("\n")
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    cli::terminal::Lang,
     supabase::{Caller, Trigger},
+    words::{Lang, Reader},
 };
 
 const NOW: &str = "2026-11-22T12:00:00Z";
@@ -80,7 +80,7 @@ fn ours() -> Ours {
 }
 
 fn found(doctor: &Doctor, ours: &Ours, lang: Lang) -> Vec<(Mark, &'static str, String)> {
-    let mut findings = Findings::new(lang);
+    let mut findings = Findings::new(Reader::in_utc(lang));
     diagnose(doctor, ours, &mut findings);
     let lines = findings.lines.into_iter();
     lines
@@ -373,7 +373,7 @@ fn without_a_doctor_it_says_by_what_rows_come_meanwhile() {
         (true, "events come by the dashboard's own webhooks alone"),
     ] {
         let told = |lang| {
-            let mut findings = Findings::new(lang);
+            let mut findings = Findings::new(Reader::in_utc(lang));
             no_doctor(takes_bearer, &mut findings);
             findings.lines.remove(0)
         };
@@ -519,7 +519,7 @@ fn a_pause_of_all_services_and_a_missing_function_are_warned_of() {
         (None, Mark::Warning, "setup-sql"),
     ] {
         for lang in [Lang::English, Lang::Russian] {
-            let mut findings = Findings::new(lang);
+            let mut findings = Findings::new(Reader::in_utc(lang));
             pause(answer.as_ref(), &mut findings);
             let line = &findings.lines[0];
             assert_eq!(line.mark, mark);

@@ -1,5 +1,8 @@
 use super::*;
-use crate::supabase::{Sender, Vault};
+use crate::{
+    supabase::{Sender, Vault},
+    words::Reader,
+};
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef";
 
@@ -22,7 +25,7 @@ fn doctor() -> Doctor {
 /// The line about it, in English; in Russian it has the same mark and other words.
 fn told(journey: &Journey, doctor: &Doctor) -> (Mark, String) {
     let told = |lang| {
-        let mut findings = Findings::new(lang);
+        let mut findings = Findings::new(Reader::in_utc(lang));
         tell(journey, NONCE.parse().unwrap(), doctor, &mut findings);
         let [line] = &findings.lines[..] else {
             panic!("{journey:?}: {:?}", findings.lines);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cli::terminal::Lang;
+use crate::words::{Lang, Reader};
 
 const NOW: &str = "2026-11-22T12:00:00Z";
 
@@ -18,7 +18,7 @@ fn lasting(role: &str) -> TokenClaims {
 fn judged(key: &Key, token: Option<&TokenClaims>) -> Vec<(Mark, String)> {
     let url = Url::parse("https://abcdefghijklmnopqrst.supabase.co").unwrap();
     let judged = |lang| {
-        let mut findings = Findings::new(lang);
+        let mut findings = Findings::new(Reader::in_utc(lang));
         judge(key, token, &url, NOW.parse().unwrap(), &mut findings);
         let lines = findings.lines.into_iter();
         lines.map(|line| (line.mark, line.text)).collect::<Vec<_>>()

@@ -1,19 +1,77 @@
-//! The texts for stored facts, in both languages. The inbox stores names, so these texts may be changed freely.
+//! The words for people, in Russian and English: which language, when something was, and the texts for stored facts. The inbox
+//! stores the names of facts, so these texts may be changed freely.
 
-use super::terminal::Lang;
+use jiff::{Timestamp, tz::TimeZone};
+
 use crate::inbox::{Fact, Why};
 
 mod en;
 mod ru;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lang {
+    English,
+    Russian,
+}
+
+impl Lang {
+    /// By `LC_ALL`, `LC_MESSAGES` or `LANG`.
+    #[must_use]
+    pub fn of_locale(locale: Option<&str>) -> Self {
+        match locale {
+            Some(locale) if locale.starts_with("ru") => Self::Russian,
+            _ => Self::English,
+        }
+    }
+
+    pub fn pick<T>(self, english: T, russian: T) -> T {
+        match self {
+            Self::English => english,
+            Self::Russian => russian,
+        }
+    }
+}
+
+/// The person that a text is for.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub lang: Lang,
+    pub zone: TimeZone,
+}
+
+impl Reader {
+    #[must_use]
+    pub fn in_utc(lang: Lang) -> Self {
+        Self {
+            lang,
+            zone: TimeZone::UTC,
+        }
+    }
+
+    /// The text in the reader's language.
+    pub fn pick<T>(&self, english: T, russian: T) -> T {
+        self.lang.pick(english, russian)
+    }
+
+    /// A time, to the second.
+    #[must_use]
+    pub fn time(&self, at: Timestamp) -> String {
+        Timestamp::from_second(at.as_second())
+            .map(|at| at.to_string())
+            .unwrap_or_default()
+    }
+}
+
 /// A line of a row's history.
-pub(super) fn history(facts: &[Fact], lang: Lang) -> String {
+#[must_use]
+pub fn history(facts: &[Fact], lang: Lang) -> String {
     let fact = lang.pick::<fn(&Fact) -> String>(en::fact, ru::fact);
     facts.iter().map(fact).collect::<Vec<_>>().join("; ")
 }
 
 /// Why this deal.
-pub(super) fn why(why: Why, lang: Lang) -> &'static str {
+#[must_use]
+pub fn why(why: Why, lang: Lang) -> &'static str {
     lang.pick(en::why(why), ru::why(why))
 }
 
@@ -103,6 +161,13 @@ mod tests {
             "выбрана сделка 41: недавно проиграна; сделка перенесена; примечание добавлено; \
              ещё раз: нет соединения с amoCRM"
         );
+    }
+
+    #[test]
+    fn russian_is_for_russian_locales() {
+        assert_eq!(Lang::of_locale(Some("ru_RU.UTF-8")), Lang::Russian);
+        assert_eq!(Lang::of_locale(Some("en_US.UTF-8")), Lang::English);
+        assert_eq!(Lang::of_locale(None), Lang::English);
     }
 
     /// All but the words of an earlier version, which is read and never written.

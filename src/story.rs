@@ -1,0 +1,394 @@
+//! One student's story: what the inbox knows of a row, as JSON and as lines for a reader.
+//!
+//! It never repeats the e-mail that was asked for, since it may be pasted into a chat.
+
+use serde_json::{Value, json};
+
+use crate::{
+    domain::{Halt, KeyedHash, Refusals, Refused},
+    inbox::{
+        Entry, HALT, HistoryLine, Inbox, InboxError, Known, Lane, Outcome, PAUSED, Placed,
+        Progress, REFUSALS, State, Step,
+    },
+    sync::rules::timings::DAILY_SEARCHES,
+    words::{self, Lang, Reader},
+};
+
+/// What the inbox knows of one row.
+#[derive(Debug)]
+pub struct Story {
+    pub entry: Entry,
+    /// The contact and deal last used for this person, by whichever row.
+    pub known: Option<Known>,
+    /// An operation was refused for the row.
+    pub refused: Option<Refused>,
+    /// amoCRM answered a request about the row with 403, so the row goes after all others.
+    pub is_held: bool,
+    pub history: Vec<HistoryLine>,
+}
+
+/// Why nothing is sent at the moment.
+#[derive(Debug)]
+pub enum Stopped {
+    Halted(Halt),
+    Paused(jiff::Timestamp),
+}
+
+impl Stopped {
+    pub async fn read(inbox: &Inbox) -> Result<Option<Self>, InboxError> {
+        Ok(match inbox.state(HALT).await? {
+            Some(halt) => Some(Self::Halted(halt)),
+            None => inbox.state(PAUSED).await?.map(Self::Paused),
+        })
+    }
+}
+
+/// The stories of these entries, in their order.
+pub async fn read(inbox: &Inbox, entries: Vec<Entry>) -> Result<Vec<Story>, InboxError> {
+    let people: Vec<KeyedHash> = entries
+        .iter()
+        .filter_map(|entry| entry.progress.person)
+        .collect();
+    let known = inbox.people(people).await?;
+    let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
+    let mut stories = Vec::new();
+    for entry in entries {
+        let person = entry.progress.person;
+        stories.push(Story {
+            known: person.and_then(|person| known.get(&person).copied()),
+            refused: refusals.of_row(entry.row).cloned(),
+            is_held: refusals.held().contains(&entry.row),
+            history: inbox.history(entry.row).await?,
+            entry,
+        });
+    }
+    Ok(stories)
+}
+
+impl Story {
+    /// For programs: names and times are the same in every language and zone.
+    #[must_use]
+    pub fn as_value(&self, stopped: Option<&Stopped>) -> Value {
+        let entry = &self.entry;
+        let progress = &entry.progress;
+        let step = &progress.step;
+        let choice = step.choice();
+        json!({
+            "row": entry.row,
+            "reference": entry.row.reference(),
+            "state": entry.state,
+            "outcome": entry.outcome,
+            "reason": entry.reason,
+            "lane": entry.lane,
+            "delivery": entry.delivery,
+            "stored_at": entry.stored_at,
+            "updated_at": entry.updated_at,
+            "next_attempt": next_attempt(entry),
+            "failed_attempts": entry.attempts,
+            "absent_since": progress.absent_since,
+            "missed_since": progress.missed_since,
+            "daily_searches": progress.daily_searches.in_vain,
+            "contact": step.contact(),
+            "deal": choice.map(|choice| choice.deal),
+            "why": step.why().map(|why| words::why(why, Lang::English)),
+            "placed": step.placed(),
+            "noted": step.is_noted(),
+            "intent": step.resolve_after().map(|resolve_after| {
+                let write = if matches!(step, Step::Creating(_)) { "create" } else { "note" };
+                json!({ "write": write, "decisive_from": resolve_after })
+            }),
+            "known": self.known.map(|known| json!({ "contact": known.contact, "deal": known.deal })),
+            "stopped": stopped.filter(|_| is_open(entry)).map(|stopped| match stopped {
+                Stopped::Halted(halt) => json!({ "reason": halt.cause, "since": halt.since }),
+                Stopped::Paused(since) => json!({ "reason": "paused", "since": since }),
+            }),
+            "refused": self.refused.as_ref().map(|refused| json!({
+                "operation": refused.operation,
+                "reason": refused.reason,
+                "since": refused.since,
+                "works_for_others": refused.works_for_others,
+            })),
+            "held": self.is_held,
+            "history": self.history.iter().map(|line| json!({
+                "at": line.at,
+                "text": words::history(&line.facts, Lang::English),
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    /// For a person: labels and texts, what matters most first.
+    #[must_use]
+    pub fn lines(&self, stopped: Option<&Stopped>, reader: &Reader) -> Vec<(&'static str, String)> {
+        let mut lines = Lines {
+            reader,
+            lines: Vec::new(),
+        };
+        lines.entry(&self.entry, stopped);
+        lines.doubt(self);
+        lines.progress(&self.entry.progress);
+        let chosen = self.entry.progress.step.choice();
+        let others = self
+            .known
+            .filter(|known| chosen.map(|choice| choice.deal) != Some(known.deal));
+        if let Some(known) = others {
+            lines.known(known);
+        }
+        lines.origin(&self.entry);
+        lines.lines
+    }
+}
+
+/// Whether the service will touch it by itself.
+fn is_open(entry: &Entry) -> bool {
+    match entry.state {
+        State::Pending | State::Claimed | State::Waiting => true,
+        State::Parked | State::Done => false,
+    }
+}
+
+fn next_attempt(entry: &Entry) -> Option<jiff::Timestamp> {
+    match entry.state {
+        State::Pending | State::Waiting => Some(entry.due_at),
+        State::Claimed | State::Parked | State::Done => None,
+    }
+}
+
+/// Collects the lines of a story.
+struct Lines<'t> {
+    reader: &'t Reader,
+    lines: Vec<(&'static str, String)>,
+}
+
+impl Lines<'_> {
+    fn add(&mut self, english: &'static str, russian: &'static str, text: impl Into<String>) {
+        let label = self.reader.pick(english, russian);
+        self.lines.push((label, text.into()));
+    }
+
+    fn add_time(
+        &mut self,
+        english: &'static str,
+        russian: &'static str,
+        at: Option<jiff::Timestamp>,
+    ) {
+        if let Some(at) = at {
+            self.add(english, russian, self.reader.time(at));
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry, stopped: Option<&Stopped>) {
+        self.add("row", "строка", entry.row.to_string());
+        self.add("state", "состояние", state(entry, self.reader));
+        if let Some(reason) = &entry.reason {
+            self.add("reason", "причина", reason);
+        }
+        if let Some(stopped) = stopped.filter(|_| is_open(entry)) {
+            self.add("sending", "отправка", told_stopped(stopped, self.reader));
+        }
+        self.add_time("next attempt", "следующая попытка", next_attempt(entry));
+        let attempts = entry.attempts.to_string();
+        self.add("failed attempts", "неудачных попыток", attempts);
+    }
+
+    fn doubt(&mut self, story: &Story) {
+        if let Some(refused) = &story.refused {
+            let (operation, in_russian) =
+                (refused.operation.as_str(), refused.operation.in_russian());
+            let since = self.reader.time(refused.since);
+            let text = if refused.works_for_others {
+                self.reader.pick(
+                    format!("{operation} was refused, and works for others: tried once more, then parked"),
+                    format!("{in_russian}: отказ, а у других проходит; ещё одна попытка, затем строка будет отложена"),
+                )
+            } else {
+                self.reader.pick(
+                    format!("{operation} is refused since {since}; whether for this row or for all, other rows will tell. `tripwire-sync park` sets it aside"),
+                    format!("{in_russian}: отказ с {since}; этой строке или всем, покажут другие строки. Отложить: `tripwire-sync park`"),
+                )
+            };
+            self.add("in doubt", "сомнение", text);
+        }
+        if story.is_held {
+            let text = self.reader.pick(
+                "amoCRM answered with 403: goes last, once a write has worked for another row; at once with `tripwire-sync retry`",
+                "amoCRM ответила 403: пойдёт последней, когда запись удастся для другой строки; сразу — `tripwire-sync retry`",
+            );
+            self.add("held", "ждёт", text);
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        self.add_time("row absent since", "строки нет с", progress.absent_since);
+        self.add_time("no contact since", "контакта нет с", progress.missed_since);
+        let searches = progress.daily_searches.in_vain;
+        if searches > 0 {
+            let text = self.reader.pick(
+                format!("{searches} of {DAILY_SEARCHES}, then it is parked"),
+                format!("{searches} из {DAILY_SEARCHES}, потом строка будет отложена"),
+            );
+            self.add("daily searches", "ежедневных поисков", text);
+        }
+        let step = &progress.step;
+        if *step != Step::Begun {
+            self.choice(step);
+            self.add(
+                "deal's place",
+                "этап сделки",
+                placed(step.placed(), self.reader),
+            );
+            let noted = if step.is_noted() {
+                self.reader.pick("is there", "есть")
+            } else {
+                self.reader.pick("not yet", "ещё нет")
+            };
+            self.add("note", "примечание", noted);
+        }
+        if let Some(resolve_after) = step.resolve_after() {
+            let in_flight = in_flight(step, resolve_after, self.reader);
+            self.add("in flight", "без ответа", in_flight);
+        }
+    }
+
+    fn choice(&mut self, step: &Step) {
+        let contact = step.contact().map(|contact| contact.to_string());
+        let contact = contact.unwrap_or_else(|| {
+            let new = (
+                "new, made with the deal",
+                "новый, создаётся вместе со сделкой",
+            );
+            self.reader.pick(new.0, new.1).to_owned()
+        });
+        self.add("contact", "контакт", contact);
+        let deal = step.choice().map(|choice| choice.deal.to_string());
+        let deal = deal.unwrap_or_else(|| {
+            self.reader
+                .pick("to be created", "будет создана")
+                .to_owned()
+        });
+        self.add("deal", "сделка", deal);
+        if let Some(why) = step.why() {
+            let why = words::why(why, self.reader.lang);
+            self.add("why this one", "почему она", why);
+        }
+    }
+
+    fn known(&mut self, known: Known) {
+        let (contact, deal) = self.reader.pick(("contact", "deal"), ("контакт", "сделка"));
+        self.add(
+            "known of the person",
+            "известно о человеке",
+            format!("{contact} {}, {deal} {}", known.contact, known.deal),
+        );
+    }
+
+    fn origin(&mut self, entry: &Entry) {
+        self.add("learnt by", "узнали", source(entry, self.reader));
+        self.add(
+            "learnt at",
+            "когда узнали",
+            self.reader.time(entry.stored_at),
+        );
+        self.add(
+            "last change",
+            "изменено",
+            self.reader.time(entry.updated_at),
+        );
+        self.add(
+            "mark in the note",
+            "метка в примечании",
+            entry.row.reference(),
+        );
+    }
+}
+
+fn state(entry: &Entry, reader: &Reader) -> &'static str {
+    match (entry.state, entry.outcome) {
+        (State::Pending, _) => reader.pick("pending: is to be tried", "в очереди: будет попытка"),
+        (State::Claimed, _) => reader.pick("claimed: is being worked on", "в работе"),
+        (State::Waiting, _) => reader.pick(
+            "waiting: goes on when the contact appears in amoCRM",
+            "ждёт: продолжится, когда контакт появится в amoCRM",
+        ),
+        (State::Parked, _) => reader.pick(
+            "parked: a person must look, then `tripwire-sync retry`",
+            "отложена: нужно ваше решение, затем `tripwire-sync retry`",
+        ),
+        (State::Done, Some(Outcome::Synced)) => reader.pick(
+            "done: the deal is in place, noted, and its id is in the row",
+            "готово: сделка на месте, примечание есть, номер сделки записан в строку",
+        ),
+        (State::Done, Some(Outcome::AlreadyLinked)) => reader.pick(
+            "done: the row had a deal id already, amoCRM was not touched",
+            "готово: номер сделки уже был в строке, amoCRM не трогали",
+        ),
+        (State::Done, Some(Outcome::Skipped)) => reader.pick(
+            "done: skipped, the student is blocked or inactive",
+            "готово: пропущена, ученик заблокирован или неактивен",
+        ),
+        (State::Done, Some(Outcome::TooOld)) => reader.pick(
+            "done: created before SYNC_SINCE; with an earlier SYNC_SINCE the sweep takes it",
+            "готово: создана раньше SYNC_SINCE; с более ранним SYNC_SINCE её возьмёт сверка",
+        ),
+        (State::Done, Some(Outcome::Gone)) => reader.pick(
+            "done: the row was removed from the table",
+            "готово: строка удалена из таблицы",
+        ),
+        (State::Done, None) => reader.pick("done", "готово"),
+    }
+}
+
+fn placed(placed: Option<Placed>, reader: &Reader) -> &'static str {
+    match placed {
+        None => reader.pick("not settled yet", "ещё не определён"),
+        Some(Placed::Moved) => reader.pick("moved to the target", "перенесена на нужный этап"),
+        Some(Placed::Left) => reader.pick(
+            "left: it stood at or after the target",
+            "не трогали: уже на нужном этапе или дальше",
+        ),
+        Some(Placed::Created) => reader.pick("created on the target", "создана на нужном этапе"),
+    }
+}
+
+fn in_flight(step: &Step, resolve_after: jiff::Timestamp, reader: &Reader) -> String {
+    let what = match step {
+        Step::Creating(_) => reader.pick("the deal's creation", "создание сделки"),
+        _ => reader.pick("the note", "примечание"),
+    };
+    let then = reader.pick(
+        "looked for before anything is repeated; not finding it is proof from",
+        "сначала ищем, потом повторяем; если не найдено, это доказывает отсутствие с",
+    );
+    format!("{what}: {then} {}", reader.time(resolve_after))
+}
+
+fn told_stopped(stopped: &Stopped, reader: &Reader) -> String {
+    match stopped {
+        Stopped::Halted(halt) => {
+            let since = reader.pick("halted since", "остановлена с");
+            let what = reader.pick(halt.cause.as_str(), halt.cause.hint());
+            let rows: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
+            let text = format!(
+                "{since} {}: {what}. {} {}",
+                reader.time(halt.since),
+                halt.detail,
+                rows.join(" ")
+            );
+            text.trim_end().to_owned()
+        }
+        Stopped::Paused(since) => format!(
+            "{} {}: tripwire-sync resume",
+            reader.pick("paused since", "на паузе с"),
+            reader.time(*since)
+        ),
+    }
+}
+
+fn source(entry: &Entry, reader: &Reader) -> String {
+    match (&entry.delivery, entry.lane) {
+        (Some(delivery), _) => format!("{} {delivery}", reader.pick("webhook", "вебхук")),
+        (None, Lane::Live) => reader
+            .pick("sweep of the table", "сверка таблицы")
+            .to_owned(),
+        (None, Lane::Backfill) => "backfill".to_owned(),
+    }
+}
