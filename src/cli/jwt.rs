@@ -3,6 +3,7 @@
 //! The operator's machine signs the token: the service has no setting for a key that can sign tokens.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
     time::Duration,
@@ -85,7 +86,7 @@ fn about(key: &SigningKey, expires_at: Timestamp, terminal: &Terminal) -> Vec<St
     let none = terminal.pick("none", "нет");
     let kid = key.kid().unwrap_or(none);
     let algorithm = key.algorithm();
-    let until = expires_at.strftime("%Y-%m-%d %H:%M UTC");
+    let until = terminal.reader().time(expires_at);
     let head = terminal.pick(
         format!("role {ROLE}, {algorithm}, kid {kid}, good until {until}"),
         format!("роль {ROLE}, {algorithm}, kid {kid}, действует до {until}"),
@@ -103,18 +104,18 @@ fn mint(
     now: Timestamp,
     expires_at: Timestamp,
 ) -> Result<String, key::SigningFailed> {
-    let mut header = json!({ "alg": key.algorithm(), "typ": "JWT" });
+    let mut header = BTreeMap::from([("alg", json!(key.algorithm())), ("typ", "JWT".into())]);
     if let Some(kid) = key.kid() {
-        header["kid"] = kid.into();
+        header.insert("kid", kid.into());
     }
     let issued_at = now.checked_sub(ISSUED_BEFORE).unwrap_or(now);
-    let claims = json!({
-        "role": ROLE,
-        "iss": "tripwire-sync",
-        "iat": issued_at.as_second(),
-        "exp": expires_at.as_second(),
-    });
-    let part = |json: &serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(json.to_string());
+    let claims = BTreeMap::from([
+        ("role", json!(ROLE)),
+        ("iss", "tripwire-sync".into()),
+        ("iat", issued_at.as_second().into()),
+        ("exp", expires_at.as_second().into()),
+    ]);
+    let part = |part: &BTreeMap<_, _>| BASE64_URL_SAFE_NO_PAD.encode(json!(part).to_string());
     let signed = format!("{}.{}", part(&header), part(&claims));
     let signature = key.sign(signed.as_bytes())?;
     Ok(format!(

@@ -310,7 +310,7 @@ async fn what_is_not_announced_as_json_is_refused_and_not_stored() {
 async fn a_body_may_be_as_long_as_the_limit() {
     let service = Service::start().await;
     let body = inserted(row(1));
-    let of_length = |length: usize| body.clone() + &" ".repeat(length - body.len());
+    let of_length = |length: usize| body.clone() + " ".repeat(length - body.len()).as_str();
     for (longest, request) in [
         (LONGEST_BODY, Service::signed as fn(&Service, &str) -> _),
         (16 * LONGEST_BODY, Service::with_token),
@@ -362,7 +362,7 @@ async fn a_body_that_is_refused_by_its_head_is_not_read() {
 #[tokio::test]
 async fn a_body_that_grows_too_long_is_refused() {
     let service = Service::start().await;
-    let longer = inserted(row(1)) + &" ".repeat(LONGEST_BODY);
+    let longer = inserted(row(1)) + " ".repeat(LONGEST_BODY).as_str();
     let head = service.signed_head(&longer).replace(
         &format!("content-length: {}", longer.len()),
         "transfer-encoding: chunked",

@@ -507,7 +507,7 @@ fn a_restart_keeps_the_name_and_another_machine_takes_its_own() {
             "{last_end:?}"
         );
     }
-    let long = "м\n\"'".repeat(9) + &"x".repeat(300);
+    let long = "м\n\"'".repeat(9) + "x".repeat(300).as_str();
     assert_eq!(
         name(None, None, &long),
         format!("{}/000000000000beef", "x".repeat(100))
