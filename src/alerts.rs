@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -14,6 +14,7 @@ use crate::{
         Backoff, EventFailure, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState, TokenEnd,
     },
     inbox::{DiskSpace, Doubled, Replaced, Stuck},
+    words::{Lang, Reader},
 };
 
 mod digest;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub base_url: Url,
     /// Tokens that end. A person has to replace each before its end.
     pub tokens: Vec<TokenEnd>,
+    /// Of the times in messages.
+    pub zone: TimeZone,
     /// `None`: no digests.
     pub digests: Option<Schedule>,
     pub pace: Pace,
@@ -335,6 +338,7 @@ pub struct Message {
 #[derive(Debug)]
 pub struct Alerts {
     pace: Pace,
+    reader: Reader,
     said: Said,
     /// Since when sending has been going on, as far as this process has seen.
     working_since: Option<Timestamp>,
@@ -346,9 +350,13 @@ pub struct Alerts {
 
 impl Alerts {
     #[must_use]
-    pub fn new(pace: Pace, said: Said) -> Self {
+    pub fn new(pace: Pace, zone: TimeZone, said: Said) -> Self {
         Self {
             pace,
+            reader: Reader {
+                lang: Lang::Russian,
+                zone,
+            },
             said,
             working_since: None,
             free_since: None,
@@ -437,7 +445,7 @@ impl Alerts {
         }
         Some(Message {
             kind: Kind::Replaced,
-            text: messages::replaced(replaced),
+            text: messages::replaced(replaced, &self.reader),
             then: Said {
                 replaced_at: Some(replaced.at),
                 ..self.said.clone()
@@ -460,7 +468,7 @@ impl Alerts {
         };
         Some(Message {
             kind: Kind::Inbox,
-            text: messages::inbox(fault, since, before.is_some()),
+            text: messages::inbox(fault, since, before.is_some(), &self.reader),
             then: Said {
                 inbox: Some(inbox),
                 ..self.said.clone()
@@ -475,7 +483,7 @@ impl Alerts {
         }
         Some(Message {
             kind: Kind::Writable,
-            text: messages::writable(inbox.since),
+            text: messages::writable(inbox.since, &self.reader),
             then: Said {
                 inbox: None,
                 ..self.said.clone()
@@ -501,7 +509,13 @@ impl Alerts {
         };
         Some(Message {
             kind: Kind::Halted,
-            text: messages::halted(cause, since, seen.halt.as_ref(), before.is_some()),
+            text: messages::halted(
+                cause,
+                since,
+                seen.halt.as_ref(),
+                before.is_some(),
+                &self.reader,
+            ),
             then: Said {
                 halt: Some(halt),
                 ..self.said.clone()
@@ -529,7 +543,7 @@ impl Alerts {
         });
         Some(Message {
             kind: Kind::Expiring,
-            text: messages::expiring(*end, seen.now),
+            text: messages::expiring(*end, seen.now, &self.reader),
             then: Said {
                 tokens,
                 ..self.said.clone()
@@ -544,7 +558,7 @@ impl Alerts {
         }
         Some(Message {
             kind: Kind::Recovered,
-            text: messages::recovered(halt.cause, halt.since, seen.state),
+            text: messages::recovered(halt.cause, halt.since, seen.state, &self.reader),
             then: Said {
                 halt: None,
                 ..self.said.clone()
@@ -624,12 +638,12 @@ impl Alerts {
             }
             then.troubles.insert(trouble, seen.now);
             let text = match trouble {
-                Trouble::Late => messages::late(&seen.late, self.pace.late_after),
+                Trouble::Late => messages::late(&seen.late, self.pace.late_after, &self.reader),
                 Trouble::Unresolved => {
                     messages::unresolved(&seen.unresolved, self.pace.unresolved_after)
                 }
                 Trouble::Disk => messages::disk(seen.disk?),
-                Trouble::Silence => messages::silent(seen.silence?),
+                Trouble::Silence => messages::silent(seen.silence?, &self.reader),
             };
             let kind = trouble.begins();
             return Some(Message { kind, text, then });
@@ -689,7 +703,7 @@ impl Alerts {
         let digest = seen.digest.as_ref()?;
         Some(Message {
             kind: Kind::Digest,
-            text: digest.text(),
+            text: digest.text(&self.reader),
             then: Said {
                 digest_until: Some(digest.until),
                 ..self.said.clone()
@@ -709,7 +723,9 @@ impl Alerts {
         }
         alarms.push(alarm);
         if let Some(room_at) = self.room_at(alarms, alarm.can_wait) {
-            message.text.push_str(&messages::held_back(room_at));
+            message
+                .text
+                .push_str(&messages::held_back(room_at, &self.reader));
         }
         Some(message)
     }

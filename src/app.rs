@@ -10,7 +10,6 @@ use std::{
 };
 
 use amocrm::{AmoCrm, Simulation, Target};
-use jiff::tz::TimeZone;
 use metrics_exporter_prometheus::PrometheusHandle;
 use rand::RngExt as _;
 use secrecy::{ExposeSecret, SecretString};
@@ -186,9 +185,10 @@ impl Settings {
                 chat_id: telegram.chat_id.clone(),
                 base_url: telegram.base_url.clone(),
                 tokens: token_ends(config),
+                zone: config.zone.clone(),
                 digests: config.digest.map(|every| alerts::Schedule {
                     every,
-                    zone: TimeZone::system(),
+                    zone: config.zone.clone(),
                 }),
                 pace: alerts::Pace::scaled(config.hooks.time_scale),
             }),

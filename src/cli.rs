@@ -5,6 +5,7 @@ use std::{io::IsTerminal, process::ExitCode, sync::Arc};
 use amocrm::AmoError;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::{Parser, Subcommand};
+use jiff::tz::TimeZone;
 
 use crate::{
     app::{self, App, Died, Settings, StartError},
@@ -20,6 +21,7 @@ use crate::{
 mod backfill;
 mod backup;
 mod check;
+mod dates;
 #[cfg(feature = "sandbox")]
 mod demo;
 mod entries;
@@ -191,7 +193,10 @@ pub async fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let reader = Reader::in_utc(Lang::of_locale(config::locale().as_deref()));
+    let reader = Reader {
+        lang: Lang::of_locale(config::locale().as_deref()),
+        zone: zone_for(&cli.command),
+    };
     let mut terminal = Terminal::new(reader);
     match run(cli.command, &mut terminal).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -207,6 +212,15 @@ pub async fn main() -> ExitCode {
             terminal.complain(&Chain(error.as_ref()).to_string());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The demo and the sandbox read no settings.
+fn zone_for(command: &Command) -> TimeZone {
+    match command {
+        #[cfg(feature = "sandbox")]
+        Command::Demo(_) | Command::Sandbox(_) => config::machine_zone(),
+        _ => config::time_zone(),
     }
 }
 

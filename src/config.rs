@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use secrecy::SecretString;
 use url::Url;
 
@@ -55,6 +55,8 @@ pub struct Config {
     pub self_test: bool,
     /// `None`: no outside watcher.
     pub heartbeat: Option<HeartbeatConfig>,
+    /// Of the times that people read.
+    pub zone: TimeZone,
     pub log: LogConfig,
     pub hooks: TestHooks,
     /// Settings that look wrong but do not prevent a start. Names only, no values.
@@ -129,7 +131,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Only where the inbox is: for commands that need nothing else.
+    /// Only where the inbox is: for commands that need nothing else but the zone of the times that they print.
     pub fn load_inbox_path() -> Result<PathBuf, ConfigErrors> {
         Self::inbox_path_from_vars(&environment::variables()?)
     }
@@ -164,9 +166,9 @@ impl Config {
 
     pub fn inbox_path_from_vars(vars: &BTreeMap<String, String>) -> Result<PathBuf, ConfigErrors> {
         let mut reader = Reader::new(vars);
-        let path = inbox_path(&mut reader);
-        suggest::point_out(&mut reader, &[variable::DATABASE_URL]);
-        reader.finish(path)
+        let (path, zone) = (inbox_path(&mut reader), zone(&mut reader));
+        suggest::point_out(&mut reader, &[variable::DATABASE_URL, variable::TIME_ZONE]);
+        reader.finish(zone.and(path))
     }
 
     pub fn webhook_secrets_from_vars(
@@ -215,6 +217,30 @@ pub fn locale() -> Option<String> {
     environment::first_of(&["LC_ALL", "LC_MESSAGES", "LANG"])
 }
 
+/// The zone of the person at the terminal. A wrong one counts as not set here: each function that loads settings for a command
+/// which prints times reports it.
+#[must_use]
+pub fn time_zone() -> TimeZone {
+    let vars = environment::variables().unwrap_or_default();
+    zone(&mut Reader::new(&vars)).unwrap_or_else(|Absent| machine_zone())
+}
+
+/// By `TZ`, else `/etc/localtime`, else UTC.
+#[must_use]
+pub fn machine_zone() -> TimeZone {
+    let zone = TimeZone::system();
+    if zone.is_unknown() {
+        TimeZone::UTC
+    } else {
+        zone
+    }
+}
+
+fn zone(reader: &mut Reader<'_>) -> Result<TimeZone, Absent> {
+    let zone = reader.optional(variable::TIME_ZONE, parse::time_zone)?;
+    Ok(zone.unwrap_or_else(machine_zone))
+}
+
 /// Every part is read before the first `?`, so that nothing stops at the first problem.
 fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     use variable::{
@@ -237,6 +263,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     let digest = reader.or(DIGEST, parse::digest, Some(DigestEvery::Week));
     let self_test = reader.or(SELF_TEST, parse::self_test, true);
     let heartbeat = heartbeat(reader);
+    let zone = zone(reader);
     let log = log(reader, is_terminal);
     let hooks = hooks::read(reader);
     for name in variable::UNUSED {
@@ -261,6 +288,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
         digest: digest?,
         self_test: self_test?,
         heartbeat: heartbeat?,
+        zone: zone?,
         log: log?,
         hooks: hooks?,
         warnings: Vec::new(),

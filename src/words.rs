@@ -53,12 +53,38 @@ impl Reader {
         self.lang.pick(english, russian)
     }
 
-    /// A time, to the second.
+    /// A time to the second, with its zone: `2026-11-30 14:05:07 UTC+5`, in Russian `30.11.2026 14:05:07 UTC+5`.
     #[must_use]
     pub fn time(&self, at: Timestamp) -> String {
-        Timestamp::from_second(at.as_second())
-            .map(|at| at.to_string())
-            .unwrap_or_default()
+        self.form(at, self.pick("%F %T", "%d.%m.%Y %T"))
+    }
+
+    /// As [`Reader::time`], for a text about these days: day and month, hour and minute.
+    #[must_use]
+    pub fn minute(&self, at: Timestamp) -> String {
+        self.form(at, self.pick("%m-%d %H:%M", "%d.%m %H:%M"))
+    }
+
+    /// The day, without its zone.
+    #[must_use]
+    pub fn day(&self, at: Timestamp) -> String {
+        let at = at.to_zoned(self.zone.clone());
+        at.strftime(self.pick("%F", "%d.%m.%Y")).to_string()
+    }
+
+    fn form(&self, at: Timestamp, form: &str) -> String {
+        let at = at.to_zoned(self.zone.clone());
+        format!("{} {}", at.strftime(form), offset(at.offset().seconds()))
+    }
+}
+
+/// `UTC`, `UTC+5`, `UTC-3:30`.
+fn offset(seconds: i32) -> String {
+    let (sign, minutes) = (if seconds < 0 { '-' } else { '+' }, seconds.abs() / 60);
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => "UTC".to_owned(),
+        (hours, 0) => format!("UTC{sign}{hours}"),
+        (hours, minutes) => format!("UTC{sign}{hours}:{minutes:02}"),
     }
 }
 
@@ -161,6 +187,54 @@ mod tests {
             "выбрана сделка 41: недавно проиграна; сделка перенесена; примечание добавлено; \
              ещё раз: нет соединения с amoCRM"
         );
+    }
+
+    #[test]
+    fn a_time_is_told_in_the_readers_zone_and_names_it() {
+        let at = "2026-11-30T20:05:07.9Z".parse::<Timestamp>().unwrap();
+        let summer = "2026-07-01T20:05:07Z".parse::<Timestamp>().unwrap();
+        let table = [
+            (
+                at,
+                Lang::English,
+                "Asia/Almaty",
+                "2026-12-01 01:05:07 UTC+5",
+            ),
+            (
+                at,
+                Lang::Russian,
+                "Asia/Almaty",
+                "01.12.2026 01:05:07 UTC+5",
+            ),
+            (at, Lang::English, "UTC", "2026-11-30 20:05:07 UTC"),
+            (
+                at,
+                Lang::English,
+                "Asia/Kolkata",
+                "2026-12-01 01:35:07 UTC+5:30",
+            ),
+            (
+                at,
+                Lang::English,
+                "America/St_Johns",
+                "2026-11-30 16:35:07 UTC-3:30",
+            ),
+            (
+                summer,
+                Lang::Russian,
+                "Europe/Berlin",
+                "01.07.2026 22:05:07 UTC+2",
+            ),
+        ];
+        for (at, lang, zone, told) in table {
+            let zone = TimeZone::get(zone).unwrap();
+            assert_eq!(Reader { lang, zone }.time(at), told);
+        }
+        let zone = TimeZone::get("Asia/Almaty").unwrap();
+        let lang = Lang::Russian;
+        let reader = Reader { lang, zone };
+        assert_eq!(reader.minute(at), "01.12 01:05 UTC+5");
+        assert_eq!(reader.day(at), "01.12.2026");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, civil::Weekday, tz::TimeZone};
 
-use crate::{domain::DigestEvery, inbox::Synced};
+use crate::{domain::DigestEvery, inbox::Synced, words::Reader};
 
 /// The hour of the day.
 const AT: i8 = 9;
@@ -44,7 +44,6 @@ impl Schedule {
 pub struct Digest {
     pub from: Timestamp,
     pub until: Timestamp,
-    pub zone: TimeZone,
     pub synced: Synced,
     /// For a contact.
     pub waiting: u64,
@@ -56,11 +55,8 @@ pub struct Digest {
 }
 
 impl Digest {
-    pub(super) fn text(&self) -> String {
-        let time = |at: Timestamp| {
-            let at = at.to_zoned(self.zone.clone());
-            at.strftime("%d.%m %H:%M").to_string()
-        };
+    pub(super) fn text(&self, reader: &Reader) -> String {
+        let time = |at| reader.minute(at);
         let Synced {
             by_event,
             by_sweep,
@@ -111,6 +107,7 @@ fn in_words(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::Lang;
 
     fn time(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -208,7 +205,6 @@ mod tests {
         let mut digest = Digest {
             from: time("2026-11-23T04:00:00Z"),
             until: time("2026-11-30T04:00:00Z"),
-            zone: TimeZone::get("Asia/Almaty").unwrap(),
             synced: Synced {
                 by_event: 40,
                 by_sweep: 2,
@@ -220,16 +216,24 @@ mod tests {
             parked: 3,
             requests: (210, time("2026-11-23T04:00:00Z")),
         };
+        let reader = Reader {
+            lang: Lang::Russian,
+            zone: TimeZone::get("Asia/Almaty").unwrap(),
+        };
         assert_eq!(
-            digest.text(),
-            "📊 tripwire-sync: итоги с 23.11 09:00 по 30.11 09:00\n\n\
+            digest.text(&reader),
+            "📊 tripwire-sync: итоги с 23.11 09:00 UTC+5 по 30.11 09:00 UTC+5\n\n\
              Обработано учеников: 42\n• по событию: 40\n• найдено сверкой: 2\n• командой backfill: 0\n\
              Самая долгая обработка: 1 мин 5 с\n\n\
              Сейчас в очереди: 0\nЖдут контакта в amoCRM: 1\nНужно ваше решение: 3\n\n\
              Запросов к amoCRM: 210"
         );
         digest.requests.1 = time("2026-11-27T09:05:00Z");
-        assert!(digest.text().ends_with("210 (с запуска 27.11 14:05)"));
+        assert!(
+            digest
+                .text(&reader)
+                .ends_with("210 (с запуска 27.11 14:05 UTC+5)")
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::{
     domain::{EventFailure, Halt, HaltCause, InboxFault, Refused, RowId, SyncState, TokenEnd},
     inbox::{DiskSpace, Doubled, Replaced, Stuck},
+    words::Reader,
 };
 
 /// With these a message stays below the 4,096 characters that Telegram takes.
@@ -20,11 +21,12 @@ pub(super) fn halted(
     since: Timestamp,
     halt: Option<&Halt>,
     again: bool,
+    reader: &Reader,
 ) -> String {
     let still = if again { "всё ещё " } else { "" };
     let mut text = format!(
         "⛔ tripwire-sync: отправка {still}остановлена с {}\n\n{}.",
-        time(since),
+        reader.minute(since),
         cause.hint(),
     );
     if let Some(halt) = halt {
@@ -37,7 +39,7 @@ pub(super) fn halted(
     text + "\n\nНовые ученики принимаются и ждут, никто не потерян."
 }
 
-pub(super) fn inbox(fault: InboxFault, since: Timestamp, again: bool) -> String {
+pub(super) fn inbox(fault: InboxFault, since: Timestamp, again: bool, reader: &Reader) -> String {
     let still = if again { "всё ещё " } else { "" };
     let what = match fault {
         InboxFault::Unwritable | InboxFault::FileLost => "приём и отправка",
@@ -54,15 +56,15 @@ pub(super) fn inbox(fault: InboxFault, since: Timestamp, again: bool) -> String 
     format!(
         "⛔ tripwire-sync: {what} {still}{stopped} с {}\n\n{}.\n\n\
          События сейчас не принимаются. Их строки найдёт сверка, когда {end}.",
-        time(since),
+        reader.minute(since),
         fault.hint(),
     )
 }
 
-pub(super) fn writable(since: Timestamp) -> String {
+pub(super) fn writable(since: Timestamp, reader: &Reader) -> String {
     format!(
         "✅ tripwire-sync: файл очереди снова записывается, события принимаются\n\nПерерыв был с {}.",
-        time(since)
+        reader.minute(since)
     )
 }
 
@@ -94,14 +96,19 @@ fn list_rows(text: &mut String, rows: &[RowId]) {
     }
 }
 
-pub(super) fn recovered(cause: HaltCause, since: Timestamp, state: SyncState) -> String {
+pub(super) fn recovered(
+    cause: HaltCause,
+    since: Timestamp,
+    state: SyncState,
+    reader: &Reader,
+) -> String {
     let now = match state.hint() {
         None => "отправка снова работает".to_owned(),
         Some(hint) => format!("причина остановки устранена. {hint}"),
     };
     format!(
         "✅ tripwire-sync: {now}\n\nОстановка была с {} ({}).",
-        time(since),
+        reader.minute(since),
         cause.as_str()
     )
 }
@@ -116,9 +123,9 @@ pub(super) fn parked(entries: &[&Stuck]) -> String {
     )
 }
 
-pub(super) fn late(entries: &[Stuck], after: Duration) -> String {
+pub(super) fn late(entries: &[Stuck], after: Duration, reader: &Reader) -> String {
     let oldest = entries.first().map_or(String::new(), |oldest| {
-        format!(", самая старая с {}", time(oldest.since))
+        format!(", самая старая с {}", reader.minute(oldest.since))
     });
     format!(
         "🕒 tripwire-sync: записи ждут обработки дольше {} мин: {}{oldest}\n{}\n\n\
@@ -185,11 +192,11 @@ pub(super) fn disk(disk: DiskSpace) -> String {
     )
 }
 
-pub(super) fn silent(failure: EventFailure) -> String {
+pub(super) fn silent(failure: EventFailure, reader: &Reader) -> String {
     format!(
         "🔕 tripwire-sync: события из базы не доходят до сервиса, проверено с {}\n\n{}.\n\n\
          Новых учеников пока находит только сверка. Где обрыв и что сделать: tripwire-sync check",
-        time(failure.since),
+        reader.minute(failure.since),
         failure.fault.hint(),
     )
 }
@@ -213,7 +220,7 @@ fn minutes(time: Duration) -> u64 {
     time.as_secs().div_ceil(60)
 }
 
-pub(super) fn expiring(end: TokenEnd, now: Timestamp) -> String {
+pub(super) fn expiring(end: TokenEnd, now: Timestamp, reader: &Reader) -> String {
     let how = match end.name {
         "SUPABASE_JWT" => "tripwire-sync jwt (docs/supabase.md, шаг 4)",
         "AMOCRM_ACCESS_TOKEN" => "amoCRM, настройки интеграции, долгосрочный токен",
@@ -225,11 +232,11 @@ pub(super) fn expiring(end: TokenEnd, now: Timestamp) -> String {
          Создать новый: {how}. Затем заменить его в .env и перезапустить сервис. \
          Без этого отправка остановится; ученики будут приниматься и ждать.",
         end.name,
-        time(end.expires_at),
+        reader.minute(end.expires_at),
     )
 }
 
-pub(super) fn replaced(replaced: &Replaced) -> String {
+pub(super) fn replaced(replaced: &Replaced, reader: &Reader) -> String {
     let Replaced {
         at,
         is_whole,
@@ -249,19 +256,15 @@ pub(super) fn replaced(replaced: &Replaced) -> String {
          Перенесено записей: отложенных {parked}, остальных незавершённых {others}. \
          Старый файл сохранён рядом: {kept_as}\n\n\
          Новые ученики принимаются. Проверьте диск.",
-        time(*at)
+        reader.minute(*at)
     )
 }
 
-pub(super) fn held_back(room_at: Timestamp) -> String {
+pub(super) fn held_back(room_at: Timestamp, reader: &Reader) -> String {
     format!(
         "\n\nСообщений за сутки было много. Следующее такое придёт не раньше {}, сразу обо всём.",
-        time(room_at)
+        reader.minute(room_at)
     )
-}
-
-fn time(at: Timestamp) -> String {
-    at.strftime("%d.%m %H:%M UTC").to_string()
 }
 
 /// The most frequent reason first, each with some of its rows.
@@ -322,6 +325,7 @@ fn reason(entry: &Stuck) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::Lang;
 
     fn stuck(n: u128, reason: &str) -> Stuck {
         Stuck {
@@ -391,7 +395,8 @@ mod tests {
                 )
             })
             .collect();
-        let text = parked(&entries.iter().collect::<Vec<_>>()) + &held_back(Timestamp::UNIX_EPOCH);
+        let text = parked(&entries.iter().collect::<Vec<_>>())
+            + &held_back(Timestamp::UNIX_EPOCH, &Reader::in_utc(Lang::Russian));
         assert!(text.chars().count() < 4_096, "{}", text.chars().count());
     }
 }

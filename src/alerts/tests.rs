@@ -32,7 +32,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         Self {
-            alerts: Alerts::new(Pace::default(), Said::default()),
+            alerts: Alerts::new(Pace::default(), TimeZone::UTC, Said::default()),
             now: "2026-11-22T10:00:00Z".parse().unwrap(),
             state: SyncState::Working,
             parked: Vec::new(),
@@ -123,7 +123,7 @@ impl Scene {
     fn restart(&mut self) {
         let stored = serde_json::to_string(self.alerts.said()).unwrap();
         let said = serde_json::from_str(&stored).unwrap();
-        self.alerts = Alerts::new(Pace::default(), said);
+        self.alerts = Alerts::new(Pace::default(), TimeZone::UTC, said);
     }
 }
 
@@ -151,6 +151,16 @@ fn a_halt_is_told_at_once_with_what_to_do() {
         message.text
     );
     assert!(message.text.contains("22.11 10:00 UTC"), "{}", message.text);
+}
+
+#[test]
+fn an_alert_tells_times_in_the_zone_of_the_settings() {
+    let mut scene = Scene::new();
+    let zone = TimeZone::get("Asia/Almaty").unwrap();
+    scene.alerts = Alerts::new(Pace::default(), zone, Said::default());
+    scene.halt(HaltCause::AmocrmToken);
+    let told = only(scene.look()).text;
+    assert!(told.contains("22.11 15:00 UTC+5"), "{told}");
 }
 
 #[test]
@@ -411,7 +421,6 @@ fn a_digest_begins_where_the_last_one_ended_over_restarts() {
     scene.digest = Some(Digest {
         from: began,
         until: scene.now,
-        zone: jiff::tz::TimeZone::UTC,
         synced: Synced::default(),
         waiting: 0,
         pending: 0,

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,7 @@ pub struct Watch {
     telegram: Telegram,
     tokens: Vec<TokenEnd>,
     digests: Option<Schedule>,
+    zone: TimeZone,
     service: Arc<dyn Service>,
     /// Requests to amoCRM are counted from this number and time on.
     counted: (u64, Timestamp),
@@ -66,6 +67,7 @@ impl Watch {
             telegram: Telegram::new(settings)?,
             tokens: settings.tokens.clone(),
             digests: settings.digests.clone(),
+            zone: settings.zone.clone(),
             service,
             counted: (0, clock.now()),
             pace: settings.pace,
@@ -84,7 +86,7 @@ impl Watch {
             tracing::warn!(error = %Chain(&error), "alerts.forgotten");
             None
         });
-        let mut alerts = Alerts::new(self.pace, said.unwrap_or_default());
+        let mut alerts = Alerts::new(self.pace, self.zone.clone(), said.unwrap_or_default());
         let before = alerts.said().clone();
         alerts.begin_digests(self.digests.is_some(), self.clock.now());
         if *alerts.said() != before {
@@ -233,7 +235,7 @@ impl Watch {
     }
 
     async fn digest(&self, said: &Said, now: Timestamp) -> Result<Option<Digest>, InboxError> {
-        let Some((schedule, from)) = self.is_digest_due(said, now) else {
+        let Some((_, from)) = self.is_digest_due(said, now) else {
             return Ok(None);
         };
         if self.service.holds_lease() != Some(true) {
@@ -246,7 +248,6 @@ impl Watch {
         Ok(Some(Digest {
             from,
             until: now,
-            zone: schedule.zone.clone(),
             synced: self.inbox.synced(from, now).await?,
             waiting: count(State::Waiting),
             pending: count(State::Pending) + count(State::Claimed),
@@ -324,8 +325,6 @@ fn count(outcome: &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use jiff::tz::TimeZone;
-
     use super::*;
     use crate::{
         domain::{Clock as _, DigestEvery, EventFault, EventTest, RowId, TestClock},
@@ -356,6 +355,7 @@ mod tests {
             chat_id: "-100500".to_owned(),
             base_url: "http://127.0.0.1:9".parse().unwrap(),
             tokens: Vec::new(),
+            zone: TimeZone::UTC,
             digests: Some(Schedule {
                 every: DigestEvery::Day,
                 zone: TimeZone::UTC,
@@ -391,7 +391,7 @@ mod tests {
             let clock = TestClock::at("2026-11-22T09:00:00Z".parse().unwrap());
             let (mut watch, _folder) = watch(lease, &clock).await;
             let began = clock.now();
-            let mut alerts = Alerts::new(Pace::default(), Said::default());
+            let mut alerts = Alerts::new(Pace::default(), TimeZone::UTC, Said::default());
             alerts.begin_digests(true, began);
             clock.advance(Duration::from_hours(24) + after);
 

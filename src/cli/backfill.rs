@@ -11,11 +11,15 @@ use std::{
 };
 
 use clap::Args;
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 
 use self::follow::Backfill;
 use super::{
-    CommandError, Outcome, clock, entries::refuse_on_standby, terminal::Terminal, told_to_stop,
+    CommandError, Outcome, clock,
+    dates::{self, When},
+    entries::refuse_on_standby,
+    terminal::Terminal,
+    told_to_stop,
 };
 use crate::{
     app::Settings,
@@ -27,7 +31,6 @@ use crate::{
     telemetry,
 };
 
-mod dates;
 mod dry_run;
 mod follow;
 mod progress;
@@ -42,12 +45,12 @@ const AGAIN: Backoff = Backoff {
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Only rows created since then: a date (UTC), or a time with its offset
-    #[arg(long, value_name = "DATE", value_parser = dates::since)]
-    since: Option<Timestamp>,
-    /// Only rows created until then: a date (UTC, to the end of that day), or before a time with its offset
-    #[arg(long, value_name = "DATE", value_parser = dates::until)]
-    until: Option<Timestamp>,
+    /// Only rows created since then: a date or a time, in `TIME_ZONE` unless it has an offset
+    #[arg(long, value_name = "DATE")]
+    since: Option<When>,
+    /// Only rows created until then: a date, to the end of that day, or before a time
+    #[arg(long, value_name = "DATE")]
+    until: Option<When>,
     /// So many rows at most; those that are parked or wait for a contact already are not counted
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -64,12 +67,14 @@ pub(super) struct Options {
 
 impl Options {
     /// A row without a time counts as new.
-    fn period(&self, now: Timestamp) -> Period {
+    fn period(&self, now: Timestamp, zone: &TimeZone) -> Period {
+        let since = self.since.map(|since| since.begins(zone));
+        let until = self.until.map(|until| until.ends(zone));
         Period {
-            since: self.since,
-            until: self.until,
-            with_undated: self.since.is_none_or(|since| since <= now)
-                && self.until.is_none_or(|until| until > now),
+            since,
+            until,
+            with_undated: since.is_none_or(|since| since <= now)
+                && until.is_none_or(|until| until > now),
         }
     }
 
@@ -88,7 +93,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
         ));
         return Err(CommandError::Misused);
     };
-    let period = options.period(clock().now());
+    let period = options.period(clock().now(), &terminal.reader().zone);
     if let (Some(since), Some(until)) = (period.since, period.until)
         && since >= until
     {
@@ -122,9 +127,9 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let walk = Walk::new(supabase.clone(), period);
     if options.dry_run {
         let sending = sending.clone();
-        return dry_run::run(options, count, settings, sending, walk, terminal).await;
+        return dry_run::run(options, (period, count), settings, sending, walk, terminal).await;
     }
-    tell_what_it_means(options, count, amocrm, &settings, terminal).await?;
+    tell_what_it_means(options, (period, count), amocrm, &settings, terminal).await?;
     if !options.yes {
         ask(terminal)?;
     }
@@ -138,13 +143,13 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
 /// Prints how many rows the backfill will sync, in which account, and which automations that sets off.
 async fn tell_what_it_means(
     options: &Options,
-    count: u64,
+    (period, count): (Period, u64),
     amocrm: &AmocrmConfig,
     settings: &Settings,
     terminal: &mut Terminal,
 ) -> Outcome {
     let rows = terminal.pick("rows without a deal", "строк без сделки");
-    let period = dates::told(options.since, options.until, terminal);
+    let period = dates::told(period.since, period.until, terminal);
     let limit = options.limit.map_or_else(String::new, |limit| {
         let at_most = terminal.pick("now at most", "сейчас не больше");
         format!("; {at_most} {limit}")
@@ -315,9 +320,9 @@ mod tests {
     fn a_row_without_a_time_is_as_new_as_can_be() {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let hour = jiff::SignedDuration::from_hours(1);
-        let options = |since, until| Options {
-            since,
-            until,
+        let options = |since: Option<Timestamp>, until: Option<Timestamp>| Options {
+            since: since.map(When::Exactly),
+            until: until.map(When::Exactly),
             limit: None,
             dry_run: false,
             yes: false,
@@ -331,7 +336,7 @@ mod tests {
             (None, Some(now + hour), true),
             (Some(now - hour), Some(now), false),
         ] {
-            let period = options(since, until).period(now);
+            let period = options(since, until).period(now, &TimeZone::UTC);
             assert_eq!(period.with_undated, with_undated, "{since:?} {until:?}");
         }
     }

@@ -2,7 +2,11 @@
 
 use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{
+    Timestamp,
+    civil::Date,
+    tz::{self, TimeZone},
+};
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -76,6 +80,36 @@ pub(super) fn positive_duration(text: &str) -> Form<Duration> {
         Duration::ZERO => wrong("has to be longer than nothing"),
         duration => Ok(duration),
     }
+}
+
+/// A name, as `Asia/Almaty`; its data is in the binary.
+pub(super) fn time_zone(text: &str) -> Form<TimeZone> {
+    // An unknown zone has a name too, and is no zone.
+    match TimeZone::get(text) {
+        Ok(zone) if !zone.is_unknown() => Ok(zone),
+        _ => match nearest_zone(text) {
+            Some(name) => wrong(format!("is not the name of a time zone: was {name} meant?")),
+            None => wrong("is not the name of a time zone, as in the IANA list"),
+        },
+    }
+}
+
+/// By the whole name, or by the city alone.
+fn nearest_zone(text: &str) -> Option<String> {
+    let text = text.to_lowercase().replace(' ', "_");
+    let slips = (text.len() / 4).min(2);
+    let distance = |name: &str| {
+        let name = name.to_lowercase();
+        let city = name.rsplit('/').next().unwrap_or_default();
+        let whole = strsim::damerau_levenshtein(&text, &name);
+        whole.min(strsim::damerau_levenshtein(&text, city))
+    };
+    tz::db()
+        .available()
+        .map(|name| (distance(name.as_str()), name.to_string()))
+        .filter(|(distance, _)| *distance <= slips)
+        .min()
+        .map(|(_, name)| name)
 }
 
 /// A date is its midnight in UTC.

@@ -159,7 +159,7 @@ settings! {
             "another host, for a relay or a test",
             "https://api.telegram.org";
         DIGEST = Is("weekly"),
-            "a summary by Telegram, Mondays at 9:00 of the machine's time zone; or `daily`, or `off`",
+            "a summary by Telegram, Mondays at 9:00 (`TIME_ZONE`); or `daily`, or `off`",
             "weekly, daily or off";
         SELF_TEST = Is("daily"),
             "the database sends a test event, and an alert tells if none arrives; or `off`",
@@ -170,6 +170,9 @@ settings! {
         HEARTBEAT_INTERVAL = Is("5m"),
             "how often, from `1m`",
             "5m";
+        TIME_ZONE = Off,
+            "an IANA name: the zone of the times that people read (commands, Telegram); without it the machine's. Log and `--json` are in UTC",
+            "Asia/Almaty";
         LOG_FORMAT = Is("json"),
             "or `pretty`, which is the default on a terminal",
             "json or pretty";

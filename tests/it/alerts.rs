@@ -83,6 +83,7 @@ fn telling(world: &World, url: &str) -> app::Settings {
             chat_id: "-100500".to_owned(),
             base_url: url.parse().unwrap(),
             tokens: Vec::new(),
+            zone: jiff::tz::TimeZone::UTC,
             digests: None,
             pace: Pace {
                 look_every: moment,

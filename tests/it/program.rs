@@ -54,6 +54,7 @@ impl Launch {
             .with("SUPABASE_URL", world.sandbox.postgrest.url())
             .with("SUPABASE_KEY", world.sandbox.postgrest.key())
             .with("SYNC_SINCE", wishes.since)
+            .with("TIME_ZONE", "UTC")
             .with(
                 "SETTLE_DELAY",
                 format!("{}ms", wishes.settle_delay.as_millis()),

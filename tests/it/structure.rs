@@ -15,7 +15,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("http", &["domain", "inbox"]),
     ("supabase", &["domain"]),
     ("sync", &["domain", "inbox", "supabase"]),
-    ("alerts", &["domain", "inbox"]),
+    ("alerts", &["domain", "inbox", "words"]),
     ("words", &["domain", "inbox"]),
     ("story", &["domain", "inbox", "sync", "words"]),
     ("app", ALL),

@@ -76,6 +76,7 @@ fn settings(base_url: Url) -> Settings {
         chat_id: "-100500".to_owned(),
         base_url,
         tokens: Vec::new(),
+        zone: jiff::tz::TimeZone::UTC,
         digests: None,
         pace: Pace {
             look_every: moment,

@@ -29,7 +29,7 @@ use crate::{
         self, Arrival, Entry, HALT, Inbox, InboxError, PAUSED, Placed, REFUSALS, RELEASED, Revival,
         Role, Source, State, Step, Why,
     },
-    supabase::SupabaseError,
+    supabase::{Period, SupabaseError},
     sync::Walk,
     words::{self, Lang},
 };
@@ -118,7 +118,7 @@ impl Planned {
 
 pub(super) async fn run(
     options: &Options,
-    count: u64,
+    (period, count): (Period, u64),
     mut settings: Settings,
     mut sending: Sending,
     walk: Walk,
@@ -130,7 +130,7 @@ pub(super) async fn run(
     {
         return pipelines::refuse(terminal);
     }
-    tell_cost(options, count, terminal)?;
+    tell_cost(options, (period, count), terminal)?;
     let room = Room::take(&settings.inbox_path, terminal).await?;
     sending.amocrm = room.within(sending.amocrm);
     sending.sync.inspect_every = None;
@@ -151,14 +151,18 @@ fn cost(rows: u64) -> Duration {
     Duration::from_secs(requests.div_ceil(u64::from(REQUESTS_PER_SECOND)))
 }
 
-fn tell_cost(options: &Options, count: u64, terminal: &mut Terminal) -> Outcome {
+fn tell_cost(
+    options: &Options,
+    (period, count): (Period, u64),
+    terminal: &mut Terminal,
+) -> Outcome {
     let rows = options.rows_at_most(count);
     let cost = cost(rows);
     let (looked_at, of, takes) = terminal.pick(
         ("rows to look at", "of", "this takes about"),
         ("строк к просмотру", "из", "это займёт около"),
     );
-    let period = dates::told(options.since, options.until, terminal);
+    let period = dates::told(period.since, period.until, terminal);
     let time = span_text(cost, terminal);
     terminal.complain(&format!(
         "{looked_at}: {rows} {of} {count} ({period}); {takes} {time}"

@@ -164,7 +164,7 @@ pub(super) fn judge_end(end: Option<TokenEnd>, now: Timestamp, findings: &mut Fi
         return;
     };
     let name = end.name;
-    let day = end.expires_at.strftime("%Y-%m-%d").to_string();
+    let day = findings.reader.day(end.expires_at);
     let left = end.left(now);
     if left.is_zero() {
         findings.bad(

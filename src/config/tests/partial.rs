@@ -20,6 +20,11 @@ fn the_inbox_alone_needs_nothing_else() {
     let bad = vars(&[("DATABASE_URL", "postgres://u:p@h/d")]);
     let errors = Config::inbox_path_from_vars(&bad).unwrap_err();
     assert_eq!(named(&errors), ["DATABASE_URL"]);
+    let bad = vars(&[("TIME_ZONE", "Asia/Almatty")]);
+    let errors = Config::inbox_path_from_vars(&bad).unwrap_err();
+    assert_eq!(named(&errors), ["TIME_ZONE"]);
+    let told = errors.to_string();
+    assert!(told.contains("was Asia/Almaty meant?"), "{told}");
 }
 
 #[test]

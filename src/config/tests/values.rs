@@ -112,6 +112,10 @@ fn good_values_are_taken() {
         ("DIGEST", "daily", |c| c.digest == Some(DigestEvery::Day)),
         ("DIGEST", "Weekly", |c| c.digest == Some(DigestEvery::Week)),
         ("DIGEST", "off", |c| c.digest.is_none()),
+        ("TIME_ZONE", "Asia/Almaty", |c| {
+            c.zone.iana_name() == Some("Asia/Almaty")
+        }),
+        ("TIME_ZONE", "utc", |c| c.zone.iana_name() == Some("UTC")),
         ("SELF_TEST", "OFF", |c| !c.self_test),
         ("SELF_TEST", "daily", |c| c.self_test),
         ("LOG_FORMAT", "pretty", |c| {
@@ -255,6 +259,10 @@ fn bad_values_are_named_and_not_quoted() {
         ),
         ("HEARTBEAT_INTERVAL", &["5", "59s", "0"]),
         ("DIGEST", &["monthly", "9:00", "true"]),
+        (
+            "TIME_ZONE",
+            &["Almaty/Asia", "UTC+5", "+05:00", "5", "Etc/Unknown"],
+        ),
         ("SELF_TEST", &["weekly", "true"]),
         ("AMOCRM_ENABLED", &["maybe", "2"]),
         (
