@@ -9,15 +9,20 @@ use std::{
     time::Duration,
 };
 
+use actix_web::web::ServiceConfig;
 use amocrm::{AmoCrm, Simulation, Target};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rand::RngExt as _;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
+    admin::{self, Admin},
     alerts,
     config::{Config, SupabaseConfig},
     domain::{
@@ -28,8 +33,8 @@ use crate::{
     inbox::{Inbox, InboxError},
     supabase::{self, Supabase},
     sync::{
-        self, Engine, Hold, Jitter, Maintenance, Parts, lease::Lease, rules::deal::Rules,
-        rules::eligibility::RowRules, rules::timings::Timings,
+        self, Engine, Hold, Jitter, Maintenance, Parts, lease::Lease, pause::Switch,
+        rules::deal::Rules, rules::eligibility::RowRules, rules::timings::Timings,
     },
 };
 
@@ -77,6 +82,8 @@ pub struct Settings {
     pub outside_watcher: Option<OutsideWatcher>,
     /// `None`: no test event can be sent.
     pub self_test: Option<SelfTest>,
+    /// `None`: there is no operator page.
+    pub operator_page: Option<admin::Settings>,
     /// Whether systemd, if it has started this process, is told of the service.
     pub tells_systemd: bool,
 }
@@ -175,6 +182,12 @@ impl Settings {
                 timings: EventTestTimings::scaled(config.hooks.time_scale, timings.test_event),
             }),
             tokens: token_ends(config),
+            operator_page: config.admin.as_ref().map(|admin| admin::Settings {
+                admin_token: admin.admin_token.clone(),
+                viewer_token: admin.viewer_token.clone(),
+                amocrm: config.amocrm.as_ref().map(|it| it.base_url.clone()),
+                zone: config.zone.clone(),
+            }),
             tells_systemd: true,
             outside_watcher: config.heartbeat.as_ref().map(|heartbeat| OutsideWatcher {
                 url: heartbeat.url.clone(),
@@ -309,6 +322,8 @@ struct Works {
     settled: watch::Receiver<u64>,
     heartbeat: Heartbeat,
     stop: CancellationToken,
+    /// Begins a sweep at once.
+    sweep_now: Arc<Notify>,
 }
 
 impl Works {
@@ -323,6 +338,7 @@ impl Works {
     ) -> Result<Self, StartError> {
         let mut supabase = Supabase::new(supabase, clock.clone()).map_err(StartError::Client)?;
         let stop = CancellationToken::new();
+        let sweep_now = Arc::new(Notify::new());
         let (state, status) = watch::channel(SyncState::Starting);
         let (settled, count) = watch::channel(0);
         let heartbeat = Heartbeat::default();
@@ -356,6 +372,7 @@ impl Works {
                 jitter,
                 lease,
                 stop: stop.clone(),
+                sweep_now: Arc::clone(&sweep_now),
                 heartbeat: heartbeat.clone(),
                 state,
                 settled,
@@ -369,6 +386,7 @@ impl Works {
                 timings: *timings,
                 jitter,
                 stop: stop.clone(),
+                sweep_now: Arc::clone(&sweep_now),
                 heartbeat: heartbeat.clone(),
                 state,
             }))
@@ -381,6 +399,7 @@ impl Works {
             settled: count,
             heartbeat,
             stop,
+            sweep_now,
         })
     }
 }
@@ -502,6 +521,26 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> 
     Ok((listener, bound))
 }
 
+/// What the operator page adds to the public server; nothing if there is none.
+fn operator_page(
+    page: Option<admin::Settings>,
+    switch: Switch,
+    status: &SyncStatus,
+    sweep_now: Arc<Notify>,
+) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+    let service = admin::Service {
+        switch,
+        status: status.clone(),
+        sweep_now,
+    };
+    let page = page.map(|page| Admin::new(&page, service));
+    move |cfg| {
+        if let Some(page) = &page {
+            page.routes(cfg);
+        }
+    }
+}
+
 /// The running service.
 #[derive(Debug)]
 pub struct App {
@@ -556,6 +595,12 @@ impl App {
         let hooks = settings.hooks;
         let inbox = open_inbox(&settings, &clock).await?;
         let supabase = settings.supabase.clone();
+        let switch = Switch {
+            inbox: inbox.clone(),
+            supabase: Supabase::new(supabase.clone(), clock.clone()).map_err(StartError::Client)?,
+            clock: clock.clone(),
+            timeout: settings.timings.lease.timeout,
+        };
         let works = Works::new(
             settings.supabase,
             settings.maintenance,
@@ -583,6 +628,7 @@ impl App {
             settled,
             heartbeat,
             stop,
+            sweep_now,
             ..
         } = works;
         let refusals = RefusalLog::start();
@@ -610,7 +656,9 @@ impl App {
             tokens: settings.tokens,
         };
         let serve = |source| StartError::Listen { address, source };
-        let http = Served::spawn(http::serve(listener, http_state, HTTP_WORKERS).map_err(serve)?);
+        let pages = operator_page(settings.operator_page, switch, &status, sweep_now);
+        let http =
+            Served::spawn(http::serve(listener, http_state, HTTP_WORKERS, pages).map_err(serve)?);
         let metrics = Served::spawn(http::serve_metrics(metrics_listener, page).map_err(serve)?);
         let work = async move {
             if hooks.hang_at == Some(HangAt::Engine) {

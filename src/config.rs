@@ -58,6 +58,8 @@ pub struct Config {
     /// Of the times that people read.
     pub zone: TimeZone,
     pub log: LogConfig,
+    /// `None`: no operator page.
+    pub admin: Option<AdminConfig>,
     pub hooks: TestHooks,
     /// Settings that look wrong but do not prevent a start. Names only, no values.
     pub warnings: Vec<String>,
@@ -69,6 +71,14 @@ pub struct WebhookAuth {
     pub secrets: Vec<WebhookSecret>,
     pub bearer: Option<SecretString>,
     pub tolerance: Duration,
+}
+
+/// The tokens of the operator page.
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    pub admin_token: SecretString,
+    /// Shows the page without its buttons.
+    pub viewer_token: Option<SecretString>,
 }
 
 /// The outside watcher.
@@ -265,12 +275,8 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     let heartbeat = heartbeat(reader);
     let zone = zone(reader);
     let log = log(reader, is_terminal);
+    let admin = admin(reader);
     let hooks = hooks::read(reader);
-    for name in variable::UNUSED {
-        if reader.text(name).is_some() {
-            reader.warn(format!("{name} is not used by this version"));
-        }
-    }
 
     Ok(Config {
         bind_addr: bind_addr?,
@@ -290,6 +296,7 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
         heartbeat: heartbeat?,
         zone: zone?,
         log: log?,
+        admin: admin?,
         hooks: hooks?,
         warnings: Vec::new(),
     })
@@ -485,6 +492,31 @@ fn heartbeat(reader: &mut Reader<'_>) -> Result<Option<HeartbeatConfig>, Absent>
     );
     let every = every?;
     Ok(url?.map(|url| HeartbeatConfig { url, every }))
+}
+
+fn admin(reader: &mut Reader<'_>) -> Result<Option<AdminConfig>, Absent> {
+    use variable::{ADMIN_TOKEN, VIEWER_TOKEN};
+
+    let admin_token = reader.optional(ADMIN_TOKEN, parse::page_token);
+    let viewer_token = reader.optional(VIEWER_TOKEN, parse::page_token);
+    let (admin, viewer) = (reader.text(ADMIN_TOKEN), reader.text(VIEWER_TOKEN));
+    if admin.is_none() && viewer.is_some() {
+        reader.missing(
+            ADMIN_TOKEN,
+            "is not set, though VIEWER_TOKEN is: there is an operator page only with ADMIN_TOKEN",
+        );
+    } else if viewer_token.as_ref().is_ok_and(Option::is_some) && admin == viewer {
+        reader.note(
+            VIEWER_TOKEN,
+            "is the same as ADMIN_TOKEN: every viewer could press the buttons",
+            false,
+        );
+    }
+    let (admin_token, viewer_token) = (admin_token?, viewer_token?);
+    Ok(admin_token.map(|admin_token| AdminConfig {
+        admin_token,
+        viewer_token,
+    }))
 }
 
 fn log(reader: &mut Reader<'_>, is_terminal: bool) -> Result<LogConfig, Absent> {

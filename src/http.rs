@@ -12,7 +12,7 @@ use std::{
 };
 
 use actix_web::{
-    HttpResponse, Resource, Route,
+    HttpRequest, HttpResponse, Resource, Route,
     dev::Server,
     guard,
     http::{
@@ -35,6 +35,7 @@ mod server;
 pub mod signature;
 mod webhook;
 
+use connection::Connection;
 pub use refusal_log::RefusalLog;
 pub use signature::Verifier;
 pub use webhook::LONGEST_BODY;
@@ -92,8 +93,13 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// Serves until its handle is told to stop. The caller handles signals.
-pub fn serve(listener: TcpListener, state: HttpState, workers: usize) -> io::Result<Server> {
+/// Serves until its handle is told to stop. The caller handles signals. `pages`: what else is served on the public port.
+pub fn serve(
+    listener: TcpListener,
+    state: HttpState,
+    workers: usize,
+    pages: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+) -> io::Result<Server> {
     webhook::register_metrics();
     let state = web::Data::from(Arc::new(state));
     let size = server::Size {
@@ -102,7 +108,9 @@ pub fn serve(listener: TcpListener, state: HttpState, workers: usize) -> io::Res
         shutdown_timeout_seconds: SHUTDOWN_TIMEOUT_SECONDS,
     };
     server::start(listener, size, move |cfg| {
-        cfg.app_data(state.clone()).configure(routes);
+        cfg.app_data(state.clone())
+            .configure(&pages)
+            .configure(routes);
     })
 }
 
@@ -294,6 +302,13 @@ async fn show_inbox(page: &MetricsPage) -> Result<(), InboxError> {
     let in_doubt = refusals.map_or(0, |refusals| refusals.in_doubt().len());
     metrics::gauge!("tripwire_rows_in_doubt").set(number(in_doubt as u64));
     Ok(())
+}
+
+/// A request has proved that its sender may be here: its connection keeps its place before those of strangers.
+pub(crate) fn verified(request: &HttpRequest) {
+    if let Some(connection) = request.conn_data::<Connection>() {
+        connection.verified();
+    }
 }
 
 async fn not_found() -> HttpResponse {

@@ -16,6 +16,9 @@ pub mod domain;
 /// Takes deliveries.
 pub mod http;
 
+/// Shows how it is, and lets a person act.
+pub mod admin;
+
 /// Keeps them.
 pub mod inbox;
 

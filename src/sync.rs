@@ -9,7 +9,7 @@ use std::{
 use amocrm::{AmoCrm, AmoError, Pipeline};
 use jiff::Timestamp;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -105,6 +105,7 @@ pub(crate) struct Context {
     settings: Settings,
     timings: Timings,
     jitter: Jitter,
+    sweep_now: Arc<Notify>,
     heartbeat: Heartbeat,
     sending: Sending,
     doubts: Doubts,
@@ -144,6 +145,8 @@ pub struct Parts {
     /// The permit of `amocrm`.
     pub lease: Lease,
     pub stop: CancellationToken,
+    /// A person wants a sweep at once.
+    pub sweep_now: Arc<Notify>,
     /// Beats in each turn of the engine, at least every quarter of a minute.
     pub heartbeat: Heartbeat,
     pub state: watch::Sender<SyncState>,
@@ -172,6 +175,7 @@ impl Context {
             jitter,
             lease,
             stop,
+            sweep_now,
             heartbeat,
             state,
             settled,
@@ -195,6 +199,7 @@ impl Context {
             settings,
             timings,
             jitter,
+            sweep_now,
             heartbeat,
             sending,
             doubts,

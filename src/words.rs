@@ -3,7 +3,10 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::inbox::{Fact, Why};
+use crate::{
+    domain::SyncState,
+    inbox::{Fact, Why},
+};
 
 mod en;
 mod ru;
@@ -99,6 +102,12 @@ pub fn history(facts: &[Fact], lang: Lang) -> String {
 #[must_use]
 pub fn why(why: Why, lang: Lang) -> &'static str {
     lang.pick(en::why(why), ru::why(why))
+}
+
+/// What a person can do about a state; `None` when there is nothing to do.
+#[must_use]
+pub fn hint(state: SyncState, lang: Lang) -> Option<&'static str> {
+    lang.pick::<fn(SyncState) -> Option<&'static str>>(en::hint, SyncState::hint)(state)
 }
 
 #[cfg(test)]

@@ -221,6 +221,7 @@ fn settings(
         tokens: Vec::new(),
         outside_watcher: None,
         self_test: None,
+        operator_page: None,
         tells_systemd: false,
     })
 }

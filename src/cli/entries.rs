@@ -8,11 +8,8 @@ use super::{CommandError, Outcome, clock, terminal::Terminal};
 use crate::{
     config::Config,
     domain::{Halt, Refusals, RowId},
-    inbox::{Entry, HALT, Inbox, InboxError, REFUSALS, RELEASED, Revival, Role, State},
-    sync::{
-        lease::{LEASE, LeaseStatus, Record},
-        pause::held_by,
-    },
+    inbox::{Entry, HALT, Inbox, InboxError, REFUSALS, Revival, Role, State},
+    sync::lease::{LEASE, LeaseStatus, Record, standby},
 };
 
 pub(super) async fn list(
@@ -141,30 +138,16 @@ fn what(entry: &Entry) -> String {
 pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Terminal) -> Outcome {
     let inbox = open(terminal).await?;
     refuse_on_standby(&inbox, terminal).await?;
-    let whom = if parked {
-        Revival::AllParked
+    let revived = if parked {
+        inbox.revive(Revival::AllParked).await?
     } else {
-        release(&inbox, &rows).await?;
-        Revival::Rows(rows)
+        inbox.retry(rows).await?
     };
-    let revived = inbox.revive(whom).await?;
     inbox.close().await;
     Ok(terminal.say(&format!(
         "{} {revived}",
         terminal.pick("to be tried again:", "будут повторены:")
     ))?)
-}
-
-/// Asks the engine to release these rows: a row that is held or in doubt would wait although it is due.
-pub(super) async fn release(inbox: &Inbox, rows: &[RowId]) -> Result<(), InboxError> {
-    let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
-    let named = refusals.rows();
-    let mut released: Vec<RowId> = inbox.state(RELEASED).await?.unwrap_or_default();
-    released.extend(rows.iter().filter(|row| named.contains(row)));
-    if released.is_empty() {
-        return Ok(());
-    }
-    inbox.set_state(RELEASED, &released).await
 }
 
 pub(super) async fn park(rows: Vec<RowId>, terminal: &mut Terminal) -> Outcome {
@@ -207,16 +190,6 @@ pub(super) async fn stored_refusals(path: &Path) -> Result<Refusals, InboxError>
     let refusals = inbox.state(REFUSALS).await;
     inbox.close().await;
     Ok(refusals?.unwrap_or_default())
-}
-
-/// Whether the service on this inbox is running and stands by for another one, and the other one's name.
-pub(super) async fn standby(inbox: &Inbox) -> Result<Option<String>, InboxError> {
-    let record: Option<Record> = inbox.state(LEASE).await?;
-    let is_theirs = record.is_some_and(|record| record.status == LeaseStatus::Theirs);
-    if !is_theirs || !Inbox::is_owned(inbox.path())? {
-        return Ok(None);
-    }
-    Ok(Some(held_by(inbox).await?.unwrap_or_default()))
 }
 
 /// Fails on a standby: what is asked for must be asked of the service that syncs.

@@ -1,12 +1,7 @@
 //! `forget`: removes a student from the inbox.
 
-use super::{
-    CommandError, Outcome,
-    entries::{open, release, standby},
-    explain::Whom,
-    terminal::Terminal,
-};
-use crate::domain::RowId;
+use super::{CommandError, Outcome, entries::open, explain::Whom, terminal::Terminal};
+use crate::{domain::RowId, sync::lease::standby};
 
 pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
     let whom = Whom::of(whom, terminal)?;
@@ -19,7 +14,7 @@ pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
     let standby = standby(&inbox).await?;
     if forgotten.is_some() {
         // The engine names them no more.
-        release(&inbox, &rows).await?;
+        inbox.let_go(&rows).await?;
     }
     inbox.close().await;
 

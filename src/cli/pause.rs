@@ -1,26 +1,21 @@
 //! `pause` and `resume`: for this service at once, and through the database for all services on the project.
 
-use jiff::Timestamp;
-
-use super::{
-    CommandError, Outcome, clock,
-    entries::{open, standby},
-    terminal::Terminal,
-};
+use super::{CommandError, Outcome, clock, entries::open, terminal::Terminal};
 use crate::{
     app::supabase_settings,
     config::Config,
-    inbox::{HALT, Inbox, PAUSED},
+    inbox::Inbox,
     supabase::Supabase,
-    sync::{pause::carry_out, rules::timings::Timings},
+    sync::{
+        lease::standby,
+        pause::{Switch, pause_here, resume_here},
+        rules::timings::Timings,
+    },
 };
 
 pub(super) async fn pause(terminal: &mut Terminal) -> Outcome {
     let inbox = open(terminal).await?;
-    let paused: Option<Timestamp> = inbox.state(PAUSED).await?;
-    if paused.is_none() {
-        inbox.set_state(PAUSED, &clock().now()).await?;
-    }
+    pause_here(&inbox, clock().now()).await?;
     terminal.say(terminal.pick(
         "paused: webhooks are stored, nothing is sent to amoCRM; go on with `tripwire-sync resume`",
         "пауза: вебхуки принимаются, в amoCRM ничего не отправляется; дальше — `tripwire-sync resume`",
@@ -32,8 +27,7 @@ pub(super) async fn pause(terminal: &mut Terminal) -> Outcome {
 
 pub(super) async fn resume(terminal: &mut Terminal) -> Outcome {
     let inbox = open(terminal).await?;
-    inbox.clear_state(PAUSED).await?;
-    inbox.clear_state(HALT).await?;
+    resume_here(&inbox).await?;
     terminal.say(terminal.pick("sending goes on", "отправка продолжается"))?;
     let standby = standby(&inbox).await?;
     let shared = share(&inbox, false, terminal).await;
@@ -83,13 +77,12 @@ async fn share(inbox: &Inbox, is_paused: bool, terminal: &mut Terminal) -> Outco
 async fn tell_database(inbox: &Inbox, is_paused: bool) -> Result<bool, CommandError> {
     let timings = Timings::default();
     let settings = supabase_settings(&Config::load_supabase()?, Vec::new(), &timings);
-    let supabase = Supabase::new(settings, clock())?;
-    let asked = clock().now();
-    let answer = supabase.pause(Some(is_paused), timings.lease.timeout).await;
-    let Some(answer) = answer.map_err(|error| CommandError::Failed(error.into()))? else {
-        return Ok(false);
+    let switch = Switch {
+        inbox: inbox.clone(),
+        supabase: Supabase::new(settings, clock())?,
+        clock: clock(),
+        timeout: timings.lease.timeout,
     };
-    // This service has carried it out already.
-    carry_out(inbox, &answer, asked).await?;
-    Ok(true)
+    let shared = switch.share(is_paused).await;
+    shared.map_err(|error| CommandError::Failed(error.into()))
 }

@@ -164,11 +164,19 @@ pub(super) fn secret(text: &str) -> Form<SecretString> {
 
 /// The number of guesses is not limited, so only the length of the token protects it: 24 random letters cannot be guessed.
 pub(super) fn bearer_token(text: &str) -> Form<SecretString> {
-    const SHORTEST: usize = 24;
+    token(text, 24)
+}
+
+/// Wrong tries are slowed down.
+pub(super) fn page_token(text: &str) -> Form<SecretString> {
+    token(text, 16)
+}
+
+fn token(text: &str, shortest: usize) -> Form<SecretString> {
     let secret = secret(text)?;
-    if text.len() < SHORTEST {
+    if text.len() < shortest {
         return wrong(format!(
-            "is shorter than {SHORTEST} characters: it could be guessed"
+            "is shorter than {shortest} characters: it could be guessed"
         ));
     }
     Ok(secret)

@@ -13,7 +13,7 @@ const SUPABASE_KEY: &str = "sb_secret_do-not-tell-1";
 const SUPABASE_JWT: &str = "eyJkb25vdA.eyJ0ZWxs.Mg";
 const AMOCRM_TOKEN: &str = "eyJ-do-not-tell-3";
 const BEARER: &str = "do-not-tell-4-not-at-all";
-const ADMIN_TOKEN: &str = "do-not-tell-5";
+const ADMIN_TOKEN: &str = "do-not-tell-5-at-all";
 const TELEGRAM_TOKEN: &str = "123456789:do-not-tell-6";
 
 const SECRETS: [&str; 7] = [
@@ -67,7 +67,7 @@ fn named(errors: &ConfigErrors) -> Vec<&str> {
 
 /// Whether the setting only causes a warning.
 fn has_no_effect(name: &str) -> bool {
-    variable::OAUTH.contains(&name) || variable::UNUSED.contains(&name)
+    variable::OAUTH.contains(&name)
 }
 
 fn send(config: &Config) -> &AmocrmConfig {

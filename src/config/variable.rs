@@ -48,7 +48,6 @@ macro_rules! settings {
         /// The names of all settings, and of those that are only there to be warned of. [`hooks`](super::hooks) has more.
         pub(super) const NAMES: &[&str] = &[
             $($($name,)*)*
-            ADMIN_TOKEN,
             AMOCRM_CLIENT_ID,
             AMOCRM_CLIENT_SECRET,
             AMOCRM_REDIRECT_URI,
@@ -140,6 +139,14 @@ settings! {
             "where `/metrics` is, and `/readyz` with reasons and hints",
             "127.0.0.1:9464";
     }
+    "Operator page" {
+        ADMIN_TOKEN = Off,
+            "secret; 16 characters or more: the operator page `/admin` and its API are on, with this token",
+            "a random text of 16 characters or more, without spaces";
+        VIEWER_TOKEN = Off,
+            "secret; another one: shows the page without its buttons",
+            "another random text of 16 characters or more, without spaces";
+    }
     "Inbox" {
         DATABASE_URL = Is("sqlite://data/inbox.db"),
             "the inbox: a file on a lasting volume",
@@ -183,13 +190,11 @@ settings! {
 }
 
 /// Of features that this version does not have.
-pub(super) const ADMIN_TOKEN: &str = "ADMIN_TOKEN";
 pub(super) const AMOCRM_CLIENT_ID: &str = "AMOCRM_CLIENT_ID";
 pub(super) const AMOCRM_CLIENT_SECRET: &str = "AMOCRM_CLIENT_SECRET";
 pub(super) const AMOCRM_REDIRECT_URI: &str = "AMOCRM_REDIRECT_URI";
 pub(super) const AMOCRM_REFRESH_TOKEN: &str = "AMOCRM_REFRESH_TOKEN";
 
-pub(super) const UNUSED: [&str; 1] = [ADMIN_TOKEN];
 pub(super) const OAUTH: [&str; 4] = [
     AMOCRM_CLIENT_ID,
     AMOCRM_CLIENT_SECRET,

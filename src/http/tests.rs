@@ -66,7 +66,7 @@ impl Service {
 
         let listener = bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let server = serve(listener, state, 2).unwrap();
+        let server = serve(listener, state, 2, |_| {}).unwrap();
         let handle = server.handle();
         tokio::spawn(server);
         Self {
@@ -368,7 +368,7 @@ async fn a_body_that_grows_too_long_is_refused() {
         "transfer-encoding: chunked",
     );
     let chunk = format!("{:x}\r\n{longer}\r\n", longer.len());
-    let answered = talk(service.address, (head + &chunk).into_bytes()).await;
+    let answered = talk(service.address, (head + &*chunk).into_bytes()).await;
     assert!(answered.starts_with("HTTP/1.1 413 "), "{answered}");
     assert_eq!(service.rows().await, HashSet::new());
 }

@@ -17,14 +17,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Arrival, BackfillId, Claim, ClaimToken, Entry, Fact, Inbox, InboxError, Lane, Mark, Outcome,
-    Revival, Settled, Settlement, State, Stored,
+    REFUSALS, RELEASED, Revival, Settled, Settlement, State, Stored,
     history::{self, Line},
     maintenance::release,
     queries::LIVE_DUE,
     record::{EntryRecord, ProgressColumns, Query, database, json},
     writer::{Command, Handover, Turn},
 };
-use crate::domain::{ContactId, DealId, KeyedHash, RowId};
+use crate::domain::{ContactId, DealId, KeyedHash, Refusals, RowId};
 
 const RECORD_UNREADABLE: &str =
     "Запись о ходе работы не читается: возможно, её сделала другая версия сервиса";
@@ -287,6 +287,24 @@ impl Inbox {
             Revival::Waiting(keys) => (REVIVE_WAITING, json("people", &keys)?, Fact::ContactSeen),
         };
         self.move_unclaimed(statement, keys, fact).await
+    }
+
+    /// Makes these rows due for a person. Returns how many entries became pending or due.
+    pub async fn retry(&self, rows: Vec<RowId>) -> Result<u64, InboxError> {
+        self.let_go(&rows).await?;
+        self.revive(Revival::Rows(rows)).await
+    }
+
+    /// Asks the engine to let these rows go on: a row that is held or in doubt would wait although it is due.
+    pub async fn let_go(&self, rows: &[RowId]) -> Result<(), InboxError> {
+        let refusals: Refusals = self.state(REFUSALS).await?.unwrap_or_default();
+        let named = refusals.rows();
+        let mut released: Vec<RowId> = self.state(RELEASED).await?.unwrap_or_default();
+        released.extend(rows.iter().filter(|row| named.contains(row)));
+        if released.is_empty() {
+            return Ok(());
+        }
+        self.set_state(RELEASED, &released).await
     }
 
     /// Gives back the entries that are still claimed. What was stored of them stays.

@@ -23,14 +23,35 @@ pub(super) const TALLY: &str = "
     SELECT state, outcome, count(*), sum(due_at <= ?2), min(due_at) FROM entry
     WHERE backfill = ?1 GROUP BY state, outcome";
 
-/// The inner query needs the index only, so that years of `done` entries are not read.
-const ENTRIES: &str = "
+/// The newest of each state are taken from the index, so that years of `done` entries are not read.
+pub(super) const ENTRIES: &str = "
     SELECT * FROM entry
-    WHERE seq IN (SELECT seq FROM entry ORDER BY updated_at DESC, seq DESC LIMIT ?1)
+    WHERE seq IN (
+        SELECT seq FROM (
+            SELECT * FROM (SELECT seq, updated_at FROM entry WHERE state = 'pending' ORDER BY updated_at DESC, seq DESC LIMIT ?1 + ?2)
+            UNION ALL
+            SELECT * FROM (SELECT seq, updated_at FROM entry WHERE state = 'claimed' ORDER BY updated_at DESC, seq DESC LIMIT ?1 + ?2)
+            UNION ALL
+            SELECT * FROM (SELECT seq, updated_at FROM entry WHERE state = 'waiting' ORDER BY updated_at DESC, seq DESC LIMIT ?1 + ?2)
+            UNION ALL
+            SELECT * FROM (SELECT seq, updated_at FROM entry WHERE state = 'parked' ORDER BY updated_at DESC, seq DESC LIMIT ?1 + ?2)
+            UNION ALL
+            SELECT * FROM (SELECT seq, updated_at FROM entry WHERE state = 'done' ORDER BY updated_at DESC, seq DESC LIMIT ?1 + ?2)
+        )
+        ORDER BY updated_at DESC, seq DESC LIMIT ?1 OFFSET ?2
+    )
     ORDER BY updated_at DESC, seq DESC";
 
-const ENTRIES_IN_STATE: &str = "
-    SELECT * FROM entry WHERE state = ?2 ORDER BY updated_at DESC, seq DESC LIMIT ?1";
+pub(super) const ENTRIES_IN_STATE: &str = "
+    SELECT * FROM entry
+    WHERE seq IN (SELECT seq FROM entry WHERE state = ?3 ORDER BY updated_at DESC, seq DESC LIMIT ?1 OFFSET ?2)
+    ORDER BY updated_at DESC, seq DESC";
+
+/// By a deal or a contact that was chosen for a row.
+pub(super) const ENTRIES_WITH: &str = "
+    SELECT * FROM entry
+    WHERE seq IN (SELECT seq FROM entry WHERE chosen_deal = ?1 UNION SELECT seq FROM entry WHERE contact = ?1)
+    ORDER BY updated_at DESC LIMIT 100";
 
 const HISTORY: &str = "
     SELECT at, text FROM history
@@ -148,11 +169,30 @@ impl Inbox {
         state: Option<State>,
         limit: u32,
     ) -> Result<Vec<Entry>, InboxError> {
+        self.entries_from(state, 0, limit).await
+    }
+
+    /// As [`Inbox::entries`], without the first `skip`.
+    pub async fn entries_from(
+        &self,
+        state: Option<State>,
+        skip: u32,
+        limit: u32,
+    ) -> Result<Vec<Entry>, InboxError> {
         let query = match state {
-            None => query_as(ENTRIES).bind(limit),
-            Some(state) => query_as(ENTRIES_IN_STATE).bind(limit).bind(state),
+            None => query_as(ENTRIES).bind(limit).bind(skip),
+            Some(state) => {
+                let query = query_as(ENTRIES_IN_STATE).bind(limit).bind(skip);
+                query.bind(state)
+            }
         };
         self.read_entries("list its entries", query).await
+    }
+
+    /// The entries for which this deal, or this contact, was chosen: the newest hundred.
+    pub async fn entries_with(&self, deal_or_contact: i64) -> Result<Vec<Entry>, InboxError> {
+        let query = query_as(ENTRIES_WITH).bind(deal_or_contact);
+        self.read_entries("look for a deal or contact", query).await
     }
 
     /// Everything kept of one person, by e-mail or phone hash.

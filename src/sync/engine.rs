@@ -214,7 +214,7 @@ impl Engine {
         }
     }
 
-    /// Sleeps until `next`, a change in the inbox, the end of a run or a job, or the stop.
+    /// Sleeps until `next`, a change in the inbox, a wish for a sweep, the end of a run or a job, or the stop.
     async fn rest(&mut self, next: Option<Timestamp>) {
         // With all runs at work nothing can be claimed: changes, such as a pause, are then seen by polling.
         let may_claim = self.runs.len() < PARALLEL_RUNS;
@@ -230,6 +230,7 @@ impl Engine {
             () = ctx.inbox.changed(), if may_claim => {}
             () = ctx.sending.stopping() => {}
             () = ctx.lease.changed() => {}
+            () = ctx.sweep_now.notified() => self.jobs.sweep_now(),
             error = died(&mut self.lease) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(error) => tracing::error!(%error, "lease.ended"),

@@ -1,8 +1,11 @@
 //! The service while nothing is sent (`AMOCRM_ENABLED=false`): it has no client for amoCRM.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,6 +32,8 @@ pub struct Hold {
     pub timings: Timings,
     pub jitter: Jitter,
     pub stop: CancellationToken,
+    /// A person wants a sweep at once.
+    pub sweep_now: Arc<Notify>,
     /// Beats every quarter of a minute at least.
     pub heartbeat: Heartbeat,
     pub state: watch::Sender<SyncState>,
@@ -78,6 +83,7 @@ impl Hold {
         tokio::select! {
             () = tokio::time::sleep_until(until) => {}
             () = self.inbox.changed() => {}
+            () = self.sweep_now.notified() => sweeps.next = Some(Instant::now()),
         }
     }
 

@@ -31,7 +31,10 @@ use tokio::{sync::Notify, time::Instant};
 pub use self::state::LeaseStatus;
 use self::state::{LeaseState, Moment};
 pub(super) use self::{state::Opening, task::LeaseTask};
-use super::rules::timings::{LeaseTimings, Timings};
+use super::{
+    pause::held_by,
+    rules::timings::{LeaseTimings, Timings},
+};
 use crate::{
     domain::{Chain, SharedClock},
     inbox::{Inbox, InboxError, REPLACED, Replaced},
@@ -51,6 +54,17 @@ pub struct Record {
     pub since: Timestamp,
     /// The database had the function once: its absence is now an outage.
     pub was_ever_there: bool,
+}
+
+/// Whether the service on this inbox is running and stands by for another one, and the other one's name; empty if the database
+/// has not told it.
+pub async fn standby(inbox: &Inbox) -> Result<Option<String>, InboxError> {
+    let record: Option<Record> = inbox.state(LEASE).await?;
+    let is_theirs = record.is_some_and(|record| record.status == LeaseStatus::Theirs);
+    if !is_theirs || !Inbox::is_owned(inbox.path())? {
+        return Ok(None);
+    }
+    Ok(Some(held_by(inbox).await?.unwrap_or_default()))
 }
 
 /// How the last process of this service ended. Not stored, or `AtWork`: in the middle of its work, perhaps of a write.

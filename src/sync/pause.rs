@@ -2,13 +2,15 @@
 //!
 //! Each inbox remembers what it has carried out, so a pause holds while the database is out of reach and after a restart.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{Halt, HaltCause},
+    domain::{Halt, HaltCause, SharedClock},
     inbox::{HALT, Inbox, InboxError, PAUSED, StoredState},
-    supabase::{LastPause, PauseAnswer},
+    supabase::{LastPause, PauseAnswer, Supabase, SupabaseError},
 };
 
 /// Keys of the engine's own state in the inbox.
@@ -22,6 +24,53 @@ struct CarriedOut {
     changed_at: Timestamp,
     /// The stored pause, if the database ordered it.
     paused_since: Option<Timestamp>,
+}
+
+/// Stops the sending of the service on this inbox. An earlier pause keeps its time.
+pub async fn pause_here(inbox: &Inbox, now: Timestamp) -> Result<(), InboxError> {
+    let pause = move |state: &mut StoredState| match state.get::<Timestamp>(PAUSED)? {
+        None => state.set(PAUSED, Some(&now)),
+        Some(_) => Ok(()),
+    };
+    inbox.change_state(&[PAUSED], pause).await
+}
+
+/// Ends a pause and a halt of the service on this inbox.
+pub async fn resume_here(inbox: &Inbox) -> Result<(), InboxError> {
+    inbox.clear_state(PAUSED).await?;
+    inbox.clear_state(HALT).await
+}
+
+/// Tells the database of a pause or its end, from which all services take it.
+#[derive(Debug, Clone)]
+pub struct Switch {
+    pub inbox: Inbox,
+    pub supabase: Supabase,
+    pub clock: SharedClock,
+    /// How long the database has for its answer.
+    pub timeout: Duration,
+}
+
+/// Why the other services may not know of a pause or its end.
+#[derive(Debug, thiserror::Error)]
+pub enum NotShared {
+    #[error(transparent)]
+    Supabase(#[from] SupabaseError),
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+}
+
+impl Switch {
+    /// To be called once this service has carried it out. `false`: the database has no such function.
+    pub async fn share(&self, is_paused: bool) -> Result<bool, NotShared> {
+        let asked = self.clock.now();
+        let answer = self.supabase.pause(Some(is_paused), self.timeout).await?;
+        let Some(answer) = answer else {
+            return Ok(false);
+        };
+        carry_out(&self.inbox, &answer, asked).await?;
+        Ok(true)
+    }
 }
 
 /// Carries out the last pause or resume, unless this inbox has done so. `asked`: before the database was asked. `true`:

@@ -135,6 +135,11 @@ impl PeriodicJobs {
         next.into_iter().min()
     }
 
+    /// Plans a sweep, also where sweeps are off.
+    pub(super) fn sweep_now(&mut self) {
+        self.sweep.next = Some(Instant::now());
+    }
+
     /// Plans a sweep: another service has worked, and may have known of rows that we do not.
     pub(super) fn take_over(&mut self) {
         if self.ctx.maintenance.sweep_after_another {

@@ -18,11 +18,16 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("alerts", &["domain", "inbox", "words"]),
     ("words", &["domain", "inbox"]),
     ("story", &["domain", "inbox", "sync", "words"]),
+    (
+        "admin",
+        &["domain", "http", "inbox", "story", "sync", "words"],
+    ),
     ("app", ALL),
     ("cli", ALL),
 ];
 
 const ALL: &[&str] = &[
+    "admin",
     "domain",
     "telemetry",
     "config",
@@ -44,7 +49,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         &["app", "domain.rs", "supabase", "alerts", "cli/sandbox.rs"],
     ),
     ("reqwest::", &["supabase", "alerts", "app", "cli"]),
-    ("actix_web::", &["http", "app"]),
+    ("actix_web::", &["http", "admin", "app"]),
     ("sqlx::", &["inbox"]),
     ("rustix::", &["inbox", "sync/lease.rs"]),
     ("clap::", &["cli"]),

@@ -224,6 +224,7 @@ impl World {
             telegram: None,
             outside_watcher: None,
             self_test: None,
+            operator_page: None,
             tells_systemd: false,
         }
     }

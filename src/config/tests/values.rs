@@ -87,6 +87,7 @@ fn good_values_are_taken() {
         ("NOTE_TEMPLATE", r"{row_id}\n{price} {", |c| {
             c.note_template == NoteTemplate::parse("{row_id}\n{price} {").unwrap()
         }),
+        ("ADMIN_TOKEN", "0123456789abcdef", |c| c.admin.is_some()),
         ("DATABASE_URL", "sqlite://inbox.db", |c| {
             c.inbox_path.as_os_str() == "inbox.db"
         }),
@@ -133,6 +134,7 @@ fn good_values_are_taken() {
         let is_tested = rows.iter().any(|(tested, ..)| tested == name)
             || MINIMUM.iter().any(|(tested, _)| tested == name)
             || name.starts_with("TELEGRAM_")
+            || *name == variable::VIEWER_TOKEN
             || has_no_effect(name);
         assert!(is_tested, "{name}");
     }
@@ -327,6 +329,7 @@ fn bad_values_are_named_and_not_quoted() {
             "TELEGRAM_BASE_URL",
             &["api.telegram.org", "https://api.telegram.org/bot"],
         ),
+        ("ADMIN_TOKEN", &["0123456789abcde", "two words of a token"]),
         ("LOG_FORMAT", &["xml", "json,pretty"]),
         ("RUST_LOG", &["info,,=x=y", "tripwire_sync=loud"]),
     ];
@@ -347,6 +350,7 @@ fn bad_values_are_named_and_not_quoted() {
     for name in variable::NAMES {
         let is_tested = rows.iter().any(|(tested, _)| tested == name)
             || name.starts_with("TELEGRAM_")
+            || *name == variable::VIEWER_TOKEN
             || has_no_effect(name);
         assert!(is_tested, "{name}");
     }
@@ -540,10 +544,32 @@ fn a_publishable_key_is_warned_of_unless_a_jwt_goes_with_it() {
 }
 
 #[test]
-fn a_setting_of_another_version_is_warned_of() {
-    let config = read(&[("ADMIN_TOKEN", ADMIN_TOKEN)]).unwrap();
-    let warning = "ADMIN_TOKEN is not used by this version";
-    assert_eq!(config.warnings, [warning]);
-    let blank = read(&[("ADMIN_TOKEN", " ")]).unwrap();
-    assert_eq!(blank.warnings, [""; 0]);
+fn the_tokens_of_the_page_are_long_and_differ_and_the_viewers_is_not_alone() {
+    let (admin, viewer) = ("ADMIN_TOKEN", "VIEWER_TOKEN");
+    let config = read(&[(admin, ADMIN_TOKEN)]).unwrap().admin.unwrap();
+    assert_eq!(config.admin_token.expose_secret(), ADMIN_TOKEN);
+    assert!(config.viewer_token.is_none());
+    let both = read(&[(admin, ADMIN_TOKEN), (viewer, "0123456789abcdef")]);
+    assert!(both.unwrap().admin.unwrap().viewer_token.is_some());
+    assert!(read(&[(admin, " ")]).unwrap().admin.is_none());
+
+    for (settings, wrong, why) in [
+        (vec![(admin, "0123456789abcde")], admin, "shorter than 16"),
+        (vec![(admin, "0123456789 abcdef")], admin, "holds a space"),
+        (vec![(viewer, "0123456789abcdef")], admin, "VIEWER_TOKEN is"),
+        (
+            vec![(admin, ADMIN_TOKEN), (viewer, ADMIN_TOKEN)],
+            viewer,
+            "the same as ADMIN_TOKEN",
+        ),
+        (
+            vec![(admin, ADMIN_TOKEN), (viewer, "short")],
+            viewer,
+            "shorter than 16",
+        ),
+    ] {
+        let errors = read(&settings).unwrap_err();
+        assert_eq!(named(&errors), [wrong], "{settings:?}");
+        assert!(errors.to_string().contains(why), "{errors}");
+    }
 }

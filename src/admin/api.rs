@@ -1,0 +1,274 @@
+//! The same as JSON, for programs. `docs/openapi.yaml` describes it.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
+    web,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Failure, Handled, Shared,
+    actions::{self, Action, Done},
+    look,
+    overview::Overview,
+    pages::{Page, page_of_entries},
+    search::Wanted,
+    session::Role,
+    visitor::{comes_from_elsewhere, role_of_program},
+};
+use crate::{
+    domain::{ContactId, DealId, RowId},
+    inbox::{Entry, State},
+    story::{self, Stopped},
+    words::{Lang, Reader},
+};
+
+type Admin = web::Data<Shared>;
+
+pub(super) fn routes(cfg: &mut web::ServiceConfig) {
+    let reading = |path: &str| {
+        web::resource(path).default_service(web::to(async || method_not_allowed("GET, HEAD")))
+    };
+    let writing = |path: &str| {
+        web::resource(path).default_service(web::to(async || method_not_allowed("POST")))
+    };
+    cfg.service(reading("/state").route(look().to(state)))
+        .service(reading("/entries").route(look().to(entries)))
+        .service(reading("/rows/{row}").route(look().to(row)))
+        .service(writing("/search").route(web::post().to(search)))
+        .service(writing("/actions/{name}").route(web::post().to(act)))
+        .default_service(web::to(async || {
+            problem(StatusCode::NOT_FOUND, "there is nothing at this address")
+        }));
+}
+
+/// An error as `application/problem+json` (RFC 9457).
+pub(super) fn problem(status: StatusCode, detail: &str) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .json(json!({
+            "type": "about:blank",
+            "title": status.canonical_reason(),
+            "status": status.as_u16(),
+            "detail": detail,
+        }))
+}
+
+fn method_not_allowed(allowed: &'static str) -> HttpResponse {
+    let detail = "this address is for another method";
+    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
+    let allowed = HeaderValue::from_static(allowed);
+    answer.headers_mut().insert(header::ALLOW, allowed);
+    answer
+}
+
+fn unknown(detail: &str) -> HttpResponse {
+    let mut answer = problem(StatusCode::UNAUTHORIZED, detail);
+    let scheme = HeaderValue::from_static("Bearer");
+    answer
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, scheme);
+    answer
+}
+
+fn failed(failure: &Failure) -> HttpResponse {
+    let (detail, _) = failure.texts();
+    match failure.holder() {
+        Some(holder) => problem(failure.status(), &format!("{detail}: {holder}")),
+        None => problem(failure.status(), detail),
+    }
+}
+
+/// For a request that changes nothing: by token or by cookie.
+async fn read(
+    request: HttpRequest,
+    admin: Admin,
+    answer: impl AsyncFnOnce(&Shared, Role) -> Result<Value, Failure>,
+) -> HttpResponse {
+    let Some(role) = role_of_program(&request, &admin, true).await else {
+        return unknown("needs the token: `Authorization: Bearer …`, or the cookie of the page");
+    };
+    let answered = answer(&admin, role).await;
+    answered.map_or_else(
+        |failure| failed(&failure),
+        |value| HttpResponse::Ok().json(value),
+    )
+}
+
+/// For a POST: by token alone, since a browser sends a cookie by itself.
+async fn post(
+    request: HttpRequest,
+    admin: Admin,
+    answer: impl AsyncFnOnce(&Shared, Role) -> Handled,
+) -> HttpResponse {
+    if comes_from_elsewhere(request.headers()) {
+        return failed(&Failure::StaleForm);
+    }
+    let Some(role) = role_of_program(&request, &admin, false).await else {
+        return unknown("needs the token: `Authorization: Bearer …`");
+    };
+    answer(&admin, role)
+        .await
+        .unwrap_or_else(|failure| failed(&failure))
+}
+
+async fn state(request: HttpRequest, admin: Admin) -> HttpResponse {
+    read(request, admin, async |admin, role| {
+        let overview = Overview::read(admin).await?;
+        Ok(state_value(&overview, role))
+    })
+    .await
+}
+
+fn state_value(overview: &Overview, role: Role) -> Value {
+    let sentence = overview.sentence(&Reader::in_utc(Lang::English));
+    let counts: Value = overview
+        .counts
+        .named()
+        .map(|(state, count)| (state.to_owned(), json!(count)))
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "role": role.as_str(),
+        "at": overview.now,
+        "sync": overview.state,
+        "sentence": sentence.text,
+        "hint": sentence.hint,
+        "detail": sentence.detail,
+        "halted_rows": overview.halt.as_ref().map(|halt| &halt.rows),
+        "standby": overview.is_standby,
+        "lease_held_by": overview.holder,
+        "counts": counts,
+        "oldest_pending": overview.counts.oldest_pending,
+        "last_event": overview.activity.event,
+        "last_sweep": overview.activity.any_sweep(),
+    })
+}
+
+async fn entries(request: HttpRequest, admin: Admin, page: web::Query<Page>) -> HttpResponse {
+    read(request, admin, async |admin, _| {
+        let state = page.state()?;
+        let found = page_of_entries(admin, state, page.number()).await?;
+        Ok(json!({
+            "state": state,
+            "page": found.page,
+            "pages": found.pages,
+            "total": found.total,
+            "entries": found.list.iter().map(|entry| entry_value(entry, admin)).collect::<Vec<_>>(),
+        }))
+    })
+    .await
+}
+
+async fn row(request: HttpRequest, admin: Admin, row: web::Path<RowId>) -> HttpResponse {
+    read(request, admin, async |admin, _| {
+        let inbox = admin.inbox();
+        let entry = inbox.entry(*row).await?.ok_or(Failure::NotFound)?;
+        let links = links(&entry, admin);
+        let stopped = Stopped::read(inbox).await?;
+        let stories = story::read(inbox, vec![entry]).await?;
+        let story = stories.first().ok_or(Failure::NotFound)?;
+        let mut value = story.as_value(stopped.as_ref());
+        value["links"] = links;
+        Ok(value)
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+struct Search {
+    query: String,
+}
+
+async fn search(request: HttpRequest, admin: Admin, search: web::Json<Search>) -> HttpResponse {
+    post(request, admin, async |admin, _| {
+        let inbox = admin.inbox();
+        let wanted = Wanted::read(&search.query, inbox.hasher()).ok_or(Failure::NotUnderstood)?;
+        let found = wanted.find(inbox).await?;
+        let entries = found.iter().map(|entry| entry_value(entry, admin));
+        Ok(HttpResponse::Ok().json(json!({ "entries": entries.collect::<Vec<_>>() })))
+    })
+    .await
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Order {
+    row: Option<RowId>,
+}
+
+/// A body is needed only where a row is meant.
+async fn act(
+    request: HttpRequest,
+    admin: Admin,
+    name: web::Path<String>,
+    order: Option<web::Json<Order>>,
+) -> HttpResponse {
+    post(request, admin, async |admin, role| {
+        let row = order.as_ref().and_then(|order| order.row);
+        let action = Action::read(&name, row).ok_or(Failure::NotFound)?;
+        let done = actions::carry_out(action, role, admin).await?;
+        Ok(HttpResponse::Ok().json(done_value(action, done)))
+    })
+    .await
+}
+
+fn done_value(action: Action, done: Done) -> Value {
+    let (rows, services) = match done {
+        Done::Rows(rows) => (Some(rows), None),
+        Done::Switched(reach) => (None, Some(reach.as_str())),
+        Done::Sweeping => (None, None),
+    };
+    json!({ "action": action.name(), "rows": rows, "services": services })
+}
+
+fn entry_value(entry: &Entry, admin: &Shared) -> Value {
+    let step = &entry.progress.step;
+    json!({
+        "row": entry.row,
+        "state": entry.state,
+        "outcome": entry.outcome,
+        "reason": entry.reason,
+        "contact": step.contact(),
+        "deal": step.choice().map(|choice| choice.deal),
+        "failed_attempts": entry.attempts,
+        "stored_at": entry.stored_at,
+        "updated_at": entry.updated_at,
+        "next_attempt": next_attempt(entry),
+        "links": links(entry, admin),
+    })
+}
+
+/// When the service tries it again; `None`: it does not, or is at it.
+pub(super) fn next_attempt(entry: &Entry) -> Option<jiff::Timestamp> {
+    matches!(entry.state, State::Pending | State::Waiting).then_some(entry.due_at)
+}
+
+fn links(entry: &Entry, admin: &Shared) -> Value {
+    let step = &entry.progress.step;
+    let deal = step.choice().map(|choice| choice.deal);
+    json!({
+        "deal": deal.and_then(|deal| deal_link(admin, deal)),
+        "contact": step.contact().and_then(|contact| contact_link(admin, contact)),
+    })
+}
+
+/// Where people see the deal.
+pub(super) fn deal_link(admin: &Shared, deal: DealId) -> Option<String> {
+    let base = admin.amocrm.as_ref()?;
+    Some(base.join(&format!("leads/detail/{deal}")).ok()?.into())
+}
+
+/// Where people see the contact.
+pub(super) fn contact_link(admin: &Shared, contact: ContactId) -> Option<String> {
+    let base = admin.amocrm.as_ref()?;
+    Some(
+        base.join(&format!("contacts/detail/{contact}"))
+            .ok()?
+            .into(),
+    )
+}
