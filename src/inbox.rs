@@ -60,7 +60,7 @@ pub use self::{
     given_up::{Doubled, GivenUp, LateDeals},
     hasher::Hasher,
     history::{Fact, HistoryLine},
-    progress::{Choice, Create, CreateFor, DailySearches, Placed, Progress, Step, Why},
+    progress::{Choice, Create, CreateFor, DailySearches, Move, Placed, Progress, Step, Why},
     writing::Writing,
 };
 use self::{

@@ -115,7 +115,10 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{domain::DealId, inbox::Outcome};
+    use crate::{
+        domain::{DealId, StageId},
+        inbox::Outcome,
+    };
 
     /// Each variant once: one that is not listed does not compile.
     macro_rules! every {
@@ -138,6 +141,10 @@ mod tests {
             PersonChanged DealGone CreateNeverHappened CreateInDoubt NoteInDoubt BrokenOff;
             Fact::Delivery(_) => Fact::Delivery("7".to_owned());
             Fact::DealChosen(..) => Fact::DealChosen(deal, Why::Open);
+            Fact::MovedFrom { .. } => Fact::MovedFrom {
+                from: StageId::new(1),
+                to: StageId::new(2),
+            };
             Fact::DealCreated(_) => Fact::DealCreated(deal);
             Fact::DealFound(_) => Fact::DealFound(deal);
             Fact::LateDeal(_) => Fact::LateDeal(deal);

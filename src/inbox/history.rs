@@ -8,7 +8,7 @@ use super::{
     InboxError, Outcome, Settlement, Why,
     record::{database, json},
 };
-use crate::domain::DealId;
+use crate::domain::{DealId, StageId};
 
 /// Lines kept of a row's history: a row that is looked up daily for three months has about a hundred.
 const KEPT: i64 = 200;
@@ -41,7 +41,12 @@ pub enum Fact {
     ContactByPhone,
     ContactByBeginning,
     DealChosen(DealId, Why),
+    /// As an earlier version tells it, which did not keep the stages.
     Moved,
+    MovedFrom {
+        from: StageId,
+        to: StageId,
+    },
     DealCreated(DealId),
     Noted,
     /// The deal of an earlier attempt, whose answer was lost.

@@ -5,7 +5,7 @@ mod stored;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{ContactId, DealId, KeyedHash};
+use crate::domain::{ContactId, DealId, KeyedHash, PipelineId, StageId};
 use stored::StoredProgress;
 
 /// What is done and decided for one row.
@@ -22,6 +22,8 @@ pub struct Progress {
     pub missed_since: Option<Timestamp>,
     pub daily_searches: DailySearches,
     pub step: Step,
+    /// The last move of a deal for this row. Stored before the move is sent.
+    pub moved: Option<Move>,
     /// amoCRM rejected a bulk write that this entry was part of: it is sent alone from now on.
     pub alone: bool,
     /// How often an answer that it needs could not be read.
@@ -57,6 +59,17 @@ pub struct Choice {
     pub contact: Option<ContactId>,
     pub deal: DealId,
     pub why: Why,
+}
+
+/// A move of a deal inside its pipeline: where the deal came from. Entries of an earlier version have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    pub deal: DealId,
+    pub pipeline: PipelineId,
+    pub from: StageId,
+    pub to: StageId,
+    /// When it was about to be sent.
+    pub at: Timestamp,
 }
 
 /// A create that was about to be sent. Resolved by looking.
@@ -281,6 +294,14 @@ impl Step {
 }
 
 impl Progress {
+    /// The move that put the deal in its place, if this entry moved it and knows from where.
+    #[must_use]
+    pub fn placing_move(&self) -> Option<Move> {
+        let deal = self.step.choice()?.deal;
+        let is_moved = self.step.placed() == Some(Placed::Moved);
+        self.moved.filter(|it| is_moved && it.deal == deal)
+    }
+
     /// The part of the progress that is valid under another hash key. A choice without a write is made anew. A lost create
     /// is then found as a deal of the contact.
     #[must_use]

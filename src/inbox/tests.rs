@@ -28,7 +28,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{Clock, ContactId, DealId, KeyedHash, TestClock};
+use crate::domain::{Clock, ContactId, DealId, KeyedHash, PipelineId, StageId, TestClock};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -120,6 +120,16 @@ fn placed(contact: i64, note_resolve_after: Option<Timestamp>) -> Progress {
         how: Placed::Moved,
         note_resolve_after,
     })
+}
+
+fn moved(from: i64) -> Move {
+    Move {
+        deal: DealId::new(1),
+        pipeline: PipelineId::new(1),
+        from: StageId::new(from),
+        to: StageId::new(9),
+        at: Timestamp::UNIX_EPOCH,
+    }
 }
 
 fn noted(contact: i64) -> Progress {

@@ -19,6 +19,7 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::ContactByBeginning => "contact found by the beginning of its e-mail",
         Fact::DealChosen(deal, rule) => return format!("deal {deal} chosen: {}", why(*rule)),
         Fact::Moved => "moved",
+        Fact::MovedFrom { from, to } => return format!("moved from stage {from} to stage {to}"),
         Fact::DealCreated(deal) => return format!("deal {deal} created"),
         Fact::Noted => "noted",
         Fact::DealFound(deal) => return format!("the deal {deal} of an earlier attempt was found"),

@@ -16,6 +16,9 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::ContactByBeginning => "контакт найден по началу e-mail",
         Fact::DealChosen(deal, rule) => return format!("выбрана сделка {deal}: {}", why(*rule)),
         Fact::Moved => "сделка перенесена",
+        Fact::MovedFrom { from, to } => {
+            return format!("сделка перенесена с этапа {from} на этап {to}");
+        }
         Fact::DealCreated(deal) => return format!("создана сделка {deal}"),
         Fact::Noted => "примечание добавлено",
         Fact::DealFound(deal) => return format!("нашлась сделка {deal} прежней попытки"),

@@ -88,7 +88,8 @@ async fn the_story_of_a_synced_row_says_what_was_chosen_and_done() {
     let (_, history) = story.split_once("\nhistory\n").unwrap();
     assert!(
         history.contains(&format!(
-            "deal {deal} chosen: open; moved; noted; done: synced"
+            "deal {deal} chosen: open; moved from stage {} to stage {}; noted; done: synced",
+            world.setting.before[0], world.setting.target
         )),
         "{history}"
     );

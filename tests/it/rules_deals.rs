@@ -379,3 +379,68 @@ async fn a_chosen_deal_that_leaves_the_pipeline_after_our_write_is_parked_and_na
     assert!(entry.reason.unwrap().contains(&chosen.to_string()));
     assert_eq!(world.stage(chosen), stage);
 }
+
+// ---- where a deal came from ----
+
+async fn origin_of(world: &World, row: RowId) -> Option<(i64, i64, i64)> {
+    let inbox = world.guest().await;
+    let entry = inbox.entry(row).await.unwrap().unwrap();
+    inbox.close().await;
+    let moved = entry.progress.placing_move()?;
+    Some((moved.deal.get(), moved.from.get(), moved.to.get()))
+}
+
+#[tokio::test]
+async fn the_stage_that_a_deal_came_from_is_stored_with_the_move() {
+    let world = World::start(Wishes::brisk()).await;
+    let deal = world.student(EMAIL);
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    world.until_synced_once(row).await;
+
+    let (from, to) = (world.setting.before[0], world.setting.target);
+    let origin = Some((deal.get(), from.get(), to.get()));
+    assert_eq!(origin_of(&world, row).await, origin);
+}
+
+#[tokio::test]
+async fn a_move_whose_answer_was_lost_is_recognised_with_its_origin() {
+    let world = World::start(Wishes::brisk()).await;
+    let deal = world.student(EMAIL);
+    let answer = Fault::once(Point::amo("leads.update"), Kind::server_error(When::After));
+    world.sandbox.faults().add(answer);
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    world.until_synced_once(row).await;
+
+    let (from, to) = (world.setting.before[0], world.setting.target);
+    let origin = Some((deal.get(), from.get(), to.get()));
+    assert_eq!(origin_of(&world, row).await, origin);
+}
+
+#[tokio::test]
+async fn a_deal_that_people_move_after_a_refused_move_is_not_taken_for_one_of_ours() {
+    let world = World::start(Wishes::brisk()).await;
+    let deal = world.student(EMAIL);
+    let refused = Kind::status(When::Before, 429);
+    world
+        .sandbox
+        .faults()
+        .add(Fault::always(Point::amo("leads.update"), refused));
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    world
+        .until(row, "chosen", |entry| {
+            entry.progress.step != Step::Begun && entry.attempts > 0
+        })
+        .await;
+    let (pipeline, target) = (world.setting.pipeline, world.setting.target);
+    world
+        .sandbox
+        .amo
+        .world(|world| world.move_deal(deal, pipeline, target));
+    world.sandbox.faults().clear();
+
+    world.until_synced_once(row).await;
+    assert_eq!(origin_of(&world, row).await, None);
+}

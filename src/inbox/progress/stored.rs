@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Choice, Create, CreateFor, DailySearches, Placed, Progress, Step, Why};
+use super::{Choice, Create, CreateFor, DailySearches, Move, Placed, Progress, Step, Why};
 use crate::domain::{ContactId, DealId, KeyedHash};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub(super) struct StoredProgress {
     placed: Option<Placed>,
     noted: bool,
     intent: Option<Intent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved: Option<Move>,
     alone: bool,
     unreadable: u32,
 }
@@ -66,6 +68,7 @@ impl From<StoredProgress> for Progress {
             placed,
             noted,
             intent,
+            moved,
             alone,
             unreadable,
         } = stored;
@@ -79,6 +82,7 @@ impl From<StoredProgress> for Progress {
             step: choice
                 .and_then(|choice| step(&choice, placed, noted, intent.as_ref()))
                 .unwrap_or_default(),
+            moved,
             alone,
             unreadable,
         }
@@ -173,6 +177,7 @@ impl From<Progress> for StoredProgress {
             placed,
             noted,
             intent,
+            moved: progress.moved,
             alone: progress.alone,
             unreadable: progress.unreadable,
         }

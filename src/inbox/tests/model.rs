@@ -291,8 +291,9 @@ fn progress() -> impl Strategy<Value = Progress> {
         prop::option::of(key()),
         begun(),
         any::<bool>(),
+        prop::option::of((1..4_i64).prop_map(moved)),
     )
-        .prop_map(|(person, phone, begun, missed)| {
+        .prop_map(|(person, phone, begun, missed, moved)| {
             let at = Timestamp::UNIX_EPOCH;
             Progress {
                 person,
@@ -303,6 +304,7 @@ fn progress() -> impl Strategy<Value = Progress> {
                     in_vain: missed.into(),
                     next_from: missed.then_some(at),
                 },
+                moved,
                 ..begun
             }
         })

@@ -82,6 +82,7 @@ async fn find_earlier_notes(
         let attempt = row.attempt();
         attempt.progress.step.placed() == Some(inbox::Placed::Left)
             || attempt.entry.progress.step.has_written()
+            || attempt.entry.progress.moved.is_some()
     };
     let (doubtful, mut without): (Vec<_>, Vec<_>) = rows.into_iter().partition(may_be_noted);
     if doubtful.is_empty() {

@@ -10,7 +10,7 @@ use super::{
     super::{
         batch::Batch,
         bulk::{self, Item, Kind, Sent},
-        row::{Chosen, DealChoice, InHand, Loaded, Placed, Stage, StepResult},
+        row::{Chosen, DealChoice, Ended, InHand, Loaded, Placed, Stage, StepResult},
         rules::deal::{Placement, placement, stage_is_unknown},
         rules::eligibility::later,
         rules::note::{contact_name, deal_name},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::{ContactId, DealId, Operation, Price},
-    inbox::{self, Create, CreateFor, Fact, InboxError, Step},
+    inbox::{self, Create, CreateFor, Fact, InboxError, Move, Step},
 };
 
 /// Moves the deals that are there, and makes the others.
@@ -78,9 +78,40 @@ impl ToMove {
         }
     }
 
+    fn left(mut self) -> Placed {
+        self.loaded.attempt.progress.moved = None;
+        self.placed(inbox::Placed::Left)
+    }
+
     fn moved(mut self) -> Placed {
-        self.loaded.attempt.log(Fact::Moved);
+        let moved = self.loaded.attempt.progress.moved;
+        self.loaded
+            .attempt
+            .log(
+                moved.map_or(Fact::Moved, |Move { from, to, .. }| Fact::MovedFrom {
+                    from,
+                    to,
+                }),
+            );
         self.placed(inbox::Placed::Moved)
+    }
+
+    /// From now on the deal may have left its stage.
+    fn intend(&mut self, batch: &Batch) {
+        let target = batch.ctx.settings.rules.target;
+        self.loaded.attempt.progress.moved = Some(Move {
+            deal: self.deal.id,
+            pipeline: target.pipeline,
+            from: self.deal.stage,
+            to: target.stage,
+            at: batch.now(),
+        });
+    }
+
+    /// The deal stands where an earlier request of this entry, whose answer was lost, was to move it.
+    fn has_arrived(&self) -> bool {
+        let moved = self.loaded.attempt.progress.moved;
+        moved.is_some_and(|it| it.deal == self.deal.id && it.to == self.deal.stage)
     }
 }
 
@@ -94,7 +125,11 @@ async fn move_deals(
         return Ok(false);
     };
     let mut is_in_doubt = false;
-    let to_move = not_in_place(batch, &pipeline, rows, placed);
+    let mut to_move = not_in_place(batch, &pipeline, rows, placed);
+    for row in &mut to_move {
+        row.intend(batch);
+    }
+    batch.checkpoint(&to_move).await?;
     let target = batch.ctx.settings.rules.target;
     let begun = Instant::now().into_std();
     let items = items(batch, to_move, |row| row.deal.id);
@@ -123,13 +158,25 @@ async fn move_deals(
                     is_in_doubt |= move_one_by_one(batch, rows, &pipeline, placed).await?;
                 }
             }
-            Err((rows, error)) => {
-                let failed = batch.fail(Operation::Move, rows, error);
-                placed.ended.extend(failed.await?);
-            }
+            Err((rows, error)) => placed.ended.extend(move_failed(batch, rows, error).await?),
         }
     }
     Ok(is_in_doubt)
+}
+
+/// A move that was certainly not carried out leaves nothing to be recognised later.
+async fn move_failed(
+    batch: &Batch,
+    mut rows: Vec<ToMove>,
+    error: AmoError,
+) -> Result<Vec<Ended>, InboxError> {
+    let is_rejected = matches!(error, AmoError::Rejected { .. });
+    if error.was_not_applied() || (is_rejected && rows.len() == 1) {
+        for row in &mut rows {
+            row.loaded.attempt.progress.moved = None;
+        }
+    }
+    batch.fail(Operation::Move, rows, error).await
 }
 
 /// The configured pipeline, read again when a deal stands on a stage that we have never seen.
@@ -163,7 +210,11 @@ fn not_in_place(
             let what = format!("этап {}", row.deal.stage);
             placed.ended.push(batch.unreadable(row, &what));
         } else if placement(target, pipeline, &row.deal) == Placement::Leave {
-            placed.next.push(row.placed(inbox::Placed::Left));
+            placed.next.push(if row.has_arrived() {
+                row.moved()
+            } else {
+                row.left()
+            });
         } else {
             to_move.push(row);
         }
@@ -228,7 +279,11 @@ async fn move_one_by_one(
         }
         row.deal = deal.clone();
         let mut to_move = not_in_place(batch, pipeline, vec![row], placed);
-        let Some(row) = to_move.pop() else { continue };
+        let Some(mut row) = to_move.pop() else {
+            continue;
+        };
+        row.intend(batch);
+        batch.checkpoint(std::slice::from_ref(&row)).await?;
         let mut next = placed.keep(batch.begin(vec![row]));
         let Some(mut row) = next.pop() else { continue };
         row.loaded.read_at = looked_at;
@@ -240,8 +295,9 @@ async fn move_one_by_one(
                 moved(batch, row, answer, begun, placed).await?;
             }
             Err(error) => {
-                let failed = batch.fail(Operation::Move, vec![row], error);
-                placed.ended.extend(failed.await?);
+                placed
+                    .ended
+                    .extend(move_failed(batch, vec![row], error).await?);
                 rows = placed.keep(batch.stay_back(rows));
                 has_failed = true;
             }
@@ -397,7 +453,7 @@ pub(crate) async fn write_failed<T: InHand>(
     operation: Operation,
     mut rows: Vec<T>,
     error: AmoError,
-) -> Result<Vec<super::super::row::Ended>, InboxError> {
+) -> Result<Vec<Ended>, InboxError> {
     let now = batch.now();
     let is_rejected = matches!(error, AmoError::Rejected { .. });
     let is_not_applied = error.was_not_applied() || (is_rejected && rows.len() == 1);
