@@ -49,7 +49,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service
-    #[command(after_long_help = config::help())]
+    #[command(after_long_help = config::help(Lang::English))]
     Serve,
     /// Show the whole main job on this machine: nothing to install, nothing to set
     #[cfg(feature = "sandbox")]
@@ -203,7 +203,7 @@ pub async fn main() -> ExitCode {
         Err(CommandError::Told) => ExitCode::FAILURE,
         Err(CommandError::Misused) => ExitCode::from(2),
         Err(CommandError::Settings(errors)) => {
-            terminal.complain(&errors.to_string());
+            terminal.complain(&errors.told(terminal.lang()));
             ExitCode::from(2)
         }
         // `… | head`: the reader has closed the pipe.
@@ -263,7 +263,7 @@ async fn serve() -> Outcome {
     let config = Config::load(std::io::stderr().is_terminal())?;
     telemetry::init_logging(config.log.format, Some(&config.log.filter))?;
     for warning in &config.warnings {
-        tracing::warn!(warning, "settings.warning");
+        tracing::warn!(%warning, "settings.warning");
     }
     for end in app::token_ends(&config) {
         if end.is_soon(clock().now()) {

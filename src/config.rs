@@ -17,6 +17,7 @@ pub use self::{
 use crate::{
     domain::{
         DigestEvery, MissingContact, NoteTemplate, PipelineId, StageId, TestHooks, WebhookSecret,
+        Wording,
     },
     telemetry::LogFormat,
 };
@@ -62,7 +63,7 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     pub hooks: TestHooks,
     /// Settings that look wrong but do not prevent a start. Names only, no values.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Wording>,
 }
 
 /// What proves a delivery genuine. There is a secret or a bearer token, or both.
@@ -311,7 +312,10 @@ fn bind_addr(reader: &mut Reader<'_>) -> Result<SocketAddr, Absent> {
     if let (Some(addr), Some(port)) = (addr, port)
         && addr.port() != port
     {
-        reader.warn("PORT and BIND_ADDR name different ports: PORT is used");
+        reader.warn(Wording::fixed(
+            "PORT and BIND_ADDR name different ports: PORT is used",
+            "в PORT и BIND_ADDR разные порты: используется PORT",
+        ));
     }
     let mut bind_addr = addr.unwrap_or_else(|| ([0, 0, 0, 0], 8080).into());
     if let Some(port) = port {
@@ -333,7 +337,10 @@ fn webhook(reader: &mut Reader<'_>) -> Result<WebhookAuth, Absent> {
     if let (Ok(None), Ok(None)) = (&secrets, &bearer) {
         reader.missing(
             WEBHOOK_SECRET,
-            "is not set, and neither is WEBHOOK_BEARER_TOKEN: nobody could deliver",
+            Wording::fixed(
+                "is not set, and neither is WEBHOOK_BEARER_TOKEN: no delivery could be accepted",
+                "не задана, как и WEBHOOK_BEARER_TOKEN: сервис не смог бы принять ни одного вебхука",
+            ),
         );
         return Err(Absent);
     }
@@ -357,9 +364,10 @@ fn supabase(reader: &mut Reader<'_>) -> Result<SupabaseConfig, Absent> {
         .text(SUPABASE_KEY)
         .is_some_and(|key| key.starts_with("sb_publishable_"));
     if is_publishable && reader.text(SUPABASE_JWT).is_none() {
-        reader.warn(
+        reader.warn(Wording::fixed(
             "SUPABASE_KEY is a publishable key and SUPABASE_JWT is not set: it can hardly read the table",
-        );
+            "SUPABASE_KEY — публичный ключ, а SUPABASE_JWT не задана: прочитать таблицу, скорее всего, не удастся",
+        ));
     }
     Ok(SupabaseConfig {
         url: url?,
@@ -428,15 +436,20 @@ fn amocrm_token(reader: &mut Reader<'_>, is_needed: bool) -> Result<SecretString
     if has_oauth && is_needed && reader.text(AMOCRM_ACCESS_TOKEN).is_none() {
         reader.missing(
             AMOCRM_ACCESS_TOKEN,
-            "is not set, and OAuth (AMOCRM_CLIENT_ID and the like) is not supported by this version: \
-             make a long-lived token in the integration's settings",
+            Wording::fixed(
+                "is not set, and OAuth (AMOCRM_CLIENT_ID and the like) is not supported by this version: \
+                 make a long-lived token in the integration's settings",
+                "не задана, а OAuth (AMOCRM_CLIENT_ID и подобные) эта версия не поддерживает: \
+                 создайте долгосрочный токен в настройках интеграции",
+            ),
         );
         return Err(Absent);
     }
     if has_oauth {
-        reader.warn(
+        reader.warn(Wording::fixed(
             "OAuth is not supported by this version: AMOCRM_CLIENT_ID and the like are not used",
-        );
+            "OAuth эта версия не поддерживает: AMOCRM_CLIENT_ID и подобные не используются",
+        ));
     }
     reader.needed(AMOCRM_ACCESS_TOKEN, parse::secret, is_needed)
 }
@@ -461,11 +474,17 @@ fn telegram(reader: &mut Reader<'_>) -> Result<Option<TelegramConfig>, Absent> {
     ) {
         (Some(_), None) => reader.missing(
             TELEGRAM_CHAT_ID,
-            "is not set, though TELEGRAM_BOT_TOKEN is: whom should it write to?",
+            Wording::fixed(
+                "is not set, though TELEGRAM_BOT_TOKEN is: the bot has no chat to write to",
+                "не задана, хотя TELEGRAM_BOT_TOKEN задана: боту некуда писать",
+            ),
         ),
         (None, Some(_)) => reader.missing(
             TELEGRAM_BOT_TOKEN,
-            "is not set, though TELEGRAM_CHAT_ID is: who should write?",
+            Wording::fixed(
+                "is not set, though TELEGRAM_CHAT_ID is: there is no bot to write",
+                "не задана, хотя TELEGRAM_CHAT_ID задана: писать некому",
+            ),
         ),
         (Some(_), Some(_)) | (None, None) => {}
     }
@@ -503,12 +522,18 @@ fn admin(reader: &mut Reader<'_>) -> Result<Option<AdminConfig>, Absent> {
     if admin.is_none() && viewer.is_some() {
         reader.missing(
             ADMIN_TOKEN,
-            "is not set, though VIEWER_TOKEN is: there is an operator page only with ADMIN_TOKEN",
+            Wording::fixed(
+                "is not set, though VIEWER_TOKEN is: there is an operator page only with ADMIN_TOKEN",
+                "не задана, хотя VIEWER_TOKEN задана: без ADMIN_TOKEN страницы оператора нет",
+            ),
         );
     } else if viewer_token.as_ref().is_ok_and(Option::is_some) && admin == viewer {
         reader.note(
             VIEWER_TOKEN,
-            "is the same as ADMIN_TOKEN: every viewer could press the buttons",
+            Wording::fixed(
+                "is the same as ADMIN_TOKEN: every viewer could press the buttons",
+                "совпадает с ADMIN_TOKEN: кнопки были бы доступны каждому зрителю",
+            ),
             false,
         );
     }
@@ -541,8 +566,11 @@ fn warn_of_clear_text(reader: &mut Reader<'_>, name: &str, url: &Url) {
         None => false,
     };
     if url.scheme() == "http" && !is_local {
-        reader.warn(format!(
-            "{name} begins with http://: keys and all that is sent travel unencrypted"
+        reader.warn(Wording::new(
+            format!("{name} begins with http://: keys and all that is sent travel unencrypted"),
+            format!(
+                "{name} начинается с http://: ключи и всё, что отправляется, идут без шифрования"
+            ),
         ));
     }
 }

@@ -197,21 +197,21 @@ impl Lines<'_> {
             let since = self.reader.time(refused.since);
             let text = if refused.works_for_others {
                 self.reader.pick(
-                    format!("{operation} was refused, and works for others: tried once more, then parked"),
-                    format!("{in_russian}: отказ, а у других проходит; ещё одна попытка, затем строка будет отложена"),
+                    format!("{operation} was refused, and works for other rows: tried once more, then parked"),
+                    format!("{in_russian}: отказ, а для других строк удаётся; после ещё одной попытки строка будет отложена"),
                 )
             } else {
                 self.reader.pick(
                     format!("{operation} is refused since {since}; whether for this row or for all, other rows will tell. `tripwire-sync park` sets it aside"),
-                    format!("{in_russian}: отказ с {since}; этой строке или всем, покажут другие строки. Отложить: `tripwire-sync park`"),
+                    format!("{in_russian}: отказ с {since}; одной строке или всем, покажут другие строки. Отложить: `tripwire-sync park`"),
                 )
             };
-            self.add("in doubt", "сомнение", text);
+            self.add("in doubt", "под сомнением", text);
         }
         if story.is_held {
             let text = self.reader.pick(
                 "amoCRM answered with 403: goes last, once a write has worked for another row; at once with `tripwire-sync retry`",
-                "amoCRM ответила 403: пойдёт последней, когда запись удастся для другой строки; сразу — `tripwire-sync retry`",
+                "amoCRM ответила 403: строка обработается последней, после удачи с другой строкой; сразу — `tripwire-sync retry`",
             );
             self.add("held", "ждёт", text);
         }
@@ -268,7 +268,7 @@ impl Lines<'_> {
         self.add("deal", "сделка", deal);
         if let Some(why) = step.why() {
             let why = words::why(why, self.reader.lang);
-            self.add("why this one", "почему она", why);
+            self.add("why this one", "почему эта сделка", why);
         }
     }
 
@@ -276,16 +276,16 @@ impl Lines<'_> {
         let (contact, deal) = self.reader.pick(("contact", "deal"), ("контакт", "сделка"));
         self.add(
             "known of the person",
-            "известно о человеке",
+            "выбрано для этого ученика",
             format!("{contact} {}, {deal} {}", known.contact, known.deal),
         );
     }
 
     fn origin(&mut self, entry: &Entry) {
-        self.add("learnt by", "узнали", source(entry, self.reader));
+        self.add("learnt by", "источник", source(entry, self.reader));
         self.add(
             "learnt at",
-            "когда узнали",
+            "когда замечена",
             self.reader.time(entry.stored_at),
         );
         self.add(
@@ -307,7 +307,7 @@ fn state(entry: &Entry, reader: &Reader) -> &'static str {
         (State::Claimed, _) => reader.pick("claimed: is being worked on", "в работе"),
         (State::Waiting, _) => reader.pick(
             "waiting: goes on when the contact appears in amoCRM",
-            "ждёт: продолжится, когда контакт появится в amoCRM",
+            "ожидает: обработается сама, когда контакт появится в amoCRM",
         ),
         (State::Parked, _) => reader.pick(
             "parked: a person must look, then `tripwire-sync retry`",
@@ -319,7 +319,7 @@ fn state(entry: &Entry, reader: &Reader) -> &'static str {
         ),
         (State::Done, Some(Outcome::AlreadyLinked)) => reader.pick(
             "done: the row had a deal id already, amoCRM was not touched",
-            "готово: номер сделки уже был в строке, amoCRM не трогали",
+            "готово: номер сделки уже был в строке, в amoCRM ничего не изменено",
         ),
         (State::Done, Some(Outcome::Skipped)) => reader.pick(
             "done: skipped, the student is blocked or inactive",
@@ -343,7 +343,7 @@ fn placed(placed: Option<Placed>, reader: &Reader) -> &'static str {
         Some(Placed::Moved) => reader.pick("moved to the target", "перенесена на нужный этап"),
         Some(Placed::Left) => reader.pick(
             "left: it stood at or after the target",
-            "не трогали: уже на нужном этапе или дальше",
+            "не перенесена: уже на нужном этапе или дальше",
         ),
         Some(Placed::Created) => reader.pick("created on the target", "создана на нужном этапе"),
     }
@@ -356,7 +356,7 @@ fn in_flight(step: &Step, resolve_after: jiff::Timestamp, reader: &Reader) -> St
     };
     let then = reader.pick(
         "looked for before anything is repeated; not finding it is proof from",
-        "сначала ищем, потом повторяем; если не найдено, это доказывает отсутствие с",
+        "перед повтором сервис проверяет результат; если его нет, это станет точно известно с",
     );
     format!("{what}: {then} {}", reader.time(resolve_after))
 }

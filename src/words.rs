@@ -3,6 +3,7 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 
+pub use crate::domain::Lang;
 use crate::{
     domain::SyncState,
     inbox::{Fact, Why},
@@ -10,30 +11,6 @@ use crate::{
 
 mod en;
 mod ru;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lang {
-    English,
-    Russian,
-}
-
-impl Lang {
-    /// By `LC_ALL`, `LC_MESSAGES` or `LANG`.
-    #[must_use]
-    pub fn of_locale(locale: Option<&str>) -> Self {
-        match locale {
-            Some(locale) if locale.starts_with("ru") => Self::Russian,
-            _ => Self::English,
-        }
-    }
-
-    pub fn pick<T>(self, english: T, russian: T) -> T {
-        match self {
-            Self::English => english,
-            Self::Russian => russian,
-        }
-    }
-}
 
 /// The person that a text is for.
 #[derive(Debug, Clone)]

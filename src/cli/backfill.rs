@@ -193,8 +193,8 @@ async fn open_entries(path: &Path) -> Result<u64, InboxError> {
 fn ask(terminal: &mut Terminal) -> Outcome {
     if !io::stdin().is_terminal() {
         terminal.complain(terminal.pick(
-            "nobody is there to ask: say --yes",
-            "спросить некого: добавьте --yes",
+            "there is no terminal to confirm on: say --yes",
+            "подтвердить некому (нет терминала): добавьте --yes",
         ));
         return Err(CommandError::Misused);
     }

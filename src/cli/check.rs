@@ -32,15 +32,15 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let mut findings = Findings::new(terminal.reader().clone());
     findings.good(
         "settings",
-        terminal.pick("all of sound form", "все заданы верно по форме"),
+        terminal.pick("all of sound form", "у всех правильный вид"),
     );
     for warning in &config.warnings {
-        findings.warn("settings", warning.clone());
+        findings.warn("settings", warning.in_lang(terminal.lang()).to_owned());
     }
     for (file, mode) in Inbox::open_to_others(&settings.inbox_path) {
         let text = terminal.pick(
             "others may read this file: chmod 600",
-            "этот файл могут читать другие: chmod 600",
+            "этот файл доступен другим пользователям машины: chmod 600",
         );
         findings.warn("inbox", format!("{text} {} ({mode:04o})", file.display()));
     }

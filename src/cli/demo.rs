@@ -131,7 +131,7 @@ impl Stage {
         terminal.say("")?;
         terminal.say(terminal.pick(
             "Left running; Ctrl-C ends it.",
-            "Всё работает дальше; остановить — Ctrl-C.",
+            "Всё продолжает работать; остановить — Ctrl-C.",
         ))?;
         for (what, where_) in [
             ("service", format!("http://{}", self.app.address)),
@@ -365,7 +365,7 @@ async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
     );
     let told = terminal.pick(
         "rows inserted; syncing at",
-        "строк добавлено; обрабатываем, запросов в секунду:",
+        "строк добавлено; идёт обработка, запросов в секунду:",
     );
     terminal.say(&format!("{rows} {told} {REQUESTS_PER_SECOND}/s"))?;
     let everything_ended = watch(&stage, u64::from(rows), terminal).await?;

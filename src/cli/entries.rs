@@ -96,11 +96,11 @@ fn standing(lease: &Record, terminal: &Terminal) -> &'static str {
         LeaseStatus::Ours => terminal.pick("this service syncs", "синхронизирует этот сервис"),
         LeaseStatus::Theirs => terminal.pick(
             "standby: another service syncs, this one accepts",
-            "standby: синхронизирует другой сервис, этот принимает записи",
+            "в резерве: синхронизирует другой сервис, этот принимает события",
         ),
         LeaseStatus::Unconfirmed => terminal.pick(
             "standby: Supabase does not confirm the lease",
-            "standby: Supabase не подтверждает право на отправку",
+            "в резерве: Supabase не подтверждает право на отправку",
         ),
         LeaseStatus::Alone => terminal.pick(
             "no lease function in Supabase (run the SQL of `tripwire-sync setup-sql`): two services would work at once",
@@ -163,7 +163,7 @@ pub(super) async fn park(rows: Vec<RowId>, terminal: &mut Terminal) -> Outcome {
     if parked < asked {
         terminal.complain(terminal.pick(
             "the others are unknown, done, set aside already, or being worked on this very moment: see `tripwire-sync explain`",
-            "остальных нет, они готовы, уже отложены или прямо сейчас в работе: см. `tripwire-sync explain`",
+            "остальных строк нет в очереди, они готовы, уже отложены или сейчас в работе: см. `tripwire-sync explain`",
         ));
         return Err(CommandError::Told);
     }

@@ -75,11 +75,11 @@ pub(super) async fn run(whom: &str, as_json: bool, terminal: &mut Terminal) -> T
         terminal.complain(match whom {
             Whom::Row(_) => terminal.pick(
                 "the inbox does not know this row: no webhook came and no sweep saw it, or it was done long ago",
-                "такой строки в очереди нет: вебхук не приходил и сверка её не видела, либо она давно обработана",
+                "такой строки в очереди нет: вебхук о ней не приходил и сверка её не находила, либо она давно обработана",
             ),
             Whom::Person(_) => terminal.pick(
                 "the inbox knows no row with this e-mail: none came, or it was not read yet (ask by the row's id), or it was done long ago",
-                "строк с таким e-mail в очереди нет: они не приходили, ещё не прочитаны (спросите по номеру строки) или давно обработаны",
+                "строк с таким e-mail в очереди нет: о них ничего не приходило, они ещё не прочитаны (спросите по номеру строки) или давно обработаны",
             ),
         });
         return Err(CommandError::Told);

@@ -21,7 +21,7 @@ pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
     let Some(forgotten) = forgotten else {
         terminal.complain(terminal.pick(
             "a row of this student is at work, or a write of it may still reach amoCRM; nothing was removed: run the command again in a minute, while the service runs",
-            "строка этого ученика в работе, или запись о ней ещё может дойти до amoCRM; ничего не удалено: повторите команду через минуту, при работающем сервисе",
+            "строка этого ученика в работе, или её изменение ещё может дойти до amoCRM; ничего не удалено: повторите команду через минуту, при работающем сервисе",
         ));
         return Err(CommandError::Told);
     };
@@ -44,7 +44,7 @@ pub(super) async fn run(whom: &str, terminal: &mut Terminal) -> Outcome {
          What remains elsewhere: the row in Supabase (while it has no deal id, the service takes it up again), contact, deal and\n\
          note in amoCRM; the hash of the phone in the contact index; logs, alerts, backups and damaged copies of the inbox, which hold ids and\n\
          hashes only.",
-        "забыто: запись, история и хеш e-mail, также в указателе контактов\n\
+        "удалено: запись очереди, история и хеш e-mail, также в указателе контактов\n\
          Что остаётся в других местах: строка в Supabase (пока в ней нет номера сделки, сервис возьмёт её снова), контакт, сделка и\n\
          примечание в amoCRM; хеш телефона в указателе контактов; логи, оповещения, копии и повреждённые файлы очереди: в них только номера\n\
          и хеши.",

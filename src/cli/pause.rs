@@ -18,7 +18,7 @@ pub(super) async fn pause(terminal: &mut Terminal) -> Outcome {
     pause_here(&inbox, clock().now()).await?;
     terminal.say(terminal.pick(
         "paused: webhooks are stored, nothing is sent to amoCRM; go on with `tripwire-sync resume`",
-        "пауза: вебхуки принимаются, в amoCRM ничего не отправляется; дальше — `tripwire-sync resume`",
+        "пауза: вебхуки принимаются, в amoCRM ничего не отправляется; продолжить — `tripwire-sync resume`",
     ))?;
     let shared = share(&inbox, true, terminal).await;
     inbox.close().await;
@@ -35,7 +35,7 @@ pub(super) async fn resume(terminal: &mut Terminal) -> Outcome {
     if let Some(holder) = standby {
         let told = terminal.pick(
             "this service stands by. If amoCRM has forbidden access (403), that halt is ended only on the service that syncs:",
-            "этот сервис в резерве. Если amoCRM запретила доступ (403), эту остановку снимает только сервис, который синхронизирует:",
+            "этот сервис в резерве. Если amoCRM запретила доступ (403), остановку снимает команда на машине сервиса, который синхронизирует:",
         );
         terminal.say(format!("{told} {holder}").trim_end())?;
     }

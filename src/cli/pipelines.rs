@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn refuse(terminal: &mut Terminal) -> Outcome {
     terminal.complain(terminal.pick(
         "amoCRM has forbidden access (403): nothing is sent until `tripwire-sync resume`",
-        "amoCRM запретила доступ (403): до `tripwire-sync resume` запросов нет",
+        "amoCRM запретила доступ (403): до `tripwire-sync resume` запросы не отправляются",
     ));
     Err(CommandError::Told)
 }

@@ -91,7 +91,7 @@ async fn announce(inbox: &Inbox, terminal: &mut Terminal) -> Result<CommandTurn,
         if !std::mem::replace(&mut has_said_so, true) {
             terminal.complain(terminal.pick(
                 "another command is asking amoCRM: waiting for its end",
-                "другая команда обращается к amoCRM: жду её завершения",
+                "другая команда обращается к amoCRM: эта ждёт её завершения",
             ));
         }
         sleep(GLANCE).await;

@@ -5,6 +5,7 @@ use std::{
 };
 
 use super::reader::{ConfigErrors, Problem};
+use crate::domain::Wording;
 
 const FILE: &str = ".env";
 
@@ -42,19 +43,27 @@ pub(super) fn file(path: &Path) -> Result<BTreeMap<String, String>, ConfigErrors
     let text = match fs::read(path) {
         Ok(bytes) => text(bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(_) => return Err(unreadable("cannot be opened".to_owned())),
+        Err(_) => {
+            return Err(unreadable(Wording::fixed(
+                "cannot be opened",
+                "файл не открывается",
+            )));
+        }
     };
     let mut vars = BTreeMap::new();
     let mut last = None;
     for line in dotenvy::from_read_iter(without_substitution(&text).as_bytes()) {
         // The error quotes the line, which may hold a secret.
         let Ok((name, value)) = line else {
-            let place = match last {
-                Some(name) => format!("after {name}"),
-                None => "at its beginning".to_owned(),
+            let (place, in_russian) = match last {
+                Some(name) => (format!("after {name}"), format!("после {name}")),
+                None => ("at its beginning".to_owned(), "в начале".to_owned()),
             };
-            return Err(unreadable(format!(
-                "has a line {place} that cannot be read: a value with spaces needs quotes"
+            return Err(unreadable(Wording::new(
+                format!("has a line {place} that cannot be read: a value with spaces needs quotes"),
+                format!(
+                    "строку {in_russian} не удалось прочитать: значение с пробелами пишется в кавычках"
+                ),
             )));
         };
         last = Some(name.clone());
@@ -64,17 +73,18 @@ pub(super) fn file(path: &Path) -> Result<BTreeMap<String, String>, ConfigErrors
 }
 
 /// What is wrong with the rights of the settings' file.
-pub(super) fn exposed() -> Option<String> {
+pub(super) fn exposed() -> Option<Wording> {
     let mode = fs::metadata(FILE).ok()?.permissions().mode();
     exposed_by(mode)
 }
 
 /// By these rights of the file.
-pub(super) fn exposed_by(mode: u32) -> Option<String> {
+pub(super) fn exposed_by(mode: u32) -> Option<Wording> {
     let is_exposed = mode & OF_OTHERS != 0;
     is_exposed.then(|| {
-        format!(
-            "{FILE} holds secrets and is open to other accounts of this machine: chmod 600 {FILE}"
+        Wording::new(
+            format!("{FILE} holds secrets and is open to other accounts of this machine: chmod 600 {FILE}"),
+            format!("{FILE} хранит секреты и доступен другим пользователям этой машины: chmod 600 {FILE}"),
         )
     })
 }
@@ -83,10 +93,18 @@ pub(super) fn exposed_by(mode: u32) -> Option<String> {
 fn text(bytes: Vec<u8>) -> Result<String, ConfigErrors> {
     let is_utf_16 = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]);
     if is_utf_16 || bytes.contains(&0) {
-        return Err(unreadable("is UTF-16: save it as UTF-8".to_owned()));
+        return Err(unreadable(Wording::fixed(
+            "is UTF-16: save it as UTF-8",
+            "файл в UTF-16: сохраните его в UTF-8",
+        )));
     }
     let text = String::from_utf8(bytes);
-    let text = text.map_err(|_| unreadable("is not UTF-8: save it as UTF-8".to_owned()))?;
+    let text = text.map_err(|_| {
+        unreadable(Wording::fixed(
+            "is not UTF-8: save it as UTF-8",
+            "файл не в UTF-8: сохраните его в UTF-8",
+        ))
+    })?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
@@ -120,12 +138,12 @@ fn without_substitution(text: &str) -> String {
     escaped
 }
 
-fn unreadable(wrong: String) -> ConfigErrors {
+fn unreadable(wrong: Wording) -> ConfigErrors {
     ConfigErrors {
         problems: vec![Problem {
             variable: FILE.to_owned(),
             wrong,
-            example: "SYNC_SINCE=2026-12-01",
+            example: Some(Wording::same("SYNC_SINCE=2026-12-01")),
             is_missing: false,
         }],
     }

@@ -1,7 +1,7 @@
 //! Settings for tests. The program that is deployed knows none of them.
 
 use super::reader::{Absent, Reader};
-use crate::domain::{DieAt, HangAt, TestHooks};
+use crate::domain::{DieAt, HangAt, TestHooks, Wording};
 
 const TIME_SCALE: &str = "TRIPWIRE_TIME_SCALE";
 const DIE_AT: &str = "TRIPWIRE_DIE_AT";
@@ -28,14 +28,17 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<TestHooks, Absent> {
     })
 }
 
-fn time_scale(text: &str) -> Result<f64, String> {
+fn time_scale(text: &str) -> Result<f64, Wording> {
     match text.parse() {
         Ok(scale) if scale > 0.0 && scale <= 1.0 => Ok(scale),
-        _ => Err("is not a number above 0, at most 1".to_owned()),
+        _ => Err(Wording::fixed(
+            "is not a number above 0, at most 1",
+            "нужно число больше 0 и не больше 1",
+        )),
     }
 }
 
-fn die_at(text: &str) -> Result<DieAt, String> {
+fn die_at(text: &str) -> Result<DieAt, Wording> {
     let parsed = text.split_once(':').and_then(|(when, commit)| {
         let committed = match when {
             "before" => false,
@@ -47,14 +50,20 @@ fn die_at(text: &str) -> Result<DieAt, String> {
             committed,
         })
     });
-    parsed.ok_or_else(|| "is not before:N or after:N".to_owned())
+    parsed.ok_or(Wording::fixed(
+        "is not before:N or after:N",
+        "нужно before:N или after:N",
+    ))
 }
 
-fn hang_at(text: &str) -> Result<HangAt, String> {
+fn hang_at(text: &str) -> Result<HangAt, Wording> {
     match text {
         "writer" => Ok(HangAt::Writer),
         "engine" => Ok(HangAt::Engine),
-        _ => Err("is not writer or engine".to_owned()),
+        _ => Err(Wording::fixed(
+            "is not writer or engine",
+            "нужно writer или engine",
+        )),
     }
 }
 

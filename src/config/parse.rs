@@ -1,6 +1,8 @@
 //! The form of each value. An error continues a sentence that begins with the variable's name, and never quotes the value.
 
-use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    borrow::Cow, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use jiff::{
     Timestamp,
@@ -12,17 +14,25 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::LogFormat;
-use crate::domain::{DigestEvery, MissingContact, NoteTemplate, WebhookSecret};
+use crate::domain::{DigestEvery, MissingContact, NoteTemplate, WebhookSecret, Wording};
 
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
-type Form<T> = Result<T, String>;
+type Form<T> = Result<T, Wording>;
 
-fn wrong<T>(text: impl Into<String>) -> Form<T> {
-    Err(text.into())
+fn wrong<T>(
+    english: impl Into<Cow<'static, str>>,
+    russian: impl Into<Cow<'static, str>>,
+) -> Form<T> {
+    Err(Wording::new(english, russian))
 }
 
-const PLACEHOLDER: &str = "still holds the placeholder of the instructions";
+fn placeholder<T>() -> Form<T> {
+    wrong(
+        "still holds the placeholder of the instructions",
+        "осталось значение-образец из инструкции",
+    )
+}
 
 /// `your_access_token_here` and its kin.
 fn is_placeholder(text: &str) -> bool {
@@ -37,8 +47,12 @@ fn is_placeholder(text: &str) -> bool {
 }
 
 pub(super) fn address(text: &str) -> Form<SocketAddr> {
-    text.parse()
-        .or_else(|_| wrong("is not an IP address with a port"))
+    text.parse().or_else(|_| {
+        wrong(
+            "is not an IP address with a port",
+            "нужен IP-адрес с портом",
+        )
+    })
 }
 
 pub(super) fn number<T>(least: T, most: T) -> impl Fn(&str) -> Form<T>
@@ -47,7 +61,10 @@ where
 {
     move |text| match text.parse() {
         Ok(number) if (&least..=&most).contains(&&number) => Ok(number),
-        _ => wrong(format!("is not a whole number from {least} to {most}")),
+        _ => wrong(
+            format!("is not a whole number from {least} to {most}"),
+            format!("нужно целое число от {least} до {most}"),
+        ),
     }
 }
 
@@ -59,7 +76,7 @@ pub(super) fn truth(text: &str) -> Form<bool> {
     match text.to_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
-        _ => wrong("is neither true nor false"),
+        _ => wrong("is neither true nor false", "нужно true или false"),
     }
 }
 
@@ -69,15 +86,21 @@ pub(super) fn duration(text: &str) -> Form<Duration> {
     }
     match humantime::parse_duration(text) {
         Ok(duration) if duration <= DAY * 366 => Ok(duration),
-        Ok(_) => wrong("is longer than a year"),
-        Err(_) if text.bytes().all(|b| b.is_ascii_digit()) => wrong("lacks its unit: s, m, h or d"),
-        Err(_) => wrong("is not a length of time"),
+        Ok(_) => wrong("is longer than a year", "больше года"),
+        Err(_) if text.bytes().all(|b| b.is_ascii_digit()) => wrong(
+            "lacks its unit: s, m, h or d",
+            "не хватает единицы: s, m, h или d",
+        ),
+        Err(_) => wrong("is not a length of time", "нужна длительность"),
     }
 }
 
 pub(super) fn positive_duration(text: &str) -> Form<Duration> {
     match duration(text)? {
-        Duration::ZERO => wrong("has to be longer than nothing"),
+        Duration::ZERO => wrong(
+            "has to be longer than nothing",
+            "длительность должна быть больше нуля",
+        ),
         duration => Ok(duration),
     }
 }
@@ -88,8 +111,14 @@ pub(super) fn time_zone(text: &str) -> Form<TimeZone> {
     match TimeZone::get(text) {
         Ok(zone) if !zone.is_unknown() => Ok(zone),
         _ => match nearest_zone(text) {
-            Some(name) => wrong(format!("is not the name of a time zone: was {name} meant?")),
-            None => wrong("is not the name of a time zone, as in the IANA list"),
+            Some(name) => wrong(
+                format!("is not the name of a time zone: was {name} meant?"),
+                format!("такого часового пояса нет: имелся в виду {name}?"),
+            ),
+            None => wrong(
+                "is not the name of a time zone, as in the IANA list",
+                "нужно имя часового пояса из списка IANA",
+            ),
         },
     }
 }
@@ -114,34 +143,50 @@ fn nearest_zone(text: &str) -> Option<String> {
 
 /// A date is its midnight in UTC.
 pub(super) fn time(text: &str) -> Form<Timestamp> {
-    const WRONG: &str = "is neither a date nor a time with its offset";
     if text.len() == "2026-12-01".len() {
-        let date: Date = text.parse().or_else(|_| wrong(WRONG))?;
-        let midnight = date.to_zoned(TimeZone::UTC).or_else(|_| wrong(WRONG))?;
+        let date: Date = text.parse().or_else(|_| not_a_time())?;
+        let midnight = date.to_zoned(TimeZone::UTC).or_else(|_| not_a_time())?;
         return Ok(midnight.timestamp());
     }
-    text.parse().or_else(|_| wrong(WRONG))
+    text.parse().or_else(|_| not_a_time())
+}
+
+fn not_a_time<T>() -> Form<T> {
+    wrong(
+        "is neither a date nor a time with its offset",
+        "нужна дата или время со смещением от UTC",
+    )
 }
 
 pub(super) fn webhook_secrets(text: &str) -> Form<Vec<WebhookSecret>> {
     if is_placeholder(text) {
-        return wrong(PLACEHOLDER);
+        return placeholder();
     }
     let texts: Vec<_> = text
         .split(|c: char| c.is_whitespace() || c == ',')
         .filter(|text| !text.is_empty())
         .collect();
     if texts.is_empty() {
-        return wrong("holds no secret");
+        return wrong("holds no secret", "нет ни одного секрета");
     }
     let mut secrets = Vec::new();
     for (position, secret) in texts.iter().enumerate() {
         match WebhookSecret::parse(secret) {
             Ok(secret) => secrets.push(secret),
-            Err(error) if texts.len() == 1 => return wrong(format!("is no secret: {error}")),
+            Err(error) if texts.len() == 1 => {
+                let in_russian = error.in_russian();
+                return wrong(
+                    format!("is no secret: {error}"),
+                    format!("это не секрет: {in_russian}"),
+                );
+            }
             Err(error) => {
                 let (position, count) = (position + 1, texts.len());
-                return wrong(format!("no. {position} of {count} is no secret: {error}"));
+                let in_russian = error.in_russian();
+                return wrong(
+                    format!("no. {position} of {count} is no secret: {error}"),
+                    format!("значение {position} из {count} — не секрет: {in_russian}"),
+                );
             }
         }
     }
@@ -151,13 +196,19 @@ pub(super) fn webhook_secrets(text: &str) -> Form<Vec<WebhookSecret>> {
 /// Anything that can travel in a header.
 pub(super) fn secret(text: &str) -> Form<SecretString> {
     if is_placeholder(text) {
-        return wrong(PLACEHOLDER);
+        return placeholder();
     }
     if text.to_lowercase().starts_with("bearer ") {
-        return wrong("begins with the word Bearer: only what follows is wanted");
+        return wrong(
+            "begins with the word Bearer: only what follows is wanted",
+            "начинается со слова Bearer: нужно только то, что после него",
+        );
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return wrong("holds a space or a letter that no token has");
+        return wrong(
+            "holds a space or a letter that no token has",
+            "есть пробел или символ, которого в токене не бывает",
+        );
     }
     Ok(text.into())
 }
@@ -175,9 +226,10 @@ pub(super) fn page_token(text: &str) -> Form<SecretString> {
 fn token(text: &str, shortest: usize) -> Form<SecretString> {
     let secret = secret(text)?;
     if text.len() < shortest {
-        return wrong(format!(
-            "is shorter than {shortest} characters: it could be guessed"
-        ));
+        return wrong(
+            format!("is shorter than {shortest} characters: it could be guessed"),
+            format!("короче {shortest} символов: такое значение можно подобрать"),
+        );
     }
     Ok(secret)
 }
@@ -185,21 +237,26 @@ fn token(text: &str, shortest: usize) -> Form<SecretString> {
 /// An address whose path or query only the owner knows.
 pub(super) fn secret_url(text: &str) -> Form<SecretString> {
     if is_placeholder(text) {
-        return wrong(PLACEHOLDER);
+        return placeholder();
     }
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "https" | "http") && url.has_host() => {
             Ok(String::from(url).into())
         }
-        Ok(_) => wrong("does not begin with https://"),
-        Err(_) => wrong("is not a URL"),
+        Ok(_) => wrong(
+            "does not begin with https://",
+            "должно начинаться с https://",
+        ),
+        Err(_) => wrong("is not a URL", "нужен URL"),
     }
 }
 
 /// The engine comes round four times a minute: more often than once a minute tells nothing new.
 pub(super) fn heartbeat_interval(text: &str) -> Form<Duration> {
     match duration(text)? {
-        every if every < Duration::from_mins(1) => wrong("is shorter than a minute"),
+        every if every < Duration::from_mins(1) => {
+            wrong("is shorter than a minute", "меньше минуты")
+        }
         every => Ok(every),
     }
 }
@@ -208,7 +265,10 @@ pub(super) fn jwt(text: &str) -> Form<SecretString> {
     let secret = secret(text)?;
     let has_parts = text.split('.').filter(|part| !part.is_empty()).count() == 3;
     if !text.starts_with("eyJ") || !has_parts {
-        return wrong("is not a JWT: three parts with dots between, the first begins with eyJ");
+        return wrong(
+            "is not a JWT: three parts with dots between, the first begins with eyJ",
+            "нужен JWT: три части через точку, первая начинается с eyJ",
+        );
     }
     Ok(secret)
 }
@@ -217,48 +277,65 @@ pub(super) fn jwt(text: &str) -> Form<SecretString> {
 pub(super) fn base_url(text: &str) -> Form<Url> {
     let url = url(text)?;
     if url.path() != "/" {
-        return wrong("has a path after the host: only https:// and the host are wanted");
+        return wrong(
+            "has a path after the host: only https:// and the host are wanted",
+            "после имени хоста есть путь: нужны только https:// и хост",
+        );
     }
     Ok(url)
 }
 
 pub(super) fn supabase_url(text: &str) -> Form<Url> {
-    const DATABASE: &str =
-        "is the address of the database: wanted is the project's, which begins with https://";
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return wrong(DATABASE);
+        return of_the_database();
     }
     let url = url(text)?;
     let host = url.host_str().unwrap_or_default();
     if host.ends_with(".pooler.supabase.com")
         || (host.starts_with("db.") && host.ends_with(".supabase.co"))
     {
-        return wrong(DATABASE);
+        return of_the_database();
     }
     if url.host_str() == Some("supabase.com") {
-        return wrong("is the dashboard's address: the project's own ends with .supabase.co");
+        return wrong(
+            "is the dashboard's address: the project's own ends with .supabase.co",
+            "это адрес панели: адрес проекта оканчивается на .supabase.co",
+        );
     }
     if url.path().contains("/rest/v1") {
-        return wrong("ends with /rest/v1: we add this ourselves");
+        return wrong(
+            "ends with /rest/v1: the service adds this itself",
+            "оканчивается на /rest/v1: это сервис добавляет сам",
+        );
     }
     Ok(url)
 }
 
+fn of_the_database<T>() -> Form<T> {
+    wrong(
+        "is the address of the database: wanted is the project's, which begins with https://",
+        "это адрес базы данных: нужен адрес проекта, он начинается с https://",
+    )
+}
+
 fn url(text: &str) -> Form<Url> {
     if is_placeholder(text) {
-        return wrong(PLACEHOLDER);
+        return placeholder();
     }
     let Ok(url) = Url::parse(text) else {
-        return wrong("is not a URL");
+        return wrong("is not a URL", "нужен URL");
     };
     if !matches!(url.scheme(), "https" | "http") || !url.has_host() {
-        return wrong("does not begin with https://");
+        return wrong(
+            "does not begin with https://",
+            "должно начинаться с https://",
+        );
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return wrong("holds a user name or password");
+        return wrong("holds a user name or password", "в адресе имя или пароль");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return wrong("has a ? or # part");
+        return wrong("has a ? or # part", "в адресе есть часть после ? или #");
     }
     Ok(url)
 }
@@ -266,16 +343,20 @@ fn url(text: &str) -> Form<Url> {
 /// `school` of `https://school.amocrm.ru`
 pub(super) fn amocrm_subdomain(text: &str) -> Form<Url> {
     if is_placeholder(text) {
-        return wrong(PLACEHOLDER);
+        return placeholder();
     }
     if text.contains(['.', '/', ':']) {
         return wrong(
             "is more than the first word of the account's address (else set AMOCRM_BASE_URL)",
+            "нужна только первая часть адреса аккаунта (иначе задайте AMOCRM_BASE_URL)",
         );
     }
     let is_label = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     if !text.bytes().all(is_label) || text.len() > 63 {
-        return wrong("is not the first word of an address: letters, digits and hyphens");
+        return wrong(
+            "is not the first word of an address: letters, digits and hyphens",
+            "нужна первая часть адреса: латинские буквы, цифры и дефисы",
+        );
     }
     base_url(&format!("https://{text}.amocrm.ru"))
 }
@@ -283,11 +364,14 @@ pub(super) fn amocrm_subdomain(text: &str) -> Form<Url> {
 pub(super) fn amocrm_id(text: &str) -> Form<i64> {
     // The numbers of the instructions that came with the dashboard.
     if matches!(text, "123456" | "789012") || is_placeholder(text) {
-        return wrong(PLACEHOLDER);
+        return placeholder();
     }
     match text.parse() {
         Ok(id) if id > 0 => Ok(id),
-        _ => wrong("is not an id: a positive whole number"),
+        _ => wrong(
+            "is not an id: a positive whole number",
+            "нужен номер: целое число больше нуля",
+        ),
     }
 }
 
@@ -295,7 +379,7 @@ pub(super) fn missing_contact(text: &str) -> Form<MissingContact> {
     match text.to_lowercase().as_str() {
         "wait" => Ok(MissingContact::Wait),
         "create" => Ok(MissingContact::Create),
-        _ => wrong("is neither wait nor create"),
+        _ => wrong("is neither wait nor create", "нужно wait или create"),
     }
 }
 
@@ -304,7 +388,10 @@ pub(super) fn digest(text: &str) -> Form<Option<DigestEvery>> {
         "weekly" => Ok(Some(DigestEvery::Week)),
         "daily" => Ok(Some(DigestEvery::Day)),
         "off" => Ok(None),
-        _ => wrong("is none of weekly, daily and off"),
+        _ => wrong(
+            "is none of weekly, daily and off",
+            "нужно weekly, daily или off",
+        ),
     }
 }
 
@@ -313,26 +400,35 @@ pub(super) fn self_test(text: &str) -> Form<bool> {
     match text.to_lowercase().as_str() {
         "daily" => Ok(true),
         "off" => Ok(false),
-        _ => wrong("is neither daily nor off"),
+        _ => wrong("is neither daily nor off", "нужно daily или off"),
     }
 }
 
 pub(super) fn sqlite_path(text: &str) -> Form<PathBuf> {
     if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return wrong("is a Postgres database, which this version does not support");
+        return wrong(
+            "is a Postgres database, which this version does not support",
+            "это база Postgres, которую эта версия не поддерживает",
+        );
     }
     let Some(path) = text.strip_prefix("sqlite:") else {
-        return wrong("does not begin with sqlite:");
+        return wrong("does not begin with sqlite:", "должно начинаться с sqlite:");
     };
     let path = path.strip_prefix("//").unwrap_or(path);
     if path.contains(":memory:") {
-        return wrong("is in memory: what was accepted would be lost");
+        return wrong(
+            "is in memory: what was accepted would be lost",
+            "это база в памяти: принятое потерялось бы",
+        );
     }
     if path.contains(['?', '#']) {
-        return wrong("has a ? or # part, which is not understood here");
+        return wrong(
+            "has a ? or # part, which is not understood here",
+            "есть часть после ? или #, здесь она не нужна",
+        );
     }
     if path.is_empty() || path.ends_with('/') {
-        return wrong("names no file");
+        return wrong("names no file", "не указан файл");
     }
     Ok(path.into())
 }
@@ -345,7 +441,10 @@ pub(super) fn telegram_token(text: &str) -> Form<SecretString> {
         {
             Ok(secret)
         }
-        _ => wrong("is not a bot's token: a number, a colon and letters"),
+        _ => wrong(
+            "is not a bot's token: a number, a colon and letters",
+            "нужен токен бота: число, двоеточие и буквы",
+        ),
     }
 }
 
@@ -354,25 +453,31 @@ pub(super) fn chat_id(text: &str) -> Form<String> {
     if is_channel || text.parse::<i64>().is_ok() {
         return Ok(text.to_owned());
     }
-    wrong("is neither a number nor the @name of a channel")
+    wrong(
+        "is neither a number nor the @name of a channel",
+        "нужно число или @имя канала",
+    )
 }
 
 /// In a file of settings a new line is written `\n`.
 pub(super) fn note_template(text: &str) -> Form<NoteTemplate> {
-    NoteTemplate::parse(&text.replace("\\n", "\n")).map_err(|unknown| unknown.to_string())
+    NoteTemplate::parse(&text.replace("\\n", "\n")).map_err(|unknown| {
+        let in_russian = unknown.in_russian();
+        Wording::new(unknown.to_string(), in_russian)
+    })
 }
 
 pub(super) fn log_format(text: &str) -> Form<LogFormat> {
     match text.to_lowercase().as_str() {
         "json" => Ok(LogFormat::Json),
         "pretty" => Ok(LogFormat::Pretty),
-        _ => wrong("is neither json nor pretty"),
+        _ => wrong("is neither json nor pretty", "нужно json или pretty"),
     }
 }
 
 pub(super) fn log_filter(text: &str) -> Form<String> {
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => wrong("is not a log filter"),
+        Err(_) => wrong("is not a log filter", "нужен фильтр лога"),
     }
 }

@@ -1,17 +1,21 @@
 //! Reads variables one by one and keeps what is wrong with them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 use super::variable;
+use crate::domain::{Lang, Wording};
 
 /// What is wrong with one setting. Holds no value of any variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub variable: String,
-    /// Continues a sentence that begins with the variable's name: `is not set`.
-    pub wrong: String,
-    /// Empty if none would help.
-    pub example: &'static str,
+    /// In English it continues a sentence that begins with the variable's name: `is not set`. In Russian it follows a colon.
+    pub wrong: Wording,
+    /// `None` if none would help.
+    pub example: Option<Wording>,
     /// The variable is not set (and not: set to something wrong).
     pub(super) is_missing: bool,
 }
@@ -25,17 +29,31 @@ pub struct ConfigErrors {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.problems.len() {
-            1 => f.write_str("1 setting is wrong or missing:")?,
-            count => write!(f, "{count} settings are wrong or missing:")?,
-        }
+        f.write_str(&self.told(Lang::English))
+    }
+}
+
+impl ConfigErrors {
+    /// All problems, for the person at the terminal.
+    #[must_use]
+    pub fn told(&self, lang: Lang) -> String {
+        let count = self.problems.len();
+        let mut text = match (count, lang) {
+            (1, Lang::English) => "1 setting is wrong or missing:".to_owned(),
+            (_, Lang::English) => format!("{count} settings are wrong or missing:"),
+            (_, Lang::Russian) => format!("настройки с ошибкой или без значения: {count}"),
+        };
         for problem in &self.problems {
-            write!(f, "\n  {} {}", problem.variable, problem.wrong)?;
-            if !problem.example.is_empty() {
-                write!(f, "\n      for example: {}", problem.example)?;
+            let colon = lang.pick("", ":");
+            let wrong = problem.wrong.in_lang(lang);
+            // Writing to a string does not fail.
+            let _ = write!(text, "\n  {}{colon} {wrong}", problem.variable);
+            if let Some(example) = &problem.example {
+                let head = lang.pick("for example", "например");
+                let _ = write!(text, "\n      {head}: {}", example.in_lang(lang));
             }
         }
-        Ok(())
+        text
     }
 }
 
@@ -58,7 +76,7 @@ fn is_between_quotes(text: &str) -> bool {
 pub(super) struct Reader<'a> {
     vars: &'a BTreeMap<String, String>,
     pub(super) problems: Vec<Problem>,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Wording>,
 }
 
 impl<'a> Reader<'a> {
@@ -86,13 +104,16 @@ impl<'a> Reader<'a> {
     pub(super) fn optional<T>(
         &mut self,
         name: &'static str,
-        form: impl FnOnce(&str) -> Result<T, String>,
+        form: impl FnOnce(&str) -> Result<T, Wording>,
     ) -> Result<Option<T>, Absent> {
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
         let value = if is_between_quotes(text) {
-            Err("is between quotes: leave them out".to_owned())
+            Err(Wording::fixed(
+                "is between quotes: leave them out",
+                "значение в кавычках: уберите их",
+            ))
         } else {
             form(text)
         };
@@ -105,7 +126,7 @@ impl<'a> Reader<'a> {
     pub(super) fn or<T>(
         &mut self,
         name: &'static str,
-        form: impl FnOnce(&str) -> Result<T, String>,
+        form: impl FnOnce(&str) -> Result<T, Wording>,
         default: T,
     ) -> Result<T, Absent> {
         self.optional(name, form)
@@ -115,7 +136,7 @@ impl<'a> Reader<'a> {
     pub(super) fn required<T>(
         &mut self,
         name: &'static str,
-        form: impl FnOnce(&str) -> Result<T, String>,
+        form: impl FnOnce(&str) -> Result<T, Wording>,
     ) -> Result<T, Absent> {
         self.needed(name, form, true)
     }
@@ -124,28 +145,28 @@ impl<'a> Reader<'a> {
     pub(super) fn needed<T>(
         &mut self,
         name: &'static str,
-        form: impl FnOnce(&str) -> Result<T, String>,
+        form: impl FnOnce(&str) -> Result<T, Wording>,
         is_needed: bool,
     ) -> Result<T, Absent> {
         let value = self.optional(name, form)?;
         if value.is_none() && is_needed {
-            self.missing(name, "is not set");
+            self.missing(name, Wording::fixed("is not set", "не задана"));
         }
         value.ok_or(Absent)
     }
 
-    pub(super) fn missing(&mut self, name: &'static str, wrong: impl Into<String>) {
+    pub(super) fn missing(&mut self, name: &'static str, wrong: Wording) {
         self.note(name, wrong, true);
     }
 
-    pub(super) fn warn(&mut self, warning: impl Into<String>) {
-        self.warnings.push(warning.into());
+    pub(super) fn warn(&mut self, warning: Wording) {
+        self.warnings.push(warning);
     }
 
-    pub(super) fn note(&mut self, name: &str, wrong: impl Into<String>, is_missing: bool) {
+    pub(super) fn note(&mut self, name: &str, wrong: Wording, is_missing: bool) {
         self.problems.push(Problem {
             variable: name.to_owned(),
-            wrong: wrong.into(),
+            wrong,
             example: variable::example(name),
             is_missing,
         });

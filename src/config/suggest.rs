@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::reader::Reader;
+use crate::domain::Wording;
 
 /// How sure we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,18 +31,28 @@ pub(super) fn point_out(reader: &mut Reader<'_>, ours: &[&'static str]) {
             .iter_mut()
             .find(|problem| problem.variable == meant && problem.is_missing);
         if let Some(problem) = missing {
-            let hint = [
-                "; ",
-                name,
-                " is, which is not a setting of ours: was this meant?",
-            ];
-            problem.wrong += &hint.concat();
+            problem.wrong = Wording::new(
+                format!(
+                    "{}; {name} is, which is not a setting of this program: was this meant?",
+                    problem.wrong.english
+                ),
+                format!(
+                    "{}; задана {name}, такой настройки нет: имелась в виду эта?",
+                    problem.wrong.russian
+                ),
+            );
         } else if likeness == Likeness::Misspelt && reader.text(meant).is_none() {
-            let wrong = format!("is not a setting of ours: was {meant} meant?");
+            let wrong = Wording::new(
+                format!("is not a setting of this program: was {meant} meant?"),
+                format!("такой настройки нет: имелась в виду {meant}?"),
+            );
             reader.note(name, wrong, false);
         } else {
-            reader.warn(format!(
-                "{name} is not a setting of ours and is not used; {meant} is"
+            reader.warn(Wording::new(
+                format!("{name} is not a setting of this program and is not used; {meant} is"),
+                format!(
+                    "{name} — не настройка этой программы и не используется; используется {meant}"
+                ),
             ));
         }
     }

@@ -44,7 +44,7 @@ impl EventFault {
     #[must_use]
     pub fn hint(self) -> String {
         match self {
-            Self::NoTrigger => "На таблице tripwire_users нет нашего триггера, или он выключен".to_owned(),
+            Self::NoTrigger => "На таблице tripwire_users нет триггера tripwire_sync_notify, или он выключен".to_owned(),
             Self::NotSigned => {
                 "База не подписала проверочное событие: в Vault нет секрета или адреса либо Vault недоступен".to_owned()
             }

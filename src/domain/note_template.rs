@@ -25,14 +25,26 @@ const NOTE_COLUMNS: [&str; 4] = ["phone", "manager_name", "price", "generated_pa
 pub struct UnknownPlaceholder(String);
 
 impl UnknownPlaceholder {
-    /// A setting's value is quoted only if it is a plain word: anything else may be a misplaced secret.
-    fn told(&self) -> String {
-        let is_word = self.0.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        if is_word && self.0.len() <= 32 {
-            format!("the unknown placeholder {{{}}}", self.0)
-        } else {
-            "an unknown placeholder".to_owned()
+    #[must_use]
+    pub fn in_russian(&self) -> String {
+        let known = Self::known();
+        match self.quotable() {
+            Some(name) => format!("неизвестная подстановка {{{name}}}; известны {known}"),
+            None => format!("неизвестная подстановка; известны {known}"),
         }
+    }
+
+    fn told(&self) -> String {
+        match self.quotable() {
+            Some(name) => format!("the unknown placeholder {{{name}}}"),
+            None => "an unknown placeholder".to_owned(),
+        }
+    }
+
+    /// A setting's value is quoted only if it is a plain word: anything else may be a misplaced secret.
+    fn quotable(&self) -> Option<&str> {
+        let is_word = self.0.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        (is_word && self.0.len() <= 32).then_some(&self.0)
     }
 
     fn known() -> String {

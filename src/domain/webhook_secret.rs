@@ -25,6 +25,19 @@ pub enum WebhookSecretError {
     Length { bytes: usize },
 }
 
+impl WebhookSecretError {
+    #[must_use]
+    pub fn in_russian(self) -> String {
+        match self {
+            Self::NoPrefix => "секрет вебхука начинается с whsec_".to_owned(),
+            Self::NotBase64 => "после whsec_ должен быть base64".to_owned(),
+            Self::Length { bytes } => {
+                format!("секрет вебхука содержит от 24 до 64 байт, а этот {bytes}")
+            }
+        }
+    }
+}
+
 impl WebhookSecret {
     pub fn parse(text: &str) -> Result<Self, WebhookSecretError> {
         let encoded = text

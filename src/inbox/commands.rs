@@ -27,7 +27,7 @@ use super::{
 use crate::domain::{ContactId, DealId, KeyedHash, Refusals, RowId};
 
 const RECORD_UNREADABLE: &str =
-    "Запись о ходе работы не читается: возможно, её сделала другая версия сервиса";
+    "Не удалось прочитать запись о ходе работы: возможно, её сделала другая версия сервиса";
 
 /// Waiting for a contact is no failure: the attempts of an entry that waited begin at zero.
 pub(super) const CLAIM: &str = "

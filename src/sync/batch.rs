@@ -268,7 +268,7 @@ impl Batch {
             }
             Verdict::Retry { after } => {
                 if attempts.saturating_add(1) >= GIVEN_UP_AFTER && !has_open_write {
-                    return row.park(format!("не удаётся слишком долго: {reason}"));
+                    return row.park(format!("не удаётся обработать слишком долго: {reason}"));
                 }
                 *after
             }
@@ -289,7 +289,7 @@ impl Batch {
     /// The answer for the row cannot be read, so what it holds is unknown, never missing. The row is retried, and
     /// parked after [`UNREADABLE_TRIES`].
     pub(super) fn unreadable<T: InHand>(&self, mut row: T, what: &str) -> Ended {
-        let reason = format!("ответ amoCRM не читается: {what}");
+        let reason = format!("ответ amoCRM не удалось прочитать: {what}");
         let progress = &mut row.attempt_mut().progress;
         progress.unreadable = progress.unreadable.saturating_add(1);
         if progress.unreadable < UNREADABLE_TRIES {

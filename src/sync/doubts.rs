@@ -443,7 +443,7 @@ impl Context {
         &self,
         row: RowId,
     ) -> Result<(Verdict, String), InboxError> {
-        let reason = "запись amocrm_deal_id ничего не меняет: политика UPDATE или триггер";
+        let reason = "запись amocrm_deal_id ничего не меняет: проверьте политику UPDATE и триггеры";
         let cause = HaltCause::SupabaseWriteBack;
         if self.sending.blocked().is_none()
             && let Some(missing) = self.missing_right(Doctor::missing_to_write).await

@@ -86,15 +86,15 @@ impl Failure {
 
 fn amocrm_reason(error: &AmoError) -> String {
     match error {
-        AmoError::TooLate => "очередь запросов к amoCRM не дошла вовремя".to_owned(),
+        AmoError::TooLate => "запрос к amoCRM не дождался своей очереди".to_owned(),
         AmoError::NotPermitted => "у сервиса сейчас нет права отправлять".to_owned(),
         AmoError::TurnedAway => "amoCRM запретила другой запрос (403)".to_owned(),
         AmoError::NotSent {
             untrusted: true, ..
-        } => "сертификату amoCRM нельзя доверять".to_owned(),
+        } => "сертификат amoCRM не прошёл проверку".to_owned(),
         AmoError::NotSent { .. } => "нет соединения с amoCRM".to_owned(),
         AmoError::NoAnswer { .. } => "amoCRM не ответила".to_owned(),
-        AmoError::Throttled { .. } => "amoCRM просит реже (429)".to_owned(),
+        AmoError::Throttled { .. } => "amoCRM ограничила частоту запросов (429)".to_owned(),
         AmoError::Unauthorized => "amoCRM не принимает токен (401)".to_owned(),
         AmoError::PaymentRequired => "подписка amoCRM не оплачена (402)".to_owned(),
         AmoError::Forbidden => "amoCRM запретила доступ (403)".to_owned(),
@@ -108,7 +108,7 @@ fn amocrm_reason(error: &AmoError) -> String {
         } => format!("amoCRM перенаправляет на {host} ({status})"),
         AmoError::Moved { status, host: None } => format!("amoCRM перенаправляет ({status})"),
         AmoError::Unexpected { status } => format!("неожиданный ответ amoCRM ({status})"),
-        AmoError::Malformed { what } => format!("непонятный ответ amoCRM ({what})"),
+        AmoError::Malformed { what } => format!("ответ amoCRM не удалось прочитать ({what})"),
     }
 }
 
@@ -119,7 +119,7 @@ pub(super) fn supabase_reason(error: &SupabaseError) -> String {
     match error {
         SupabaseError::NotSent {
             untrusted: true, ..
-        } => "сертификату Supabase нельзя доверять".to_owned(),
+        } => "сертификат Supabase не прошёл проверку".to_owned(),
         SupabaseError::NotSent { .. } => "нет соединения с Supabase".to_owned(),
         SupabaseError::NoAnswer { .. } => "Supabase не ответил".to_owned(),
         SupabaseError::Busy { status, code, .. } => told("Supabase занят", *status, code),
@@ -145,7 +145,9 @@ pub(super) fn supabase_reason(error: &SupabaseError) -> String {
         SupabaseError::Unexpected { status, code } => {
             told("неожиданный ответ Supabase", *status, code)
         }
-        SupabaseError::Malformed { what } => format!("непонятный ответ Supabase ({what})"),
+        SupabaseError::Malformed { what } => {
+            format!("ответ Supabase не удалось прочитать ({what})")
+        }
         SupabaseError::TooLarge => "строка слишком велика для ответа Supabase".to_owned(),
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::Noted => "noted",
         Fact::DealFound(deal) => return format!("the deal {deal} of an earlier attempt was found"),
         Fact::NoteFound => "the note of an earlier attempt was found",
-        Fact::NoteWasThere => "our note was there already",
+        Fact::NoteWasThere => "the note was there already",
         Fact::SendingStopped => "sending stopped",
         Fact::OneAtATime => "an operation is in doubt: rows go one at a time",
         Fact::PersonUnknown => "the person is not known",

@@ -10,7 +10,7 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::CarriedOver => "перенесена из повреждённого файла очереди",
         Fact::Retry => "повтор по команде",
         Fact::ParkedByHand => "отложена вручную",
-        Fact::WorksForAnother => "у другой строки то же удалось",
+        Fact::WorksForAnother => "для другой строки то же действие удалось",
         Fact::ContactSeen => "контакт появился",
         Fact::ContactByPhone => "контакт найден по телефону",
         Fact::ContactByBeginning => "контакт найден по началу e-mail",
@@ -21,24 +21,24 @@ pub(super) fn fact(fact: &Fact) -> String {
         }
         Fact::DealCreated(deal) => return format!("создана сделка {deal}"),
         Fact::Noted => "примечание добавлено",
-        Fact::DealFound(deal) => return format!("нашлась сделка {deal} прежней попытки"),
-        Fact::NoteFound => "нашлось примечание прежней попытки",
-        Fact::NoteWasThere => "наше примечание уже было",
+        Fact::DealFound(deal) => return format!("найдена сделка {deal} из прежней попытки"),
+        Fact::NoteFound => "найдено примечание из прежней попытки",
+        Fact::NoteWasThere => "примечание уже было добавлено",
         Fact::SendingStopped => "отправка остановлена",
-        Fact::OneAtATime => "одно из действий под сомнением: строки идут по одной",
-        Fact::PersonUnknown => "неизвестно, чья это строка",
+        Fact::OneAtATime => "одно из действий под сомнением: строки обрабатываются по одной",
+        Fact::PersonUnknown => "неизвестно, какому ученику принадлежит строка",
         Fact::PersonAtWork => "другая строка этого человека в работе",
         Fact::PersonUnfinished => "другая строка этого человека не закончена",
         Fact::ContactAtWork => "другая строка этого контакта в работе",
         Fact::ContactUnfinished => "другая строка этого контакта не закончена",
-        Fact::IndexBehind => "указатель контактов отстал",
+        Fact::IndexBehind => "указатель контактов не успевает за изменениями",
         Fact::TargetUnusable => "нужный этап недоступен",
-        Fact::EmailChanged => "e-mail изменился по ходу дела",
-        Fact::PersonChanged => "e-mail или телефон изменились, выбираем заново",
-        Fact::DealGone => "выбранной сделки больше нет, выбираем заново",
-        Fact::CreateNeverHappened => "прежнее создание не состоялось, выбираем заново",
+        Fact::EmailChanged => "e-mail изменился во время обработки",
+        Fact::PersonChanged => "e-mail или телефон изменились: сделка выбирается заново",
+        Fact::DealGone => "выбранной сделки больше нет: сделка выбирается заново",
+        Fact::CreateNeverHappened => "сделка в прежней попытке не создана и выбирается заново",
         Fact::LateDeal(deal) => {
-            return format!("прежнее создание всё же состоялось: сделка {deal}");
+            return format!("сделка {deal} из прежней попытки всё же создана");
         }
         Fact::CreateInDoubt => "создана ли сделка, пока неизвестно",
         Fact::NoteInDoubt => "дошло ли примечание, пока неизвестно",
@@ -50,7 +50,7 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::Done(Outcome::Gone) => "готово: строка удалена",
         Fact::Again(None) => "ещё раз",
         Fact::Again(Some(reason)) => return format!("ещё раз: {reason}"),
-        Fact::Waiting(reason) => return format!("ждёт: {reason}"),
+        Fact::Waiting(reason) => return format!("ожидает: {reason}"),
         Fact::Parked(reason) => return format!("отложена: {reason}"),
         Fact::Failed(told) | Fact::Earlier(told) => told,
     };
@@ -59,7 +59,7 @@ pub(super) fn fact(fact: &Fact) -> String {
 
 pub(super) fn why(why: Why) -> &'static str {
     match why {
-        Why::Recorded => "её сервис уже вёл для этого человека",
+        Why::Recorded => "сервис уже выбирал её для этого ученика",
         Why::Open => "открыта",
         Why::ClosedOnTarget => "недавно закрыта, на нужном этапе",
         Why::ClosedWon => "недавно выиграна",

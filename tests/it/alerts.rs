@@ -269,7 +269,7 @@ async fn thirty_parked_entries_are_one_message() {
 
     assert!(parked.contains("отложено записей: 30"), "{parked}");
     assert!(
-        parked.contains("в строке нет годного e-mail: 30"),
+        parked.contains("в строке нет правильного e-mail: 30"),
         "{parked}"
     );
     let named = rows.iter().filter(|row| parked.contains(&row.to_string()));

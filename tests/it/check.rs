@@ -54,7 +54,7 @@ async fn check_finds_nothing_wrong_where_nothing_is() {
         "ok       pg_net     0.20.4",
         "ok       vault      events go to https://sync.example.org/webhooks/supabase",
         "ok       vault      signs with the secret that WEBHOOK_SECRET holds",
-        "ok       lease      nobody holds it: no service is syncing right now",
+        "ok       lease      it is free: no service is syncing right now",
         "ok       events     the inbox is empty",
         "ok       supabase   table tripwire_users, columns: id, email, full_name, created_at, amocrm_deal_id, phone, \
          price, status, amocrm_contact_id",
@@ -222,7 +222,7 @@ type Fault = fn(&mut PostgrestQuirks);
 const FAULTS: [(Fault, &str, i32); 16] = [
     (
         |it| it.behind.has_doctor = false,
-        "warning  database   our SQL has not been run",
+        "warning  database   the service's SQL has not been run",
         0,
     ),
     (
@@ -489,7 +489,7 @@ async fn the_language_is_that_of_the_locale() {
         }
         launch.run().await.out
     };
-    let (russian, english) = ("все заданы верно по форме", "all of sound form");
+    let (russian, english) = ("у всех правильный вид", "all of sound form");
     for (locale, words) in [
         (&[("LANG", "ru_RU.UTF-8")][..], russian),
         (&[("LANG", "en_US.UTF-8")], english),

@@ -146,7 +146,7 @@ async fn a_contact_that_appears_is_noticed_after_the_clock_was_put_back_a_day() 
     world
         .until(row, "waiting for long", |entry| {
             entry.state == State::Waiting
-                && entry.reason.as_deref() == Some("ждём контакт с таким e-mail в amoCRM")
+                && entry.reason.as_deref() == Some("ожидает контакт с таким e-mail в amoCRM")
         })
         .await;
     let looks = world.asked("contacts.list");

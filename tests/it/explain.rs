@@ -169,7 +169,7 @@ async fn the_story_of_a_waiting_row_says_for_what_and_until_when() {
     let entry = world
         .until(row, "missed twice", |entry| {
             entry.state == State::Waiting
-                && entry.reason.as_deref() == Some("ждём контакт с таким e-mail в amoCRM")
+                && entry.reason.as_deref() == Some("ожидает контакт с таким e-mail в amoCRM")
         })
         .await;
 
@@ -199,7 +199,7 @@ async fn the_story_of_a_parked_row_says_why_and_what_to_do() {
         beside(&story, "state").contains("tripwire-sync retry"),
         "{story}"
     );
-    assert_eq!(beside(&story, "reason"), "в строке нет годного e-mail");
+    assert_eq!(beside(&story, "reason"), "в строке нет правильного e-mail");
     assert!(!story.contains("next attempt"), "{story}");
 }
 
@@ -275,7 +275,7 @@ async fn a_doubt_is_told_from_the_first_refusal_on_and_ended_by_park() {
     assert_eq!(story["refused"]["operation"], "move");
     assert_eq!(story["refused"]["works_for_others"], false);
     let story = told(&world, "ru_RU.UTF-8", &[&id]).await;
-    let doubt = beside(&story, "сомнение");
+    let doubt = beside(&story, "под сомнением");
     assert!(doubt.starts_with("перенос сделки: отказ с"), "{doubt}");
     let checked = Launch::in_world(&world, &["check", "--no-event"])
         .run()

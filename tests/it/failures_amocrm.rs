@@ -424,7 +424,7 @@ async fn a_row_that_keeps_failing_is_parked_in_the_end_with_the_last_reason() {
     let parked = world.until_state(row, State::Parked).await;
     assert_eq!(
         parked.reason.as_deref(),
-        Some("не удаётся слишком долго: сбой amoCRM (503)")
+        Some("не удаётся обработать слишком долго: сбой amoCRM (503)")
     );
     assert_eq!(world.asked("contacts.search"), 158);
 

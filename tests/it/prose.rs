@@ -261,7 +261,7 @@ fn readme_example_file_and_help_tell_the_same_settings() {
     } in settings
     {
         assert!(
-            help.contains(&format!("\n  {name}")) && help.contains(meaning),
+            help.contains(&format!("\n  {name}")) && help.contains(&*meaning.english),
             "{name}: {help}"
         );
         if let Unset::Is(value) = unset {

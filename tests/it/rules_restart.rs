@@ -212,7 +212,7 @@ async fn a_create_in_doubt_is_looked_for_though_the_row_has_a_deal_by_now() {
 
         let (entry, filled) = filled_while_in_doubt(student, When::After, false).await;
         let reason = entry.reason.unwrap();
-        let beginning = format!("в строке сделка {filled}, а сервис работал со сделкой ");
+        let beginning = format!("в строке сделка {filled}, а сервис обработал сделку ");
         assert!(reason.starts_with(&beginning), "{reason}");
     }
 }

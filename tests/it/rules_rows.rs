@@ -174,7 +174,7 @@ async fn rows_that_a_policy_hides_are_not_gone() {
 async fn a_row_without_an_email_is_parked_and_never_searched_for() {
     let world = World::start(Wishes::brisk()).await;
     world.student(EMAIL);
-    let none = "в строке нет годного e-mail";
+    let none = "в строке нет правильного e-mail";
     let several = "в строке несколько e-mail: оставьте один";
     for (email, reason) in [
         (json!(null), none),

@@ -622,7 +622,7 @@ pub(crate) fn rows_of(scenario: &Scenario) -> Vec<RowId> {
 /// Its contact is awaited from now on.
 pub(crate) fn has_missed_twice(entry: &Entry) -> bool {
     entry.state == State::Waiting
-        && entry.reason.as_deref() == Some("ждём контакт с таким e-mail в amoCRM")
+        && entry.reason.as_deref() == Some("ожидает контакт с таким e-mail в amoCRM")
 }
 
 /// The delivery of a row, in the very text that Postgres gives its jsonb.

@@ -223,7 +223,7 @@ async fn an_untrusted_amocrm_is_told_and_tried_again_and_deliveries_go_on() {
             })
             .await;
         assert_eq!(line["level"], "WARN");
-        assert_eq!(line["reason"], "сертификату amoCRM нельзя доверять");
+        assert_eq!(line["reason"], "сертификат amoCRM не прошёл проверку");
     }
     let is_told = |line: &Value| told_of("amoCRM", line);
     assert!(service.program.count_logged("sync.request_failed", is_told) >= 1);

@@ -429,7 +429,7 @@ impl DryRun {
                 self.picker.waiting,
                 (
                     "left alone: waiting already",
-                    "не тронуты: уже ждут контакта",
+                    "не тронуты: уже ожидают контакт",
                 ),
             ),
             (
@@ -461,11 +461,11 @@ fn in_words(name: &'static str, terminal: &Terminal) -> &'static str {
         "create" => ("create a deal", "создать сделку"),
         "create_with_contact" => ("create contact, deal", "создать контакт, сделку"),
         "finish" => ("finish what was begun", "закончить начатое"),
-        "wait" => ("wait for a contact", "ждать контакта"),
-        "park" => ("park for a person", "отложить до человека"),
-        "already_linked" => ("has a deal by now", "уже со сделкой"),
+        "wait" => ("wait for a contact", "ожидать контакт"),
+        "park" => ("park for a person", "отложить до вашего решения"),
+        "already_linked" => ("has a deal by now", "номер сделки уже есть"),
         "skipped" => ("leave out by status", "пропустить по статусу"),
-        "gone" => ("removed by now", "уже удалена"),
+        "gone" => ("removed by now", "строка уже удалена"),
         other => (other, other),
     };
     terminal.pick(english, russian)

@@ -124,13 +124,13 @@ impl<'t> Backfill<'t> {
         if !is_ours {
             self.terminal.complain(self.terminal.pick(
                 "a service is running on this inbox: it does the work, this command watches",
-                "с этой очередью работает запущенный сервис: всё сделает он, команда следит за ходом",
+                "с этой очередью работает запущенный сервис: строки обработает он, команда показывает ход",
             ));
             return Ok(Hands::Others(Watched::new()));
         }
         self.terminal.complain(self.terminal.pick(
             "no service is running on this inbox: this command does the work; until it ends, none can be started",
-            "с этой очередью не работает ни один сервис: команда всё сделает сама; до её конца сервис не запустить",
+            "с этой очередью не работает ни один сервис: строки обработает сама команда; до её конца сервис не запустится",
         ));
         let mut settings = self.settings.clone();
         // No sweep: rows since `SYNC_SINCE` were not asked for, and `--limit 1` must mean one row.

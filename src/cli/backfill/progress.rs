@@ -164,7 +164,7 @@ pub(super) fn why(state: SyncState, terminal: &Terminal) -> Option<String> {
             held_by_another: false,
         } => terminal
             .pick(
-                "Supabase does not confirm that we may send",
+                "Supabase does not confirm the right to send",
                 "Supabase не подтверждает право на отправку",
             )
             .to_owned(),
@@ -173,7 +173,7 @@ pub(super) fn why(state: SyncState, terminal: &Terminal) -> Option<String> {
         } => terminal
             .pick(
                 "another machine does the syncing",
-                "синхронизацией занята другая машина",
+                "синхронизирует сервис на другой машине",
             )
             .to_owned(),
         SyncState::Inbox { fault, .. } => {
@@ -195,7 +195,7 @@ pub(super) fn service_is_gone(terminal: &Terminal) -> String {
     terminal
         .pick(
             "the service has stopped; if it does not come back, this command goes on by itself",
-            "сервис остановлен; если не вернётся, команда продолжит сама",
+            "сервис остановлен; если он не запустится, команда продолжит сама",
         )
         .to_owned()
 }
@@ -204,7 +204,7 @@ pub(super) fn nobody_knows(terminal: &Terminal) -> String {
     terminal
         .pick(
             "nothing moves: `/readyz` on the METRICS_ADDR of the service tells why",
-            "ничего не движется: причину скажет `/readyz` на METRICS_ADDR сервиса",
+            "обработка не движется: причину покажет `/readyz` на METRICS_ADDR сервиса",
         )
         .to_owned()
 }

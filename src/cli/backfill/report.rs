@@ -97,7 +97,7 @@ fn lines(totals: &Totals, terminal: &Terminal) -> Vec<Vec<String>> {
     let lines = [
         (terminal.pick("synced", "обработаны"), done("synced"), true),
         (
-            terminal.pick("had a deal already", "уже со сделкой"),
+            terminal.pick("had a deal already", "номер сделки уже есть"),
             done("already_linked"),
             false,
         ),
@@ -113,12 +113,12 @@ fn lines(totals: &Totals, terminal: &Terminal) -> Vec<Vec<String>> {
         ),
         (terminal.pick("removed", "удалены"), done("gone"), false),
         (
-            terminal.pick("waiting for a contact", "ждут контакта"),
+            terminal.pick("waiting for a contact", "ожидают контакт"),
             standing.waiting,
             true,
         ),
         (
-            terminal.pick("parked for a person", "отложены до человека"),
+            terminal.pick("parked for a person", "отложены до вашего решения"),
             standing.parked,
             true,
         ),
@@ -130,7 +130,7 @@ fn lines(totals: &Totals, terminal: &Terminal) -> Vec<Vec<String>> {
         (
             terminal.pick(
                 "counted elsewhere (removed from the inbox, or asked for again)",
-                "учтены не здесь (убраны из очереди или запрошены ещё раз)",
+                "учтены не здесь (убраны из очереди или взяты другой командой)",
             ),
             standing.elsewhere(),
             false,
@@ -138,7 +138,7 @@ fn lines(totals: &Totals, terminal: &Terminal) -> Vec<Vec<String>> {
         (
             terminal.pick(
                 "left alone: waiting for a contact before",
-                "не тронуты: ждали контакта и раньше",
+                "не тронуты: ожидали контакт и раньше",
             ),
             totals.waiting_before,
             false,
@@ -162,25 +162,25 @@ fn advice(totals: &Totals, terminal: &Terminal) -> Vec<&'static str> {
         End::Drained => {}
         End::Interrupted => advice.push(terminal.pick(
             "interrupted: what is not finished stays in the inbox; run this again, or let `tripwire-sync serve` finish it",
-            "прервано: незавершённое осталось в очереди; запустите команду ещё раз или дайте закончить `tripwire-sync serve`",
+            "прервано: незавершённые строки остались в очереди; запустите команду ещё раз или `tripwire-sync serve`",
         )),
         End::Standby => advice.push(terminal.pick(
             "another machine does the syncing, and will not look at this inbox: run this there, or stop the service there \
              and run this again",
-            "синхронизацией занята другая машина, и эту очередь она не увидит: запустите команду там или остановите тот \
+            "синхронизирует сервис на другой машине, и эту очередь он не видит: запустите команду там или остановите тот \
              сервис и повторите здесь",
         )),
         End::InDoubt => advice.push(terminal.pick(
             "refused again and again: whether for these rows alone, other rows will tell while `tripwire-sync serve` runs; \
              see `tripwire-sync check`, or set them aside with `tripwire-sync park`",
-            "отказ раз за разом: только ли этим строкам, покажут другие, пока работает `tripwire-sync serve`; \
+            "отказ повторяется: только ли этим строкам, покажут другие строки, пока работает `tripwire-sync serve`; \
              см. `tripwire-sync check` или отложите их: `tripwire-sync park`",
         )),
     }
     if totals.standing.waiting > 0 {
         advice.push(terminal.pick(
             "a row that waits goes on by itself when its contact appears, while `tripwire-sync serve` runs",
-            "строка, которая ждёт, продолжится сама, когда появится контакт, пока работает `tripwire-sync serve`",
+            "строки, которые ожидают контакт, обработаются сами, когда он появится, если работает `tripwire-sync serve`",
         ));
     }
     if totals.standing.parked + totals.parked_before > 0 {

@@ -53,7 +53,7 @@ pub(super) async fn check(
         let (operation, in_russian) = (refused.operation.as_str(), refused.operation.in_russian());
         let text = lang.pick(
             format!("in doubt since {}: {operation}", refused.since),
-            format!("в сомнении с {}: {in_russian}", refused.since),
+            format!("под сомнением с {}: {in_russian}", refused.since),
         );
         let row = refused.row;
         findings.warn(WHAT, format!("{text}: {}; {row}", refused.reason));
@@ -61,7 +61,7 @@ pub(super) async fn check(
     if !refusals.held().is_empty() {
         let text = lang.pick(
             "held since a 403, until a write works for another row:",
-            "ждут после 403, пока запись не удастся для другой строки:",
+            "ждут после 403, пока не обработана другая строка:",
         );
         findings.warn(WHAT, format!("{text} {}", refusals.held().len()));
     }

@@ -22,7 +22,7 @@ pub(super) fn check(path: &Path, findings: &mut Findings) {
         Err(error) => {
             let text = findings.reader.lang.pick(
                 "the free space of its disk cannot be told:",
-                "не узнать, сколько места на диске:",
+                "не удалось узнать, сколько места на диске:",
             );
             findings.warn(WHAT, format!("{text} {error}"));
         }
@@ -50,7 +50,7 @@ fn text(space: DiskSpace, lang: Lang) -> String {
     }
     let todo = lang.pick(
         "make room: on a full disk events are refused (503) and nothing is sent",
-        "освободите место: на полном диске события не принимаются (503), и отправка стоит",
+        "освободите место: на полном диске события не принимаются (503) и отправка остановлена",
     );
     format!("{told}; {todo}")
 }

@@ -67,14 +67,14 @@ pub(super) fn no_doctor(takes_bearer: bool, findings: &mut Findings) {
     } else {
         lang.pick(
             "until then no event comes, and rows are found by the sweep alone",
-            "до этого событий нет, строки находит только обход",
+            "до этого событий нет, строки находит только сверка",
         )
     };
     findings.warn(
         "database",
         lang.pick(
-            format!("our SQL has not been run in this project, or an older one was: run it (docs/supabase.md, step 3); {meanwhile}"),
-            format!("наш SQL в этом проекте не выполнен или выполнен старый: выполните его (docs/supabase.md, шаг 3); {meanwhile}"),
+            format!("the service's SQL has not been run in this project, or an older one was: run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3); {meanwhile}"),
+            format!("SQL сервиса в этом проекте не выполнен или выполнен старый: выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3); {meanwhile}"),
         ),
     );
 }
@@ -87,7 +87,7 @@ fn version(version: Option<u32>, findings: &mut Findings) {
         "database",
         findings.reader.lang.pick(
             "the SQL in this project is an older one: a login that may insert rows can make its functions run code as postgres, and they send no test event. Run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
-            "в этом проекте старый SQL: имеющий право вставлять строки может исполнить через его функции свой код с правами postgres, и проверочных событий они не шлют. Выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
+            "в этом проекте старый SQL: имеющий право вставлять строки может выполнить через его функции свой код с правами postgres, и проверочных событий они не шлют. Выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
         ),
     );
 }
@@ -116,8 +116,8 @@ pub(super) fn lookalike(findings: &mut Findings) {
     findings.bad(
         "database",
         findings.reader.lang.pick(
-            "tripwire_users has no column amocrm_deal_id here: another project of the same school has a table of this name. If SUPABASE_URL is the project of the Tripwire platform, run our SQL (docs/supabase.md, step 3), which adds the column",
-            "в tripwire_users здесь нет колонки amocrm_deal_id: таблица с таким именем есть и в другом проекте этой школы. Если SUPABASE_URL — проект платформы Tripwire, выполните наш SQL (docs/supabase.md, шаг 3): он добавит колонку",
+            "tripwire_users has no column amocrm_deal_id here: another project of the same school has a table of this name. If SUPABASE_URL is the project of the Tripwire platform, run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3), which adds the column",
+            "в tripwire_users здесь нет колонки amocrm_deal_id: таблица с таким именем есть и в другом проекте этой школы. Если SUPABASE_URL — проект платформы Tripwire, выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3): он добавит колонку",
         ),
     );
 }
@@ -129,8 +129,8 @@ fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
     let role = caller.name.as_deref().unwrap_or("?");
     let has = |columns: &[String], column: &str| columns.iter().any(|it| it == column);
     let run_again = lang.pick(
-        "run our SQL again (docs/supabase.md, step 3)",
-        "выполните наш SQL снова (docs/supabase.md, шаг 3)",
+        "run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
+        "выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
     );
     let before = findings.lines.len();
 
@@ -152,7 +152,7 @@ fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
         if has(&doctor.columns, column) && !has(&caller.may_update, column) {
             let text = lang.pick(
                 format!("the role {role} may not write {column}: {run_again}"),
-                format!("роли {role} нельзя писать {column}: {run_again}"),
+                format!("роли {role} нельзя записывать {column}: {run_again}"),
             );
             findings.add(WHAT, mark, text);
         }
@@ -178,7 +178,7 @@ fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
             WHAT,
             lang.pick(
                 format!("the role {role} may read the table and write the deal's id"),
-                format!("роль {role} может читать таблицу и писать id сделки"),
+                format!("роль {role} может читать таблицу и записывать номер сделки"),
             ),
         );
     }
@@ -220,8 +220,8 @@ fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
         findings.good(
             WHAT,
             lang.pick(
-                format!("none of ours; the dashboard's webhooks deliver, unsigned: {hooks}"),
-                format!("нашего нет; события шлют вебхуки панели, без подписи: {hooks}"),
+                format!("the service's trigger is absent; the dashboard's webhooks deliver, unsigned: {hooks}"),
+                format!("триггера сервиса нет; события шлют вебхуки панели, без подписи: {hooks}"),
             ),
         );
     } else if !present {
@@ -230,22 +230,22 @@ fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
                 Mark::Warning,
                 lang.pick(
                     "rows are found by the sweep alone",
-                    "строки находит только обход",
+                    "строки находит только сверка",
                 ),
             )
         } else {
             (
                 Mark::Bad,
                 lang.pick(
-                    "and RECONCILE_INTERVAL is 0, so nobody tells of new rows",
-                    "а RECONCILE_INTERVAL равен 0, так что о новых строках никто не узнает",
+                    "and RECONCILE_INTERVAL is 0, so the service learns of no new row",
+                    "а RECONCILE_INTERVAL равен 0, поэтому сервис не узнаёт о новых строках",
                 ),
             )
         };
         let text = lang.pick(
-            format!("no trigger, no events: {lasting}; run our SQL (docs/supabase.md, step 3)"),
+            format!("no trigger, no events: {lasting}; run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3)"),
             format!(
-                "триггера нет, событий нет: {lasting}; выполните наш SQL (docs/supabase.md, шаг 3)"
+                "триггера нет, событий нет: {lasting}; выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3)"
             ),
         );
         findings.add(WHAT, mark, text);
@@ -253,8 +253,8 @@ fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
         findings.bad(
             WHAT,
             lang.pick(
-                "tripwire_sync_notify calls a function that is not ours: run our SQL again (docs/supabase.md, step 3)",
-                "tripwire_sync_notify вызывает не нашу функцию: выполните наш SQL снова (docs/supabase.md, шаг 3)",
+                "tripwire_sync_notify calls a foreign function: run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
+                "tripwire_sync_notify вызывает чужую функцию: выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
             ),
         );
     } else if !enabled {
@@ -274,8 +274,8 @@ fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
         findings.bad(
             WHAT,
             lang.pick(
-                "fires on more than INSERT, so our own writes come back as events: run our SQL again (docs/supabase.md, step 3)",
-                "срабатывает не только на INSERT, и наши же записи возвращаются событиями: выполните наш SQL снова (docs/supabase.md, шаг 3)",
+                "fires on more than INSERT, so the service's own writes come back as events: run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
+                "срабатывает не только на INSERT, и изменения самого сервиса возвращаются событиями: выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
             ),
         );
     }
@@ -335,8 +335,8 @@ fn vault(vault: &Vault, ours: &Ours, findings: &mut Findings) {
         findings.bad(
             WHAT,
             lang.pick(
-                format!("the trigger cannot read Vault ({error}), no event is sent: switch it on (Database, Extensions, supabase_vault), then run our SQL as the role postgres, in the dashboard"),
-                format!("триггер не может читать Vault ({error}), события не отправляются: включите его (Database, Extensions, supabase_vault), затем выполните наш SQL от роли postgres, в панели"),
+                format!("the trigger cannot read Vault ({error}), no event is sent: switch it on (Database, Extensions, supabase_vault), then run the SQL of `tripwire-sync setup-sql` as the role postgres, in the dashboard"),
+                format!("триггер не может читать Vault ({error}), события не отправляются: включите его (Database, Extensions, supabase_vault), затем выполните SQL из `tripwire-sync setup-sql` от роли postgres, в панели"),
             ),
         );
         return;
@@ -366,7 +366,7 @@ fn address(vault: &Vault, again: &str, findings: &mut Findings) {
             WHAT,
             lang.pick(
                 format!("events go to {url}{path} in the clear, and a redirect to https:// would lose them: {again}"),
-                format!("события идут на {url}{path} открыто, а перенаправление на https:// их потеряло бы: {again}"),
+                format!("события идут на {url}{path} без шифрования, а перенаправление на https:// их потеряло бы: {again}"),
             ),
         );
     } else if path.ends_with(PATH) {
@@ -462,7 +462,7 @@ fn replacing(theirs: usize, known: usize, common: usize, lang: Lang) -> String {
     if common == theirs {
         return lang.pick(
             format!("the secret is being replaced: WEBHOOK_SECRET holds {known}, the database signs with {theirs} of them. Next: run the SQL of `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 2)"),
-            format!("идёт замена секрета: в WEBHOOK_SECRET их {known}, база подписывает {theirs} из них. Дальше: выполните SQL из `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 2)"),
+            format!("идёт замена секрета: в WEBHOOK_SECRET секретов {known}, база подписывает {theirs} из них. Дальше: выполните SQL из `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 2)"),
         );
     }
     if common == known {
@@ -513,8 +513,8 @@ fn lease(lease: Option<&Lease>, holder: Option<&str>, findings: &mut Findings) {
         findings.good(
             WHAT,
             lang.pick(
-                "nobody holds it: no service is syncing right now",
-                "никем не занята: сейчас никто не отправляет",
+                "it is free: no service is syncing right now",
+                "свободно: сейчас ни один сервис не отправляет",
             ),
         );
         return;
@@ -522,7 +522,7 @@ fn lease(lease: Option<&Lease>, holder: Option<&str>, findings: &mut Findings) {
     let text = if holder == Some(held_by) {
         lang.pick(
             format!("held by the service with this inbox, for {seconds_left:.0} s more"),
-            format!("у сервиса с этим инбоксом, ещё {seconds_left:.0} с"),
+            format!("у сервиса с этой очередью, ещё {seconds_left:.0} с"),
         )
     } else {
         lang.pick(

@@ -95,7 +95,7 @@ fn tell(journey: &Journey, nonce: Nonce, doctor: &Doctor, findings: &mut Finding
             Mark::Bad,
             lang.pick(
                 "the test event left the queue, and pg_net has noted no answer: Postgres was restarted, or pg_net's tables were emptied; run this again",
-                "проверочное событие ушло из очереди, а ответа pg_net не записал: базу перезапустили или таблицы pg_net очистили; повторите",
+                "проверочное событие ушло из очереди pg_net, а ответа он не записал: базу перезапустили или таблицы pg_net очистили; повторите",
             )
             .to_owned(),
         ),
@@ -133,7 +133,7 @@ fn why_not_queued(why: &str, doctor: &Doctor, lang: Lang) -> String {
         return lang
             .pick(
                 "its queue was locked for half a second: run this again",
-                "её очередь была заблокирована полсекунды: повторите",
+                "очередь pg_net была заблокирована полсекунды: повторите",
             )
             .to_owned();
     }
@@ -211,7 +211,7 @@ fn answered_well(
             Mark::Warning,
             lang.pick(
                 format!("the test event reached {to}, where an older version of the service runs: it was verified and ignored"),
-                format!("проверочное событие дошло до {to}, где работает старая версия сервиса: оно прошло проверку и не было учтено"),
+                format!("проверочное событие дошло до {to}, где работает старая версия сервиса: событие прошло проверку, но не учтено"),
             ),
         );
     }
@@ -236,11 +236,11 @@ fn refused(status: u16, to: &str, lang: Lang) -> String {
         ),
         503 => lang.pick(
             "the service cannot write its inbox: see its log",
-            "сервис не может писать в свою очередь: смотрите его журнал",
+            "сервис не может записывать в свою очередь: смотрите его лог",
         ),
         _ => lang.pick(
             "look at the service and at the proxy in front of it",
-            "посмотрите на сервис и на прокси перед ним",
+            "проверьте сервис и прокси перед ним",
         ),
     };
     lang.pick(

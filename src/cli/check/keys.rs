@@ -63,7 +63,7 @@ pub(super) fn judge(
                 WHAT,
                 lang.pick(
                     "SUPABASE_KEY is a secret key, which SUPABASE_JWT does not need: a publishable key (sb_publishable_…) would do, and can do nothing alone",
-                    "SUPABASE_KEY — секретный ключ, хотя рядом с SUPABASE_JWT хватит публичного (sb_publishable_…), который сам ничего не может",
+                    "SUPABASE_KEY — секретный ключ, хотя вместе с SUPABASE_JWT достаточно публичного (sb_publishable_…), который сам по себе не даёт прав",
                 ),
             );
         }
@@ -75,15 +75,15 @@ pub(super) fn judge(
             WHAT,
             lang.pick(
                 "SUPABASE_KEY is the publishable key, which may not read the table: set SUPABASE_JWT too (`tripwire-sync jwt`), or a secret key instead",
-                "SUPABASE_KEY — публичный ключ, таблицу он прочесть не может: задайте ещё SUPABASE_JWT (`tripwire-sync jwt`) или возьмите секретный ключ",
+                "SUPABASE_KEY — публичный ключ, прочитать таблицу с ним нельзя: задайте ещё SUPABASE_JWT (`tripwire-sync jwt`) или возьмите секретный ключ",
             ),
         ),
         Key::Legacy(claims) => judge_legacy(claims, now, findings),
         Key::Other => findings.good(
             WHAT,
             lang.pick(
-                "SUPABASE_KEY is of a kind that we do not know: taken as it is",
-                "вид ключа SUPABASE_KEY не опознан: используется как есть",
+                "SUPABASE_KEY is of an unknown kind: taken as it is",
+                "тип ключа SUPABASE_KEY не распознан: ключ используется как есть",
             ),
         ),
     }
@@ -114,7 +114,7 @@ fn judge_legacy(claims: &TokenClaims, now: Timestamp, findings: &mut Findings) {
             WHAT,
             lang.pick(
                 format!("SUPABASE_KEY is the key of the role {0}, which may not do this work: take a secret key, or SUPABASE_JWT beside it", role.unwrap_or("-")),
-                format!("SUPABASE_KEY — ключ роли {0}, ей эта работа не позволена: возьмите секретный ключ или добавьте SUPABASE_JWT", role.unwrap_or("-")),
+                format!("SUPABASE_KEY — ключ роли {0}, прав для этой работы у неё нет: возьмите секретный ключ или добавьте SUPABASE_JWT", role.unwrap_or("-")),
             ),
         ),
     }
@@ -147,7 +147,7 @@ fn judge_token(token: &TokenClaims, now: Timestamp, findings: &mut Findings) {
 fn recommended(findings: &Findings) -> &'static str {
     findings.reader.lang.pick(
         "this key may do anything in the project; recommended: the role tripwire_sync, which may only do this work (docs/supabase.md, step 4)",
-        "этому ключу в проекте можно всё; лучше роль tripwire_sync, которой можно только эту работу (docs/supabase.md, шаг 4)",
+        "этот ключ даёт все права в проекте; лучше роль tripwire_sync, у которой есть только нужные (docs/supabase.md, шаг 4)",
     )
 }
 
@@ -184,7 +184,7 @@ pub(super) fn judge_end(end: Option<TokenEnd>, now: Timestamp, findings: &mut Fi
     if end.is_soon(now) {
         let todo = lang.pick(
             "make another in time, or nothing is synced from then on",
-            "создайте новый заранее, иначе после этого дня отправка встанет",
+            "создайте новый заранее, иначе после этого дня отправка остановится",
         );
         findings.warn(WHAT, format!("{text}: {todo}"));
     } else {

@@ -195,7 +195,7 @@ fn tell_heard(heard: &Heard, findings: &mut Findings) {
         since_by_sweep,
     } = *heard;
     if entries == 0 {
-        findings.good(WHAT, lang.pick("the inbox is empty", "инбокс пуст"));
+        findings.good(WHAT, lang.pick("the inbox is empty", "очередь пуста"));
         return;
     }
     let told = match last_by_delivery {
@@ -203,12 +203,12 @@ fn tell_heard(heard: &Heard, findings: &mut Findings) {
             let at = findings.reader.time(at);
             lang.pick(
                 format!("{by_delivery} of {entries} rows in the inbox were told of by an event, the newest at {at}"),
-                format!("о {by_delivery} из {entries} строк в инбоксе пришло событие, о самой новой {at}"),
+                format!("строк в очереди: {entries}, о {by_delivery} пришло событие, о самой новой {at}"),
             )
         }
         None => lang.pick(
             format!("none of the {entries} rows in the inbox was told of by an event"),
-            format!("ни об одной из строк в инбоксе ({entries}) не пришло событие"),
+            format!("строк в очереди: {entries}, ни об одной не пришло событие"),
         ),
     };
     if since_by_sweep < SILENT {
@@ -219,7 +219,7 @@ fn tell_heard(heard: &Heard, findings: &mut Findings) {
         WHAT,
         lang.pick(
             format!("{told}; the {since_by_sweep} rows since then arrived without an event and were found by the sweep (docs/supabase.md, step 6)"),
-            format!("{told}; {since_by_sweep} строк после неё пришли без события, их нашёл обход (docs/supabase.md, шаг 6)"),
+            format!("{told}; после неё без события найдено сверкой строк: {since_by_sweep} (docs/supabase.md, шаг 6)"),
         ),
     );
 }

@@ -62,7 +62,7 @@ fn what(request: &Recorded, terminal: &Terminal) -> String {
     let (english, russian) = match (request.server, request.method.as_str(), request.route) {
         (Server::Postgrest, "PATCH", _) => (
             "write the deal's id into the row",
-            "записать id сделки в строку",
+            "записать номер сделки в строку",
         ),
         (Server::Postgrest, ..) => what_is_read(request),
         (Server::Amo, "PATCH", _) => ("move the deal", "перенести сделку"),
@@ -101,17 +101,17 @@ fn what_is_read(request: &Recorded) -> (&'static str, &'static str) {
     } else if asks("amocrm_deal_id", "is.null") {
         (
             "sweep: rows without a deal's id",
-            "сверка: строки без id сделки",
+            "сверка: строки без номера сделки",
         )
     } else if request.param("select") == Some("id") {
         (
             "see that rows can be read at all",
-            "проверить, что строки вообще видны",
+            "проверить, видны ли строки",
         )
     } else {
         (
             "learn which columns there are",
-            "узнать, какие есть колонки",
+            "узнать, какие колонки есть",
         )
     }
 }

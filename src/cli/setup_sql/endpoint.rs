@@ -37,7 +37,7 @@ pub(super) enum EndpointError {
     Credentials,
     #[error("the address has a ? or # part")]
     Query,
-    #[error("the address has a character that none of ours needs")]
+    #[error("the address has a character that it does not need")]
     Character,
     #[error("this is Supabase's own address; wanted is that of the service")]
     Supabase,
@@ -48,10 +48,10 @@ impl EndpointError {
         match self {
             Self::NotAnAddress => "это не адрес сервиса: https://your-service.example/webhooks/supabase",
             Self::Whitespace => "в адресе пробел или перевод строки",
-            Self::ClearText => "по http:// события шли бы открыто, а перенаправление на https:// их теряет: укажите адрес https://",
-            Self::Credentials => "имени и паролю в адресе не место: события подписаны",
+            Self::ClearText => "по http:// события шли бы без шифрования, а перенаправление на https:// их теряет: укажите адрес https://",
+            Self::Credentials => "уберите из адреса имя и пароль: события и так подписаны",
             Self::Query => "в адресе есть часть после ? или #",
-            Self::Character => "в адресе символ, который ему не нужен",
+            Self::Character => "в адресе лишний символ",
             Self::Supabase => "это адрес самого Supabase, а нужен адрес сервиса",
         }
         .to_owned()

@@ -340,9 +340,9 @@ fn bad_values_are_named_and_not_quoted() {
             };
             assert_eq!(named(&errors), [*name], "{value}: {errors}");
             let problem = &errors.problems[0];
-            assert!(!problem.wrong.contains("is not set"), "{problem:?}");
+            assert!(!problem.wrong.english.contains("is not set"), "{problem:?}");
             assert!(
-                value.len() < 8 || !problem.wrong.contains(value),
+                value.len() < 8 || !problem.wrong.english.contains(value),
                 "{problem:?}"
             );
         }
@@ -529,7 +529,10 @@ fn keys_in_clear_text_are_warned_of() {
         for name in ["SUPABASE_URL", "AMOCRM_BASE_URL", "TELEGRAM_BASE_URL"] {
             let told = read(&[(name, url)]).unwrap().warnings;
             assert_eq!(told.len(), warnings, "{name}={url}");
-            assert!(told.iter().all(|told| told.starts_with(name)), "{told:?}");
+            assert!(
+                told.iter().all(|told| told.english.starts_with(name)),
+                "{told:?}"
+            );
         }
     }
 }
@@ -540,7 +543,7 @@ fn a_publishable_key_is_warned_of_unless_a_jwt_goes_with_it() {
 
     assert_eq!(read(&[key]).unwrap().warnings.len(), 1);
     let both = read(&[key, ("SUPABASE_JWT", SUPABASE_JWT)]).unwrap();
-    assert_eq!(both.warnings, [""; 0]);
+    assert!(both.warnings.is_empty(), "{:?}", both.warnings);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::{
     inbox::InboxError,
 };
 
-pub(crate) const CUT_OFF: &str = "поиск контакта обрезан: похожих слишком много, проверьте вручную";
+pub(crate) const CUT_OFF: &str =
+    "слишком много похожих контактов: поиск не закончен, проверьте вручную";
 
 pub(crate) const UNREADABLE: &str = "контакт из поиска";
 

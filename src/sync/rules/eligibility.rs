@@ -102,7 +102,7 @@ pub fn eligibility(
         Ok(email) => Eligibility::Proceed(email),
         Err(why) => Eligibility::End(Settlement::Parked {
             reason: match why {
-                NotOneEmail::None | NotOneEmail::Unsound => "в строке нет годного e-mail",
+                NotOneEmail::None | NotOneEmail::Unsound => "в строке нет правильного e-mail",
                 NotOneEmail::Several => "в строке несколько e-mail: оставьте один",
             }
             .to_owned(),
@@ -119,7 +119,7 @@ fn absent(timings: &Timings, progress: &mut Progress, now: Timestamp) -> Eligibi
         Settlement::Again {
             due_at: gone_at,
             failed: false,
-            reason: Some("строки нет, проверим ещё раз".to_owned()),
+            reason: Some("строка не найдена, будет проверена ещё раз".to_owned()),
         }
     })
 }
@@ -144,7 +144,7 @@ pub(in crate::sync) fn already_filled(progress: &Progress, filled: &str) -> Sett
     let filled = filled.trim();
     let is_id = filled.len() <= 20 && filled.bytes().all(|byte| byte.is_ascii_digit());
     let filled = if is_id { filled } else { "(не число)" };
-    let reason = format!("в строке сделка {filled}, а сервис работал со сделкой {ours}");
+    let reason = format!("в строке сделка {filled}, а сервис обработал сделку {ours}");
     Settlement::Parked { reason }
 }
 

@@ -325,7 +325,7 @@ async fn without_contact(
             (AfterMiss::Create, _) => to_make.push(row),
             (AfterMiss::SecondLook, _) => found.ended.push(row.end(Settlement::Waiting {
                 due_at: second_look_at,
-                reason: "контакт с таким e-mail не найден, проверим ещё раз".to_owned(),
+                reason: "контакт с таким e-mail не найден, поиск повторится".to_owned(),
             })),
             (AfterMiss::SearchPhone, Some(phone)) => phones.push((row, phone)),
             (AfterMiss::SearchPhone | AfterMiss::Wait, _) => {
@@ -407,10 +407,10 @@ fn wait_for_contact(batch: &Batch, mut row: Candidate, now: Timestamp) -> Ended 
     if timings.searched_in_vain(&mut progress.daily_searches, now) {
         // After a `retry` the row waits anew.
         progress.daily_searches = DailySearches::default();
-        return row.park("контакт так и не появился");
+        return row.park("контакт за время ожидания не появился");
     }
     row.end(Settlement::Waiting {
         due_at: later(now, timings.search_waiting),
-        reason: "ждём контакт с таким e-mail в amoCRM".to_owned(),
+        reason: "ожидает контакт с таким e-mail в amoCRM".to_owned(),
     })
 }

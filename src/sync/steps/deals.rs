@@ -323,7 +323,7 @@ async fn confirm_new_contacts(
         if !with_email(&row.email, seen).is_empty() || !found.complete {
             chosen
                 .ended
-                .push(batch.retry(row, "контакт тем временем появился"));
+                .push(batch.retry(row, "контакт появился во время обработки"));
         } else if may_hide_any || !found.unreadable.is_none() {
             chosen.ended.push(batch.unreadable(row, UNREADABLE));
         } else {

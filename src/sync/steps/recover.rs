@@ -130,7 +130,9 @@ async fn read_chosen(
             row.read_at = row.read_at.min(asked_at);
             read.push((row, deal.clone()));
         } else if row.attempt.progress.step.has_written() {
-            let reason = format!("сделка {id} удалена или ушла из воронки после нашей записи");
+            let reason = format!(
+                "сделка {id} удалена или ушла из воронки после того, как сервис её изменил"
+            );
             resumed.ended.push(row.park(reason));
         } else {
             let ended = anew(batch, row, Fact::DealGone);

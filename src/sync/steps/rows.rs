@@ -107,7 +107,7 @@ pub(super) async fn none_is_visible<T: InHand>(
     } else {
         Verdict::Retry { after: None }
     };
-    let reason = "ни одна строка не видна: права или политика";
+    let reason = "ни одна строка не видна: проверьте права и политику";
     let ended = rows.into_iter();
     Ok(ended
         .map(|row| batch.end_by(row, &verdict, reason))

@@ -229,7 +229,7 @@ fn each_fault_has_its_line_and_says_what_to_do() {
             |it, _| it.trigger.ours = false,
             Bad,
             "trigger",
-            &["not ours", "step 3"],
+            &["foreign function", "step 3"],
         ),
         (
             |it, _| it.dashboard_webhooks = names(&["notify crm"]),
@@ -475,7 +475,7 @@ fn the_holder_of_the_lease_is_named_and_we_know_ourselves() {
         assert_eq!((*mark, *what), (Mark::Good, "lease"));
         text.clone()
     };
-    assert!(told(&doctor, &ours).contains("nobody"));
+    assert!(told(&doctor, &ours).contains("no service is syncing"));
     doctor.lease = Some(Lease {
         held_by: "fly-1".to_owned(),
         seconds_left: 42.1,
@@ -488,7 +488,7 @@ fn the_holder_of_the_lease_is_named_and_we_know_ourselves() {
         held_by: "fly-1".to_owned(),
         seconds_left: -1.0,
     });
-    assert!(told(&doctor, &ours).contains("nobody"));
+    assert!(told(&doctor, &ours).contains("no service is syncing"));
 }
 
 #[test]
