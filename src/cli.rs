@@ -27,6 +27,7 @@ mod demo;
 mod entries;
 mod explain;
 mod forget;
+mod init;
 mod jwt;
 mod pause;
 mod pipelines;
@@ -57,6 +58,8 @@ enum Command {
     /// Run the amoCRM and PostgREST sandboxes alone, for trying things
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Options),
+    /// Ask what is needed, check each answer at once, and write `.env`
+    Init(init::Options),
     /// Check every setting and both neighbours, and send a test event the whole way: one line each, with what to do
     Check(check::Options),
     /// Print pipelines and stages with their ids
@@ -237,6 +240,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Demo(options) => demo::run(&options, terminal).await,
         #[cfg(feature = "sandbox")]
         Command::Sandbox(options) => sandbox::run(&options, terminal).await,
+        Command::Init(options) => init::run(&options, terminal).await,
         Command::Check(options) => check::run(&options, terminal).await,
         Command::Pipelines { json } => pipelines::run(json, terminal).await,
         Command::Backfill(options) => backfill::run(&options, terminal).await,

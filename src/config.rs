@@ -11,6 +11,7 @@ use url::Url;
 
 use self::reader::{Absent, Reader};
 pub use self::{
+    env_file::{EnvFile, settings_with_meanings},
     reader::{ConfigErrors, Problem},
     variable::{GROUPS, Group, Setting, Unset, help},
 };
@@ -22,6 +23,7 @@ use crate::{
     telemetry::LogFormat,
 };
 
+mod env_file;
 mod environment;
 mod hooks;
 mod parse;
@@ -162,6 +164,16 @@ impl Config {
         Self::webhook_secrets_from_vars(&environment::variables()?)
     }
 
+    /// What is wrong with the form of one value, as far as that can be told without the others.
+    #[must_use]
+    pub fn wrong_form(name: &str, value: &str) -> Option<Problem> {
+        let alone = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let problems = Self::from_vars(&alone, false).err()?.problems;
+        problems
+            .into_iter()
+            .find(|problem| problem.variable == name && !problem.is_missing)
+    }
+
     /// Reports every problem of form at once.
     pub fn from_vars(
         vars: &BTreeMap<String, String>,
@@ -200,6 +212,15 @@ impl Config {
         let supabase = supabase(&mut reader);
         suggest::point_out(&mut reader, &[SUPABASE_URL, SUPABASE_KEY, SUPABASE_JWT]);
         reader.finish(supabase)
+    }
+
+    /// `None`: no alerts.
+    pub fn telegram_from_vars(
+        vars: &BTreeMap<String, String>,
+    ) -> Result<Option<TelegramConfig>, ConfigErrors> {
+        let mut reader = Reader::new(vars);
+        let telegram = telegram(&mut reader);
+        reader.finish(telegram)
     }
 
     pub fn amocrm_from_vars(vars: &BTreeMap<String, String>) -> Result<AmocrmAccess, ConfigErrors> {

@@ -197,6 +197,12 @@ impl SupabaseError {
 }
 
 impl SupabaseError {
+    /// The `SQLSTATE`, or PostgREST's own code, that the answer named.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        wire::code(self).filter(|code| !code.is_empty())
+    }
+
     /// Whether the answer stays the same until a person changes something.
     #[must_use]
     pub fn lasts(&self) -> bool {

@@ -36,7 +36,7 @@ mod steps;
 mod sweep;
 mod waiting;
 
-pub(crate) use self::failure::Chain;
+pub(crate) use self::failure::{Chain, amocrm_reason, supabase_reason};
 use self::{
     batch::Batch,
     bulk::BatchSize,

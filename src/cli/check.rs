@@ -11,8 +11,8 @@ mod amocrm;
 mod disk;
 mod doctor;
 mod event;
-mod findings;
-mod keys;
+pub(super) mod findings;
+pub(super) mod keys;
 mod supabase;
 mod telegram;
 

@@ -7,7 +7,7 @@ use std::{
 use super::reader::{ConfigErrors, Problem};
 use crate::domain::Wording;
 
-const FILE: &str = ".env";
+pub(super) const FILE: &str = ".env";
 
 /// The permission bits of a file's group and of other accounts.
 const OF_OTHERS: u32 = 0o077;
@@ -37,34 +37,42 @@ pub(super) fn first_of(names: &[&str]) -> Option<String> {
     set.into_iter().find(|value| !value.is_empty())
 }
 
-/// The file may be absent. Of two lines with one name the first counts, as in other readers of such files. A `$` has no
-/// special meaning.
+/// The file may be absent.
 pub(super) fn file(path: &Path) -> Result<BTreeMap<String, String>, ConfigErrors> {
-    let text = match fs::read(path) {
-        Ok(bytes) => text(bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+    let text = text_of(path)?;
+    text.map_or_else(|| Ok(BTreeMap::new()), |text| parse(path, &text))
+}
+
+/// `None`: there is no such file.
+pub(super) fn text_of(path: &Path) -> Result<Option<String>, ConfigErrors> {
+    match fs::read(path) {
+        Ok(bytes) => text(path, bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(_) => {
-            return Err(unreadable(Wording::fixed(
-                "cannot be opened",
-                "файл не открывается",
-            )));
+            let wrong = Wording::fixed("cannot be opened", "файл не открывается");
+            Err(unreadable(path, wrong))
         }
-    };
+    }
+}
+
+/// Of two lines with one name the first counts, as in other readers of such files. A `$` has no special meaning.
+pub(super) fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, String>, ConfigErrors> {
     let mut vars = BTreeMap::new();
     let mut last = None;
-    for line in dotenvy::from_read_iter(without_substitution(&text).as_bytes()) {
+    for line in dotenvy::from_read_iter(without_substitution(text).as_bytes()) {
         // The error quotes the line, which may hold a secret.
         let Ok((name, value)) = line else {
             let (place, in_russian) = match last {
                 Some(name) => (format!("after {name}"), format!("после {name}")),
                 None => ("at its beginning".to_owned(), "в начале".to_owned()),
             };
-            return Err(unreadable(Wording::new(
+            let wrong = Wording::new(
                 format!("has a line {place} that cannot be read: a value with spaces needs quotes"),
                 format!(
                     "строку {in_russian} не удалось прочитать: значение с пробелами пишется в кавычках"
                 ),
-            )));
+            );
+            return Err(unreadable(path, wrong));
         };
         last = Some(name.clone());
         vars.entry(name).or_insert(value);
@@ -90,20 +98,22 @@ pub(super) fn exposed_by(mode: u32) -> Option<Wording> {
 }
 
 /// Editors on Windows put a byte order mark first, or write UTF-16.
-fn text(bytes: Vec<u8>) -> Result<String, ConfigErrors> {
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String, ConfigErrors> {
     let is_utf_16 = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]);
     if is_utf_16 || bytes.contains(&0) {
-        return Err(unreadable(Wording::fixed(
+        let wrong = Wording::fixed(
             "is UTF-16: save it as UTF-8",
             "файл в UTF-16: сохраните его в UTF-8",
-        )));
+        );
+        return Err(unreadable(path, wrong));
     }
     let text = String::from_utf8(bytes);
     let text = text.map_err(|_| {
-        unreadable(Wording::fixed(
+        let wrong = Wording::fixed(
             "is not UTF-8: save it as UTF-8",
             "файл не в UTF-8: сохраните его в UTF-8",
-        ))
+        );
+        unreadable(path, wrong)
     })?;
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
@@ -138,10 +148,14 @@ fn without_substitution(text: &str) -> String {
     escaped
 }
 
-fn unreadable(wrong: Wording) -> ConfigErrors {
+pub(super) fn unreadable(path: &Path, wrong: Wording) -> ConfigErrors {
     ConfigErrors {
         problems: vec![Problem {
-            variable: FILE.to_owned(),
+            variable: path
+                .file_name()
+                .unwrap_or(path.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
             wrong,
             example: Some(Wording::same("SYNC_SINCE=2026-12-01")),
             is_missing: false,

@@ -144,7 +144,7 @@ pub(super) fn is_unknown_preference(error: &SupabaseError) -> bool {
     code(error) == Some("PGRST122")
 }
 
-fn code(error: &SupabaseError) -> Option<&str> {
+pub(super) fn code(error: &SupabaseError) -> Option<&str> {
     match error {
         SupabaseError::Busy { code, .. }
         | SupabaseError::Refused { code, .. }

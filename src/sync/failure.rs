@@ -84,7 +84,9 @@ impl Failure {
     }
 }
 
-fn amocrm_reason(error: &AmoError) -> String {
+/// In Russian, as it is stored and shown.
+#[must_use]
+pub(crate) fn amocrm_reason(error: &AmoError) -> String {
     match error {
         AmoError::TooLate => "запрос к amoCRM не дождался своей очереди".to_owned(),
         AmoError::NotPermitted => "у сервиса сейчас нет права отправлять".to_owned(),
@@ -112,7 +114,8 @@ fn amocrm_reason(error: &AmoError) -> String {
     }
 }
 
-pub(super) fn supabase_reason(error: &SupabaseError) -> String {
+#[must_use]
+pub(crate) fn supabase_reason(error: &SupabaseError) -> String {
     let told = |what: &str, status: u16, code: &str| {
         format!("{what} ({})", format!("{status} {code}").trim_end())
     };

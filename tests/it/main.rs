@@ -26,6 +26,7 @@ mod failures_amocrm;
 mod failures_supabase;
 mod faults;
 mod inbox_faults;
+mod init;
 mod lease;
 mod mixed;
 mod ops;

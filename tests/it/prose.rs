@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use tripwire_sync::config::{Config, GROUPS, Setting, Unset};
+use tripwire_sync::config::{Config, GROUPS, Setting, Unset, settings_with_meanings};
 
 /// Everything that is written for people.
 const DOCUMENTS: [&str; 15] = [
@@ -860,20 +860,7 @@ fn row_of(setting: &Setting) -> String {
 fn example_file() -> String {
     let head = "# Copy to `.env` and fill in what is needed. A line `#NAME=value` shows the default.\n\
         # `tripwire-sync check` tells what is missing or wrong. The file holds secrets: chmod 600 .env\n";
-    let groups = GROUPS.iter().flat_map(|group| {
-        let title = format!("\n# --- {} ---\n\n", group.title);
-        std::iter::once(title).chain(group.settings.iter().map(example_of))
-    });
-    std::iter::once(head.to_owned()).chain(groups).collect()
-}
-
-fn example_of(setting: &Setting) -> String {
-    let Setting { name, meaning, .. } = setting;
-    match setting.unset {
-        Unset::Needed => format!("# {meaning}\n{name}=\n"),
-        Unset::Off => format!("# {meaning}\n#{name}=\n"),
-        Unset::Is(value) | Unset::Long(value) => format!("# {meaning}\n#{name}={value}\n"),
-    }
+    format!("{head}{}", settings_with_meanings(Lang::English))
 }
 
 /// `NAME=value` and `#NAME=value`, the value without its quotes.

@@ -4,14 +4,14 @@ use crate::words::Reader;
 
 /// How one thing stands. What was not set up is a warning, what was set up wrongly is bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(in crate::cli) enum Mark {
     Good,
     Warning,
     Bad,
 }
 
 impl Mark {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(in crate::cli) fn as_str(self) -> &'static str {
         match self {
             Self::Good => "ok",
             Self::Warning => "warning",
@@ -21,42 +21,42 @@ impl Mark {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) what: &'static str,
-    pub(super) mark: Mark,
-    pub(super) text: String,
+pub(in crate::cli) struct Line {
+    pub(in crate::cli) what: &'static str,
+    pub(in crate::cli) mark: Mark,
+    pub(in crate::cli) text: String,
 }
 
 /// Lines for one reader.
 #[derive(Debug)]
-pub(super) struct Findings {
-    pub(super) reader: Reader,
-    pub(super) lines: Vec<Line>,
+pub(in crate::cli) struct Findings {
+    pub(in crate::cli) reader: Reader,
+    pub(in crate::cli) lines: Vec<Line>,
 }
 
 impl Findings {
-    pub(super) fn new(reader: Reader) -> Self {
+    pub(in crate::cli) fn new(reader: Reader) -> Self {
         let lines = Vec::new();
         Self { reader, lines }
     }
 
-    pub(super) fn is_bad(&self) -> bool {
+    pub(in crate::cli) fn is_bad(&self) -> bool {
         self.lines.iter().any(|line| line.mark == Mark::Bad)
     }
 
-    pub(super) fn good(&mut self, what: &'static str, text: impl Into<String>) {
+    pub(in crate::cli) fn good(&mut self, what: &'static str, text: impl Into<String>) {
         self.add(what, Mark::Good, text.into());
     }
 
-    pub(super) fn warn(&mut self, what: &'static str, text: impl Into<String>) {
+    pub(in crate::cli) fn warn(&mut self, what: &'static str, text: impl Into<String>) {
         self.add(what, Mark::Warning, text.into());
     }
 
-    pub(super) fn bad(&mut self, what: &'static str, text: impl Into<String>) {
+    pub(in crate::cli) fn bad(&mut self, what: &'static str, text: impl Into<String>) {
         self.add(what, Mark::Bad, text.into());
     }
 
-    pub(super) fn add(&mut self, what: &'static str, mark: Mark, text: String) {
+    pub(in crate::cli) fn add(&mut self, what: &'static str, mark: Mark, text: String) {
         self.lines.push(Line { what, mark, text });
     }
 }

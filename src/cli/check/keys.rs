@@ -11,7 +11,7 @@ use crate::{
 
 /// What Supabase is asked with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Key {
+pub(in crate::cli) enum Key {
     /// `sb_secret_…`
     Secret,
     /// `sb_publishable_…`
@@ -23,7 +23,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) fn of(text: &str) -> Self {
+    pub(in crate::cli) fn of(text: &str) -> Self {
         if text.starts_with("sb_secret_") {
             Self::Secret
         } else if text.starts_with("sb_publishable_") {
@@ -35,7 +35,7 @@ impl Key {
 }
 
 /// Checks key and token as far as possible without a request.
-pub(super) fn judge(
+pub(in crate::cli) fn judge(
     key: &Key,
     token: Option<&TokenClaims>,
     project: &Url,
