@@ -13,6 +13,7 @@ mod doctor;
 mod event;
 pub(super) mod findings;
 pub(super) mod keys;
+mod probe;
 mod supabase;
 mod telegram;
 
@@ -21,12 +22,19 @@ pub(super) struct Options {
     /// Do not send a test event from the database to the service
     #[arg(long)]
     no_event: bool,
+    /// Instead of all that: what this amoCRM does where its documents are silent, by at most ten reading requests.
+    /// The report names no people and no ids
+    #[arg(long, conflicts_with = "no_event")]
+    probe: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
+    if options.probe {
+        return probe::run(options.json, terminal).await;
+    }
     let config = Config::load(false)?;
     let settings = Settings::from_config(&config);
     let mut findings = Findings::new(terminal.reader().clone());

@@ -359,6 +359,9 @@ async fn no_command_asks_amocrm_while_it_has_forbidden_us() {
         pipelines.err.contains("tripwire-sync resume"),
         "{pipelines:#?}"
     );
+    let probe = command(&world, &["check", "--probe"]).await;
+    probe.assert_code(1);
+    assert!(probe.err.contains("tripwire-sync resume"), "{probe:#?}");
     for args in [&["entries"][..], &["pause"], &["retry", "--parked"]] {
         command(&world, args).await.assert_code(0);
     }

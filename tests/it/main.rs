@@ -33,6 +33,7 @@ mod ops;
 mod outside_watcher;
 mod pause;
 mod privacy;
+mod probe;
 mod process;
 mod prose;
 mod real_parts;

@@ -7,14 +7,18 @@ use std::{
     process::Command,
 };
 
-use tripwire_sync::config::{Config, GROUPS, Setting, Unset, settings_with_meanings};
+use tripwire_sync::{
+    config::{Config, GROUPS, Setting, Unset, settings_with_meanings},
+    words::Lang,
+};
 
 /// Everything that is written for people.
-const DOCUMENTS: [&str; 15] = [
+const DOCUMENTS: [&str; 16] = [
     "README.md",
     "SECURITY.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "docs/assumptions.md",
     "docs/decisions.md",
     "docs/deploy.md",
     "docs/operation.md",

@@ -60,6 +60,7 @@ mod email;
 mod error;
 mod ids;
 mod model;
+mod peek;
 mod phone;
 mod simulation;
 #[cfg(test)]
@@ -86,6 +87,7 @@ pub use model::{
     Search, Stage, Target, Unreadable,
 };
 pub use outbound::{Clock, SharedClock, SystemClock};
+pub use peek::Peek;
 pub use phone::Phone;
 pub use simulation::Simulation;
 pub use text::{is_kept, visible};
@@ -151,7 +153,7 @@ pub const IDS_PER_READ: usize = PAGE - 1;
 pub const COMPLEX_PER_WRITE: usize = 50;
 
 /// Items of a full page: amoCRM's maximum. Without a limit, or with a greater one, a page has 50.
-const PAGE: usize = 250;
+pub const PAGE: usize = 250;
 /// Most pages of a search. A search with more hits is too vague.
 const SEARCH_PAGES: u32 = 4;
 /// Of a list about [`IDS_PER_READ`] ids: 100 notes on every deal.
@@ -159,7 +161,8 @@ const MOST_PAGES: u32 = 100;
 /// amoCRM answers an empty search with the whole account, and a short one with much of it.
 const SHORTEST_SEARCH: usize = 6;
 
-type Query = Vec<(&'static str, String)>;
+/// Names and values of a request's parameters.
+pub type Query = Vec<(&'static str, String)>;
 
 impl AmoCrm {
     /// Fails if no request could be sent with the settings: an unreadable certificate, an address without a host, a token
@@ -571,6 +574,7 @@ impl AmoCrm {
         let Some(listing) = value else {
             return Ok(RawPage {
                 items: Vec::new(),
+                length: 0,
                 unreadable: Unreadable::default(),
                 is_last: true,
                 names_next: false,
@@ -579,10 +583,12 @@ impl AmoCrm {
         };
         let names_next = listing.names_next();
         let entries = listing.embedded.items();
-        let is_last = entries.len() < PAGE && !names_next;
+        let length = entries.len();
+        let is_last = length < PAGE && !names_next;
         let (items, unreadable) = wire::part(entries);
         Ok(RawPage {
             items,
+            length,
             unreadable,
             is_last,
             names_next,
@@ -641,6 +647,8 @@ impl AmoCrm {
 
 struct RawPage<T> {
     items: Vec<T>,
+    /// Of the page, with what could not be read.
+    length: usize,
     unreadable: Unreadable,
     is_last: bool,
     names_next: bool,

@@ -94,6 +94,8 @@ pub struct AmoQuirks {
     /// `/leads/complex` answers `_embedded.leads` instead of a bare array.
     pub complex_wrapped: bool,
     pub field_filter: FieldFilter,
+    /// `false`: filters by time are ignored.
+    pub time_filter: bool,
     /// Before every answer.
     pub latency: Duration,
     /// Longest path and query, in bytes; beyond it 414.
@@ -119,6 +121,7 @@ impl Default for AmoQuirks {
             duplicate_control: false,
             complex_wrapped: false,
             field_filter: FieldFilter::Refused,
+            time_filter: true,
             latency: Duration::ZERO,
             longest_target: 8_000,
         }

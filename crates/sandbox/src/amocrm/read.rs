@@ -244,6 +244,10 @@ impl World {
             self.protocol_error(format!("{path}: an empty query returns the whole account"));
             list.query = None;
         }
+        if !self.quirks.time_filter {
+            let any = List::default();
+            (list.created, list.updated) = (any.created, any.updated);
+        }
         if list.limit > 250 {
             self.protocol_error(format!("{path}: limit {} is above 250", list.limit));
             list.limit = 250;
