@@ -7,6 +7,7 @@
 mod actions;
 mod api;
 mod brake;
+mod chart;
 mod overview;
 mod pages;
 mod search;

@@ -20,6 +20,7 @@ mod entry;
 mod given_up;
 mod hasher;
 mod history;
+mod hourly;
 mod maintenance;
 mod progress;
 mod queries;
@@ -60,6 +61,7 @@ pub use self::{
     given_up::{Doubled, GivenUp, LateDeals},
     hasher::Hasher,
     history::{Fact, HistoryLine},
+    hourly::Hour,
     progress::{Choice, Create, CreateFor, DailySearches, Move, Placed, Progress, Step, Why},
     writing::Writing,
 };

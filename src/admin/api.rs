@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     Failure, Handled, Shared,
     actions::{self, Action, Done},
+    chart::{last_day, last_month},
     look,
     overview::Overview,
     pages::{Page, page_of_entries},
@@ -38,6 +39,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
         web::resource(path).default_service(web::to(async || method_not_allowed("POST")))
     };
     cfg.service(reading("/state").route(look().to(state)))
+        .service(reading("/activity").route(look().to(activity)))
         .service(reading("/entries").route(look().to(entries)))
         .service(reading("/rows/{row}").route(look().to(row)))
         .service(writing("/search").route(web::post().to(search)))
@@ -148,6 +150,19 @@ fn state_value(overview: &Overview, role: Role) -> Value {
         "last_event": overview.activity.event,
         "last_sweep": overview.activity.any_sweep(),
     })
+}
+
+async fn activity(request: HttpRequest, admin: Admin) -> HttpResponse {
+    read(request, admin, async |admin, _| {
+        let overview = Overview::read(admin).await?;
+        let hours = admin.inbox().hours(overview.now).await?;
+        let present = overview.present();
+        Ok(json!({
+            "hours": last_day(&hours, present),
+            "days": last_month(&hours, present, &admin.zone),
+        }))
+    })
+    .await
 }
 
 async fn entries(request: HttpRequest, admin: Admin, page: web::Query<Page>) -> HttpResponse {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Shared, views::state_name};
+use super::{Shared, chart::Present, views::state_of_many};
 use crate::{
     domain::{Halt, SyncState},
     inbox::{Activity, Counts, HALT, InboxError, State},
@@ -47,6 +47,16 @@ impl Overview {
 
     pub(super) fn count(&self, state: State) -> u64 {
         self.counts.by_state.get(&state).copied().unwrap_or(0)
+    }
+
+    /// For the charts.
+    pub(super) fn present(&self) -> Present {
+        let waiting = [State::Pending, State::Claimed, State::Waiting];
+        Present {
+            at: self.now,
+            waiting: waiting.map(|state| self.count(state)).iter().sum(),
+            parked: self.count(State::Parked),
+        }
     }
 
     /// How long the oldest entry has been due; `None`: not long.
@@ -237,7 +247,7 @@ pub(super) fn numbers<'t>(
 ) -> impl Iterator<Item = (State, &'static str, u64)> + 't {
     State::ALL
         .into_iter()
-        .map(|state| (state, state_name(state, reader), overview.count(state)))
+        .map(|state| (state, state_of_many(state, reader), overview.count(state)))
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
         .route("/", look().to(async || see_other("/admin")))
         .route("/style.css", look().to(style))
         .route("/script.js", look().to(script))
+        .route("/icon.svg", look().to(icon))
         .route("/login", look().to(login_form))
         .route("/login", web::post().to(login))
         .route("/logout", web::post().to(logout))
@@ -94,6 +95,12 @@ async fn script() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/javascript; charset=utf-8")
         .body(include_str!("script.js"))
+}
+
+async fn icon() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("image/svg+xml")
+        .body(include_str!("icon.svg"))
 }
 
 async fn nothing(request: HttpRequest, admin: Admin) -> HttpResponse {
@@ -213,7 +220,9 @@ async fn overview(request: HttpRequest, admin: Admin, over: web::Query<Over>) ->
         let inbox = admin.inbox();
         let parked = inbox.entries(Some(State::Parked), FEW).await?;
         let newest = inbox.entries(None, FEW).await?;
-        let content = views::overview(visitor, &overview, &parked, &newest, over.notice());
+        let hours = inbox.hours(overview.now).await?;
+        let lists = [parked.as_slice(), newest.as_slice()];
+        let content = views::overview(visitor, &overview, &hours, lists, over.notice());
         Ok(html(StatusCode::OK, content))
     })
     .await

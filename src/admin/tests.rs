@@ -315,7 +315,12 @@ async fn without_a_session_every_page_leads_to_the_login() {
         let answer = page.call(TestRequest::get().uri(path)).await;
         assert_eq!(leads_to(&answer), "/admin/login", "{path}");
     }
-    for path in ["/admin/login", "/admin/style.css", "/admin/script.js"] {
+    for path in [
+        "/admin/login",
+        "/admin/style.css",
+        "/admin/script.js",
+        "/admin/icon.svg",
+    ] {
         let answer = page.call(TestRequest::get().uri(path)).await;
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
     }
@@ -669,6 +674,40 @@ fn is_english(text: &str) -> bool {
             && !NAMES.contains(&word)
     };
     words.into_iter().any(is_word)
+}
+
+#[tokio::test]
+async fn the_charts_count_what_was_synced_in_each_hour() {
+    let page = Fixture::new().await;
+    page.student(1, Settlement::Done(Outcome::Synced)).await;
+    page.parked(2).await;
+    page.inbox.keep_hour().await.unwrap();
+    page.clock.advance(Duration::from_hours(25));
+    page.student(3, Settlement::Done(Outcome::Synced)).await;
+    let html = page.log_in(VIEWER).await.see("/admin").await;
+    for part in [
+        "1 synced; now 0 waiting, 1 parked.",
+        "2 synced; now 0 waiting, 1 parked.",
+        "id=\"chart-day\"",
+        "id=\"chart-month\"",
+    ] {
+        assert!(html.contains(part), "{part}\n{html}");
+    }
+    let activity = page
+        .call(api(TestRequest::get(), "/activity", VIEWER))
+        .await;
+    let activity = json(activity).await;
+    let (hours, days) = (&activity["hours"], &activity["days"]);
+    assert_eq!(
+        (hours[23]["synced"].as_u64(), hours[0]["synced"].as_u64()),
+        (Some(1), Some(0))
+    );
+    assert_eq!(hours[0]["parked"], 1);
+    assert_eq!(
+        (days[28]["synced"].as_u64(), days[29]["synced"].as_u64()),
+        (Some(1), Some(1))
+    );
+    assert_eq!(days[0]["parked"], Value::Null);
 }
 
 // ---- the buttons ----

@@ -7,13 +7,14 @@ use super::{
     Failure, Shared,
     actions::{Action, Reach},
     api::{contact_link, deal_link, next_attempt},
+    chart::{chart, day_label, hour_label, last_day, last_month},
     overview::{Overview, numbers},
     pages::Entries,
     visitor::Visitor,
 };
 use crate::{
     domain::{HaltCause, RowId, SyncState},
-    inbox::{Entry, Outcome, State},
+    inbox::{Entry, Hour, Outcome, State},
     story::{Stopped, Story},
     words::{self, Reader},
 };
@@ -41,7 +42,7 @@ fn frame(title: &str, reader: &Reader, visitor: Option<&Visitor>, content: &Mark
                 meta name="robots" content="noindex";
                 title { (title) " · tripwire-sync" }
                 link rel="stylesheet" href="/admin/style.css";
-                link rel="icon" href="data:,";
+                link rel="icon" type="image/svg+xml" href="/admin/icon.svg";
                 script src="/admin/script.js" defer {}
             }
             body {
@@ -190,11 +191,14 @@ fn reached(reach: Reach, reader: &Reader) -> &'static str {
 pub(super) fn overview(
     visitor: &Visitor,
     overview: &Overview,
-    parked: &[Entry],
-    newest: &[Entry],
+    hours: &[Hour],
+    [parked, newest]: [&[Entry]; 2],
     done: Option<Notice>,
 ) -> Markup {
     let reader = &visitor.reader;
+    let present = overview.present();
+    let day = last_day(hours, present);
+    let month = last_month(hours, present, &reader.zone);
     let title = reader.pick("Overview", "Обзор");
     let content = html! {
         h1.hidden { (title) }
@@ -210,6 +214,8 @@ pub(super) fn overview(
                 p { a href="/admin/entries?state=parked" { (reader.pick("All parked rows", "Все отложенные строки")) } }
             }
         }
+        (chart("chart-day", reader.pick("Last 24 hours", "Последние 24 часа"), &day, &hour_label(reader), reader))
+        (chart("chart-month", reader.pick("Last 30 days", "Последние 30 дней"), &month, &day_label(reader), reader))
         section id="newest" data-live aria-labelledby="newest-title" {
             h2 id="newest-title" { (reader.pick("Latest changes", "Последние изменения")) }
             (entry_list(newest, reader))
@@ -445,7 +451,7 @@ pub(super) fn entries(visitor: &Visitor, state: Option<State>, found: &Entries) 
         h1 { (title) }
         nav.filter id="filter" aria-label=(reader.pick("State", "Состояние")) {
             @for it in std::iter::once(None).chain(State::ALL.map(Some)) {
-                @let name = it.map_or(reader.pick("all", "все"), |it| state_name(it, reader));
+                @let name = it.map_or(reader.pick("all", "все"), |it| state_of_many(it, reader));
                 a href=(address(it, 1)) aria-current=[(it == state).then_some("page")] { (name) }
             }
         }
@@ -518,6 +524,16 @@ pub(super) fn state_name(state: State, reader: &Reader) -> &'static str {
     }
 }
 
+/// Of a number of rows.
+pub(super) fn state_of_many(state: State, reader: &Reader) -> &'static str {
+    match state {
+        State::Waiting => reader.pick("waiting for a contact", "ждут контакта"),
+        State::Parked => reader.pick("parked", "отложены"),
+        State::Done => reader.pick("done", "готовы"),
+        State::Pending | State::Claimed => state_name(state, reader),
+    }
+}
+
 fn outcome_name(outcome: Outcome, reader: &Reader) -> &'static str {
     match outcome {
         Outcome::Synced => reader.pick("done", "готово"),
@@ -582,7 +598,7 @@ fn links(admin: &Shared, entry: &Entry, reader: &Reader) -> Markup {
     let contact = step.contact();
     let contact = contact.and_then(|contact| Some((contact, contact_link(admin, contact)?)));
     html! {
-        div id="links" data-live {
+        div.links id="links" data-live {
             @if let Some((deal, link)) = deal {
                 a id="deal-link" href=(link) rel="noreferrer" { (reader.pick("Deal", "Сделка")) " " (deal) " " (reader.pick("in amoCRM", "в amoCRM")) }
                 " "

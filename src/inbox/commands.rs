@@ -19,6 +19,7 @@ use super::{
     Arrival, BackfillId, Claim, ClaimToken, Entry, Fact, Inbox, InboxError, Lane, Mark, Outcome,
     REFUSALS, RELEASED, Revival, Settled, Settlement, State, Stored,
     history::{self, Line},
+    hourly,
     maintenance::release,
     queries::LIVE_DUE,
     record::{EntryRecord, ProgressColumns, Query, database, json},
@@ -256,6 +257,8 @@ impl Inbox {
     pub async fn settle(&self, token: ClaimToken, ends: Vec<Settled>) -> Result<(), InboxError> {
         let columns = ends.iter().map(SettledColumns::try_from);
         let columns = json("settled entries", &columns.collect::<Result<Vec<_>, _>>()?)?;
+        let synced = Settlement::Done(Outcome::Synced);
+        let synced = ends.iter().filter(|end| end.settlement == synced).count();
         self.write(move |turn| {
             Box::pin(async move {
                 turn.effects.is_about_entries = true;
@@ -270,7 +273,8 @@ impl Inbox {
                     .iter()
                     .map(|end| Ok(take(&mut settled, end.row)?.line(&end.facts)))
                     .collect::<Result<Vec<_>, InboxError>>()?;
-                history::append(turn.conn, turn.now, &lines).await
+                history::append(turn.conn, turn.now, &lines).await?;
+                hourly::count_synced(turn.conn, turn.now, synced).await
             })
         })
         .await

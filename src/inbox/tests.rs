@@ -7,6 +7,7 @@ mod copying;
 mod durability;
 mod files;
 mod given_up;
+mod hourly;
 mod model;
 mod plans;
 mod queries;

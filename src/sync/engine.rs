@@ -395,7 +395,7 @@ impl Engine {
     }
 }
 
-/// Removes done entries that are older than `retention`.
+/// Removes done entries that are older than `retention`, and keeps the numbers of this hour.
 pub(super) async fn purge(
     inbox: &Inbox,
     clock: &SharedClock,
@@ -406,7 +406,7 @@ pub(super) async fn purge(
     if purged > 0 {
         tracing::info!(purged, "inbox.purged");
     }
-    Ok(())
+    inbox.keep_hour().await
 }
 
 /// Beats until `waiting` completes.

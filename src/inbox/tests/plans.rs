@@ -5,7 +5,7 @@ use sqlx::Row;
 use super::*;
 use crate::inbox::{
     commands::{self, store},
-    contact_index, given_up, maintenance, queries,
+    contact_index, given_up, hourly, maintenance, queries,
 };
 
 #[tokio::test]
@@ -53,6 +53,8 @@ async fn frequent_questions_do_not_read_the_whole_table() {
         queries::AWAITED,
         queries::STATES_OF,
         queries::TALLY,
+        hourly::LOOK,
+        hourly::HOURS,
         given_up::GIVEN_UP_DUE,
         given_up::NEXT_LOOK,
         given_up::DOUBLED_AFTER,
