@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use tripwire_sync::config::Config;
+use wiremock::{
+    Mock, MockServer, ResponseTemplate,
+    matchers::{method, path},
+};
 
 use crate::{
     program::{BINARY, Ended, Launch},
@@ -167,6 +172,37 @@ async fn a_value_that_is_there_is_not_replaced_unasked() {
     let text = written(&world).unwrap();
     assert!(text.starts_with(former), "{text}");
     assert!(text.contains("\nWEBHOOK_SECRET=whsec_"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bot_and_chat_are_tried_and_nothing_is_sent() {
+    let world = World::prepare(Wishes::default());
+    let telegram = MockServer::start().await;
+    for (called, answer) in [
+        (
+            "getMe",
+            ResponseTemplate::new(200)
+                .set_body_json(json!({ "ok": true, "result": { "username": "school_bot" } })),
+        ),
+        (
+            "getChat",
+            ResponseTemplate::new(400).set_body_json(json!({ "ok": false })),
+        ),
+    ] {
+        let asked = Mock::given(method("POST")).and(path(format!("/bot123456:token/{called}")));
+        asked.respond_with(answer).expect(1).mount(&telegram).await;
+    }
+    let bot = format!(
+        "TELEGRAM_BASE_URL={}\nTELEGRAM_BOT_TOKEN=123456:token\nTELEGRAM_CHAT_ID=-100500\n",
+        telegram.uri()
+    );
+    let ended = from_file(&world, &(answers(&world) + &bot)).await;
+    ended.assert_code(2);
+    let told =
+        "  TELEGRAM_CHAT_ID does not work: Telegram does not let the bot write to this chat (400)";
+    assert!(ended.err.contains(told), "{ended:#?}");
+    assert!(!ended.words().contains("123456:token"), "{ended:#?}");
+    assert_eq!(written(&world), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -587,16 +587,15 @@ fn search(seen: &Seen, page: &Peek<Contact>, lang: Lang) -> Told {
     let age = now
         .duration_since(sought.created_at)
         .max(SignedDuration::ZERO);
-    let minutes = age.as_mins();
+    let ago = ago(age, lang);
     if page.items.iter().any(|it| it.id == sought.id) {
-        let others = page
-            .items
-            .iter()
+        let others = page.items.iter();
+        let others = others
             .filter(|it| !it.emails.contains(&sought.email))
             .count();
         return confirmed(lang.pick(
-            format!("the newest one is found, {minutes} min after its last change; hits with another e-mail: {others}"),
-            format!("новейший найден через {minutes} мин после изменения; лишних результатов: {others}"),
+            format!("the newest one is found, last changed {ago} ago; hits with another e-mail: {others}"),
+            format!("новейший, изменённый {ago} назад, найден; лишних результатов: {others}"),
         ));
     }
     if age < MAY_LAG {
@@ -606,9 +605,18 @@ fn search(seen: &Seen, page: &Peek<Contact>, lang: Lang) -> Told {
         ));
     }
     contradicted(lang.pick(
-        format!("the newest one is not found {minutes} min after its last change"),
-        format!("новейший не найден через {minutes} мин после изменения"),
+        format!("the newest one is not found, last changed {ago} ago"),
+        format!("новейший, изменённый {ago} назад, не найден"),
     ))
+}
+
+/// Rounded down, in the greatest unit that fits.
+fn ago(age: SignedDuration, lang: Lang) -> String {
+    match (age.as_mins(), age.as_hours()) {
+        (_, hours @ 48..) => format!("{} {}", hours / 24, lang.pick("days", "дн.")),
+        (minutes @ ..120, _) => format!("{minutes} {}", lang.pick("min", "мин")),
+        (_, hours) => format!("{hours} {}", lang.pick("h", "ч")),
+    }
 }
 
 fn many_ids(seen: &Seen, page: &Peek<Contact>, lang: Lang) -> Told {

@@ -361,3 +361,13 @@ fn a_time_is_chosen_that_parts_the_contacts() {
     assert_eq!(of(&[9, 5]), Some(at(9)));
     assert_eq!(of(&[9, 8, 7, 7, 1]), Some(at(8)));
 }
+
+#[test]
+fn an_age_is_told_in_a_unit_that_fits() {
+    let told = |minutes| ago(SignedDuration::from_mins(minutes), Lang::English);
+    let ages = [0, 119, 120, 2_879, 2_880, 288_000].map(told);
+    assert_eq!(
+        ages,
+        ["0 min", "119 min", "2 h", "47 h", "2 days", "200 days"]
+    );
+}
