@@ -274,6 +274,11 @@ impl Inbox {
         self.shared.signals.changed.notified().await;
     }
 
+    /// Completes [`Inbox::changed`]: for a change of the state that its waiter must not overlook.
+    pub fn wake(&self) {
+        self.shared.signals.changed.notify_one();
+    }
+
     /// Whether the last write reached the disk, for `/readyz`. Never touches the database.
     #[must_use]
     pub fn accepts(&self) -> bool {

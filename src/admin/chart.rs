@@ -136,7 +136,12 @@ impl Scale {
             let x = self.x(nth) + self.step() / 2;
             Some(format!("{x},{}", self.y(number?)))
         });
-        corners.collect::<Vec<_>>().join(" ")
+        let mut corners: Vec<String> = corners.collect();
+        // A line from a point to itself is drawn as a dot.
+        if let [only] = corners.as_slice() {
+            corners.push(only.clone());
+        }
+        corners.join(" ")
     }
 }
 

@@ -9,6 +9,7 @@ use actix_web::{
     dev::ServiceResponse,
     test::{TestRequest, call_service, init_service},
 };
+use futures::FutureExt;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -736,12 +737,16 @@ async fn each_button_does_what_it_says() {
     assert_eq!(leads_to(&answer), "/admin?done=retry-parked&rows=2");
     assert_eq!(page.state_of(other).await, State::Pending);
 
+    let is_woken = || page.inbox.changed().now_or_never().is_some();
+    is_woken();
     let answer = person.post("/admin/actions/pause", &[]).await;
+    assert!(is_woken(), "the engine rests on");
     // The database of this test does not answer.
     assert_eq!(leads_to(&answer), "/admin?done=pause&services=unknown");
     let paused = page.inbox.state::<Timestamp>(PAUSED).await.unwrap();
     assert_eq!(paused, Some(page.now()));
     person.post("/admin/actions/resume", &[]).await;
+    assert!(is_woken(), "the engine rests on");
     let paused = page.inbox.state::<Timestamp>(PAUSED).await.unwrap();
     assert_eq!(paused, None);
 

@@ -32,13 +32,18 @@ pub async fn pause_here(inbox: &Inbox, now: Timestamp) -> Result<(), InboxError>
         None => state.set(PAUSED, Some(&now)),
         Some(_) => Ok(()),
     };
-    inbox.change_state(&[PAUSED], pause).await
+    inbox.change_state(&[PAUSED], pause).await?;
+    // An engine in this process would rest on.
+    inbox.wake();
+    Ok(())
 }
 
 /// Ends a pause and a halt of the service on this inbox.
 pub async fn resume_here(inbox: &Inbox) -> Result<(), InboxError> {
     inbox.clear_state(PAUSED).await?;
-    inbox.clear_state(HALT).await
+    inbox.clear_state(HALT).await?;
+    inbox.wake();
+    Ok(())
 }
 
 /// Tells the database of a pause or its end, from which all services take it.
