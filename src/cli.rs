@@ -1,10 +1,14 @@
 //! The command line: what a person or a supervisor can ask of the service.
 
-use std::{io::IsTerminal, process::ExitCode, sync::Arc};
+use std::{
+    io::{IsTerminal, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use amocrm::AmoError;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use jiff::tz::TimeZone;
 
 use crate::{
@@ -13,7 +17,6 @@ use crate::{
     domain::{RowId, SharedClock, SystemClock},
     inbox::{InboxError, State},
     supabase::SupabaseError,
-    sync::Chain,
     telemetry,
     words::{Lang, Reader},
 };
@@ -26,6 +29,7 @@ mod dates;
 mod demo;
 mod entries;
 mod explain;
+mod failure;
 mod forget;
 mod init;
 mod jwt;
@@ -36,6 +40,7 @@ mod room;
 mod sandbox;
 mod setup_sql;
 mod terminal;
+mod usage;
 
 use terminal::Terminal;
 
@@ -50,7 +55,6 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service
-    #[command(after_long_help = config::help(Lang::English))]
     Serve,
     /// Show the whole main job on this machine: nothing to install, nothing to set
     #[cfg(feature = "sandbox")]
@@ -93,12 +97,15 @@ enum Command {
     },
     /// Try entries again now: these rows, or all that are parked
     Retry {
+        /// Ids of rows
         rows: Vec<RowId>,
+        /// All that are parked
         #[arg(long, conflicts_with = "rows", required_unless_present = "rows")]
         parked: bool,
     },
     /// Set rows aside until a person says `retry`
     Park {
+        /// Ids of rows
         #[arg(required = true)]
         rows: Vec<RowId>,
     },
@@ -109,7 +116,10 @@ enum Command {
         whom: String,
     },
     /// Copy the inbox to a new file, while the service runs
-    Backup { file: std::path::PathBuf },
+    Backup {
+        /// The new file, which must not exist
+        file: std::path::PathBuf,
+    },
     /// Stop sending to amoCRM, on all machines; webhooks are still accepted
     Pause,
     /// Send again, on all machines; also ends a halt
@@ -187,17 +197,17 @@ type Outcome = Result<(), CommandError>;
 
 /// Runs what the command line asks for.
 pub async fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let lang = Lang::of_locale(config::locale().as_deref());
+    let cli = match parse(lang) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
-            // A failure to print has no other place to be reported.
-            let _ = error.print();
+            print_usage(&error, lang);
             return ExitCode::from(code);
         }
     };
     let reader = Reader {
-        lang: Lang::of_locale(config::locale().as_deref()),
+        lang,
         zone: zone_for(&cli.command),
     };
     let mut terminal = Terminal::new(reader);
@@ -212,7 +222,7 @@ pub async fn main() -> ExitCode {
         // `… | head`: the reader has closed the pipe.
         Err(CommandError::Failed(error)) if is_broken_pipe(error.as_ref()) => ExitCode::FAILURE,
         Err(CommandError::Failed(error)) => {
-            terminal.complain(&Chain(error.as_ref()).to_string());
+            terminal.complain(&failure::told(error.as_ref(), lang));
             ExitCode::FAILURE
         }
     }
@@ -225,6 +235,24 @@ fn zone_for(command: &Command) -> TimeZone {
         Command::Demo(_) | Command::Sandbox(_) => config::machine_zone(),
         _ => config::time_zone(),
     }
+}
+
+fn parse(lang: Lang) -> Result<Cli, clap::Error> {
+    let command = usage::in_lang(Cli::command(), lang);
+    Cli::from_arg_matches(&command.try_get_matches()?)
+}
+
+/// Help, the version, or a mistake in the use of the command line.
+fn print_usage(error: &clap::Error, lang: Lang) {
+    // A failure to print has no other place to be reported.
+    let _ = match lang {
+        // In colour on a terminal.
+        Lang::English => error.print(),
+        Lang::Russian if error.use_stderr() => {
+            std::io::stderr().write_all(usage::told(error, lang).as_bytes())
+        }
+        Lang::Russian => std::io::stdout().write_all(usage::told(error, lang).as_bytes()),
+    };
 }
 
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {

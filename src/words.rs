@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 pub use crate::domain::Lang;
 use crate::{
     domain::SyncState,
-    inbox::{Fact, Why},
+    inbox::{Fact, State, Why},
 };
 
 mod en;
@@ -73,6 +73,18 @@ fn offset(seconds: i32) -> String {
 pub fn history(facts: &[Fact], lang: Lang) -> String {
     let fact = lang.pick::<fn(&Fact) -> String>(en::fact, ru::fact);
     facts.iter().map(fact).collect::<Vec<_>>().join("; ")
+}
+
+/// What is going on with an entry.
+#[must_use]
+pub fn state(state: State, lang: Lang) -> &'static str {
+    match state {
+        State::Pending => lang.pick("pending", "в очереди"),
+        State::Claimed => lang.pick("at work", "в работе"),
+        State::Waiting => lang.pick("waiting for a contact", "ожидает контакт"),
+        State::Parked => lang.pick("parked", "отложена"),
+        State::Done => lang.pick("done", "готово"),
+    }
 }
 
 /// Why this deal.

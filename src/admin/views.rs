@@ -515,13 +515,7 @@ fn badge(entry: &Entry, reader: &Reader) -> Markup {
 }
 
 pub(super) fn state_name(state: State, reader: &Reader) -> &'static str {
-    match state {
-        State::Pending => reader.pick("pending", "в очереди"),
-        State::Claimed => reader.pick("at work", "в работе"),
-        State::Waiting => reader.pick("waiting for a contact", "ждёт контакта"),
-        State::Parked => reader.pick("parked", "отложена"),
-        State::Done => reader.pick("done", "готово"),
-    }
+    crate::words::state(state, reader.lang)
 }
 
 /// Of a number of rows.

@@ -21,7 +21,10 @@ use url::Url;
 use uuid::Uuid;
 
 use self::render::{tell_deal, tell_requests};
-use super::{CommandError, Outcome, clock, new_secret, terminal::Terminal, told_to_stop};
+use super::{
+    CommandError, Outcome, clock, entries::state_in_words, new_secret, terminal::Terminal,
+    told_to_stop,
+};
 use crate::{
     app::{self, App, Sending, amocrm_settings},
     domain::{self, MissingContact, NoteTemplate, TestHooks, WebhookSecret},
@@ -378,9 +381,9 @@ async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
         .count();
     let counts = stage.app.inbox.counts().await?;
     let by_state: Vec<String> = counts
-        .named()
+        .each()
         .filter(|(_, count)| *count > 0)
-        .map(|(state, count)| format!("{state} {count}"))
+        .map(|(state, count)| format!("{} {count}", state_in_words(state, terminal)))
         .collect();
     terminal.say("")?;
     let seconds = began.elapsed().as_secs_f64();

@@ -8,8 +8,9 @@ use super::{CommandError, Outcome, clock, terminal::Terminal};
 use crate::{
     config::Config,
     domain::{Halt, Refusals, RowId},
-    inbox::{Entry, HALT, Inbox, InboxError, REFUSALS, Revival, Role, State},
+    inbox::{Entry, Fact, HALT, Inbox, InboxError, REFUSALS, Revival, Role, State},
     sync::lease::{LEASE, LeaseStatus, Record, standby},
+    words::{self, Lang},
 };
 
 pub(super) async fn list(
@@ -33,7 +34,7 @@ pub(super) async fn list(
         .map(|entry| {
             vec![
                 entry.row.to_string(),
-                entry.state.as_str().to_owned(),
+                state_in_words(entry.state, terminal).to_owned(),
                 deal_of(entry)
                     .map(|deal| deal.to_string())
                     .unwrap_or_default(),
@@ -44,7 +45,7 @@ pub(super) async fn list(
                 } else {
                     terminal.reader().time(entry.due_at)
                 },
-                what(entry),
+                what(entry, terminal),
             ]
         })
         .collect();
@@ -70,8 +71,8 @@ pub(super) async fn list(
     );
     terminal.table(&head, &rows)?;
     let total: Vec<String> = counts
-        .named()
-        .map(|(state, count)| format!("{state} {count}"))
+        .each()
+        .map(|(state, count)| format!("{} {count}", state_in_words(state, terminal)))
         .collect();
     terminal.say("")?;
     if let Some(lease) = lease {
@@ -127,9 +128,17 @@ fn deal_of(entry: &Entry) -> Option<crate::domain::DealId> {
     Some(entry.progress.step.choice()?.deal)
 }
 
-fn what(entry: &Entry) -> String {
+/// In English the name that `--state` takes.
+pub(super) fn state_in_words(state: State, terminal: &Terminal) -> &'static str {
+    terminal.pick(state.as_str(), words::state(state, Lang::Russian))
+}
+
+fn what(entry: &Entry, terminal: &Terminal) -> String {
     match (&entry.outcome, &entry.reason) {
-        (Some(outcome), _) => outcome.as_str().to_owned(),
+        (Some(outcome), _) => terminal.pick(
+            outcome.as_str().to_owned(),
+            words::history(&[Fact::Done(*outcome)], Lang::Russian),
+        ),
         (None, Some(reason)) => reason.clone(),
         (None, None) => String::new(),
     }

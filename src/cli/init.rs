@@ -47,7 +47,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
         None => {
             terminal.complain(terminal.pick(
                 "init asks questions, and this is no terminal: give it the answers with --answers FILE (lines NAME=value; - is a pipe)",
-                "init задаёт вопросы, а это не терминал: передайте ответы через --answers ФАЙЛ (строки ИМЯ=значение; - означает канал)",
+                "`init` задаёт вопросы, а это не терминал: передайте ответы через --answers ФАЙЛ (строки ИМЯ=значение; - означает стандартный ввод)",
             ));
             Err(CommandError::Misused)
         }

@@ -263,12 +263,14 @@ impl State {
 
 impl Counts {
     /// Every state with its number, the empty ones too.
+    pub fn each(&self) -> impl Iterator<Item = (State, u64)> {
+        State::ALL
+            .into_iter()
+            .map(|state| (state, self.by_state.get(&state).copied().unwrap_or(0)))
+    }
+
+    /// As [`Counts::each`], by the states' names.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        State::ALL.into_iter().map(|state| {
-            (
-                state.as_str(),
-                self.by_state.get(&state).copied().unwrap_or(0),
-            )
-        })
+        self.each().map(|(state, count)| (state.as_str(), count))
     }
 }

@@ -84,8 +84,7 @@ impl Failure {
     }
 }
 
-/// In Russian, as it is stored and shown.
-#[must_use]
+/// In Russian: classes and codes, never values.
 pub(crate) fn amocrm_reason(error: &AmoError) -> String {
     match error {
         AmoError::TooLate => "запрос к amoCRM не дождался своей очереди".to_owned(),
@@ -114,7 +113,7 @@ pub(crate) fn amocrm_reason(error: &AmoError) -> String {
     }
 }
 
-#[must_use]
+/// As [`amocrm_reason`].
 pub(crate) fn supabase_reason(error: &SupabaseError) -> String {
     let told = |what: &str, status: u16, code: &str| {
         format!("{what} ({})", format!("{status} {code}").trim_end())

@@ -56,3 +56,4 @@ mod structure;
 mod systemd;
 mod tls;
 mod unreadable;
+mod wording;

@@ -13,7 +13,7 @@ use tripwire_sync::{
 };
 
 /// Everything that is written for people.
-const DOCUMENTS: [&str; 16] = [
+const DOCUMENTS: [&str; 17] = [
     "README.md",
     "SECURITY.md",
     "ARCHITECTURE.md",
@@ -21,6 +21,7 @@ const DOCUMENTS: [&str; 16] = [
     "docs/assumptions.md",
     "docs/decisions.md",
     "docs/deploy.md",
+    "docs/glossary.md",
     "docs/operation.md",
     "docs/operation.ru.md",
     "docs/operator-page.md",

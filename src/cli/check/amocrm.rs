@@ -9,12 +9,13 @@ use crate::{
     cli::{
         Outcome, clock,
         entries::{stored_halt, stored_refusals},
+        failure,
         room::Room,
         terminal::Terminal,
     },
     config::Config,
     domain::{HaltCause, StageId, TokenEnd},
-    sync::{Chain, rules::deal::target_problem},
+    sync::rules::deal::target_problem,
     words::Lang,
 };
 
@@ -69,7 +70,10 @@ pub(super) async fn check(
         Ok(room) => room,
         Err(error) => {
             let text = lang.pick("not asked:", "не проверена:");
-            findings.warn(WHAT, format!("{text} {}", Chain(&error)));
+            findings.warn(
+                WHAT,
+                format!("{text} {}", failure::told(&error, findings.reader.lang)),
+            );
             return Ok(());
         }
     };
@@ -96,13 +100,16 @@ async fn ask(amocrm: &AmoCrm, target: Target, findings: &mut Findings) {
                 "check AMOCRM_SUBDOMAIN and AMOCRM_ACCESS_TOKEN",
                 "проверьте AMOCRM_SUBDOMAIN и AMOCRM_ACCESS_TOKEN",
             );
-            findings.bad(WHAT, format!("{}; {todo}", Chain(&error)));
+            findings.bad(
+                WHAT,
+                format!("{}; {todo}", failure::told(&error, findings.reader.lang)),
+            );
             return;
         }
     }
     match amocrm.pipelines().await {
         Ok(pipelines) => check_target(&pipelines.items, target, findings),
-        Err(error) => findings.bad(WHAT, Chain(&error).to_string()),
+        Err(error) => findings.bad(WHAT, failure::told(&error, findings.reader.lang)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::findings::{Findings, Mark};
 use crate::{
+    cli::failure,
     domain::Nonce,
     supabase::{Answer, Doctor, Journey, Supabase},
     words::Lang,
@@ -20,7 +21,7 @@ pub(super) async fn check(
     let nonce = Nonce::new(rand::random());
     match supabase.try_test_event(nonce, patience).await {
         Ok(journey) => tell(&journey, nonce, doctor, findings),
-        Err(error) => findings.warn(WHAT, crate::sync::Chain(&error).to_string()),
+        Err(error) => findings.warn(WHAT, failure::told(&error, findings.reader.lang)),
     }
 }
 

@@ -227,7 +227,7 @@ fn print(findings: &[Finding], requests: u64, as_json: bool, terminal: &mut Term
     let day = clock().now().strftime("%Y-%m-%d").to_string();
     terminal.say(&terminal.pick(
         format!("tripwire-sync {version}, {day}: what this amoCRM does where its documents are silent ({requests} requests, none a write). The report names no people and no ids: it may be passed on."),
-        format!("tripwire-sync {version}, {day}: как ведёт себя эта amoCRM там, где документация молчит (запросов: {requests}, только чтение). В отчёте нет ни людей, ни id: его можно передать."),
+        format!("tripwire-sync {version}, {day}: как ведёт себя эта amoCRM там, где документация молчит (запросов: {requests}, только чтение). В отчёте нет ни людей, ни номеров: его можно передать."),
     ))?;
     for finding in findings {
         let (state, what) = (finding.verdict.word(lang), finding.assumption.as_str());

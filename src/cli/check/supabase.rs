@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     app::Settings,
-    cli::{Outcome, clock},
+    cli::{Outcome, clock, failure},
     config::Config,
     domain::{TokenClaims, WebhookSecret},
     inbox::{Heard, Inbox, InboxError, Role},
     supabase::{Doctor, Examined, Period, Supabase, SupabaseError},
-    sync::{Chain, lease::HOLDER},
+    sync::lease::HOLDER,
 };
 
 const WHAT: &str = "supabase";
@@ -60,7 +60,10 @@ pub(super) async fn check(
                     "проверьте SUPABASE_URL, SUPABASE_KEY и SUPABASE_JWT",
                 )
             };
-            findings.bad(WHAT, format!("{}; {todo}", Chain(&error)));
+            findings.bad(
+                WHAT,
+                format!("{}; {todo}", failure::told(&error, findings.reader.lang)),
+            );
             return Ok(());
         }
     };
@@ -100,7 +103,9 @@ pub(super) async fn check(
             if doctor.version.is_some() {
                 match supabase.pause(None, settings.supabase.timeout).await {
                     Ok(answer) => doctor::pause(answer.as_ref(), findings),
-                    Err(error) => findings.warn("pause", Chain(&error).to_string()),
+                    Err(error) => {
+                        findings.warn("pause", failure::told(&error, findings.reader.lang));
+                    }
                 }
             }
             knows_id_type = doctor.id_type.is_some();
@@ -115,7 +120,7 @@ pub(super) async fn check(
                 doctor::no_doctor(config.webhook.bearer.is_some(), findings);
             }
         }
-        Err(error) => findings.warn(WHAT, Chain(&error).to_string()),
+        Err(error) => findings.warn(WHAT, failure::told(&error, findings.reader.lang)),
     }
     if columns.missing.is_empty() {
         check_rows(&supabase, settings, knows_id_type, findings).await;
@@ -155,7 +160,7 @@ async fn check_rows(
             );
             findings.good(WHAT, format!("{text} {count}"));
         }
-        Err(error) => findings.bad(WHAT, Chain(&error).to_string()),
+        Err(error) => findings.bad(WHAT, failure::told(&error, findings.reader.lang)),
     }
     match supabase.has_uuids().await {
         Ok(Some(is_uuid)) if is_uuid || knows_id_type => {}

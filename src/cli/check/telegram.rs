@@ -4,7 +4,7 @@ use super::findings::Findings;
 use crate::{
     alerts::{Settings, Telegram, TelegramError},
     cli::Outcome,
-    domain::Chain,
+    cli::failure,
 };
 
 const WHAT: &str = "telegram";
@@ -58,5 +58,8 @@ fn complain(error: &TelegramError, findings: &mut Findings) {
             "проверьте сеть и TELEGRAM_BASE_URL и попробуйте ещё раз",
         ),
     };
-    findings.bad(WHAT, format!("{}: {todo}", Chain(error)));
+    findings.bad(
+        WHAT,
+        format!("{}: {todo}", failure::told(error, findings.reader.lang)),
+    );
 }

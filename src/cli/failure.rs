@@ -1,0 +1,136 @@
+//! Errors for the person at the terminal: what has failed in the reader's language, and the chain of causes as the libraries
+//! tell it, which no one translates.
+
+use std::{error::Error, io};
+
+use amocrm::AmoError;
+
+use super::room::NoRoom;
+use crate::{
+    alerts::TelegramError,
+    app::{Died, StartError},
+    domain::WebhookSecretError,
+    inbox::InboxError,
+    supabase::SupabaseError,
+    sync::{Chain, amocrm_reason, supabase_reason},
+    telemetry::LoggingError,
+    words::Lang,
+};
+
+/// In English the chain of causes says it all.
+pub(super) fn told(error: &(dyn Error + 'static), lang: Lang) -> String {
+    match lang {
+        Lang::English => Chain(error).to_string(),
+        Lang::Russian => format!("{} ({})", in_russian(error), Chain(error)),
+    }
+}
+
+fn in_russian(error: &(dyn Error + 'static)) -> String {
+    if let Some(error) = error.downcast_ref::<AmoError>() {
+        amocrm_reason(error)
+    } else if let Some(error) = error.downcast_ref::<SupabaseError>() {
+        supabase_reason(error)
+    } else if let Some(error) = error.downcast_ref::<InboxError>() {
+        inbox(error)
+    } else if let Some(error) = error.downcast_ref::<StartError>() {
+        start(error)
+    } else if let Some(error) = error.downcast_ref::<NoRoom>() {
+        match error {
+            NoRoom::AnotherCommand => "другая команда обращается к amoCRM".to_owned(),
+            NoRoom::Inbox(error) => inbox(error),
+        }
+    } else if let Some(error) = error.downcast_ref::<TelegramError>() {
+        telegram(error).to_owned()
+    } else if let Some(error) = error.downcast_ref::<Died>() {
+        died(error).to_owned()
+    } else if let Some(error) = error.downcast_ref::<WebhookSecretError>() {
+        error.in_russian()
+    } else if error.is::<LoggingError>() {
+        "не удалось настроить лог".to_owned()
+    } else if error.is::<metrics_exporter_prometheus::BuildError>() {
+        "не удалось настроить метрики".to_owned()
+    } else if error.is::<reqwest::Error>() {
+        "HTTP-запрос не удался".to_owned()
+    } else if error.is::<io::Error>() {
+        "ошибка ввода-вывода".to_owned()
+    } else {
+        "команда не выполнена".to_owned()
+    }
+}
+
+fn inbox(error: &InboxError) -> String {
+    match error {
+        InboxError::AlreadyOwned { path } => {
+            format!(
+                "файл очереди {} занят другим процессом сервиса",
+                path.display()
+            )
+        }
+        InboxError::Open { path, .. } => {
+            format!("файл очереди {} не открывается", path.display())
+        }
+        InboxError::Database { .. } => "сбой файла очереди".to_owned(),
+        InboxError::Corrupt { .. } => "запись в файле очереди не читается".to_owned(),
+        InboxError::ClaimLost { row } => format!("строку {row} взял другой процесс"),
+        InboxError::Busy => "слишком много изменений ждут записи в файл очереди".to_owned(),
+        InboxError::Full => "файл очереди заполнен незавершёнными записями".to_owned(),
+        InboxError::Closed => "файл очереди закрыт".to_owned(),
+        InboxError::Copy { to, .. } => {
+            format!("не удалось скопировать файл очереди в {}", to.display())
+        }
+    }
+}
+
+fn start(error: &StartError) -> String {
+    match error {
+        StartError::Inbox(error) => inbox(error),
+        StartError::Listen { address, .. } => {
+            format!("не удаётся принимать соединения на {address}")
+        }
+        StartError::Watchdog(_) => "не удалось запустить сторожевой поток".to_owned(),
+        StartError::Client(_) => "не удалось создать HTTP-клиент".to_owned(),
+    }
+}
+
+fn died(error: &Died) -> &'static str {
+    match error {
+        Died::Part { .. } => "часть сервиса завершилась сама",
+        Died::InboxLost => "файл очереди удалён, заменён или перемещён во время работы",
+    }
+}
+
+fn telegram(error: &TelegramError) -> &'static str {
+    match error {
+        TelegramError::Moved { .. } => "группа стала супергруппой",
+        TelegramError::Token { .. } => "Telegram не принимает токен бота",
+        TelegramError::Chat { .. } => "Telegram не находит чат или не пускает в него бота",
+        TelegramError::NotSent(_) => "нет соединения с Telegram",
+        TelegramError::NoAnswer(_) => "Telegram не ответил",
+        TelegramError::Throttled { .. } => "Telegram ограничил частоту сообщений",
+        TelegramError::Unexpected { .. } => "неожиданный ответ Telegram",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_in_the_readers_language_with_its_causes() {
+        let error = InboxError::AlreadyOwned {
+            path: "data/inbox.db".into(),
+        };
+        let chain = "the inbox data/inbox.db is in use by another process of this service";
+        assert_eq!(told(&error, Lang::English), chain);
+        assert_eq!(
+            told(&error, Lang::Russian),
+            format!("файл очереди data/inbox.db занят другим процессом сервиса ({chain})")
+        );
+        let wrapped = StartError::Inbox(error);
+        assert!(told(&wrapped, Lang::Russian).starts_with("файл очереди"));
+        let error = AmoError::Unauthorized;
+        assert!(told(&error, Lang::Russian).starts_with("amoCRM не принимает токен (401) ("));
+        let error = io::Error::other("torn");
+        assert_eq!(told(&error, Lang::Russian), "ошибка ввода-вывода (torn)");
+    }
+}
