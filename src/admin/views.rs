@@ -521,7 +521,7 @@ pub(super) fn state_name(state: State, reader: &Reader) -> &'static str {
 /// Of a number of rows.
 pub(super) fn state_of_many(state: State, reader: &Reader) -> &'static str {
     match state {
-        State::Waiting => reader.pick("waiting for a contact", "ждут контакта"),
+        State::Waiting => reader.pick("waiting for a contact", "ожидают контакт"),
         State::Parked => reader.pick("parked", "отложены"),
         State::Done => reader.pick("done", "готовы"),
         State::Pending | State::Claimed => state_name(state, reader),
