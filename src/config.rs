@@ -257,6 +257,13 @@ pub fn time_zone() -> TimeZone {
     zone(&mut Reader::new(&vars)).unwrap_or_else(|Absent| machine_zone())
 }
 
+/// Where people see the account, if the settings say it.
+#[must_use]
+pub fn amocrm_url() -> Option<Url> {
+    let vars = environment::variables().ok()?;
+    amocrm_base_url(&mut Reader::new(&vars), false).ok()
+}
+
 /// By `TZ`, else `/etc/localtime`, else UTC.
 #[must_use]
 pub fn machine_zone() -> TimeZone {

@@ -22,6 +22,7 @@ mod hasher;
 mod history;
 mod hourly;
 mod maintenance;
+mod names;
 mod progress;
 mod queries;
 mod record;
@@ -62,6 +63,7 @@ pub use self::{
     hasher::Hasher,
     history::{Fact, HistoryLine},
     hourly::Hour,
+    names::Names,
     progress::{Choice, Create, CreateFor, DailySearches, Move, Placed, Progress, Step, Why},
     writing::Writing,
 };

@@ -2,13 +2,17 @@
 //!
 //! It never repeats the e-mail that was asked for, since it may be pasted into a chat.
 
+use std::sync::Arc;
+
+use serde::Serialize;
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::{
     domain::{Halt, KeyedHash, Refusals, Refused},
     inbox::{
-        Entry, HALT, HistoryLine, Inbox, InboxError, Known, Lane, Outcome, PAUSED, Placed,
-        Progress, REFUSALS, State, Step,
+        Entry, HALT, HistoryLine, Inbox, InboxError, Known, Lane, Move, Names, Outcome, PAUSED,
+        Placed, Progress, REFUSALS, State, Step,
     },
     sync::rules::timings::DAILY_SEARCHES,
     words::{self, Lang, Reader},
@@ -25,6 +29,32 @@ pub struct Story {
     /// amoCRM answered a request about the row with 403, so the row goes after all others.
     pub is_held: bool,
     pub history: Vec<HistoryLine>,
+    /// Of amoCRM's pipelines and stages.
+    pub names: Arc<Names>,
+}
+
+/// Where people see a row's deal and contact in amoCRM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Links {
+    pub deal: Option<String>,
+    pub contact: Option<String>,
+}
+
+impl Links {
+    /// `amocrm`: the account's address, if it is known.
+    #[must_use]
+    pub fn of(entry: &Entry, amocrm: Option<&Url>) -> Self {
+        let step = &entry.progress.step;
+        let link = |path: String| Some(amocrm?.join(&path).ok()?.into());
+        Self {
+            deal: step
+                .choice()
+                .and_then(|choice| link(format!("leads/detail/{}", choice.deal))),
+            contact: step
+                .contact()
+                .and_then(|contact| link(format!("contacts/detail/{contact}"))),
+        }
+    }
 }
 
 /// Why nothing is sent at the moment.
@@ -51,6 +81,7 @@ pub async fn read(inbox: &Inbox, entries: Vec<Entry>) -> Result<Vec<Story>, Inbo
         .collect();
     let known = inbox.people(people).await?;
     let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
+    let names = Arc::new(inbox.names().await?);
     let mut stories = Vec::new();
     for entry in entries {
         let person = entry.progress.person;
@@ -59,6 +90,7 @@ pub async fn read(inbox: &Inbox, entries: Vec<Entry>) -> Result<Vec<Story>, Inbo
             refused: refusals.of_row(entry.row).cloned(),
             is_held: refusals.held().contains(&entry.row),
             history: inbox.history(entry.row).await?,
+            names: Arc::clone(&names),
             entry,
         });
     }
@@ -66,6 +98,12 @@ pub async fn read(inbox: &Inbox, entries: Vec<Entry>) -> Result<Vec<Story>, Inbo
 }
 
 impl Story {
+    /// A line of the history.
+    #[must_use]
+    pub fn told(&self, line: &HistoryLine, lang: Lang) -> String {
+        words::history(&line.facts, &self.names, lang)
+    }
+
     /// For programs: names and times are the same in every language and zone.
     #[must_use]
     pub fn as_value(&self, stopped: Option<&Stopped>) -> Value {
@@ -111,7 +149,7 @@ impl Story {
             "held": self.is_held,
             "history": self.history.iter().map(|line| json!({
                 "at": line.at,
-                "text": words::history(&line.facts, Lang::English),
+                "text": self.told(line, Lang::English),
             })).collect::<Vec<_>>(),
         })
     }
@@ -125,7 +163,7 @@ impl Story {
         };
         lines.entry(&self.entry, stopped);
         lines.doubt(self);
-        lines.progress(&self.entry.progress);
+        lines.progress(&self.entry.progress, &self.names);
         let chosen = self.entry.progress.step.choice();
         let others = self
             .known
@@ -217,7 +255,7 @@ impl Lines<'_> {
         }
     }
 
-    fn progress(&mut self, progress: &Progress) {
+    fn progress(&mut self, progress: &Progress, names: &Names) {
         self.add_time("row absent since", "строки нет с", progress.absent_since);
         self.add_time("no contact since", "контакта нет с", progress.missed_since);
         let searches = progress.daily_searches.in_vain;
@@ -234,7 +272,7 @@ impl Lines<'_> {
             self.add(
                 "deal's place",
                 "этап сделки",
-                placed(step.placed(), self.reader),
+                placed(progress, names, self.reader),
             );
             let noted = if step.is_noted() {
                 self.reader.pick("is there", "есть")
@@ -337,8 +375,18 @@ fn state(entry: &Entry, reader: &Reader) -> &'static str {
     }
 }
 
-fn placed(placed: Option<Placed>, reader: &Reader) -> &'static str {
-    match placed {
+fn placed(progress: &Progress, names: &Names, reader: &Reader) -> String {
+    if let Some(Move {
+        pipeline, from, to, ..
+    }) = progress.placing_move()
+    {
+        let moved = words::moved(from, to, names, reader.lang);
+        return match names.pipeline(pipeline) {
+            Some(name) => format!("{moved} ({} «{name}»)", reader.pick("pipeline", "воронка")),
+            None => moved,
+        };
+    }
+    let placed = match progress.step.placed() {
         None => reader.pick("not settled yet", "ещё не определён"),
         Some(Placed::Moved) => reader.pick("moved to the target", "перенесена на нужный этап"),
         Some(Placed::Left) => reader.pick(
@@ -346,7 +394,8 @@ fn placed(placed: Option<Placed>, reader: &Reader) -> &'static str {
             "не перенесена: уже на нужном этапе или дальше",
         ),
         Some(Placed::Created) => reader.pick("created on the target", "создана на нужном этапе"),
-    }
+    };
+    placed.to_owned()
 }
 
 fn in_flight(step: &Step, resolve_after: jiff::Timestamp, reader: &Reader) -> String {
@@ -390,5 +439,55 @@ fn source(entry: &Entry, reader: &Reader) -> String {
             .pick("sweep of the table", "сверка таблицы")
             .to_owned(),
         (None, Lane::Backfill) => "backfill".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        domain::{ContactId, DealId, KeyedHash, RowId},
+        inbox::{Choice, Why},
+    };
+
+    #[test]
+    fn links_need_the_address_and_the_ids() {
+        let amocrm = Url::parse("https://school.amocrm.ru").unwrap();
+        let entry = |step| Entry {
+            row: RowId::new(uuid::Uuid::nil()),
+            lane: Lane::Live,
+            state: State::Done,
+            due_at: Timestamp::UNIX_EPOCH,
+            attempts: 0,
+            delivery: None,
+            stored_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+            outcome: None,
+            backfill: None,
+            reason: None,
+            progress: Progress {
+                step,
+                ..Progress::default()
+            },
+        };
+        let none = Links {
+            deal: None,
+            contact: None,
+        };
+        assert_eq!(Links::of(&entry(Step::Begun), Some(&amocrm)), none);
+        let chosen = entry(Step::Chosen(Choice {
+            fingerprint: KeyedHash::new([0; 16]),
+            contact: Some(ContactId::new(7)),
+            deal: DealId::new(41),
+            why: Why::Open,
+        }));
+        assert_eq!(Links::of(&chosen, None), none);
+        let links = Links::of(&chosen, Some(&amocrm));
+        let deal = "https://school.amocrm.ru/leads/detail/41";
+        assert_eq!(links.deal.as_deref(), Some(deal));
+        let contact = "https://school.amocrm.ru/contacts/detail/7";
+        assert_eq!(links.contact.as_deref(), Some(contact));
     }
 }

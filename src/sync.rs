@@ -239,6 +239,7 @@ impl Context {
         let is_whole =
             pipelines.unreadable.is_none() && pipelines.items.iter().all(|it| it.is_whole);
         let pipelines = pipelines.items;
+        self.keep_names(&pipelines).await?;
         let problem = target_problem(&pipelines, target);
         if problem.is_some() && !is_whole {
             // The part that could not be read may be the target stage.
@@ -265,6 +266,17 @@ impl Context {
                 .await?;
         }
         Ok(usable.ok_or(None))
+    }
+
+    async fn keep_names(&self, pipelines: &[Pipeline]) -> Result<(), InboxError> {
+        let target = self.settings.rules.target.pipeline;
+        let mut names = self.inbox.names().await?.in_pipeline(target);
+        for pipeline in pipelines {
+            let stages = pipeline.stages.iter();
+            let stages = stages.map(|stage| (stage.id, stage.name.clone()));
+            names.learn(pipeline.id, &pipeline.name, stages);
+        }
+        self.inbox.keep_names(&names).await
     }
 
     /// All rows need the pipelines, so repeated refusals to list them stop sending.

@@ -5,8 +5,8 @@ use jiff::{Timestamp, tz::TimeZone};
 
 pub use crate::domain::Lang;
 use crate::{
-    domain::SyncState,
-    inbox::{Fact, State, Why},
+    domain::{StageId, SyncState},
+    inbox::{Fact, Names, State, Why},
 };
 
 mod en;
@@ -70,9 +70,27 @@ fn offset(seconds: i32) -> String {
 
 /// A line of a row's history.
 #[must_use]
-pub fn history(facts: &[Fact], lang: Lang) -> String {
-    let fact = lang.pick::<fn(&Fact) -> String>(en::fact, ru::fact);
-    facts.iter().map(fact).collect::<Vec<_>>().join("; ")
+pub fn history(facts: &[Fact], names: &Names, lang: Lang) -> String {
+    let fact = lang.pick::<fn(&Fact, &Names) -> String>(en::fact, ru::fact);
+    let facts = facts.iter().map(|it| fact(it, names));
+    facts.collect::<Vec<_>>().join("; ")
+}
+
+/// Between stages of the configured pipeline: by their names, where they are known.
+#[must_use]
+pub fn moved(from: StageId, to: StageId, names: &Names, lang: Lang) -> String {
+    let name = |stage, before: &str| match names.stage(stage) {
+        Some(name) => format!("{before}«{name}»"),
+        None => format!("{}{stage}", lang.pick("stage ", before)),
+    };
+    match lang {
+        Lang::English => format!("moved from {} to {}", name(from, ""), name(to, "")),
+        Lang::Russian => format!(
+            "перенесена {} {}",
+            name(from, "с этапа "),
+            name(to, "на этап ")
+        ),
+    }
 }
 
 /// What is going on with an entry.
@@ -105,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{DealId, StageId},
+        domain::{DealId, PipelineId},
         inbox::Outcome,
     };
 
@@ -163,7 +181,7 @@ mod tests {
         for lang in [Lang::English, Lang::Russian] {
             let facts = facts
                 .iter()
-                .map(|fact| history(std::slice::from_ref(fact), lang));
+                .map(|fact| history(std::slice::from_ref(fact), &Names::default(), lang));
             let whys = every_why().into_iter().map(|it| why(it, lang).to_owned());
             let mut seen = HashSet::new();
             for words in facts.chain(whys) {
@@ -184,13 +202,48 @@ mod tests {
         let again = Fact::Again(Some("нет соединения с amoCRM".to_owned()));
         let line = [chosen, Fact::Moved, Fact::Noted, again];
         assert_eq!(
-            history(&line, Lang::English),
+            history(&line, &Names::default(), Lang::English),
             "deal 41 chosen: recently lost; moved; noted; again: нет соединения с amoCRM"
         );
         assert_eq!(
-            history(&line, Lang::Russian),
+            history(&line, &Names::default(), Lang::Russian),
             "выбрана сделка 41: недавно проиграна; сделка перенесена; примечание добавлено; \
              ещё раз: нет соединения с amoCRM"
+        );
+    }
+
+    #[test]
+    fn a_move_is_told_by_the_names_of_its_stages_or_their_ids() {
+        let [new, bought] = [61, StageId::WON.get()].map(StageId::new);
+        let [tripwire, other] = [7, 8].map(PipelineId::new);
+        let mut names = Names::default().in_pipeline(tripwire);
+        let both = |names: &Names| {
+            [Lang::English, Lang::Russian].map(|lang| moved(new, bought, names, lang))
+        };
+        assert_eq!(
+            both(&names),
+            [
+                "moved from stage 61 to stage 142",
+                "перенесена с этапа 61 на этап 142"
+            ]
+        );
+        // The closed stages have the same ids in all pipelines.
+        names.learn(other, "Другая", [(bought, "Оплачено".to_owned())]);
+        names.learn(tripwire, "Tripwire", [(bought, "Купил продукт".to_owned())]);
+        assert_eq!(
+            both(&names),
+            [
+                "moved from stage 61 to «Купил продукт»",
+                "перенесена с этапа 61 на этап «Купил продукт»"
+            ]
+        );
+        names.learn(tripwire, "Tripwire", [(new, "Новый лид".to_owned())]);
+        assert_eq!(
+            both(&names),
+            [
+                "moved from «Новый лид» to «Купил продукт»",
+                "перенесена с этапа «Новый лид» на этап «Купил продукт»"
+            ]
         );
     }
 

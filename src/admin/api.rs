@@ -23,9 +23,9 @@ use super::{
     visitor::{comes_from_elsewhere, role_of_program},
 };
 use crate::{
-    domain::{ContactId, DealId, RowId},
+    domain::RowId,
     inbox::{Entry, State},
-    story::{self, Stopped},
+    story::{self, Links, Stopped},
     words::{Lang, Reader},
 };
 
@@ -184,12 +184,12 @@ async fn row(request: HttpRequest, admin: Admin, row: web::Path<RowId>) -> HttpR
     read(request, admin, async |admin, _| {
         let inbox = admin.inbox();
         let entry = inbox.entry(*row).await?.ok_or(Failure::NotFound)?;
-        let links = links(&entry, admin);
+        let links = Links::of(&entry, admin.amocrm.as_ref());
         let stopped = Stopped::read(inbox).await?;
         let stories = story::read(inbox, vec![entry]).await?;
         let story = stories.first().ok_or(Failure::NotFound)?;
         let mut value = story.as_value(stopped.as_ref());
-        value["links"] = links;
+        value["links"] = json!(links);
         Ok(value)
     })
     .await
@@ -254,36 +254,11 @@ fn entry_value(entry: &Entry, admin: &Shared) -> Value {
         "stored_at": entry.stored_at,
         "updated_at": entry.updated_at,
         "next_attempt": next_attempt(entry),
-        "links": links(entry, admin),
+        "links": Links::of(entry, admin.amocrm.as_ref()),
     })
 }
 
 /// When the service tries it again; `None`: it does not, or is at it.
 pub(super) fn next_attempt(entry: &Entry) -> Option<jiff::Timestamp> {
     matches!(entry.state, State::Pending | State::Waiting).then_some(entry.due_at)
-}
-
-fn links(entry: &Entry, admin: &Shared) -> Value {
-    let step = &entry.progress.step;
-    let deal = step.choice().map(|choice| choice.deal);
-    json!({
-        "deal": deal.and_then(|deal| deal_link(admin, deal)),
-        "contact": step.contact().and_then(|contact| contact_link(admin, contact)),
-    })
-}
-
-/// Where people see the deal.
-pub(super) fn deal_link(admin: &Shared, deal: DealId) -> Option<String> {
-    let base = admin.amocrm.as_ref()?;
-    Some(base.join(&format!("leads/detail/{deal}")).ok()?.into())
-}
-
-/// Where people see the contact.
-pub(super) fn contact_link(admin: &Shared, contact: ContactId) -> Option<String> {
-    let base = admin.amocrm.as_ref()?;
-    Some(
-        base.join(&format!("contacts/detail/{contact}"))
-            .ok()?
-            .into(),
-    )
 }

@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::{
     Failure, Shared,
     actions::{Action, Reach},
-    api::{contact_link, deal_link, next_attempt},
+    api::next_attempt,
     chart::{chart, day_label, hour_label, last_day, last_month},
     overview::{Overview, numbers},
     pages::Entries,
@@ -15,8 +15,8 @@ use super::{
 use crate::{
     domain::{HaltCause, RowId, SyncState},
     inbox::{Entry, Hour, Outcome, State},
-    story::{Stopped, Story},
-    words::{self, Reader},
+    story::{Links, Stopped, Story},
+    words::Reader,
 };
 
 /// What an action has come to.
@@ -577,7 +577,7 @@ pub(super) fn row(
             h2 id="history-title" { (reader.pick("History", "История")) }
             ol.history {
                 @for line in story.history.iter().rev() {
-                    li { time datetime=(line.at) { (reader.time(line.at)) } " " span { (words::history(&line.facts, reader.lang)) } }
+                    li { time datetime=(line.at) { (reader.time(line.at)) } " " span { (story.told(line, reader.lang)) } }
                 }
             }
         }
@@ -586,11 +586,10 @@ pub(super) fn row(
 }
 
 fn links(admin: &Shared, entry: &Entry, reader: &Reader) -> Markup {
+    let links = Links::of(entry, admin.amocrm.as_ref());
     let step = &entry.progress.step;
-    let deal = step.choice().map(|choice| choice.deal);
-    let deal = deal.and_then(|deal| Some((deal, deal_link(admin, deal)?)));
-    let contact = step.contact();
-    let contact = contact.and_then(|contact| Some((contact, contact_link(admin, contact)?)));
+    let deal = step.choice().map(|choice| choice.deal).zip(links.deal);
+    let contact = step.contact().zip(links.contact);
     html! {
         div.links id="links" data-live {
             @if let Some((deal, link)) = deal {

@@ -2,14 +2,15 @@
 //!
 //! The output never repeats the e-mail that was asked for, since it may be pasted into a chat.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use url::Url;
 
 use super::{CommandError, Outcome as Told, entries::open, terminal::Terminal};
 use crate::{
+    config,
     domain::{Email, KeyedHash, RowId},
     inbox::{Entry, Inbox, InboxError},
-    story::{self, Stopped, Story},
-    words,
+    story::{self, Links, Stopped, Story},
 };
 
 /// The row or person that is asked for.
@@ -52,6 +53,7 @@ impl Whom {
 
 pub(super) async fn run(whom: &str, as_json: bool, terminal: &mut Terminal) -> Told {
     let whom = Whom::of(whom, terminal)?;
+    let amocrm = config::amocrm_url();
     let inbox = open(terminal).await?;
     let read = read(&inbox, &whom).await;
     inbox.close().await;
@@ -60,7 +62,11 @@ pub(super) async fn run(whom: &str, as_json: bool, terminal: &mut Terminal) -> T
     if as_json {
         let list: Vec<Value> = stories
             .iter()
-            .map(|story| story.as_value(stopped.as_ref()))
+            .map(|story| {
+                let mut value = story.as_value(stopped.as_ref());
+                value["links"] = json!(Links::of(&story.entry, amocrm.as_ref()));
+                value
+            })
             .collect();
         terminal.say(&serde_json::to_string_pretty(&list)?)?;
     } else {
@@ -68,7 +74,7 @@ pub(super) async fn run(whom: &str, as_json: bool, terminal: &mut Terminal) -> T
             if i > 0 {
                 terminal.say("")?;
             }
-            tell(story, stopped.as_ref(), terminal)?;
+            tell(story, stopped.as_ref(), amocrm.as_ref(), terminal)?;
         }
     }
     if stories.is_empty() {
@@ -93,22 +99,33 @@ async fn read(inbox: &Inbox, whom: &Whom) -> Result<(Vec<Story>, Option<Stopped>
     Ok((stories, Stopped::read(inbox).await?))
 }
 
-fn tell(story: &Story, stopped: Option<&Stopped>, terminal: &mut Terminal) -> Told {
-    let lines = story.lines(stopped, terminal.reader());
-    let width = lines
-        .iter()
-        .map(|(label, _)| label.chars().count())
-        .max()
-        .unwrap_or_default();
-    for (label, text) in lines {
-        terminal.say(&format!("{label:<width$}  {text}"))?;
+fn tell(
+    story: &Story,
+    stopped: Option<&Stopped>,
+    amocrm: Option<&Url>,
+    terminal: &mut Terminal,
+) -> Told {
+    let mut lines = story.lines(stopped, terminal.reader());
+    let links = Links::of(&story.entry, amocrm);
+    for (label, link) in [
+        (
+            terminal.pick("deal in amoCRM", "сделка в amoCRM"),
+            links.deal,
+        ),
+        (
+            terminal.pick("contact in amoCRM", "контакт в amoCRM"),
+            links.contact,
+        ),
+    ] {
+        lines.extend(link.map(|link| (label, link)));
     }
+    terminal.pairs("", &lines)?;
     if story.history.is_empty() {
         return Ok(());
     }
     terminal.say(&format!("\n{}", terminal.pick("history", "история")))?;
     for line in &story.history {
-        let text = words::history(&line.facts, terminal.lang());
+        let text = story.told(line, terminal.lang());
         terminal.say(&format!("{}  {text}", terminal.reader().time(line.at)))?;
     }
     Ok(())

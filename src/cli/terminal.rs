@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use unicode_width::UnicodeWidthStr as _;
+
 use crate::{
     domain::harmless,
     words::{Lang, Reader},
@@ -50,6 +52,16 @@ impl Terminal {
         let _ = writeln!(self.err, "{}", harmless(line, &OURS));
     }
 
+    /// Labels as wide as the widest of them, each with its text, behind `indent`.
+    pub(super) fn pairs(&mut self, indent: &str, pairs: &[(&str, String)]) -> io::Result<()> {
+        let widths = pairs.iter().map(|(label, _)| label.width());
+        let width = widths.max().unwrap_or_default();
+        for (label, text) in pairs {
+            self.say(&format!("{indent}{}  {text}", padded(label, width)))?;
+        }
+        Ok(())
+    }
+
     /// Columns as wide as their widest cell.
     pub(super) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         for line in table(head, rows) {
@@ -57,6 +69,12 @@ impl Terminal {
         }
         Ok(())
     }
+}
+
+/// Filled with spaces to a width on the screen, where an ideograph takes two columns and an accent none.
+pub(super) fn padded(text: &str, width: usize) -> String {
+    let missing = width.saturating_sub(text.width());
+    format!("{text}{}", " ".repeat(missing))
 }
 
 fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
@@ -69,9 +87,9 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         let cells = rows
             .iter()
             .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count());
+            .map(|cell| cell.width());
         cells
-            .chain([head[column].chars().count()])
+            .chain([head[column].width()])
             .max()
             .unwrap_or_default()
     };
@@ -80,7 +98,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         let padded: Vec<String> = cells
             .iter()
             .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"))
+            .map(|(cell, &width)| padded(cell, width))
             .collect();
         padded.join("  ").trim_end().to_owned()
     };
@@ -95,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_aligned_by_characters_not_bytes() {
+    fn a_table_is_aligned_by_the_width_on_the_screen() {
         let rows = vec![
             vec!["1".into(), "Новая".into(), "x".into()],
             vec!["22".into(), "A".into(), String::new()],
@@ -103,6 +121,21 @@ mod tests {
         assert_eq!(
             table(&["id", "name", "why"], &rows),
             ["id  name   why", "1   Новая  x", "22  A"]
+        );
+        // An ideograph is two columns wide, a combining accent none.
+        let rows = vec![
+            vec!["1".into(), "学校".into(), "x".into()],
+            vec!["2".into(), "Андреи\u{306}".into(), "y".into()],
+            vec!["3".into(), "✅ да".into(), "z".into()],
+        ];
+        assert_eq!(
+            table(&["id", "name", "why"], &rows),
+            [
+                "id  name    why",
+                "1   学校    x",
+                "2   Андреи\u{306}  y",
+                "3   ✅ да   z"
+            ]
         );
     }
 

@@ -88,6 +88,22 @@ pub enum Fact {
     Earlier(String),
 }
 
+impl Fact {
+    /// A request was sent that changes something in amoCRM.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        matches!(
+            self,
+            Self::Moved
+                | Self::MovedFrom { .. }
+                | Self::DealCreated(_)
+                | Self::Noted
+                | Self::CreateInDoubt
+                | Self::NoteInDoubt
+        )
+    }
+}
+
 impl From<&Settlement> for Fact {
     fn from(settlement: &Settlement) -> Self {
         match settlement {

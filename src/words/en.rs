@@ -1,11 +1,12 @@
 //! In English, and in `--json`.
 
+use super::{Lang, moved};
 use crate::{
     domain::{HaltCause, InboxFault, SyncState},
-    inbox::{Fact, Why},
+    inbox::{Fact, Names, Why},
 };
 
-pub(super) fn fact(fact: &Fact) -> String {
+pub(super) fn fact(fact: &Fact, names: &Names) -> String {
     let words = match fact {
         Fact::Delivery(delivery) => return format!("delivery {delivery}"),
         Fact::Sweep => "sweep",
@@ -19,7 +20,7 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::ContactByBeginning => "contact found by the beginning of its e-mail",
         Fact::DealChosen(deal, rule) => return format!("deal {deal} chosen: {}", why(*rule)),
         Fact::Moved => "moved",
-        Fact::MovedFrom { from, to } => return format!("moved from stage {from} to stage {to}"),
+        Fact::MovedFrom { from, to } => return moved(*from, *to, names, Lang::English),
         Fact::DealCreated(deal) => return format!("deal {deal} created"),
         Fact::Noted => "noted",
         Fact::DealFound(deal) => return format!("the deal {deal} of an earlier attempt was found"),

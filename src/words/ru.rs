@@ -1,8 +1,9 @@
 //! In Russian.
 
-use crate::inbox::{Fact, Outcome, Why};
+use super::{Lang, moved};
+use crate::inbox::{Fact, Names, Outcome, Why};
 
-pub(super) fn fact(fact: &Fact) -> String {
+pub(super) fn fact(fact: &Fact, names: &Names) -> String {
     let words = match fact {
         Fact::Delivery(delivery) => return format!("вебхук {delivery}"),
         Fact::Sweep => "замечена сверкой",
@@ -17,7 +18,7 @@ pub(super) fn fact(fact: &Fact) -> String {
         Fact::DealChosen(deal, rule) => return format!("выбрана сделка {deal}: {}", why(*rule)),
         Fact::Moved => "сделка перенесена",
         Fact::MovedFrom { from, to } => {
-            return format!("сделка перенесена с этапа {from} на этап {to}");
+            return format!("сделка {}", moved(*from, *to, names, Lang::Russian));
         }
         Fact::DealCreated(deal) => return format!("создана сделка {deal}"),
         Fact::Noted => "примечание добавлено",

@@ -81,15 +81,17 @@ async fn the_story_of_a_synced_row_says_what_was_chosen_and_done() {
     );
     assert_eq!(beside(&story, "deal"), deal);
     assert_eq!(beside(&story, "why this one"), "open");
-    assert_eq!(beside(&story, "deal's place"), "moved to the target");
+    assert_eq!(
+        beside(&story, "deal's place"),
+        "moved from «Заявка» to «Купил продукт» (pipeline «Tripwire»)"
+    );
     assert_eq!(beside(&story, "note"), "is there");
     assert_eq!(beside(&story, "failed attempts"), "0");
     assert_eq!(beside(&story, "learnt by"), "webhook msg_of_the_story");
     let (_, history) = story.split_once("\nhistory\n").unwrap();
     assert!(
         history.contains(&format!(
-            "deal {deal} chosen: open; moved from stage {} to stage {}; noted; done: synced",
-            world.setting.before[0], world.setting.target
+            "deal {deal} chosen: open; moved from «Заявка» to «Купил продукт»; noted; done: synced"
         )),
         "{history}"
     );
@@ -109,6 +111,45 @@ async fn a_student_is_found_by_e_mail_as_by_row_in_whatever_case() {
     let history = by_email[0]["history"].as_array().unwrap();
     let last = history.last().unwrap()["text"].as_str().unwrap();
     assert!(last.ends_with("done: synced"), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_story_names_stages_and_leads_to_amocrm() {
+    let (world, row, deal) = synced().await;
+    let id = row.to_string();
+    let contact = world.entry(row).await.unwrap().progress.step.contact();
+    let [to_deal, to_contact] = [
+        format!("{}/leads/detail/{deal}", world.sandbox.amo.url()),
+        format!(
+            "{}/contacts/detail/{}",
+            world.sandbox.amo.url(),
+            contact.unwrap()
+        ),
+    ];
+
+    let told = Launch::in_world(&world, &["explain", &id])
+        .with("LC_ALL", "ru_RU.UTF-8")
+        .run()
+        .await;
+    assert_eq!(beside(&told.out, "сделка в amoCRM"), to_deal, "{told:#?}");
+    assert_eq!(beside(&told.out, "контакт в amoCRM"), to_contact);
+    let moved = "перенесена с этапа «Заявка» на этап «Купил продукт»";
+    assert_eq!(
+        beside(&told.out, "этап сделки"),
+        format!("{moved} (воронка «Tripwire»)")
+    );
+    let (_, history) = told.out.split_once("\nистория\n").unwrap();
+    assert!(history.contains(&format!("сделка {moved}")), "{history}");
+
+    let told = Launch::in_world(&world, &["explain", &id, "--json"])
+        .run()
+        .await;
+    let story: Value = serde_json::from_str(&told.out).unwrap();
+    let links = json!({ "deal": to_deal, "contact": to_contact });
+    assert_eq!(story[0]["links"], links);
+    // Where the settings say no address.
+    let links = json!({ "deal": null, "contact": null });
+    assert_eq!(told_as_json(&world, &id).await[0]["links"], links);
 }
 
 /// The zone's data is in the program: nothing of the machine is asked.
