@@ -2,7 +2,9 @@
 FROM rust:1.95-slim-trixie AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --profile dist --no-default-features --locked
+# The context has no repository: --build-arg COMMIT="$(git log -1 --abbrev=10 --format='%h %cs')"
+ARG COMMIT=""
+RUN TRIPWIRE_COMMIT="$COMMIT" cargo build --profile dist --no-default-features --locked
 
 FROM debian:trixie-slim
 RUN apt-get update \

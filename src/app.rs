@@ -38,10 +38,12 @@ use crate::{
     },
 };
 
+use destination::Destination;
 use outside_watcher::Signs;
 use watchdog::{Loop, Watchdog};
 pub use worker::Worker;
 
+mod destination;
 mod outside_watcher;
 mod self_test;
 mod systemd;
@@ -594,6 +596,7 @@ impl App {
     ) -> Result<Self, StartError> {
         let hooks = settings.hooks;
         let inbox = open_inbox(&settings, &clock).await?;
+        let destination = Destination::read(settings.sending.as_ref(), &inbox).await;
         let supabase = settings.supabase.clone();
         let switch = Switch {
             inbox: inbox.clone(),
@@ -666,7 +669,7 @@ impl App {
             }
             work.go().await;
         };
-        tracing::info!(%address, %metrics_address, "service.started");
+        destination.log_start(address, metrics_address);
         let systemd = settings
             .tells_systemd
             .then(|| systemd::start(status.clone(), inbox.writing(), stop.clone()));

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use crate::{
     app::{self, App, Died, Settings, StartError},
     config::{self, Config, ConfigErrors},
-    domain::{RowId, SharedClock, SystemClock},
+    domain::{RowId, SharedClock, SystemClock, VERSION},
     inbox::{InboxError, State},
     supabase::SupabaseError,
     telemetry,
@@ -46,7 +46,7 @@ use terminal::Terminal;
 
 /// Carries every new student from Supabase to the right deal in amoCRM: once, and never forgotten.
 #[derive(Debug, Parser)]
-#[command(name = "tripwire-sync", version)]
+#[command(name = "tripwire-sync", version = VERSION)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -100,7 +100,7 @@ enum Command {
         /// Ids of rows
         rows: Vec<RowId>,
         /// All that are parked
-        #[arg(long, conflicts_with = "rows", required_unless_present = "rows")]
+        #[arg(long, conflicts_with = "rows")]
         parked: bool,
     },
     /// Set rows aside until a person says `retry`

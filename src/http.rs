@@ -154,7 +154,10 @@ fn look() -> Route {
 
 async fn healthz(state: web::Data<HttpState>) -> HttpResponse {
     if state.hangs.load(Ordering::Relaxed) {
-        return problem(StatusCode::SERVICE_UNAVAILABLE);
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "a loop of the service has not come round for two minutes",
+        );
     }
     HttpResponse::Ok()
         .insert_header(CacheControl(vec![CacheDirective::NoStore]))
@@ -312,24 +315,28 @@ pub(crate) fn verified(request: &HttpRequest) {
 }
 
 async fn not_found() -> HttpResponse {
-    problem(StatusCode::NOT_FOUND)
+    problem(StatusCode::NOT_FOUND, "nothing is at this path")
 }
 
 fn method_not_allowed(allowed: &'static str) -> HttpResponse {
-    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED);
+    let mut answer = problem(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "the header Allow names the methods of this path",
+    );
     let allowed = HeaderValue::from_static(allowed);
     answer.headers_mut().insert(header::ALLOW, allowed);
     answer
 }
 
-/// An error as `application/problem+json` (RFC 9457) that says no more than its status: the rest is in the log.
-pub(crate) fn problem(status: StatusCode) -> HttpResponse {
+/// An error as `application/problem+json` (RFC 9457). The detail is the same for all requests of a kind: the rest is in the log.
+pub(crate) fn problem(status: StatusCode, detail: &'static str) -> HttpResponse {
     HttpResponse::build(status)
         .content_type("application/problem+json")
         .json(json!({
             "type": "about:blank",
             "title": status.canonical_reason(),
             "status": status.as_u16(),
+            "detail": detail,
         }))
 }
 

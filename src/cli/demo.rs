@@ -11,7 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use sandbox::{
-    AmoQuirks, DealId, PipelineId, PostgrestQuirks, Sandbox, StageId, WebhookTarget,
+    AmoQuirks, DealId, PipelineId, PostgrestQuirks, Recorded, Sandbox, StageId, WebhookTarget,
     scenario::{Scenario, Setting},
 };
 use secrecy::SecretString;
@@ -290,7 +290,11 @@ async fn one_row(keep: bool, terminal: &mut Terminal) -> Outcome {
     }
     terminal.say("")?;
     let done = terminal.pick("Done in", "Готово за");
-    terminal.say(&format!("{done} {:.1} s", began.elapsed().as_secs_f64()))?;
+    let second = terminal.pick("s", "с");
+    terminal.say(&format!(
+        "{done} {:.1} {second}",
+        began.elapsed().as_secs_f64()
+    ))?;
     stage.end(keep, terminal).await
 }
 
@@ -366,19 +370,15 @@ async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
         &stage.sandbox.postgrest,
         &setting,
     );
-    let told = terminal.pick(
-        "rows inserted; syncing at",
-        "строк добавлено; идёт обработка, запросов в секунду:",
-    );
-    terminal.say(&format!("{rows} {told} {REQUESTS_PER_SECOND}/s"))?;
+    terminal.say(&terminal.pick(
+        format!("{rows} rows inserted; syncing at {REQUESTS_PER_SECOND} requests a second"),
+        format!(
+            "добавлено строк: {rows}; обработка идёт, запросов в секунду: {REQUESTS_PER_SECOND}"
+        ),
+    ))?;
     let everything_ended = watch(&stage, u64::from(rows), terminal).await?;
 
     let violations = scenario.verify();
-    let requests = stage.sandbox.amo.requests();
-    let refused = requests
-        .iter()
-        .filter(|request| request.status == Some(429))
-        .count();
     let counts = stage.app.inbox.counts().await?;
     let by_state: Vec<String> = counts
         .each()
@@ -387,17 +387,16 @@ async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
         .collect();
     terminal.say("")?;
     let seconds = began.elapsed().as_secs_f64();
+    let second = terminal.pick("s", "с");
     for (what, value) in [
-        (terminal.pick("time", "время"), format!("{seconds:.1} s")),
+        (
+            terminal.pick("time", "время"),
+            format!("{seconds:.1} {second}"),
+        ),
         (terminal.pick("entries", "записи"), by_state.join(", ")),
         (
             terminal.pick("amoCRM requests", "запросов к amoCRM"),
-            format!(
-                "{} ({:.2} per row, at most {} in any second, {refused} refused with 429)",
-                requests.len(),
-                f64::from(u32::try_from(requests.len()).unwrap_or(u32::MAX)) / f64::from(rows),
-                stage.sandbox.amo.max_in_any_second(),
-            ),
+            requests_in_words(&stage.sandbox, rows, terminal),
         ),
         (
             terminal.pick("rows not right", "неверных строк"),
@@ -417,6 +416,19 @@ async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
     }
 }
 
+fn requests_in_words(sandbox: &Sandbox, rows: u32, terminal: &Terminal) -> String {
+    let requests = sandbox.amo.requests();
+    let is_refused = |request: &&Recorded| request.status == Some(429);
+    let refused = requests.iter().filter(is_refused).count();
+    let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
+    let per_row = f64::from(count) / f64::from(rows);
+    let most = sandbox.amo.max_in_any_second();
+    terminal.pick(
+        format!("{count} ({per_row:.2} per row, at most {most} in any second, {refused} refused with 429)"),
+        format!("{count} (на строку {per_row:.2}, за любую секунду не больше {most}, отказов 429: {refused})"),
+    )
+}
+
 /// Shows the progress until every row is done, waits for its contact, or is parked. `false`: it took too long.
 async fn watch(stage: &Stage, rows: u64, terminal: &mut Terminal) -> Result<bool, CommandError> {
     let on_terminal = std::io::stderr().is_terminal();
@@ -425,10 +437,15 @@ async fn watch(stage: &Stage, rows: u64, terminal: &mut Terminal) -> Result<bool
     } else {
         ProgressBar::hidden()
     };
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  ETA {eta}") {
+    let template = terminal.pick(
+        "{bar:40} {pos}/{len}  {per_sec}  ETA {eta}",
+        "{bar:40} {pos}/{len}  {per_sec}  осталось {eta}",
+    );
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     let patience = PATIENCE + Duration::from_secs(rows);
+    let second = terminal.pick("s", "с");
     let began = Instant::now();
     let mut next_line = began + Duration::from_secs(2);
     loop {
@@ -441,7 +458,7 @@ async fn watch(stage: &Stage, rows: u64, terminal: &mut Terminal) -> Result<bool
         if !on_terminal && (Instant::now() >= next_line || ended >= rows) {
             next_line = Instant::now() + Duration::from_secs(2);
             terminal.say(&format!(
-                "  {:>5.1} s  {ended}/{rows}",
+                "  {:>5.1} {second}  {ended}/{rows}",
                 began.elapsed().as_secs_f64()
             ))?;
         }

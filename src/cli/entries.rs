@@ -8,7 +8,7 @@ use super::{CommandError, Outcome, clock, terminal::Terminal};
 use crate::{
     config::Config,
     domain::{Halt, Refusals, RowId},
-    inbox::{Entry, Fact, HALT, Inbox, InboxError, REFUSALS, Revival, Role, State},
+    inbox::{Entry, Fact, HALT, Inbox, InboxError, Names, REFUSALS, Revival, Role, State},
     sync::lease::{LEASE, LeaseStatus, Record, standby},
     words::{self, Lang},
 };
@@ -137,7 +137,7 @@ fn what(entry: &Entry, terminal: &Terminal) -> String {
     match (&entry.outcome, &entry.reason) {
         (Some(outcome), _) => terminal.pick(
             outcome.as_str().to_owned(),
-            words::history(&[Fact::Done(*outcome)], Lang::Russian),
+            words::history(&[Fact::Done(*outcome)], &Names::default(), Lang::Russian),
         ),
         (None, Some(reason)) => reason.clone(),
         (None, None) => String::new(),
@@ -147,7 +147,11 @@ fn what(entry: &Entry, terminal: &Terminal) -> String {
 pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Terminal) -> Outcome {
     let inbox = open(terminal).await?;
     refuse_on_standby(&inbox, terminal).await?;
-    let revived = if parked {
+    let revived = if rows.is_empty() && !parked {
+        let parked = inbox.counts().await?.by_state.get(&State::Parked).copied();
+        inbox.close().await;
+        return Err(ask_which(parked.unwrap_or(0), terminal));
+    } else if parked {
         inbox.revive(Revival::AllParked).await?
     } else {
         inbox.retry(rows).await?
@@ -157,6 +161,33 @@ pub(super) async fn retry(rows: Vec<RowId>, parked: bool, terminal: &mut Termina
         "{} {revived}",
         terminal.pick("to be tried again:", "будут повторены:")
     ))?)
+}
+
+/// Says what `retry` may be asked for.
+fn ask_which(parked: u64, terminal: &mut Terminal) -> CommandError {
+    let text = match parked {
+        0 => terminal.pick(
+            "which rows? None is parked. One that waits: `tripwire-sync retry <row id>`".to_owned(),
+            "какие строки? Отложенных нет. Одну из ожидающих: `tripwire-sync retry <строка>`"
+                .to_owned(),
+        ),
+        parked => terminal.pick(
+            format!(
+                "which rows? Parked: {parked}\n\
+                 all of them:  `tripwire-sync retry --parked`\n\
+                 one or some:  `tripwire-sync retry <row id> …`\n\
+                 the list:     `tripwire-sync entries --state parked`"
+            ),
+            format!(
+                "какие строки? Отложено: {parked}\n\
+                 все сразу:        `tripwire-sync retry --parked`\n\
+                 одну или больше:  `tripwire-sync retry <строка> …`\n\
+                 список:           `tripwire-sync entries --state parked`"
+            ),
+        ),
+    };
+    terminal.complain(&text);
+    CommandError::Misused
 }
 
 pub(super) async fn park(rows: Vec<RowId>, terminal: &mut Terminal) -> Outcome {

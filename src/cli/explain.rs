@@ -106,15 +106,12 @@ fn tell(
     terminal: &mut Terminal,
 ) -> Told {
     let mut lines = story.lines(stopped, terminal.reader());
-    let links = Links::of(&story.entry, amocrm);
+    let Links { deal, contact } = Links::of(&story.entry, amocrm);
     for (label, link) in [
-        (
-            terminal.pick("deal in amoCRM", "сделка в amoCRM"),
-            links.deal,
-        ),
+        (terminal.pick("deal in amoCRM", "сделка в amoCRM"), deal),
         (
             terminal.pick("contact in amoCRM", "контакт в amoCRM"),
-            links.contact,
+            contact,
         ),
     ] {
         lines.extend(link.map(|link| (label, link)));

@@ -331,13 +331,28 @@ impl WebhookError {
 
     fn answer(&self) -> HttpResponse {
         match self {
-            Self::TooLarge { .. } => problem(StatusCode::PAYLOAD_TOO_LARGE),
-            Self::UnsupportedType => problem(StatusCode::UNSUPPORTED_MEDIA_TYPE),
-            Self::TooSlow => problem(StatusCode::REQUEST_TIMEOUT),
-            Self::Incomplete | Self::Malformed(_) => problem(StatusCode::BAD_REQUEST),
-            Self::Signature(_) => problem(StatusCode::UNAUTHORIZED),
+            Self::TooLarge { .. } => problem(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is longer than 16 KiB, or 256 KiB with a bearer token",
+            ),
+            Self::UnsupportedType => problem(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the content type is not application/json",
+            ),
+            Self::TooSlow => problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+            Self::Incomplete | Self::Malformed(_) => problem(
+                StatusCode::BAD_REQUEST,
+                "the body is not whole, or is no event of tripwire_users",
+            ),
+            Self::Signature(_) => problem(
+                StatusCode::UNAUTHORIZED,
+                "the delivery is not signed with the secret of this service, or too long ago",
+            ),
             Self::Inbox(_) | Self::NotAccepting => {
-                let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE);
+                let mut answer = problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the event is not stored: send it again later",
+                );
                 let headers = answer.headers_mut();
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
                 answer

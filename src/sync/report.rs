@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tracing::Level;
 
 use super::row::Ended;
 use crate::{
     domain::DealId,
-    inbox::{Outcome, Settlement},
+    inbox::{Fact, Outcome, Settlement},
 };
 
 /// Logs the one line of an attempt, which `docs/operation.md` documents.
@@ -44,10 +45,24 @@ pub(super) fn attempt(ended: &Ended, duration: Duration, now: Timestamp) {
             )
         };
     }
+    match level(end, attempt.entry.reason.as_deref(), &attempt.history) {
+        Level::ERROR => line!(error),
+        Level::WARN => line!(warn),
+        Level::INFO => line!(info),
+        _ => line!(debug),
+    }
+}
+
+/// An attempt that sent nothing and left its entry as it was is told to nobody but a debugger: each waiting row has one a day.
+/// `before`: the reason that the entry waited for until now.
+fn level(end: &Settlement, before: Option<&str>, history: &[Fact]) -> Level {
     match end {
-        Settlement::Parked { .. } => line!(error),
-        Settlement::Again { failed: true, .. } => line!(warn),
-        Settlement::Again { .. } | Settlement::Waiting { .. } | Settlement::Done(_) => line!(info),
+        Settlement::Parked { .. } => Level::ERROR,
+        Settlement::Again { failed: true, .. } => Level::WARN,
+        Settlement::Done(_) => Level::INFO,
+        Settlement::Waiting { reason, .. } if before != Some(reason.as_str()) => Level::INFO,
+        _ if history.iter().any(Fact::is_write) => Level::INFO,
+        Settlement::Again { .. } | Settlement::Waiting { .. } => Level::DEBUG,
     }
 }
 
@@ -60,3 +75,6 @@ fn outcome_name(end: &Settlement) -> &'static str {
         Settlement::Parked { .. } => "parked",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,7 +161,7 @@ async fn check_looks_at_bot_and_chat_and_writes_nothing() {
             me.clone(),
             (400, moved),
             0,
-            "warning  telegram   the group became a supergroup; alerts find it by themselves. Set TELEGRAM_CHAT_ID to -1001234",
+            "advice   telegram   the group became a supergroup; alerts find it by themselves. Set TELEGRAM_CHAT_ID to -1001234",
         ),
         (
             me.clone(),

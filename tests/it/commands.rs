@@ -276,6 +276,11 @@ async fn a_running_service_tries_parked_rows_again_when_told_to() {
     world.sandbox.postgrest.update_row(row, |row| {
         row.insert("email".to_owned(), "nobody@example.kz".into());
     });
+    let which = command(&world, &["retry"]).await;
+    which.assert_code(2);
+    for word in ["Parked: 1", "retry --parked", "entries --state parked"] {
+        assert!(which.err.contains(word), "{which:#?}");
+    }
     let retry = command(&world, &["retry", "--parked"]).await;
     retry.assert_code(0);
     assert_eq!(retry.out, "to be tried again: 1");
@@ -288,7 +293,9 @@ async fn a_running_service_tries_parked_rows_again_when_told_to() {
     command(&world, &["retry", "not-a-row"])
         .await
         .assert_code(2);
-    command(&world, &["retry"]).await.assert_code(2);
+    let which = command(&world, &["retry"]).await;
+    which.assert_code(2);
+    assert!(which.err.contains("None is parked"), "{which:#?}");
     service.stop().await.assert_code(0);
 }
 

@@ -56,4 +56,5 @@ mod structure;
 mod systemd;
 mod tls;
 mod unreadable;
+mod version;
 mod wording;

@@ -576,6 +576,35 @@ async fn a_wrong_or_misspelt_setting_is_named_and_no_value_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_line_of_the_log_says_what_runs_and_where_it_sends() {
+    let world = World::prepare(Wishes::default());
+    world.student("aigerim@example.kz");
+    let row = world.insert(&json!({ "email": "aigerim@example.kz" }));
+    // The names are known once the pipelines were read.
+    for (pipeline, stage) in [
+        (json!(null), json!(null)),
+        (json!("Tripwire"), json!("Купил продукт")),
+    ] {
+        let mut service = Service::start(&world).await;
+        let started = service.program.until_logged("service.started", |_| true);
+        let started = started.await;
+        let version = started["version"].as_str().unwrap();
+        assert!(version.starts_with(env!("CARGO_PKG_VERSION")), "{version}");
+        // The host, where it is none of amoCRM's.
+        assert_eq!(started["account"], "127.0.0.1");
+        assert_eq!(started["pipeline.id"], world.setting.pipeline.get());
+        assert_eq!(started["stage.id"], world.setting.target.get());
+        assert_eq!(started["pipeline.name"], pipeline, "{started}");
+        assert_eq!(started["stage.name"], stage, "{started}");
+        if pipeline.is_null() {
+            assert_eq!(service.deliver(&world, row).await, Some(202));
+            service.until_synced(row).await;
+        }
+        service.stop().await.assert_code(0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_starts_from_exactly_what_the_sandbox_prints() {
     let folder = tempfile::tempdir().unwrap();
     outbound::install_crypto_provider();

@@ -33,7 +33,7 @@ fn mark(DiskSpace { free, size }: DiskSpace) -> Mark {
     if free < LEAST {
         Mark::Bad
     } else if free < ENOUGH || free / TIMES_THE_INBOX < size {
-        Mark::Warning
+        Mark::Advice
     } else {
         Mark::Good
     }
@@ -63,10 +63,10 @@ mod tests {
     fn little_room_is_advice_and_hardly_any_a_failure() {
         let table = [
             (64 * MIB - 1, 0, Mark::Bad),
-            (64 * MIB, 0, Mark::Warning),
-            (512 * MIB - 1, 0, Mark::Warning),
+            (64 * MIB, 0, Mark::Advice),
+            (512 * MIB - 1, 0, Mark::Advice),
             (512 * MIB, 0, Mark::Good),
-            (1_000 * MIB, 400 * MIB, Mark::Warning),
+            (1_000 * MIB, 400 * MIB, Mark::Advice),
             (1_200 * MIB, 400 * MIB, Mark::Good),
         ];
         for (free, size, expected) in table {

@@ -434,7 +434,7 @@ fn secrets(vault: &Vault, ours: &Ours, again: &str, findings: &mut Findings) {
                 ),
             );
         } else {
-            findings.warn(
+            findings.advise(
                 WHAT,
                 lang.pick(
                     format!("the secret is being replaced: the database signs with all {common} that WEBHOOK_SECRET holds. Next: take the old one out of WEBHOOK_SECRET and restart the service (docs/supabase.md, Replace the secret, 3)"),
@@ -538,7 +538,7 @@ pub(super) fn pause(answer: Option<&PauseAnswer>, findings: &mut Findings) {
     const WHAT: &str = "pause";
     let lang = findings.reader.lang;
     match answer {
-        None => findings.warn(
+        None => findings.advise(
             WHAT,
             lang.pick(
                 "the database has no function tripwire_sync_pause, so a pause holds for one machine only: run the SQL of `tripwire-sync setup-sql`",
@@ -548,13 +548,16 @@ pub(super) fn pause(answer: Option<&PauseAnswer>, findings: &mut Findings) {
         Some(PauseAnswer {
             last: Some(LastPause { is_paused: true, changed_at, .. }),
             ..
-        }) => findings.warn(
-            WHAT,
-            lang.pick(
-                format!("all services are paused since {changed_at:.0}: go on with `tripwire-sync resume`"),
-                format!("все сервисы на паузе с {changed_at:.0}: продолжить — `tripwire-sync resume`"),
-            ),
-        ),
+        }) => {
+            let since = findings.reader.time(*changed_at);
+            findings.warn(
+                WHAT,
+                lang.pick(
+                    format!("all services are paused since {since}: go on with `tripwire-sync resume`"),
+                    format!("все сервисы на паузе с {since}: продолжить — `tripwire-sync resume`"),
+                ),
+            );
+        }
         Some(_) => findings.good(WHAT, lang.pick("there is none", "нет")),
     }
 }

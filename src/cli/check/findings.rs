@@ -2,10 +2,12 @@
 
 use crate::words::Reader;
 
-/// How one thing stands. What was not set up is a warning, what was set up wrongly is bad.
+/// How one thing stands. What was not set up is a warning, what was set up wrongly is bad. What works and could be better is
+/// advice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Mark {
     Good,
+    Advice,
     Warning,
     Bad,
 }
@@ -14,6 +16,7 @@ impl Mark {
     pub(in crate::cli) fn as_str(self) -> &'static str {
         match self {
             Self::Good => "ok",
+            Self::Advice => "advice",
             Self::Warning => "warning",
             Self::Bad => "failed",
         }
@@ -46,6 +49,10 @@ impl Findings {
 
     pub(in crate::cli) fn good(&mut self, what: &'static str, text: impl Into<String>) {
         self.add(what, Mark::Good, text.into());
+    }
+
+    pub(super) fn advise(&mut self, what: &'static str, text: impl Into<String>) {
+        self.add(what, Mark::Advice, text.into());
     }
 
     pub(in crate::cli) fn warn(&mut self, what: &'static str, text: impl Into<String>) {

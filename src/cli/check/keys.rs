@@ -59,7 +59,7 @@ pub(in crate::cli) fn judge(
     if let Some(token) = token {
         judge_token(token, now, findings);
         if let Key::Secret = key {
-            findings.good(
+            findings.advise(
                 WHAT,
                 lang.pick(
                     "SUPABASE_KEY is a secret key, which SUPABASE_JWT does not need: a publishable key (sb_publishable_…) would do, and can do nothing alone",
@@ -70,7 +70,7 @@ pub(in crate::cli) fn judge(
         return;
     }
     match key {
-        Key::Secret => findings.good(WHAT, recommended(findings)),
+        Key::Secret => findings.advise(WHAT, recommended(findings)),
         Key::Publishable => findings.bad(
             WHAT,
             lang.pick(
@@ -94,7 +94,7 @@ fn judge_legacy(claims: &TokenClaims, now: Timestamp, findings: &mut Findings) {
     let lang = findings.reader.lang;
     match claims.role.as_deref() {
         Some("service_role") => {
-            findings.good(WHAT, recommended(findings));
+            findings.advise(WHAT, recommended(findings));
             findings.warn(
                 WHAT,
                 lang.pick(
@@ -126,7 +126,7 @@ fn judge_token(token: &TokenClaims, now: Timestamp, findings: &mut Findings) {
     let lang = findings.reader.lang;
     match token.role.as_deref() {
         Some(ROLE) => {}
-        Some("service_role") => findings.good(WHAT, recommended(findings)),
+        Some("service_role") => findings.advise(WHAT, recommended(findings)),
         role => {
             let role = role.unwrap_or("-");
             let mark = if matches!(role, "anon" | "authenticated" | "-") {

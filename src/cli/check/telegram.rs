@@ -39,7 +39,7 @@ fn complain(error: &TelegramError, findings: &mut Findings) {
                 "the group became a supergroup; alerts find it by themselves. Set TELEGRAM_CHAT_ID to",
                 "группа стала супергруппой; сообщения найдут её сами. Впишите в TELEGRAM_CHAT_ID",
             );
-            findings.warn(WHAT, format!("{text} {to}"));
+            findings.advise(WHAT, format!("{text} {to}"));
             return;
         }
         TelegramError::Token { .. } => findings.reader.lang.pick(

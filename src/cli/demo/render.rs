@@ -41,8 +41,9 @@ pub(super) fn tell_requests(
         let since = first
             .map(|first| request.at.duration_since(first).as_secs_f64())
             .unwrap_or_default();
+        let second = terminal.pick("s", "с");
         let line = format!(
-            "  {since:>5.2} s  {:<9} {}",
+            "  {since:>5.2} {second}  {:<9} {}",
             peer(request),
             what(request, terminal)
         );

@@ -44,7 +44,7 @@ fn a_key_is_known_by_its_looks() {
 
 #[test]
 fn every_pair_of_key_and_token_is_judged() {
-    use Mark::{Bad, Good, Warning};
+    use Mark::{Advice, Bad, Good, Warning};
     let ours = lasting(ROLE);
     let legacy = |role: &str| Key::Legacy(lasting(role));
     let table: [(Key, Option<&TokenClaims>, &[Mark], &str); 10] = [
@@ -57,20 +57,20 @@ fn every_pair_of_key_and_token_is_judged() {
         (
             Key::Secret,
             Some(&ours),
-            &[Good, Good],
+            &[Good, Advice],
             "publishable key (sb_publishable_…) would do",
         ),
         (
             Key::Secret,
             None,
-            &[Good],
+            &[Advice],
             "recommended: the role tripwire_sync",
         ),
         (Key::Publishable, None, &[Bad], "tripwire-sync jwt"),
         (
             legacy("service_role"),
             None,
-            &[Good, Warning, Good],
+            &[Advice, Warning, Good],
             "legacy key",
         ),
         (legacy("anon"), None, &[Bad, Good], "role anon"),
