@@ -40,6 +40,7 @@ mod room;
 mod sandbox;
 mod setup_sql;
 mod terminal;
+mod undo;
 mod usage;
 
 use terminal::Terminal;
@@ -74,6 +75,8 @@ enum Command {
     },
     /// Sync rows older than `SYNC_SINCE`: asks first, works until all is done
     Backfill(backfill::Options),
+    /// Move deals back to the stages that they came from: these students, a backfill, or a time; asks first
+    Undo(undo::Options),
     /// Print the inbox
     Entries {
         /// Only entries in this state
@@ -272,6 +275,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Check(options) => check::run(&options, terminal).await,
         Command::Pipelines { json } => pipelines::run(json, terminal).await,
         Command::Backfill(options) => backfill::run(&options, terminal).await,
+        Command::Undo(options) => undo::run(&options, terminal).await,
         Command::Entries { state, limit, json } => {
             entries::list(state.map(State::from), limit, json, terminal).await
         }

@@ -6,6 +6,9 @@
 //!   sweep                  ▲                          ├──────────▶ pending (again, later)
 //!                          │ revive                   ├──────────▶ waiting (for a contact)
 //!                          └──────────────────────────┴──────────▶ parked (for a person)
+//!
+//!   undo: done(synced) ──────▶ pending ──▶ claimed ──▶ done(undone), or done(synced) if the deal is left where it stands
+//!   retry: done(undone) ─────▶ pending
 //! ```
 //!
 //! Every change to a claimed entry is guarded by its claim and must hit exactly one row.
@@ -64,7 +67,9 @@ pub use self::{
     history::{Fact, HistoryLine},
     hourly::Hour,
     names::Names,
-    progress::{Choice, Create, CreateFor, DailySearches, Move, Placed, Progress, Step, Why},
+    progress::{
+        Choice, Create, CreateFor, DailySearches, Move, Placed, Progress, Step, Undo, UndoLeft, Why,
+    },
     writing::Writing,
 };
 use self::{

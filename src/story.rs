@@ -11,8 +11,8 @@ use url::Url;
 use crate::{
     domain::{Halt, KeyedHash, Refusals, Refused},
     inbox::{
-        Entry, HALT, HistoryLine, Inbox, InboxError, Known, Lane, Move, Names, Outcome, PAUSED,
-        Placed, Progress, REFUSALS, State, Step,
+        Entry, HALT, HistoryLine, Inbox, InboxError, Known, Move, Names, Outcome, PAUSED, Placed,
+        Progress, REFUSALS, State, Step,
     },
     sync::rules::timings::DAILY_SEARCHES,
     words::{self, Lang, Reader},
@@ -371,6 +371,10 @@ fn state(entry: &Entry, reader: &Reader) -> &'static str {
             "done: the row was removed from the table",
             "готово: строка удалена из таблицы",
         ),
+        (State::Done, Some(Outcome::Undone)) => reader.pick(
+            "done: the deal was moved back at your command; the note and the id in the row stay. `tripwire-sync retry` moves it forward again",
+            "готово: сделка возвращена на исходный этап; примечание и номер сделки в строке остались. Перенести снова: `tripwire-sync retry`",
+        ),
         (State::Done, None) => reader.pick("done", "готово"),
     }
 }
@@ -433,12 +437,12 @@ fn told_stopped(stopped: &Stopped, reader: &Reader) -> String {
 }
 
 fn source(entry: &Entry, reader: &Reader) -> String {
-    match (&entry.delivery, entry.lane) {
+    match (&entry.delivery, entry.backfill) {
         (Some(delivery), _) => format!("{} {delivery}", reader.pick("webhook", "вебхук")),
-        (None, Lane::Live) => reader
+        (None, None) => reader
             .pick("sweep of the table", "сверка таблицы")
             .to_owned(),
-        (None, Lane::Backfill) => "backfill".to_owned(),
+        (None, Some(_)) => "backfill".to_owned(),
     }
 }
 
@@ -449,7 +453,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{ContactId, DealId, KeyedHash, RowId},
-        inbox::{Choice, Why},
+        inbox::{Choice, Lane, Why},
     };
 
     #[test]

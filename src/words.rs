@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 pub use crate::domain::Lang;
 use crate::{
     domain::{StageId, SyncState},
-    inbox::{Fact, Names, State, Why},
+    inbox::{Fact, Names, State, UndoLeft, Why},
 };
 
 mod en;
@@ -79,17 +79,22 @@ pub fn history(facts: &[Fact], names: &Names, lang: Lang) -> String {
 /// Between stages of the configured pipeline: by their names, where they are known.
 #[must_use]
 pub fn moved(from: StageId, to: StageId, names: &Names, lang: Lang) -> String {
+    let stages = between(from, to, names, lang);
+    match lang {
+        Lang::English => format!("moved {stages}"),
+        Lang::Russian => format!("перенесена {stages}"),
+    }
+}
+
+/// From which stage to which.
+fn between(from: StageId, to: StageId, names: &Names, lang: Lang) -> String {
     let name = |stage, before: &str| match names.stage(stage) {
         Some(name) => format!("{before}«{name}»"),
         None => format!("{}{stage}", lang.pick("stage ", before)),
     };
     match lang {
-        Lang::English => format!("moved from {} to {}", name(from, ""), name(to, "")),
-        Lang::Russian => format!(
-            "перенесена {} {}",
-            name(from, "с этапа "),
-            name(to, "на этап ")
-        ),
+        Lang::English => format!("from {} to {}", name(from, ""), name(to, "")),
+        Lang::Russian => format!("{} {}", name(from, "с этапа "), name(to, "на этап ")),
     }
 }
 
@@ -115,6 +120,12 @@ pub fn why(why: Why, lang: Lang) -> &'static str {
 #[must_use]
 pub fn hint(state: SyncState, lang: Lang) -> Option<&'static str> {
     lang.pick::<fn(SyncState) -> Option<&'static str>>(en::hint, SyncState::hint)(state)
+}
+
+/// Why a move is not undone.
+#[must_use]
+pub fn undo_left(left: UndoLeft, lang: Lang) -> &'static str {
+    lang.pick(en::undo_left(left), ru::undo_left(left))
 }
 
 #[cfg(test)]
@@ -145,13 +156,18 @@ mod tests {
             ContactByPhone ContactByBeginning Moved Noted NoteFound NoteWasThere
             SendingStopped OneAtATime PersonUnknown PersonAtWork PersonUnfinished
             ContactAtWork ContactUnfinished IndexBehind TargetUnusable EmailChanged
-            PersonChanged DealGone CreateNeverHappened CreateInDoubt NoteInDoubt BrokenOff;
+            PersonChanged DealGone CreateNeverHappened CreateInDoubt NoteInDoubt BrokenOff Undo;
             Fact::Delivery(_) => Fact::Delivery("7".to_owned());
             Fact::DealChosen(..) => Fact::DealChosen(deal, Why::Open);
             Fact::MovedFrom { .. } => Fact::MovedFrom {
                 from: StageId::new(1),
                 to: StageId::new(2),
             };
+            Fact::MovedBack { .. } => Fact::MovedBack {
+                from: StageId::new(2),
+                to: StageId::new(1),
+            };
+            Fact::UndoLeft(_) => Fact::UndoLeft(UndoLeft::Unknown);
             Fact::DealCreated(_) => Fact::DealCreated(deal);
             Fact::DealFound(_) => Fact::DealFound(deal);
             Fact::LateDeal(_) => Fact::LateDeal(deal);
@@ -163,12 +179,20 @@ mod tests {
             Fact::Earlier(_) => Fact::Earlier("1".to_owned());
         };
         facts.push(Fact::Again(Some(reason)));
+        facts.extend(every_left().into_iter().skip(1).map(Fact::UndoLeft));
         facts.extend(every_outcome().into_iter().skip(1).map(Fact::Done));
         facts
     }
 
+    fn every_left() -> Vec<UndoLeft> {
+        every! { UndoLeft:
+            Unknown NotFinished NotSynced NotMoved Created OriginUnknown AlreadyUndone
+            MovedSince DealGone StageGone Refused;
+        }
+    }
+
     fn every_outcome() -> Vec<Outcome> {
-        every! { Outcome: Synced AlreadyLinked Skipped TooOld Gone; }
+        every! { Outcome: Synced AlreadyLinked Skipped TooOld Gone Undone; }
     }
 
     fn every_why() -> Vec<Why> {
@@ -185,7 +209,10 @@ mod tests {
             let whys = every_why().into_iter().map(|it| why(it, lang).to_owned());
             let mut seen = HashSet::new();
             for words in facts.chain(whys) {
-                let foreign = words.replace("e-mail", "").replace("backfill", "");
+                let ours = ["e-mail", "backfill", "amoCRM"];
+                let foreign = ours
+                    .iter()
+                    .fold(words.clone(), |text, it| text.replace(it, ""));
                 let is_foreign = foreign.chars().any(|c| c.is_ascii_alphabetic());
                 assert!(
                     !(words.is_empty() || lang == Lang::Russian && is_foreign),

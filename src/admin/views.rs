@@ -537,6 +537,7 @@ fn outcome_name(outcome: Outcome, reader: &Reader) -> &'static str {
         Outcome::Skipped => reader.pick("skipped", "пропущена"),
         Outcome::TooOld => reader.pick("too old", "слишком старая"),
         Outcome::Gone => reader.pick("removed from the table", "удалена из таблицы"),
+        Outcome::Undone => reader.pick("undone", "сделка возвращена"),
     }
 }
 

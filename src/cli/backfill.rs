@@ -31,6 +31,11 @@ use crate::{
     telemetry,
 };
 
+pub(super) use self::{
+    follow::{GLANCE, Hands, hands, open, patience_with_a_lease},
+    progress::why,
+};
+
 mod dry_run;
 mod follow;
 mod progress;
@@ -87,11 +92,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let config = Config::load(io::stderr().is_terminal())?;
     let settings = Settings::from_config(&config);
     let (Some(amocrm), Some(sending)) = (&config.amocrm, &settings.sending) else {
-        terminal.complain(terminal.pick(
-            "AMOCRM_ENABLED=false: nothing would be sent",
-            "AMOCRM_ENABLED=false: ничего не будет отправлено",
-        ));
-        return Err(CommandError::Misused);
+        return nothing_would_be_sent(terminal);
     };
     let period = options.period(clock().now(), &terminal.reader().zone);
     if let (Some(since), Some(until)) = (period.since, period.until)
@@ -189,8 +190,16 @@ async fn open_entries(path: &Path) -> Result<u64, InboxError> {
     Ok(open.iter().filter_map(|state| by_state.get(state)).sum())
 }
 
+pub(super) fn nothing_would_be_sent(terminal: &mut Terminal) -> Outcome {
+    terminal.complain(terminal.pick(
+        "AMOCRM_ENABLED=false: nothing would be sent",
+        "AMOCRM_ENABLED=false: ничего не будет отправлено",
+    ));
+    Err(CommandError::Misused)
+}
+
 /// Fails unless a person says yes.
-fn ask(terminal: &mut Terminal) -> Outcome {
+pub(super) fn ask(terminal: &mut Terminal) -> Outcome {
     if !io::stdin().is_terminal() {
         terminal.complain(terminal.pick(
             "there is no terminal to confirm on: say --yes",

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Arrival, BackfillId, Claim, ClaimToken, Entry, Fact, Inbox, InboxError, Lane, Mark, Outcome,
-    REFUSALS, RELEASED, Revival, Settled, Settlement, State, Stored,
+    REFUSALS, RELEASED, Revival, Settled, Settlement, State, Stored, Undo,
     history::{self, Line},
     hourly,
     maintenance::release,
@@ -108,7 +108,9 @@ macro_rules! revive {
     ($whom:literal) => {
         concat!(
             "UPDATE entry SET state = 'pending', due_at = ?2, updated_at = ?2, events = events + 1, attempts = 0,
-                pending_since = CASE state WHEN 'pending' THEN pending_since ELSE ?2 END
+                pending_since = CASE state WHEN 'pending' THEN pending_since ELSE ?2 END,
+                outcome = NULL, lane = iif(state = 'done', 'live', lane),
+                progress = iif(state = 'done', json_set(progress, '$.undo', 'again'), progress)
              WHERE ",
             $whom,
             " RETURNING row_id, seq, events"
@@ -117,8 +119,25 @@ macro_rules! revive {
 }
 
 pub(super) const REVIVE_ROWS: &str = revive!(
-    "row_id IN (SELECT value FROM json_each(?1)) AND +state IN ('pending', 'waiting', 'parked')"
+    "row_id IN (SELECT value FROM json_each(?1))
+        AND (+state IN ('pending', 'waiting', 'parked') OR +state = 'done' AND outcome = 'undone')"
 );
+
+/// Only moves of a known origin, and no entry with a write in flight. The statement repeats the rule of
+/// `sync::rules::undo`, since an entry may have changed since a command read it. An undo that was begun goes on.
+pub(super) const UNDO: &str = "
+    UPDATE entry SET
+        state = 'pending', lane = 'backfill', due_at = ?2, updated_at = ?2, pending_since = ?2, events = events + 1,
+        attempts = 0, outcome = NULL, reason = NULL,
+        progress = CASE
+            WHEN progress ->> '$.undo' IN ('after', 'asked', 'sent') THEN progress
+            ELSE json_set(progress, '$.undo', iif(state = 'done', 'asked', 'after'))
+        END
+    WHERE row_id IN (SELECT value FROM json_each(?1))
+        AND (+state IN ('pending', 'parked') AND progress ->> '$.noted' OR +state = 'done' AND outcome = 'synced')
+        AND progress ->> '$.placed' = 'moved' AND progress ->> '$.moved.deal' = progress ->> '$.choice.deal'
+        AND progress ->> '$.intent' IS NULL AND coalesce(progress ->> '$.undo', '') <> 'again'
+    RETURNING row_id, seq, events";
 pub(super) const REVIVE_SUSPECTS: &str =
     revive!("row_id IN (SELECT value FROM json_each(?1)) AND +state = 'pending'");
 pub(super) const REVIVE_PARKED: &str = revive!("state = 'parked'");
@@ -258,7 +277,10 @@ impl Inbox {
         let columns = ends.iter().map(SettledColumns::try_from);
         let columns = json("settled entries", &columns.collect::<Result<Vec<_>, _>>()?)?;
         let synced = Settlement::Done(Outcome::Synced);
-        let synced = ends.iter().filter(|end| end.settlement == synced).count();
+        // An entry whose undo has left the deal was synced before.
+        let is_new = |end: &&Settled| !matches!(end.progress.undo, Some(Undo::Left(_)));
+        let synced = ends.iter().filter(|end| end.settlement == synced);
+        let synced = synced.filter(is_new).count();
         self.write(move |turn| {
             Box::pin(async move {
                 turn.effects.is_about_entries = true;
@@ -309,6 +331,12 @@ impl Inbox {
             return Ok(());
         }
         self.set_state(RELEASED, &released).await
+    }
+
+    /// Asks the owner to move these rows' deals back. Answers how many entries are to be undone.
+    pub async fn undo(&self, rows: Vec<RowId>) -> Result<u64, InboxError> {
+        self.move_unclaimed(UNDO, json("rows", &rows)?, Fact::Undo)
+            .await
     }
 
     /// Gives back the entries that are still claimed. What was stored of them stays.

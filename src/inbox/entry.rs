@@ -36,6 +36,19 @@ pub enum Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackfillId(pub(crate) i64);
 
+impl BackfillId {
+    #[must_use]
+    pub fn number(self) -> i64 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for BackfillId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
     pub row: RowId,
@@ -76,6 +89,8 @@ pub enum Outcome {
     TooOld,
     /// The row was removed.
     Gone,
+    /// A person had the move undone: the deal is back, and the row keeps its id. No sweep or backfill opens the entry.
+    Undone,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -181,7 +196,7 @@ pub struct Settled {
 /// Which entries become pending before their time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revival {
-    /// These rows, unless `done` or claimed.
+    /// These rows, unless claimed or `done`; what was undone is done again.
     Rows(Vec<RowId>),
     AllParked,
     /// These rows, if they are pending: what was refused for them works for another row.
@@ -236,6 +251,7 @@ impl Outcome {
             Self::Skipped => "skipped",
             Self::TooOld => "too_old",
             Self::Gone => "gone",
+            Self::Undone => "undone",
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::SqliteConnection;
 
 use super::{
-    InboxError, Outcome, Settlement, Why,
+    InboxError, Outcome, Settlement, UndoLeft, Why,
     record::{database, json},
 };
 use crate::domain::{DealId, StageId};
@@ -48,6 +48,13 @@ pub enum Fact {
         to: StageId,
     },
     DealCreated(DealId),
+    /// A person asked for the undo.
+    Undo,
+    MovedBack {
+        from: StageId,
+        to: StageId,
+    },
+    UndoLeft(UndoLeft),
     Noted,
     /// The deal of an earlier attempt, whose answer was lost.
     DealFound(DealId),

@@ -24,6 +24,7 @@ pub struct Progress {
     pub step: Step,
     /// The last move of a deal for this row. Stored before the move is sent.
     pub moved: Option<Move>,
+    pub undo: Option<Undo>,
     /// amoCRM rejected a bulk write that this entry was part of: it is sent alone from now on.
     pub alone: bool,
     /// How often an answer that it needs could not be read.
@@ -70,6 +71,47 @@ pub struct Move {
     pub to: StageId,
     /// When it was about to be sent.
     pub at: Timestamp,
+}
+
+/// How far a person's wish to undo the move has come. An entry whose deal is back keeps its other steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Asked for before the deal's id was in its row: the id is written first.
+    After,
+    Asked,
+    /// The way back may be in flight.
+    Sent,
+    /// The deal stands where it came from.
+    Back,
+    /// `retry` after `Back`: the deal is to be moved forward again.
+    Again,
+    Left(UndoLeft),
+}
+
+/// Why a move is not undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UndoLeft {
+    /// The inbox has no such entry (any more).
+    Unknown,
+    NotFinished,
+    /// The entry ended without a deal of ours.
+    NotSynced,
+    /// The deal stood at or after the target.
+    NotMoved,
+    /// amoCRM cannot delete a deal.
+    Created,
+    /// An earlier version moved the deal.
+    OriginUnknown,
+    AlreadyUndone,
+    /// People moved the deal.
+    MovedSince,
+    DealGone,
+    /// The stage that the deal came from is no stage that a deal can be moved to.
+    StageGone,
+    /// amoCRM rejects the way back.
+    Refused,
 }
 
 /// A create that was about to be sent. Resolved by looking.
@@ -249,14 +291,18 @@ impl Step {
         }
     }
 
-    /// The chosen deal is in its place.
+    /// The chosen deal is in its place. A note that is there stays.
     pub fn place(&mut self, how: Placed) {
-        if let Self::Chosen(choice) = self {
-            *self = Self::Placed {
-                choice: choice.clone(),
-                how,
-                note_resolve_after: None,
-            };
+        match self {
+            Self::Chosen(choice) => {
+                *self = Self::Placed {
+                    choice: choice.clone(),
+                    how,
+                    note_resolve_after: None,
+                };
+            }
+            Self::Noted { how: known, .. } => *known = how,
+            Self::Begun | Self::Creating(_) | Self::Placed { .. } => {}
         }
     }
 
@@ -294,6 +340,18 @@ impl Step {
 }
 
 impl Progress {
+    /// As [`Step::is_open`], for all writes of the entry.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.step.is_open() || self.undo == Some(Undo::Sent)
+    }
+
+    /// The next attempt moves the deal back, and does nothing else.
+    #[must_use]
+    pub fn is_to_be_undone(&self) -> bool {
+        matches!(self.undo, Some(Undo::Asked | Undo::Sent))
+    }
+
     /// The move that put the deal in its place, if this entry moved it and knows from where.
     #[must_use]
     pub fn placing_move(&self) -> Option<Move> {

@@ -74,14 +74,15 @@ pub(super) const PENDING_SINCE: &str = "
     WHERE state IN ('pending', 'claimed') AND pending_since <= ?1 AND lane = 'live'
     ORDER BY pending_since, seq LIMIT ?2";
 
-/// Reads the entries of the period only.
+/// Reads the entries of the period only. An entry whose undo ended later was synced before.
 pub(super) const SYNCED: &str = "
     SELECT
         count(delivery), count(*) FILTER (WHERE delivery IS NULL AND backfill IS NULL),
         count(*) FILTER (WHERE delivery IS NULL AND backfill IS NOT NULL),
         max(updated_at - stored_at) FILTER (WHERE backfill IS NULL)
     FROM entry
-    WHERE state = 'done' AND updated_at > ?1 AND updated_at <= ?2 AND outcome = 'synced'";
+    WHERE state = 'done' AND updated_at > ?1 AND updated_at <= ?2 AND outcome = 'synced'
+        AND iif(json_valid(progress), progress ->> '$.undo', NULL) IS NULL";
 
 /// Among the newest entries: these are found by their key, however many there are.
 pub(super) const WITHOUT_EVENT: &str = "
@@ -193,6 +194,34 @@ impl Inbox {
     pub async fn entries_with(&self, deal_or_contact: i64) -> Result<Vec<Entry>, InboxError> {
         let query = query_as(ENTRIES_WITH).bind(deal_or_contact);
         self.read_entries("look for a deal or contact", query).await
+    }
+
+    /// The entries of those rows that have one, in no order.
+    pub async fn entries_of_rows(&self, rows: &[RowId]) -> Result<Vec<Entry>, InboxError> {
+        let query =
+            query_as("SELECT * FROM entry WHERE row_id IN (SELECT value FROM json_each(?1))")
+                .bind(json("rows", rows)?);
+        self.read_entries("look entries up", query).await
+    }
+
+    /// The rows of one backfill that no later one has asked for.
+    pub async fn entries_of_backfill(
+        &self,
+        backfill: BackfillId,
+    ) -> Result<Vec<Entry>, InboxError> {
+        let query =
+            query_as("SELECT * FROM entry WHERE backfill = ?1 ORDER BY seq").bind(backfill.0);
+        self.read_entries("list a backfill's entries", query).await
+    }
+
+    /// Entries whose deal the service moved or made, changed at `since` or later. Reads every such entry.
+    pub async fn placed_since(&self, since: Timestamp) -> Result<Vec<Entry>, InboxError> {
+        let query = query_as(
+            "SELECT * FROM entry
+             WHERE updated_at >= ?1 AND progress ->> '$.placed' IN ('moved', 'created') ORDER BY seq",
+        )
+        .bind(since.as_millisecond());
+        self.read_entries("list what was moved", query).await
     }
 
     /// Everything kept of one person, by e-mail or phone hash.

@@ -95,7 +95,7 @@ impl TryFrom<&Progress> for ProgressColumns {
             person: progress.person,
             phone: progress.phone,
             contact: progress.step.contact(),
-            crm_open: progress.step.is_open(),
+            crm_open: progress.is_open(),
         })
     }
 }

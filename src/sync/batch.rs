@@ -329,6 +329,11 @@ impl Batch {
     }
 
     pub(super) async fn end(&self, ended: Vec<Ended>) -> Result<(), InboxError> {
+        let now = self.now();
+        let ended: Vec<Ended> = ended
+            .into_iter()
+            .map(|end| end.before_an_undo(now))
+            .collect();
         let ends = ended.iter().map(|end| Settled {
             row: end.attempt.row(),
             progress: end.attempt.progress.clone(),

@@ -18,7 +18,10 @@ pub(super) fn attempt(ended: &Ended, duration: Duration, now: Timestamp) {
         settlement: end,
         created_at,
     } = ended;
-    let outcome = outcome_name(end);
+    let outcome = match attempt.history.last() {
+        Some(Fact::UndoLeft(_)) => "left",
+        _ => outcome_name(end),
+    };
     metrics::counter!("tripwire_attempts_total", "outcome" => outcome).increment(1);
     if let (Settlement::Done(Outcome::Synced), Some(created_at)) = (end, created_at) {
         let took = now.duration_since(*created_at).as_secs_f64();

@@ -15,7 +15,9 @@ use tokio::time::Instant;
 use super::locks::{LockKey, PersonLock, PersonLocks};
 use crate::{
     domain::{DealId, Email, KeyedHash, Phone, RowId},
-    inbox::{Choice, CreateFor, Entry, Fact, Known, Mark, Progress, Settlement},
+    inbox::{
+        Choice, CreateFor, Entry, Fact, Known, Mark, Outcome, Progress, Settlement, Undo, UndoLeft,
+    },
     supabase::Row,
 };
 
@@ -96,6 +98,26 @@ impl Ended {
     /// The entry will not be tried again by itself.
     pub(super) fn is_decided(&self) -> bool {
         !matches!(self.settlement, Settlement::Again { .. })
+    }
+
+    /// The row has its deal id, and the undo that was asked for before follows in an attempt of its own.
+    pub(super) fn before_an_undo(mut self, now: Timestamp) -> Self {
+        let progress = &mut self.attempt.progress;
+        match self.settlement {
+            Settlement::Done(Outcome::Synced) if progress.undo == Some(Undo::After) => {
+                progress.undo = Some(Undo::Asked);
+                self.settlement = Settlement::Again {
+                    due_at: now,
+                    failed: false,
+                    reason: None,
+                };
+            }
+            Settlement::Done(_) if progress.undo == Some(Undo::After) => {
+                progress.undo = Some(Undo::Left(UndoLeft::NotSynced));
+            }
+            _ => {}
+        }
+        self
     }
 
     /// The attempt in one line of the row's history.

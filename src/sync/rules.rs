@@ -5,3 +5,4 @@ pub mod deal;
 pub mod eligibility;
 pub mod note;
 pub mod timings;
+pub mod undo;

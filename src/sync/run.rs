@@ -15,7 +15,7 @@ use super::{
     contacts::FEW,
     failure::Asked,
     row::{Attempt, InHand, Loaded},
-    steps::rows,
+    steps::{rows, undo},
     sync_batch,
 };
 use crate::inbox::{Claim, InboxError, Step};
@@ -79,6 +79,10 @@ pub(super) async fn sync_claim(
         is_probe: treatment == Treatment::Probe,
     };
     let claimed: Vec<Box<Attempt>> = entries.into_iter().map(Attempt::new).collect();
+    let (to_be_undone, claimed) = claimed
+        .into_iter()
+        .partition(|attempt| attempt.progress.is_to_be_undone());
+    take_back(&whole, to_be_undone).await?;
     let loaded = whole.settle(rows::load(&whole, claimed).await?).await?;
     let unmatched = loaded.iter().filter(|row| !has_choice(row)).count();
     let _sought = ctx.index.seek(unmatched);
@@ -103,6 +107,21 @@ pub(super) async fn sync_claim(
         }
     }
     outcome
+}
+
+/// Undoes moves, in batches whose deals are written soon after they are read.
+async fn take_back(whole: &Batch, mut attempts: Vec<Box<Attempt>>) -> Result<(), InboxError> {
+    while !attempts.is_empty() {
+        let rest = attempts.split_off(attempts.len().min(2 * SMALLEST_BATCH));
+        let batch = Batch {
+            amocrm: whole.ctx.amocrm.in_background(),
+            rows: Arc::new(attempts.iter().map(InHand::id).collect()),
+            ..whole.clone()
+        };
+        let ended = undo::undo(&batch, std::mem::replace(&mut attempts, rest)).await?;
+        batch.end(ended).await?;
+    }
+    Ok(())
 }
 
 /// The batches of one pass: they overlap.

@@ -7,4 +7,5 @@ pub(super) mod people;
 pub(super) mod place;
 pub(super) mod recover;
 pub(super) mod rows;
+pub(super) mod undo;
 pub(super) mod write_back;

@@ -1,9 +1,9 @@
 //! In English, and in `--json`.
 
-use super::{Lang, moved};
+use super::{Lang, between, moved};
 use crate::{
     domain::{HaltCause, InboxFault, SyncState},
-    inbox::{Fact, Names, Why},
+    inbox::{Fact, Names, UndoLeft, Why},
 };
 
 pub(super) fn fact(fact: &Fact, names: &Names) -> String {
@@ -21,6 +21,11 @@ pub(super) fn fact(fact: &Fact, names: &Names) -> String {
         Fact::DealChosen(deal, rule) => return format!("deal {deal} chosen: {}", why(*rule)),
         Fact::Moved => "moved",
         Fact::MovedFrom { from, to } => return moved(*from, *to, names, Lang::English),
+        Fact::Undo => "undo",
+        Fact::MovedBack { from, to } => {
+            return format!("moved back {}", between(*from, *to, names, Lang::English));
+        }
+        Fact::UndoLeft(left) => return format!("not undone: {}", undo_left(*left)),
         Fact::DealCreated(deal) => return format!("deal {deal} created"),
         Fact::Noted => "noted",
         Fact::DealFound(deal) => return format!("the deal {deal} of an earlier attempt was found"),
@@ -53,6 +58,24 @@ pub(super) fn fact(fact: &Fact, names: &Names) -> String {
         Fact::Failed(told) | Fact::Earlier(told) => told,
     };
     words.to_owned()
+}
+
+pub(super) fn undo_left(left: UndoLeft) -> &'static str {
+    match left {
+        UndoLeft::Unknown => "the inbox does not know the row, or not any more",
+        UndoLeft::NotFinished => "the row is not finished",
+        UndoLeft::NotSynced => "the service moved no deal for the row",
+        UndoLeft::NotMoved => "the deal stood at or after the target already",
+        UndoLeft::Created => "the service created the deal, and amoCRM cannot delete deals",
+        UndoLeft::OriginUnknown => {
+            "an earlier version moved the deal, and did not store where it came from"
+        }
+        UndoLeft::AlreadyUndone => "undone already",
+        UndoLeft::MovedSince => "people have moved the deal since",
+        UndoLeft::DealGone => "the deal was deleted",
+        UndoLeft::StageGone => "no deal can be moved to the stage that it came from",
+        UndoLeft::Refused => "amoCRM rejects the way back",
+    }
 }
 
 pub(super) fn why(why: Why) -> &'static str {

@@ -1,7 +1,7 @@
 //! In Russian.
 
-use super::{Lang, moved};
-use crate::inbox::{Fact, Names, Outcome, Why};
+use super::{Lang, between, moved};
+use crate::inbox::{Fact, Names, Outcome, UndoLeft, Why};
 
 pub(super) fn fact(fact: &Fact, names: &Names) -> String {
     let words = match fact {
@@ -20,6 +20,12 @@ pub(super) fn fact(fact: &Fact, names: &Names) -> String {
         Fact::MovedFrom { from, to } => {
             return format!("сделка {}", moved(*from, *to, names, Lang::Russian));
         }
+        Fact::Undo => "возврат сделки по команде",
+        Fact::MovedBack { from, to } => {
+            let stages = between(*from, *to, names, Lang::Russian);
+            return format!("сделка возвращена {stages}");
+        }
+        Fact::UndoLeft(left) => return format!("не возвращена: {}", undo_left(*left)),
         Fact::DealCreated(deal) => return format!("создана сделка {deal}"),
         Fact::Noted => "примечание добавлено",
         Fact::DealFound(deal) => return format!("найдена сделка {deal} из прежней попытки"),
@@ -49,6 +55,7 @@ pub(super) fn fact(fact: &Fact, names: &Names) -> String {
         Fact::Done(Outcome::Skipped) => "готово: пропущена",
         Fact::Done(Outcome::TooOld) => "готово: слишком старая",
         Fact::Done(Outcome::Gone) => "готово: строка удалена",
+        Fact::Done(Outcome::Undone) => "готово: сделка возвращена на исходный этап",
         Fact::Again(None) => "ещё раз",
         Fact::Again(Some(reason)) => return format!("ещё раз: {reason}"),
         Fact::Waiting(reason) => return format!("ожидает: {reason}"),
@@ -56,6 +63,26 @@ pub(super) fn fact(fact: &Fact, names: &Names) -> String {
         Fact::Failed(told) | Fact::Earlier(told) => told,
     };
     words.to_owned()
+}
+
+pub(super) fn undo_left(left: UndoLeft) -> &'static str {
+    match left {
+        UndoLeft::Unknown => "строки нет в очереди, или её запись уже удалена",
+        UndoLeft::NotFinished => "строка ещё не обработана",
+        UndoLeft::NotSynced => "для этой строки сервис не переносил сделку",
+        UndoLeft::NotMoved => "сделка уже стояла на нужном этапе или дальше",
+        UndoLeft::Created => "сделку создал сервис, а удалить её через amoCRM нельзя",
+        UndoLeft::OriginUnknown => {
+            "сделку перенесла прежняя версия, которая не сохраняла исходный этап"
+        }
+        UndoLeft::AlreadyUndone => "сделка уже возвращена",
+        UndoLeft::MovedSince => "сделку с тех пор перенесли люди",
+        UndoLeft::DealGone => "сделка удалена",
+        UndoLeft::StageGone => {
+            "на исходный этап сделку вернуть нельзя: его нет или это «Неразобранное»"
+        }
+        UndoLeft::Refused => "в amoCRM возврат сделки отклонён",
+    }
 }
 
 pub(super) fn why(why: Why) -> &'static str {

@@ -73,7 +73,7 @@ async fn rows_from_before_going_live_are_synced_without_a_service() {
 
     assert_eq!(scenario.verify(), Vec::<String>::new());
     let expected = json!({
-        "end": "drained", "rows": 28, "done": { "synced": 26 }, "waiting": 2, "parked": 0, "open": 0, "elsewhere": 0,
+        "end": "drained", "backfill": 1, "rows": 28, "done": { "synced": 26 }, "waiting": 2, "parked": 0, "open": 0, "elsewhere": 0,
         "before": { "waiting": 0, "parked": 0 }, "seconds": totals["seconds"],
     });
     assert_eq!(totals, expected);

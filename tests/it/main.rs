@@ -55,6 +55,7 @@ mod siege;
 mod structure;
 mod systemd;
 mod tls;
+mod undo;
 mod unreadable;
 mod version;
 mod wording;

@@ -249,6 +249,7 @@ async fn on_a_standby_other_commands_name_the_service_that_syncs_and_do_nothing(
         &["park", &id][..],
         &["retry", &id],
         &["retry", "--parked"],
+        &["undo", &id, "--yes"],
         &["backfill", "--yes"],
         &["backfill", "--dry-run"],
     ] {

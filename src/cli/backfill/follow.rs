@@ -27,7 +27,7 @@ use crate::{
 /// So many attempts of a row that is in doubt are no passing trouble.
 const TRIED_OFTEN: u32 = 3;
 /// How often the progress is read.
-const GLANCE: Duration = Duration::from_millis(200);
+pub(in crate::cli) const GLANCE: Duration = Duration::from_millis(200);
 
 pub(super) struct Backfill<'t> {
     settings: Settings,
@@ -38,7 +38,7 @@ pub(super) struct Backfill<'t> {
 }
 
 /// The engine that works the entries off.
-enum Hands {
+pub(in crate::cli) enum Hands {
     Ours(Worker),
     /// A service that owns the inbox.
     Others(Watched),
@@ -65,6 +65,7 @@ impl<'t> Backfill<'t> {
         let path = self.settings.inbox_path.clone();
         let (mut inbox, mut is_ours) = open(&path).await?;
         let id = inbox.begin_backfill().await?;
+        self.say_its_number(id);
         let (picker, is_whole) = self.enqueue(walk, &inbox, id).await?;
 
         let mut progress = Progress::new(picker.picked, self.as_json);
@@ -73,7 +74,7 @@ impl<'t> Backfill<'t> {
             if let Some(end) = end {
                 break end;
             }
-            let hands = self.hands(&inbox, is_ours)?;
+            let hands = hands(&self.settings, &inbox, is_ours, self.terminal)?;
             end = self.follow(hands, &inbox, id, &mut progress).await?;
             if end.is_none() {
                 inbox.close().await;
@@ -84,6 +85,7 @@ impl<'t> Backfill<'t> {
         let standing = standing(&inbox, id, picker.picked, &self.settings.timings).await?;
         inbox.close().await;
         let totals = Totals {
+            backfill: Some(id),
             standing,
             parked_before: picker.parked,
             waiting_before: picker.waiting,
@@ -91,6 +93,16 @@ impl<'t> Backfill<'t> {
             end,
         };
         report::tell(&totals, self.as_json, self.terminal)
+    }
+
+    fn say_its_number(&mut self, id: BackfillId) {
+        let told = self.terminal.pick(
+            "its number, and the command that moves its deals back:",
+            "номер и команда, которая вернёт сделки:",
+        );
+        self.terminal.complain(&format!(
+            "{told} {id}, `tripwire-sync undo --backfill {id}`"
+        ));
     }
 
     /// `false`: interrupted. Entries that were stored by then stay.
@@ -120,28 +132,6 @@ impl<'t> Backfill<'t> {
         Ok((picker, true))
     }
 
-    fn hands(&mut self, inbox: &Inbox, is_ours: bool) -> Result<Hands, CommandError> {
-        if !is_ours {
-            self.terminal.complain(self.terminal.pick(
-                "a service is running on this inbox: it does the work, this command watches",
-                "с этой очередью работает запущенный сервис: строки обработает он, команда показывает ход",
-            ));
-            return Ok(Hands::Others(Watched::new()));
-        }
-        self.terminal.complain(self.terminal.pick(
-            "no service is running on this inbox: this command does the work; until it ends, none can be started",
-            "с этой очередью не работает ни один сервис: строки обработает сама команда; до её конца сервис не запустится",
-        ));
-        let mut settings = self.settings.clone();
-        // No sweep: rows since `SYNC_SINCE` were not asked for, and `--limit 1` must mean one row.
-        settings.maintenance.sweep_every = None;
-        settings.maintenance.sweep_after_another = false;
-        if let Some(sending) = &mut settings.sending {
-            sending.sync.inspect_every = None;
-        }
-        Ok(Hands::Ours(Worker::start(settings, inbox, &clock())?))
-    }
-
     /// Waits until all rows are done or none can go on. `None`: the service that did the work is gone.
     async fn follow(
         &mut self,
@@ -158,14 +148,8 @@ impl<'t> Backfill<'t> {
                 progress.show(&standing, None, self.terminal)?;
                 break Some(End::Drained);
             }
-            let state = match &mut hands {
-                Hands::Ours(worker) if worker.is_dead() => break None,
-                Hands::Ours(worker) => {
-                    let writing = *inbox.writing().borrow();
-                    writing.over(*worker.status.borrow())
-                }
-                Hands::Others(_) if inbox.is_lost() => return Err(Died::InboxLost.into()),
-                Hands::Others(_) => stored_state(inbox).await?,
+            let Some(state) = hands.state(inbox).await? else {
+                break None;
             };
             let undecided = undecided(inbox, id).await?;
             if state == SyncState::Working && standing.is_open_for(undecided) {
@@ -174,7 +158,7 @@ impl<'t> Backfill<'t> {
             let mut why = progress::why(state, self.terminal);
             if let Hands::Others(watched) = &mut hands {
                 let patience = patience_with_a_service(&timings);
-                let gone_for = watched.gone_for(&standing, &self.settings)?;
+                let gone_for = watched.gone_for(standing.ended(), &self.settings)?;
                 if gone_for.is_some_and(|gone_for| gone_for > patience) {
                     break None;
                 }
@@ -200,15 +184,80 @@ impl<'t> Backfill<'t> {
                 () = &mut self.told_to_stop => break Some(End::Interrupted),
             }
         };
-        if let Hands::Ours(worker) = hands {
-            worker.stop().await?;
-        }
+        hands.let_go().await?;
         Ok(end)
     }
 }
 
+/// An engine of this command if it owns the inbox; else the service that does.
+pub(in crate::cli) fn hands(
+    settings: &Settings,
+    inbox: &Inbox,
+    is_ours: bool,
+    terminal: &mut Terminal,
+) -> Result<Hands, CommandError> {
+    if !is_ours {
+        terminal.complain(terminal.pick(
+            "a service is running on this inbox: it does the work, this command watches",
+            "с этой очередью работает запущенный сервис: строки обработает он, команда показывает ход",
+        ));
+        return Ok(Hands::Others(Watched::new()));
+    }
+    terminal.complain(terminal.pick(
+        "no service is running on this inbox: this command does the work; until it ends, none can be started",
+        "с этой очередью не работает ни один сервис: строки обработает сама команда; до её конца сервис не запустится",
+    ));
+    let mut settings = settings.clone();
+    // No sweep: rows since `SYNC_SINCE` were not asked for, and `--limit 1` must mean one row.
+    settings.maintenance.sweep_every = None;
+    settings.maintenance.sweep_after_another = false;
+    if let Some(sending) = &mut settings.sending {
+        sending.sync.inspect_every = None;
+    }
+    Ok(Hands::Ours(Worker::start(settings, inbox, &clock())?))
+}
+
+impl Hands {
+    /// `None`: our engine has ended.
+    pub(in crate::cli) async fn state(
+        &self,
+        inbox: &Inbox,
+    ) -> Result<Option<SyncState>, CommandError> {
+        Ok(Some(match self {
+            Self::Ours(worker) if worker.is_dead() => return Ok(None),
+            Self::Ours(worker) => {
+                let writing = *inbox.writing().borrow();
+                writing.over(*worker.status.borrow())
+            }
+            Self::Others(_) if inbox.is_lost() => return Err(Died::InboxLost.into()),
+            Self::Others(_) => stored_state(inbox).await?,
+        }))
+    }
+
+    /// Whether the service has been gone for longer than a restart takes. `ended`: how many rows have come to their end.
+    pub(in crate::cli) fn is_gone(
+        &mut self,
+        ended: u64,
+        settings: &Settings,
+    ) -> Result<bool, InboxError> {
+        let Self::Others(watched) = self else {
+            return Ok(false);
+        };
+        let gone_for = watched.gone_for(ended, settings)?;
+        Ok(gone_for.is_some_and(|gone_for| gone_for > patience_with_a_service(&settings.timings)))
+    }
+
+    /// Lets what is in flight end.
+    pub(in crate::cli) async fn let_go(self) -> Result<(), Died> {
+        match self {
+            Self::Ours(worker) => worker.stop().await,
+            Self::Others(_) => Ok(()),
+        }
+    }
+}
+
 /// Opens the inbox as its owner, or as a guest if it has an owner. `true`: as its owner.
-async fn open(path: &Path) -> Result<(Inbox, bool), InboxError> {
+pub(in crate::cli) async fn open(path: &Path) -> Result<(Inbox, bool), InboxError> {
     match Inbox::open(path, Role::Owner, clock()).await {
         Err(InboxError::AlreadyOwned { .. }) => {
             let inbox = Inbox::open(path, Role::Guest, clock()).await?;
@@ -264,13 +313,13 @@ fn patience_with_a_service(timings: &Timings) -> Duration {
 }
 
 /// Longer than a lease that was not given back lasts.
-fn patience_with_a_lease(timings: &Timings) -> Duration {
+pub(in crate::cli) fn patience_with_a_lease(timings: &Timings) -> Duration {
     2 * timings.second_look
 }
 
 /// A service that is only seen through its inbox.
 #[derive(Debug)]
-struct Watched {
+pub(in crate::cli) struct Watched {
     ended: u64,
     moved_at: Instant,
     gone_since: Option<Instant>,
@@ -289,10 +338,9 @@ impl Watched {
     /// since the test holds it for a moment.
     fn gone_for(
         &mut self,
-        standing: &Standing,
+        ended: u64,
         settings: &Settings,
     ) -> Result<Option<Duration>, InboxError> {
-        let ended = standing.ended();
         if ended != self.ended {
             (self.ended, self.moved_at) = (ended, Instant::now());
         }

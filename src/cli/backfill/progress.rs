@@ -140,7 +140,7 @@ pub(super) fn span_text(span: Duration, terminal: &Terminal) -> String {
 }
 
 /// What keeps rows from moving, and what a person can do about it.
-pub(super) fn why(state: SyncState, terminal: &Terminal) -> Option<String> {
+pub(in crate::cli) fn why(state: SyncState, terminal: &Terminal) -> Option<String> {
     let text = match state {
         SyncState::Starting | SyncState::Working => return None,
         SyncState::Holding => terminal

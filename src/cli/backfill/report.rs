@@ -5,7 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::progress::{Standing, span_text};
-use crate::cli::{CommandError, Outcome, terminal::Terminal};
+use crate::{
+    cli::{CommandError, Outcome, terminal::Terminal},
+    inbox::BackfillId,
+};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,8 @@ impl End {
 
 #[derive(Debug)]
 pub(super) struct Totals {
+    /// `None`: there was nothing to do.
+    pub(super) backfill: Option<BackfillId>,
     pub(super) standing: Standing,
     pub(super) parked_before: u64,
     pub(super) waiting_before: u64,
@@ -40,6 +45,7 @@ pub(super) struct Totals {
 
 pub(super) fn nothing_to_do(as_json: bool, terminal: &mut Terminal) -> Outcome {
     let none = Totals {
+        backfill: None,
         standing: Standing::default(),
         parked_before: 0,
         waiting_before: 0,
@@ -79,6 +85,7 @@ fn as_value(totals: &Totals) -> serde_json::Value {
     let standing = &totals.standing;
     json!({
         "end": totals.end.as_str(),
+        "backfill": totals.backfill.map(BackfillId::number),
         "rows": standing.total,
         "done": standing.done,
         "waiting": standing.waiting,
@@ -112,6 +119,14 @@ fn lines(totals: &Totals, terminal: &Terminal) -> Vec<Vec<String>> {
             false,
         ),
         (terminal.pick("removed", "удалены"), done("gone"), false),
+        (
+            terminal.pick(
+                "left alone: undone before",
+                "не тронуты: сделка возвращена раньше",
+            ),
+            done("undone"),
+            false,
+        ),
         (
             terminal.pick("waiting for a contact", "ожидают контакт"),
             standing.waiting,

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Takes arrivals in order: each makes an entry, opens one that is done, or changes nothing. A delivery opens no entry that
-/// is done.
+/// is done, and nothing opens one that a person had undone.
 ///
 /// An opened entry keeps its completed steps and forgets that row or contact were missing, since the row was just seen. A
 /// sweep leaves the entry in its lane; a backfill moves it to the backfill lane. `opened_at_work` is no longer read.
@@ -29,9 +29,9 @@ pub(in crate::inbox) const OPEN: &str = "
     ON CONFLICT (row_id) DO UPDATE SET
         state = 'pending', due_at = ?2, lane = iif(excluded.backfill IS NULL, entry.lane, 'backfill'),
         backfill = coalesce(excluded.backfill, entry.backfill), attempts = 0, outcome = NULL, reason = NULL,
-        progress = json_remove(entry.progress, '$.absent_since', '$.missed_since', '$.daily_searches'),
+        progress = json_remove(entry.progress, '$.absent_since', '$.missed_since', '$.daily_searches', '$.undo'),
         updated_at = ?2, pending_since = ?2, events = entry.events + 1
-    WHERE entry.state = 'done' AND excluded.delivery IS NULL
+    WHERE entry.state = 'done' AND entry.outcome <> 'undone' AND excluded.delivery IS NULL
     RETURNING row_id, seq, events";
 
 /// Adds facts of later arrivals to their entries: the first delivery, and the last backfill that asked for the row. Times

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Choice, Create, CreateFor, DailySearches, Move, Placed, Progress, Step, Why};
+use super::{Choice, Create, CreateFor, DailySearches, Move, Placed, Progress, Step, Undo, Why};
 use crate::domain::{ContactId, DealId, KeyedHash};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub(super) struct StoredProgress {
     intent: Option<Intent>,
     #[serde(skip_serializing_if = "Option::is_none")]
     moved: Option<Move>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undo: Option<Undo>,
     alone: bool,
     unreadable: u32,
 }
@@ -69,6 +71,7 @@ impl From<StoredProgress> for Progress {
             noted,
             intent,
             moved,
+            undo,
             alone,
             unreadable,
         } = stored;
@@ -83,6 +86,7 @@ impl From<StoredProgress> for Progress {
                 .and_then(|choice| step(&choice, placed, noted, intent.as_ref()))
                 .unwrap_or_default(),
             moved,
+            undo,
             alone,
             unreadable,
         }
@@ -178,6 +182,7 @@ impl From<Progress> for StoredProgress {
             noted,
             intent,
             moved: progress.moved,
+            undo: progress.undo,
             alone: progress.alone,
             unreadable: progress.unreadable,
         }

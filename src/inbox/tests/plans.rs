@@ -19,6 +19,7 @@ async fn entries_meant_by_row_are_looked_up_one_by_one() {
         commands::REVIVE_ROWS,
         commands::REVIVE_SUSPECTS,
         commands::PARK,
+        commands::UNDO,
         commands::CLAIM_ONE_OF,
     ] {
         let plan = plan_of(&t, statement).await;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::timings::Timings;
 use crate::{
     domain::{Email, NotOneEmail},
-    inbox::{Outcome, Progress, Settlement, Step},
+    inbox::{Outcome, Progress, Settlement, Step, Undo},
     supabase::Row,
 };
 
@@ -69,6 +69,7 @@ pub fn eligibility(
     // A create in doubt is looked for first: the deal in the row may be the one that it made.
     if let Some(filled) = &row.deal_id
         && !matches!(progress.step, Step::Creating(_))
+        && !is_moved_again(progress, filled)
     {
         return Eligibility::End(already_filled(progress, filled));
     }
@@ -108,6 +109,12 @@ pub fn eligibility(
             .to_owned(),
         }),
     }
+}
+
+/// A person has said `retry` after an undo, so the deal in the row is moved forward again.
+fn is_moved_again(progress: &Progress, filled: &str) -> bool {
+    let deal = progress.step.choice().map(|choice| choice.deal.to_string());
+    progress.undo == Some(Undo::Again) && deal.as_deref() == Some(filled.trim())
 }
 
 fn absent(timings: &Timings, progress: &mut Progress, now: Timestamp) -> Eligibility {

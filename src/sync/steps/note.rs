@@ -21,6 +21,13 @@ use crate::{
 /// Adds the note of each row, unless it is there.
 pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<Noted>, InboxError> {
     let (mut noted, rows) = StepResult::after(batch.begin(rows));
+    // A deal that is moved forward again after an undo kept its note.
+    let (with, rows): (Vec<_>, Vec<_>) = rows
+        .into_iter()
+        .partition(|row| row.attempt().progress.step.is_noted());
+    for row in with {
+        noted.push(with_note(batch, row));
+    }
     let rows = find_earlier_notes(batch, rows, &mut noted).await?;
     // The way here may have taken as long as a row stays fresh.
     let rows = noted.keep(refresh(batch, rows).await?);

@@ -10,23 +10,23 @@ use amocrm::Contact;
 use super::super::{
     batch::Batch,
     locks::LockKey,
-    row::{Ended, InHand, Loaded, Stage, StepResult},
+    row::{Ended, InHand, Stage, StepResult},
     rules::eligibility::later,
 };
 use crate::inbox::{DailySearches, Fact, InboxError, OpenWork};
 
 /// Locks the people of these rows. A row whose person is locked by another row comes again later.
-pub(crate) async fn lock(
+pub(crate) async fn lock<T: InHand>(
     batch: &Batch,
-    rows: Vec<Loaded>,
-) -> Result<StepResult<Loaded>, InboxError> {
+    rows: Vec<T>,
+) -> Result<StepResult<T>, InboxError> {
     let mut step = batch.begin(rows);
     if step.next.is_empty() {
         return Ok(step);
     }
     let mut rows = std::mem::take(&mut step.next);
     // A row that has begun goes before others of the same person.
-    rows.sort_by_key(|row| !row.attempt.progress.step.is_open());
+    rows.sort_by_key(|row| !row.attempt().progress.is_open());
 
     let begun = begun_elsewhere(batch).await?;
     let begun: HashSet<_> = begun.iter().filter_map(|open| open.person).collect();
@@ -35,20 +35,20 @@ pub(crate) async fn lock(
     let soon = later(batch.now(), timings.person_busy);
     let later_on = later(batch.now(), timings.second_look / 4);
     for mut row in rows {
-        let progress = &row.attempt.progress;
-        let has_begun = progress.step.is_open();
+        let progress = &row.attempt().progress;
+        let has_begun = progress.is_open();
         let contact = progress.step.contact();
-        // A row that was read has a known person.
-        let Some(person) = progress.person else {
+        let person = progress.person;
+        // A row that was read has a known person. An undo reads no row, and a damaged inbox may have lost its person.
+        if person.is_none() && !progress.is_to_be_undone() {
             step.ended.push(row.again_at(soon, Fact::PersonUnknown));
             continue;
-        };
-        let locks = &batch.ctx.locks;
-        let result = if !has_begun && begun.contains(&person) {
+        }
+        let keys = [person.map(LockKey::Person), contact.map(LockKey::Contact)];
+        let mut keys = keys.into_iter().flatten();
+        let result = if !has_begun && person.is_some_and(|person| begun.contains(&person)) {
             Err(row.again_at(later_on, Fact::PersonUnfinished))
-        } else if !row.attempt.lock(locks, LockKey::Person(person))
-            || contact.is_some_and(|id| !row.attempt.lock(locks, LockKey::Contact(id)))
-        {
+        } else if !keys.all(|key| row.attempt_mut().lock(&batch.ctx.locks, key)) {
             Err(row.again_at(soon, Fact::PersonAtWork))
         } else {
             Ok(row)

@@ -71,7 +71,9 @@ super::super::row::stages!(ToMove, ToCreate);
 
 impl ToMove {
     fn placed(mut self, how: inbox::Placed) -> Placed {
-        self.loaded.attempt.progress.step.place(how);
+        let progress = &mut self.loaded.attempt.progress;
+        progress.step.place(how);
+        progress.undo = None;
         Placed {
             loaded: self.loaded,
             deal: self.deal.id,

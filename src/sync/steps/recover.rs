@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{ContactId, DealId, KeyedHash, Operation},
-    inbox::{Create, CreateFor, Fact, GivenUp, InboxError, Step},
+    inbox::{Create, CreateFor, Fact, GivenUp, InboxError, Step, Undo},
 };
 
 const CREATES: [Operation; 2] = [Operation::Create, Operation::CreateWithContact];
@@ -63,6 +63,10 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
                 }
             }
             Step::Chosen(choice) | Step::Placed { choice, .. } => {
+                let deal = choice.deal;
+                with_deal.push((row, deal));
+            }
+            Step::Noted { choice, .. } if row.attempt.progress.undo == Some(Undo::Again) => {
                 let deal = choice.deal;
                 with_deal.push((row, deal));
             }

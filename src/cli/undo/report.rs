@@ -1,0 +1,242 @@
+//! What an undo means, and what it came to.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::{
+    cli::{CommandError, Outcome, terminal::Terminal},
+    domain::{DealId, RowId},
+    inbox::{self, Entry, Move, State, Undo, UndoLeft},
+    words,
+};
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    DryRun,
+    Drained,
+    Interrupted,
+    /// Another machine syncs, and knows nothing of our inbox.
+    Standby,
+}
+
+/// A row, and what becomes of its deal.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    /// `None`: no row is known for the e-mail that was asked for.
+    pub(super) row: Option<RowId>,
+    pub(super) deal: Option<DealId>,
+    /// `None`: nothing is undone.
+    pub(super) moved: Option<Move>,
+    /// The way back may have been sent before.
+    pub(super) is_sent: bool,
+    pub(super) result: Result,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Result {
+    ToUndo,
+    Undone,
+    Left(UndoLeft),
+    Parked(String),
+    /// The wish is stored, and is not carried out yet.
+    Open,
+    /// amoCRM's answer for it cannot be read.
+    Unreadable,
+}
+
+impl Result {
+    pub(super) fn of(entry: Option<&Entry>) -> Self {
+        let Some(entry) = entry else {
+            return Self::Left(UndoLeft::Unknown);
+        };
+        match (entry.state, entry.outcome, entry.progress.undo) {
+            (State::Done, Some(inbox::Outcome::Undone), _) => Self::Undone,
+            (State::Done, _, Some(Undo::Left(why))) => Self::Left(why),
+            // It was at work at the moment of the command.
+            (State::Done, ..) => Self::Left(UndoLeft::NotFinished),
+            (State::Parked, ..) => Self::Parked(entry.reason.clone().unwrap_or_default()),
+            (State::Pending | State::Claimed | State::Waiting, ..) => Self::Open,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::ToUndo => "to_undo",
+            Self::Undone => "undone",
+            Self::Left(_) => "left",
+            Self::Parked(_) => "parked",
+            Self::Open => "open",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl End {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::DryRun => "dry_run",
+            Self::Drained => "drained",
+            Self::Interrupted => "interrupted",
+            Self::Standby => "standby",
+        }
+    }
+}
+
+pub(super) fn rows_to_undo(changes: &[Change]) -> Vec<RowId> {
+    let to_undo = changes.iter().filter(|it| it.result == Result::ToUndo);
+    to_undo.filter_map(|change| change.row).collect()
+}
+
+/// Before the question.
+pub(super) fn say_what_it_means(changes: &[Change], terminal: &mut Terminal) {
+    let to_undo = rows_to_undo(changes).len();
+    let deals = terminal.pick("deals to be moved back", "сделок будет возвращено");
+    terminal.complain(&format!("{deals}: {to_undo}"));
+    let mut left: BTreeMap<UndoLeft, u64> = BTreeMap::new();
+    for change in changes {
+        if let Result::Left(why) = change.result {
+            *left.entry(why).or_default() += 1;
+        }
+    }
+    for (why, count) in left {
+        let stay = terminal.pick("left where they stand", "останутся на месте");
+        let why = words::undo_left(why, terminal.lang());
+        terminal.complain(&format!("{stay}: {count} ({why})"));
+    }
+    terminal.complain(terminal.pick(
+        "A deal goes back only if it still stands where the service put it. The row keeps its deal id, and the note stays on \
+         the deal. Every deal that is moved sets off the account's own automations (messages, tasks, bots), as if a manager \
+         had moved it. Look first with --dry-run.",
+        "Сделка вернётся, только если она всё ещё стоит там, куда её перенёс сервис. Номер сделки останется в строке, а \
+         примечание — в сделке. Каждый перенос запустит автоматизации аккаунта (сообщения, задачи, Salesbot), как если бы \
+         сделку перенёс менеджер. Сначала посмотрите с --dry-run.",
+    ));
+}
+
+/// Fails when something that was asked for is not undone.
+pub(super) fn tell(
+    changes: &[Change],
+    end: End,
+    as_json: bool,
+    terminal: &mut Terminal,
+) -> Outcome {
+    let mut totals: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for change in changes {
+        *totals.entry(change.result.name()).or_default() += 1;
+    }
+    if as_json {
+        let rows: Vec<_> = changes.iter().map(as_value).collect();
+        let value = json!({ "end": end.as_str(), "totals": totals, "rows": rows });
+        terminal.say(&serde_json::to_string_pretty(&value)?)?;
+    } else if changes.is_empty() {
+        terminal.say(terminal.pick(
+            "nothing to do: no such row in the inbox",
+            "делать нечего: таких строк в очереди нет",
+        ))?;
+    } else {
+        let head = terminal.pick(
+            ["row", "deal", "moved", "from", "what"],
+            ["строка", "сделка", "перенесена", "с этапа", "что"],
+        );
+        let lines: Vec<Vec<String>> = changes.iter().map(|it| line(it, terminal)).collect();
+        terminal.table(&head, &lines)?;
+    }
+    if let Some(advice) = advice(end, totals.contains_key("parked"), terminal) {
+        terminal.complain(advice);
+    }
+    let is_whole = match end {
+        End::DryRun => true,
+        End::Drained => changes.iter().all(|change| is_settled(&change.result)),
+        End::Interrupted | End::Standby => false,
+    };
+    if is_whole {
+        Ok(())
+    } else {
+        Err(CommandError::Told)
+    }
+}
+
+/// A deal that is left for a reason that another try does not change is no failure, but a row that is not known is.
+fn is_settled(result: &Result) -> bool {
+    match result {
+        Result::Undone => true,
+        Result::Left(why) => !matches!(why, UndoLeft::Unknown | UndoLeft::NotFinished),
+        Result::ToUndo | Result::Parked(_) | Result::Open | Result::Unreadable => false,
+    }
+}
+
+fn as_value(change: &Change) -> serde_json::Value {
+    let reason = match &change.result {
+        Result::Left(why) => Some(json!(why)),
+        Result::Parked(reason) => Some(json!(reason)),
+        _ => None,
+    };
+    json!({
+        "row": change.row,
+        "deal": change.deal,
+        "moved_at": change.moved.map(|moved| moved.at),
+        "from": change.moved.map(|moved| moved.from),
+        "to": change.moved.map(|moved| moved.to),
+        "result": change.result.name(),
+        "reason": reason,
+    })
+}
+
+fn line(change: &Change, terminal: &Terminal) -> Vec<String> {
+    let moved = change.moved;
+    vec![
+        change.row.map(|row| row.to_string()).unwrap_or_default(),
+        change.deal.map(|deal| deal.to_string()).unwrap_or_default(),
+        moved
+            .map(|moved| terminal.reader().time(moved.at))
+            .unwrap_or_default(),
+        moved
+            .map(|moved| moved.from.to_string())
+            .unwrap_or_default(),
+        what(&change.result, terminal),
+    ]
+}
+
+fn what(result: &Result, terminal: &Terminal) -> String {
+    match result {
+        Result::ToUndo => terminal
+            .pick("would be moved back", "будет возвращена")
+            .to_owned(),
+        Result::Undone => terminal.pick("moved back", "возвращена").to_owned(),
+        Result::Left(why) => {
+            let left = terminal.pick("left", "не тронута");
+            format!("{left}: {}", words::undo_left(*why, terminal.lang()))
+        }
+        Result::Parked(reason) => {
+            let parked = terminal.pick("parked", "отложена");
+            format!("{parked}: {reason}")
+        }
+        Result::Open => terminal.pick("not finished", "не завершена").to_owned(),
+        Result::Unreadable => terminal
+            .pick("amoCRM's answer cannot be read", "ответ amoCRM не читается")
+            .to_owned(),
+    }
+}
+
+fn advice(end: End, is_any_parked: bool, terminal: &Terminal) -> Option<&'static str> {
+    match end {
+        End::Interrupted => Some(terminal.pick(
+            "interrupted: what is not finished stays in the inbox; run this again, or let `tripwire-sync serve` finish it",
+            "прервано: незавершённое осталось в очереди; запустите команду ещё раз или дайте закончить `tripwire-sync serve`",
+        )),
+        End::Standby => Some(terminal.pick(
+            "another machine does the syncing, and will not look at this inbox: run this there, or stop the service there \
+             and run this again",
+            "синхронизацией занята другая машина, и эту очередь она не увидит: запустите команду там или остановите тот \
+             сервис и повторите здесь",
+        )),
+        End::DryRun | End::Drained => is_any_parked.then(|| {
+            terminal.pick(
+                "parked: see `tripwire-sync explain`; `tripwire-sync retry` tries the undo again",
+                "отложенные: `tripwire-sync explain`; `tripwire-sync retry` повторит возврат",
+            )
+        }),
+    }
+}
