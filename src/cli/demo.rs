@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, time::Duration};
 use amocrm::Target;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use sandbox::{
     AmoQuirks, DealId, PipelineId, PostgrestQuirks, Recorded, Sandbox, StageId, WebhookTarget,
     scenario::{Scenario, Setting},
@@ -26,6 +26,7 @@ use super::{
     told_to_stop,
 };
 use crate::{
+    admin,
     app::{self, App, Sending, amocrm_settings},
     domain::{self, MissingContact, NoteTemplate, TestHooks, WebhookSecret},
     http::Verifier,
@@ -64,11 +65,31 @@ struct Shop {
     names: BTreeMap<StageId, String>,
 }
 
+/// The operator page of this demo: its tokens are good for nothing else.
+struct OperatorPage {
+    admin_token: String,
+    viewer_token: String,
+    /// Of its times.
+    zone: TimeZone,
+}
+
+impl OperatorPage {
+    fn new(zone: TimeZone) -> Self {
+        let token = || Uuid::new_v4().simple().to_string();
+        Self {
+            admin_token: token(),
+            viewer_token: token(),
+            zone,
+        }
+    }
+}
+
 /// The service with both neighbours.
 struct Stage {
     sandbox: Sandbox,
     app: App,
     secret: String,
+    page: OperatorPage,
     /// Gone when the demo ends.
     _folder: tempfile::TempDir,
 }
@@ -98,6 +119,7 @@ impl Stage {
         sandbox: Sandbox,
         pipeline: PipelineId,
         bought: StageId,
+        zone: TimeZone,
     ) -> Result<Self, CommandError> {
         let target = Target {
             pipeline: domain::PipelineId::new(pipeline.get()),
@@ -105,7 +127,9 @@ impl Stage {
         };
         let folder = tempfile::tempdir()?;
         let secret = new_secret();
-        let settings = settings(&sandbox, target, &secret, folder.path().join("inbox.db"))?;
+        let page = OperatorPage::new(zone);
+        let inbox = folder.path().join("inbox.db");
+        let settings = settings(&sandbox, target, &secret, &page, inbox)?;
         let app = App::start(settings, clock(), telemetry::install_metrics()?).await?;
         sandbox.postgrest.on_insert(WebhookTarget {
             url: format!("http://{}/webhooks/supabase", app.address),
@@ -115,6 +139,7 @@ impl Stage {
             sandbox,
             app,
             secret,
+            page,
             _folder: folder,
         })
     }
@@ -136,7 +161,13 @@ impl Stage {
             "Left running; Ctrl-C ends it.",
             "Всё продолжает работать; остановить — Ctrl-C.",
         ))?;
+        let page = terminal.pick("operator page", "страница");
+        let admin = terminal.pick("its token", "её токен");
+        let viewer = terminal.pick("view only", "для просмотра");
         for (what, where_) in [
+            (page, format!("http://{}/admin", self.app.address)),
+            (admin, self.page.admin_token.clone()),
+            (viewer, self.page.viewer_token.clone()),
             ("service", format!("http://{}", self.app.address)),
             (
                 "metrics",
@@ -158,6 +189,7 @@ fn settings(
     sandbox: &Sandbox,
     target: Target,
     secret: &str,
+    page: &OperatorPage,
     inbox: PathBuf,
 ) -> Result<app::Settings, CommandError> {
     let timings = Timings::default();
@@ -224,7 +256,13 @@ fn settings(
         tokens: Vec::new(),
         outside_watcher: None,
         self_test: None,
-        operator_page: None,
+        operator_page: Some(admin::Settings {
+            admin_token: SecretString::from(page.admin_token.clone()),
+            viewer_token: Some(SecretString::from(page.viewer_token.clone())),
+            // This amoCRM has no pages.
+            amocrm: None,
+            zone: page.zone.clone(),
+        }),
         tells_systemd: false,
     })
 }
@@ -234,7 +272,13 @@ fn settings(
 async fn one_row(keep: bool, terminal: &mut Terminal) -> Outcome {
     let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
     let (shop, deal) = open_shop(&sandbox);
-    let stage = Stage::set(sandbox, shop.pipeline, shop.bought).await?;
+    let stage = Stage::set(
+        sandbox,
+        shop.pipeline,
+        shop.bought,
+        terminal.reader().zone.clone(),
+    )
+    .await?;
 
     terminal.say(terminal.pick(
         "A student pays. In amoCRM there is a deal with her e-mail:",
@@ -295,7 +339,53 @@ async fn one_row(keep: bool, terminal: &mut Terminal) -> Outcome {
         "{done} {:.1} {second}",
         began.elapsed().as_secs_f64()
     ))?;
+    if keep {
+        add_unfinished(&stage, terminal).await?;
+    }
     stage.end(keep, terminal).await
+}
+
+/// Two more students, so that the operator page has one of each kind to show: of one the e-mail is wrong, the other one has no
+/// contact in amoCRM yet.
+async fn add_unfinished(stage: &Stage, terminal: &mut Terminal) -> Outcome {
+    terminal.say("")?;
+    terminal.say(terminal.pick(
+        "Two more students come: one with a wrong e-mail, one whom amoCRM does not know yet.",
+        "Добавлены ещё два ученика: у одного e-mail с ошибкой, другого ещё нет в amoCRM.",
+    ))?;
+    for (name, email) in [
+        ("Тимур Касымов", "timur.kasymov(at)example.kz"),
+        ("Дана Ахметова", "dana.akhmetova@example.kz"),
+    ] {
+        stage.sandbox.postgrest.insert_row(&json!({
+            "id": Uuid::new_v4(),
+            "email": email,
+            "full_name": name,
+            "status": "active",
+            "manager_name": "Данияр",
+            "created_at": clock().now(),
+        }));
+    }
+    let began = Instant::now();
+    let counts = loop {
+        let counts = stage.app.inbox.counts().await?;
+        let is_there = |state| counts.by_state.get(&state).is_some_and(|count| *count > 0);
+        if (is_there(State::Parked) && is_there(State::Waiting)) || began.elapsed() > PATIENCE {
+            break counts;
+        }
+        tokio::time::sleep(GLANCE).await;
+    };
+    let count = |state| counts.by_state.get(&state).copied().unwrap_or_default();
+    let (done, waiting, parked) = (
+        count(State::Done),
+        count(State::Waiting),
+        count(State::Parked),
+    );
+    terminal.say(&terminal.pick(
+        format!("  done {done}, waiting for a contact {waiting}, parked {parked}"),
+        format!("  готово {done}, ждёт контакта {waiting}, отложено {parked}"),
+    ))?;
+    Ok(())
 }
 
 fn open_shop(sandbox: &Sandbox) -> (Shop, DealId) {
@@ -359,7 +449,13 @@ fn deal_id_of(sandbox: &Sandbox, row: Uuid) -> Option<String> {
 async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
     let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
     let setting = Setting::build(&sandbox.amo);
-    let stage = Stage::set(sandbox, setting.pipeline, setting.target).await?;
+    let stage = Stage::set(
+        sandbox,
+        setting.pipeline,
+        setting.target,
+        terminal.reader().zone.clone(),
+    )
+    .await?;
 
     let began = Instant::now();
     let count = usize::try_from(rows).unwrap_or(usize::MAX);

@@ -480,6 +480,41 @@ async fn the_demo_sees_nothing_of_where_it_runs_and_leaves_nothing_behind() {
     assert_eq!(names_in(temporary.path()), [""; 0]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demo_that_is_kept_prints_its_operator_page_which_has_one_student_of_each_kind() {
+    outbound::install_crypto_provider();
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Launch::new(folder.path(), &["demo", "--keep"]).spawn();
+    demo.until_said("webhook secret").await;
+    let said = demo.said();
+    let beside = |label: &str| {
+        let mut lines = said.lines().map(str::trim_start);
+        let value = lines.find_map(|line| line.strip_prefix(label));
+        value.unwrap_or_else(|| panic!("no {label}: {said}")).trim()
+    };
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (label, role) in [("its token", "admin"), ("view only", "viewer")] {
+        let state = http
+            .get(format!("{}/api/state", beside("operator page")))
+            .bearer_auth(beside(label))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(state.status(), 200, "{role}");
+        let state: Value = serde_json::from_str(&state.text().await.unwrap()).unwrap();
+        assert_eq!(state["role"], role);
+        for kind in ["done", "parked", "waiting"] {
+            assert_eq!(state["counts"][kind], 1, "{state}");
+        }
+    }
+    demo.signal("INT");
+    let ended = demo.ended().await;
+    ended.assert_code(0);
+    // That one row is parked is logged as an error, as ever.
+    assert_eq!(ended.err.matches("ERROR").count(), 1, "{ended:#?}");
+    assert!(ended.err.contains("outcome=\"parked\""), "{ended:#?}");
+}
+
 /// No Docker engine is needed: the check is a line for a shell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_health_check_of_the_image_tells_a_service_from_none() {
