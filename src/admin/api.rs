@@ -1,7 +1,7 @@
 //! The same as JSON, for programs. `docs/openapi.yaml` describes it.
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    Error, HttpRequest, HttpResponse,
     http::{
         StatusCode,
         header::{self, HeaderValue},
@@ -221,15 +221,28 @@ async fn act(
     request: HttpRequest,
     admin: Admin,
     name: web::Path<String>,
-    order: Option<web::Json<Order>>,
+    order: Result<web::Json<Order>, Error>,
 ) -> HttpResponse {
+    let order = match order {
+        Err(_) if !has_body(&request) => Ok(Order::default()),
+        order => order.map(web::Json::into_inner),
+    };
     post(request, admin, async |admin, role| {
-        let row = order.as_ref().and_then(|order| order.row);
-        let action = Action::read(&name, row).ok_or(Failure::NotFound)?;
+        let order = match order {
+            Ok(order) => order,
+            Err(error) => return Ok(error.error_response()),
+        };
+        let action = Action::read(&name, order.row).ok_or(Failure::NotFound)?;
         let done = actions::carry_out(action, role, admin).await?;
         Ok(HttpResponse::Ok().json(done_value(action, done)))
     })
     .await
+}
+
+fn has_body(request: &HttpRequest) -> bool {
+    let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|length| length != "0") || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 fn done_value(action: Action, done: Done) -> Value {

@@ -11,8 +11,10 @@ mod postgres;
 mod program;
 mod support;
 
+mod admin_api;
 mod alerts;
 mod backfill;
+mod browser;
 mod bulk;
 mod chaos;
 mod check;
