@@ -555,7 +555,7 @@ pub(super) fn row(
     let entry = &story.entry;
     let title = reader.pick("Student", "Ученик");
     let content = html! {
-        h1 { (title) " " (badge(entry, reader)) }
+        h1 id="title" data-live { (title) " " (badge(entry, reader)) }
         (notice(done, reader))
         (links(admin, entry, reader))
         section id="story" data-live aria-labelledby="story-title" {
@@ -566,11 +566,14 @@ pub(super) fn row(
                 }
             }
         }
-        @if visitor.is_admin() && !is_standby && entry.state != State::Done {
-            section id="actions" data-live aria-label=(reader.pick("Actions", "Действия")) {
-                div.buttons {
-                    @if entry.state != State::Claimed { (button(visitor, Action::Retry(entry.row))) }
-                    @if matches!(entry.state, State::Pending | State::Waiting) { (button(visitor, Action::Park(entry.row))) }
+        // There also when it is empty: the buttons go and come with the state.
+        div id="actions" data-live {
+            @if visitor.is_admin() && !is_standby && entry.state != State::Done {
+                section aria-label=(reader.pick("Actions", "Действия")) {
+                    div.buttons {
+                        @if entry.state != State::Claimed { (button(visitor, Action::Retry(entry.row))) }
+                        @if matches!(entry.state, State::Pending | State::Waiting) { (button(visitor, Action::Park(entry.row))) }
+                    }
                 }
             }
         }

@@ -208,7 +208,7 @@ async fn entries_are_listed_beside_a_running_service() {
     let mut service = Service::start(&world).await;
     let row = waiting_row(&world);
     assert_eq!(service.deliver(&world, row).await, Some(202));
-    until_outcome(&mut service, row, "waiting").await;
+    service.until_outcome(row, "waiting").await;
 
     let table = command(&world, &["entries"]).await;
     table.assert_code(0);
@@ -235,16 +235,6 @@ async fn entries_are_listed_beside_a_running_service() {
     service.stop().await.assert_code(0);
 }
 
-async fn until_outcome(service: &mut Service, row: RowId, outcome: &str) {
-    let row = row.to_string();
-    service
-        .program
-        .until_logged("sync.attempt", |line| {
-            line["row.id"] == row.as_str() && line["outcome"] == outcome
-        })
-        .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_service_obeys_pause_and_resume() {
     let world = World::prepare(Wishes::default());
@@ -258,7 +248,7 @@ async fn a_running_service_obeys_pause_and_resume() {
     assert_eq!(asked_amocrm(&world), 0);
 
     command(&world, &["resume"]).await.assert_code(0);
-    until_outcome(&mut service, row, "waiting").await;
+    service.until_outcome(row, "waiting").await;
     service.until_sync_is("working").await;
     assert!(asked_amocrm(&world) > 0);
     service.stop().await.assert_code(0);
@@ -270,7 +260,7 @@ async fn a_running_service_tries_parked_rows_again_when_told_to() {
     let mut service = Service::start(&world).await;
     let row = world.insert(&json!({ "email": "not an address" }));
     assert_eq!(service.deliver(&world, row).await, Some(202));
-    until_outcome(&mut service, row, "parked").await;
+    service.until_outcome(row, "parked").await;
 
     // The manager puts it right.
     world.sandbox.postgrest.update_row(row, |row| {
@@ -284,7 +274,7 @@ async fn a_running_service_tries_parked_rows_again_when_told_to() {
     let retry = command(&world, &["retry", "--parked"]).await;
     retry.assert_code(0);
     assert_eq!(retry.out, "to be tried again: 1");
-    until_outcome(&mut service, row, "waiting").await;
+    service.until_outcome(row, "waiting").await;
 
     let id = row.to_string();
     let again = command(&world, &["retry", &id]).await;
@@ -313,7 +303,7 @@ async fn a_student_is_forgotten_by_e_mail_and_by_row() {
     });
     for row in rows {
         assert_eq!(service.deliver(&world, row).await, Some(202));
-        until_outcome(&mut service, row, "synced").await;
+        service.until_outcome(row, "synced").await;
     }
     let written = world.amo_writes().len();
     for whom in ["ONE@example.kz", &rows[1].to_string()] {

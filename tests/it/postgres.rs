@@ -174,8 +174,9 @@ impl Cluster {
 
     /// Schema and roles as `pg_dump` writes them: equal texts mean that nothing was added, changed or left behind.
     pub(crate) fn schema(&self) -> String {
-        self.dump("pg_dump", &["--schema-only", "--dbname=postgres"])
-            + &self.dump("pg_dumpall", &["--roles-only"])
+        let schema = self.dump("pg_dump", &["--schema-only", "--dbname=postgres"]);
+        let roles = self.dump("pg_dumpall", &["--roles-only"]);
+        format!("{schema}{roles}")
     }
 
     fn dump(&self, program: &str, arguments: &[&str]) -> String {

@@ -323,10 +323,15 @@ impl Service {
     }
 
     pub(crate) async fn until_synced(&mut self, row: RowId) {
+        self.until_outcome(row, "synced").await;
+    }
+
+    /// Waits until an attempt for the row has ended so.
+    pub(crate) async fn until_outcome(&mut self, row: RowId, outcome: &str) {
         let row = row.to_string();
         self.program
             .until_logged("sync.attempt", |line| {
-                line["row.id"] == row.as_str() && line["outcome"] == "synced"
+                line["row.id"] == row.as_str() && line["outcome"] == outcome
             })
             .await;
     }

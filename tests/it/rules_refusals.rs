@@ -228,9 +228,7 @@ async fn all_are_refused(refusal: Refusal) {
         .amo_writes()
         .iter()
         .flat_map(|write| write.items().to_vec())
-        .map(|item| {
-            item["id"].to_string() + &item["entity_id"].to_string() + &item["name"].to_string()
-        })
+        .map(|item| format!("{}{}{}", item["id"], item["entity_id"], item["name"]))
         .collect();
     let writes_of_a_row =
         if refusal.operation() == Operation::WriteBack || refusal.operation() == Operation::Note {

@@ -41,7 +41,7 @@ impl SupabaseCli {
     pub(super) fn push(&self, cluster: &Cluster) -> String {
         let answer = self.on(cluster, &["db", "push", "--yes"]);
         assert!(answer.succeeded, "{}{}", answer.out, answer.err);
-        answer.out + &answer.err
+        format!("{}{}", answer.out, answer.err)
     }
 
     /// What `db advisors` has to say of a database, without what it only mentions.
