@@ -187,9 +187,9 @@ impl Api {
         compiler.enable_format_assertions();
         compiler.add_resource(name, Value::Object(schema)).unwrap();
         let mut schemas = Schemas::new();
-        let compiled = compiler.compile(name, &mut schemas);
-        let compiled = compiled.unwrap_or_else(|error| panic!("{what}: {error:#}"));
-        let valid = schemas.validate(body, compiled);
+        let root = compiler.compile(name, &mut schemas);
+        let root = root.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        let valid = schemas.validate(body, root);
         assert!(valid.is_ok(), "{what}: {}\n{body:#}", valid.unwrap_err());
     }
 

@@ -196,7 +196,7 @@ async fn bot_and_chat_are_tried_and_nothing_is_sent() {
         "TELEGRAM_BASE_URL={}\nTELEGRAM_BOT_TOKEN=123456:token\nTELEGRAM_CHAT_ID=-100500\n",
         telegram.uri()
     );
-    let ended = from_file(&world, &(answers(&world) + &bot)).await;
+    let ended = from_file(&world, &format!("{}{bot}", answers(&world))).await;
     ended.assert_code(2);
     let told =
         "  TELEGRAM_CHAT_ID does not work: Telegram does not let the bot write to this chat (400)";
