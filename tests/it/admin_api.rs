@@ -7,6 +7,7 @@ use reqwest::{
     Method, RequestBuilder,
     header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE},
 };
+use sandbox::DealId;
 use serde_json::{Map, Value, json};
 use tripwire_sync::domain::RowId;
 use yaml_rust2::{Yaml, YamlLoader};
@@ -291,42 +292,8 @@ async fn a_running_service_answers_as_the_description_says_and_nothing_else() {
     let parked = delivered(&mut service, &world, "aigerim(at)example", "parked").await;
     let waiting = delivered(&mut service, &world, "absent@example.kz", "waiting").await;
 
-    // What is read, by each who may.
-    let state = api.expect(200, Call::get(&service, "/state")).await;
-    assert_eq!(state["sync"]["state"], "working");
-    assert_eq!(state["role"], "admin");
-    assert_eq!(state["counts"]["parked"], 1);
-    let state = api
-        .expect(200, Call::get(&service, "/state").by_viewer())
-        .await;
-    assert_eq!(state["role"], "viewer");
     let cookie = cookie(&api, &service).await;
-    let by_cookie = Call::get(&service, "/state").by(Whom::Cookie(&cookie));
-    assert_eq!(api.expect(200, by_cookie).await["role"], "viewer");
-    for row in [synced, parked, waiting] {
-        let story = api.expect(200, Call::row(&service, row)).await;
-        assert_eq!(story["row"], json!(row));
-    }
-    for (query, total) in [
-        ("", 3),
-        ("?state=done", 1),
-        ("?state=parked&page=1", 1),
-        ("?page=9&state=", 3),
-    ] {
-        let call = Call::get(&service, "/entries").filled(format!("/entries{query}"));
-        let list = api.expect(200, call).await;
-        assert_eq!(list["total"], total, "{query}");
-        assert_eq!(list["entries"].as_array().unwrap().len(), total, "{query}");
-    }
-    for (query, row) in [
-        (EMAIL.to_owned(), synced),
-        (deal.to_string(), synced),
-        (parked.to_string(), parked),
-    ] {
-        let call = Call::post(&service, "/search", json!({ "query": query })).by_viewer();
-        let found = api.expect(200, call).await;
-        assert_eq!(found["entries"][0]["row"], json!(row), "{query}");
-    }
+    read(&mut api, &service, &cookie, [synced, parked, waiting], deal).await;
     activity(&mut api, &service).await;
 
     // What is refused.
@@ -397,6 +364,45 @@ async fn a_running_service_answers_as_the_description_says_and_nothing_else() {
         not_seen.is_empty(),
         "described, and never answered: {not_seen:#?}"
     );
+}
+
+/// What is read, by each who may: a row that is synced, one that is parked, and one that waits.
+async fn read(api: &mut Api, service: &Service, cookie: &str, rows: [RowId; 3], deal: DealId) {
+    let state = api.expect(200, Call::get(service, "/state")).await;
+    assert_eq!(state["sync"]["state"], "working");
+    assert_eq!(state["role"], "admin");
+    assert_eq!(state["counts"]["parked"], 1);
+    let state = api
+        .expect(200, Call::get(service, "/state").by_viewer())
+        .await;
+    assert_eq!(state["role"], "viewer");
+    let by_cookie = Call::get(service, "/state").by(Whom::Cookie(cookie));
+    assert_eq!(api.expect(200, by_cookie).await["role"], "viewer");
+    let [synced, parked, _] = rows;
+    for row in rows {
+        let story = api.expect(200, Call::row(service, row)).await;
+        assert_eq!(story["row"], json!(row));
+    }
+    for (query, total) in [
+        ("", 3),
+        ("?state=done", 1),
+        ("?state=parked&page=1", 1),
+        ("?page=9&state=", 3),
+    ] {
+        let call = Call::get(service, "/entries").filled(format!("/entries{query}"));
+        let list = api.expect(200, call).await;
+        assert_eq!(list["total"], total, "{query}");
+        assert_eq!(list["entries"].as_array().unwrap().len(), total, "{query}");
+    }
+    for (query, row) in [
+        (EMAIL.to_owned(), synced),
+        (deal.to_string(), synced),
+        (parked.to_string(), parked),
+    ] {
+        let call = Call::post(service, "/search", json!({ "query": query })).by_viewer();
+        let found = api.expect(200, call).await;
+        assert_eq!(found["entries"][0]["row"], json!(row), "{query}");
+    }
 }
 
 /// What the charts show.

@@ -2,7 +2,9 @@
 //! else.
 
 use std::{
-    env, fmt,
+    env,
+    ffi::OsString,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -191,9 +193,12 @@ impl Browser {
             if shown.is_ok_and(|shown| shown.contains(words)) {
                 return;
             }
-            if !poller.tick().await {
-                panic!("{selector} never shows {words:?}: {}", self.source().await);
-            }
+            let goes_on = poller.tick().await;
+            assert!(
+                goes_on,
+                "{selector} never shows {words:?}: {}",
+                self.source().await
+            );
         }
     }
 
@@ -258,7 +263,7 @@ impl Browser {
 
 async fn start_chromedriver(folder: &Path) -> (Program, String) {
     let mut chromedriver = Launch::of(&program("chromedriver"), folder, &["--port=0"])
-        .with("PATH", env::var("PATH").unwrap_or_default())
+        .with("PATH", search_path().to_string_lossy())
         .with("HOME", folder.display())
         .with("TMPDIR", folder.display())
         .spawn();
@@ -270,9 +275,12 @@ async fn start_chromedriver(folder: &Path) -> (Program, String) {
     (chromedriver, format!("http://127.0.0.1:{port}"))
 }
 
+fn search_path() -> OsString {
+    env::var_os("PATH").unwrap_or_default()
+}
+
 fn program(name: &str) -> PathBuf {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
+    env::split_paths(&search_path())
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
         .unwrap_or_else(|| panic!("{name} is not in PATH: scripts/tools installs it"))
