@@ -121,7 +121,7 @@ async fn everything_is_reached_by_the_keyboard_in_order_and_the_focus_is_seen() 
     browser.go(&office.page("")).await;
     browser.press(tab).await;
     browser.press(enter).await;
-    let focus: String = browser.ask("return document.activeElement.id").await;
-    assert_eq!(focus, "main");
+    // The browser follows the link a moment after the key.
+    browser.find("main:focus").await;
     browser.close().await;
 }
