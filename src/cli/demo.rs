@@ -383,7 +383,7 @@ async fn add_unfinished(stage: &Stage, terminal: &mut Terminal) -> Outcome {
     );
     terminal.say(&terminal.pick(
         format!("  done {done}, waiting for a contact {waiting}, parked {parked}"),
-        format!("  готово {done}, ждёт контакта {waiting}, отложено {parked}"),
+        format!("  готово {done}, ожидает контакт {waiting}, отложено {parked}"),
     ))?;
     Ok(())
 }
