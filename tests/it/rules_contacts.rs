@@ -338,7 +338,7 @@ async fn a_search_cut_off_by_its_page_cap_is_parked_and_not_taken_for_a_miss() {
 
     let entry = world.until_state(row, State::Parked).await;
     let reason = entry.reason.unwrap();
-    assert!(reason.contains("обрезан"), "{reason}");
+    assert!(reason.contains("поиск не закончен"), "{reason}");
     assert_eq!(world.amo_writes().len(), 0);
 }
 
