@@ -12,7 +12,7 @@ use crate::{
     domain::{Halt, KeyedHash, Refusals, Refused},
     inbox::{
         Entry, HALT, HistoryLine, Inbox, InboxError, Known, Move, Names, Outcome, PAUSED, Placed,
-        Progress, REFUSALS, State, Step,
+        Progress, REFUSALS, State, Step, Undo,
     },
     sync::rules::timings::DAILY_SEARCHES,
     words::{self, Lang, Reader},
@@ -391,6 +391,10 @@ fn placed(progress: &Progress, names: &Names, reader: &Reader) -> String {
         };
     }
     let placed = match progress.step.placed() {
+        _ if progress.undo == Some(Undo::Back) => reader.pick(
+            "moved back where it came from",
+            "возвращена на исходный этап",
+        ),
         None => reader.pick("not settled yet", "ещё не определён"),
         Some(Placed::Moved) => reader.pick("moved to the target", "перенесена на нужный этап"),
         Some(Placed::Left) => reader.pick(

@@ -86,15 +86,16 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     };
     telemetry::init_logging(config.log.format, Some(filter))?;
     let changes = select(options, &inbox, terminal).await?;
+    let names = inbox.names().await?;
     if options.dry_run {
         inbox.close().await;
         let changes = foresee(changes, &settings, terminal).await?;
-        return report::tell(&changes, End::DryRun, options.json, terminal);
+        return report::tell(&changes, &names, End::DryRun, options.json, terminal);
     }
     let rows: Vec<RowId> = report::rows_to_undo(&changes);
     if rows.is_empty() {
         inbox.close().await;
-        return report::tell(&changes, End::Drained, options.json, terminal);
+        return report::tell(&changes, &names, End::Drained, options.json, terminal);
     }
     report::say_what_it_means(&changes, terminal);
     inbox.close().await;
@@ -228,6 +229,7 @@ async fn carry_out(
         (inbox, is_ours) = backfill::open(&path).await?;
     };
     let entries = entries_by_row(&inbox, &rows).await?;
+    let names = inbox.names().await?;
     inbox.close().await;
     for change in &mut changes {
         if change.result == Became::ToUndo {
@@ -235,7 +237,7 @@ async fn carry_out(
             change.result = Became::of(entry);
         }
     }
-    report::tell(&changes, end, as_json, terminal)
+    report::tell(&changes, &names, end, as_json, terminal)
 }
 
 async fn entries_by_row(

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     cli::{CommandError, Outcome, terminal::Terminal},
     domain::{DealId, RowId},
-    inbox::{self, Entry, Move, State, Undo, UndoLeft},
+    inbox::{self, Entry, Move, Names, State, Undo, UndoLeft},
     words,
 };
 
@@ -118,6 +118,7 @@ pub(super) fn say_what_it_means(changes: &[Change], terminal: &mut Terminal) {
 /// Fails when something that was asked for is not undone.
 pub(super) fn tell(
     changes: &[Change],
+    names: &Names,
     end: End,
     as_json: bool,
     terminal: &mut Terminal,
@@ -140,7 +141,7 @@ pub(super) fn tell(
             ["row", "deal", "moved", "from", "what"],
             ["строка", "сделка", "перенесена", "с этапа", "что"],
         );
-        let lines: Vec<Vec<String>> = changes.iter().map(|it| line(it, terminal)).collect();
+        let lines: Vec<Vec<String>> = changes.iter().map(|it| line(it, names, terminal)).collect();
         terminal.table(&head, &lines)?;
     }
     if let Some(advice) = advice(end, totals.contains_key("parked"), terminal) {
@@ -184,17 +185,19 @@ fn as_value(change: &Change) -> serde_json::Value {
     })
 }
 
-fn line(change: &Change, terminal: &Terminal) -> Vec<String> {
+fn line(change: &Change, names: &Names, terminal: &Terminal) -> Vec<String> {
     let moved = change.moved;
+    let from = moved.map(|moved| match names.stage(moved.from) {
+        Some(name) => name.to_owned(),
+        None => moved.from.to_string(),
+    });
     vec![
         change.row.map(|row| row.to_string()).unwrap_or_default(),
         change.deal.map(|deal| deal.to_string()).unwrap_or_default(),
         moved
             .map(|moved| terminal.reader().time(moved.at))
             .unwrap_or_default(),
-        moved
-            .map(|moved| moved.from.to_string())
-            .unwrap_or_default(),
+        from.unwrap_or_default(),
         what(&change.result, terminal),
     ]
 }
