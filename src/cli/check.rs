@@ -3,9 +3,14 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::findings::Findings;
-use super::{CommandError, Outcome, terminal::Terminal};
-use crate::{app::Settings, config::Config, inbox::Inbox};
+use self::findings::{Findings, Line};
+use unicode_width::UnicodeWidthStr;
+
+use super::{
+    CommandError, Outcome,
+    terminal::{Terminal, padded},
+};
+use crate::{app::Settings, config::Config, inbox::Inbox, words::Lang};
 
 mod amocrm;
 mod disk;
@@ -77,13 +82,54 @@ fn print(findings: &Findings, as_json: bool, terminal: &mut Terminal) -> Outcome
             .collect();
         return Ok(terminal.say(&serde_json::to_string_pretty(&list)?)?);
     }
-    for line in lines {
-        terminal.say(&format!(
-            "{:<7}  {:<9}  {}",
-            line.mark.as_str(),
-            line.what,
-            line.text
-        ))?;
+    for line in in_columns(lines, terminal.lang()) {
+        terminal.say(&line)?;
     }
     Ok(())
+}
+
+fn in_columns(lines: &[Line], lang: Lang) -> Vec<String> {
+    let cells = lines
+        .iter()
+        .map(|line| [line.mark.word(lang), line.about(lang), line.text.as_str()]);
+    let cells: Vec<[&str; 3]> = cells.collect();
+    let width = |column: usize| cells.iter().map(|cells| cells[column].width()).max();
+    // The columns stand where they stand in most checks.
+    let mark = width(0).unwrap_or_default().max(7);
+    let about = width(1).unwrap_or_default().max(9);
+    let line = |[word, name, text]: &[&str; 3]| {
+        let (word, name) = (padded(word, mark), padded(name, about));
+        format!("{word}  {name}  {text}")
+    };
+    cells.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::Reader;
+
+    #[test]
+    fn marks_and_names_are_in_the_readers_language() {
+        let mut findings = Findings::new(Reader::in_utc(Lang::English));
+        findings.good("stage", "S");
+        findings.warn("pg_net", "P");
+        findings.bad("lease", "L");
+        assert_eq!(
+            in_columns(&findings.lines, Lang::English),
+            [
+                "ok       stage      S",
+                "warning  pg_net     P",
+                "failed   lease      L"
+            ]
+        );
+        assert_eq!(
+            in_columns(&findings.lines, Lang::Russian),
+            [
+                "в порядке  этап               S",
+                "внимание   pg_net             P",
+                "ошибка     право на отправку  L"
+            ]
+        );
+    }
 }

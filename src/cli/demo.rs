@@ -161,27 +161,37 @@ impl Stage {
             "Left running; Ctrl-C ends it.",
             "Всё продолжает работать; остановить — Ctrl-C.",
         ))?;
-        let page = terminal.pick("operator page", "страница");
-        let admin = terminal.pick("its token", "её токен");
-        let viewer = terminal.pick("view only", "для просмотра");
-        for (what, where_) in [
-            (page, format!("http://{}/admin", self.app.address)),
-            (admin, self.page.admin_token.clone()),
-            (viewer, self.page.viewer_token.clone()),
-            ("service", format!("http://{}", self.app.address)),
+        let http = |address| format!("http://{address}");
+        let metrics = format!("{}/metrics", http(self.app.metrics_address));
+        let (amo, postgrest) = (&self.sandbox.amo, &self.sandbox.postgrest);
+        let pairs = [
             (
-                "metrics",
-                format!("http://{}/metrics", self.app.metrics_address),
+                terminal.pick("operator page", "страница оператора"),
+                format!("{}/admin", http(self.app.address)),
             ),
-            ("amoCRM", self.sandbox.amo.url()),
-            ("amoCRM token", self.sandbox.amo.token()),
-            ("PostgREST", self.sandbox.postgrest.url()),
-            ("PostgREST key", self.sandbox.postgrest.key()),
-            ("webhook secret", self.secret.clone()),
-        ] {
-            terminal.say(&format!("  {what:<15} {where_}"))?;
-        }
-        Ok(())
+            (
+                terminal.pick("its token", "её токен"),
+                self.page.admin_token.clone(),
+            ),
+            (
+                terminal.pick("view only", "токен для просмотра"),
+                self.page.viewer_token.clone(),
+            ),
+            (terminal.pick("service", "сервис"), http(self.app.address)),
+            (terminal.pick("metrics", "метрики"), metrics),
+            ("amoCRM", amo.url()),
+            (terminal.pick("amoCRM token", "токен amoCRM"), amo.token()),
+            ("PostgREST", postgrest.url()),
+            (
+                terminal.pick("PostgREST key", "ключ PostgREST"),
+                postgrest.key(),
+            ),
+            (
+                terminal.pick("webhook secret", "секрет вебхука"),
+                self.secret.clone(),
+            ),
+        ];
+        terminal.pairs("  ", &pairs)
     }
 }
 
@@ -484,7 +494,7 @@ async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
     terminal.say("")?;
     let seconds = began.elapsed().as_secs_f64();
     let second = terminal.pick("s", "с");
-    for (what, value) in [
+    let pairs = [
         (
             terminal.pick("time", "время"),
             format!("{seconds:.1} {second}"),
@@ -498,9 +508,8 @@ async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
             terminal.pick("rows not right", "неверных строк"),
             violations.len().to_string(),
         ),
-    ] {
-        terminal.say(&format!("  {what:<18} {value}"))?;
-    }
+    ];
+    terminal.pairs("  ", &pairs)?;
     for violation in &violations {
         terminal.complain(violation);
     }

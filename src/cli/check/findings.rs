@@ -1,6 +1,6 @@
 //! What a check saw: one line each.
 
-use crate::words::Reader;
+use crate::words::{Lang, Reader};
 
 /// How one thing stands. What was not set up is a warning, what was set up wrongly is bad. What works and could be better is
 /// advice.
@@ -21,6 +21,18 @@ impl Mark {
             Self::Bad => "failed",
         }
     }
+
+    pub(in crate::cli) fn word(self, lang: Lang) -> &'static str {
+        lang.pick(
+            self.as_str(),
+            match self {
+                Self::Good => "в порядке",
+                Self::Advice => "совет",
+                Self::Warning => "внимание",
+                Self::Bad => "ошибка",
+            },
+        )
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +40,32 @@ pub(in crate::cli) struct Line {
     pub(in crate::cli) what: &'static str,
     pub(in crate::cli) mark: Mark,
     pub(in crate::cli) text: String,
+}
+
+/// What the lines are about, in Russian. Names that are not here are the same in both languages.
+const IN_RUSSIAN: [(&str, &str); 15] = [
+    ("amocrm", "amoCRM"),
+    ("clock", "часы"),
+    ("database", "база"),
+    ("event", "событие"),
+    ("events", "события"),
+    ("inbox", "очередь"),
+    ("key", "ключ"),
+    ("lease", "право на отправку"),
+    ("pause", "пауза"),
+    ("rights", "права"),
+    ("settings", "настройки"),
+    ("stage", "этап"),
+    ("supabase", "Supabase"),
+    ("token", "токен"),
+    ("trigger", "триггер"),
+];
+
+impl Line {
+    pub(in crate::cli) fn about(&self, lang: Lang) -> &'static str {
+        let in_russian = IN_RUSSIAN.iter().find(|(name, _)| *name == self.what);
+        lang.pick(self.what, in_russian.map_or(self.what, |(_, word)| word))
+    }
 }
 
 /// Lines for one reader.
