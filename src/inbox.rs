@@ -60,7 +60,8 @@ pub use self::{
     contact_index::Indexed,
     entry::{
         Arrival, BackfillId, Claim, ClaimToken, Counts, Entry, Heard, Known, Lane, Mark, OpenWork,
-        Outcome, Revival, Settled, Settlement, Source, State, Stored, Stuck, Synced, Tally,
+        Outcome, PlacedFor, Revival, Settled, Settlement, Source, State, Stored, Stuck, Synced,
+        Tally,
     },
     given_up::{Doubled, GivenUp, LateDeals},
     hasher::Hasher,

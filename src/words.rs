@@ -187,7 +187,7 @@ mod tests {
     fn every_left() -> Vec<UndoLeft> {
         every! { UndoLeft:
             Unknown NotFinished NotSynced NotMoved Created OriginUnknown AlreadyUndone
-            MovedSince DealGone StageGone Refused;
+            MovedSince DealGone StageGone Refused Withdrawn;
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Arrival, BackfillId, Claim, ClaimToken, Entry, Fact, Inbox, InboxError, Lane, Mark, Outcome,
-    REFUSALS, RELEASED, Revival, Settled, Settlement, State, Stored, Undo,
+    REFUSALS, RELEASED, Revival, Settled, Settlement, State, Stored, Undo, UndoLeft,
     history::{self, Line},
     hourly,
     maintenance::release,
@@ -137,6 +137,20 @@ pub(super) const UNDO: &str = "
         AND (+state IN ('pending', 'parked') AND progress ->> '$.noted' OR +state = 'done' AND outcome = 'synced')
         AND progress ->> '$.placed' = 'moved' AND progress ->> '$.moved.deal' = progress ->> '$.choice.deal'
         AND progress ->> '$.intent' IS NULL AND coalesce(progress ->> '$.undo', '') <> 'again'
+    RETURNING row_id, seq, events";
+
+/// Takes back the wishes for which no request was sent. What was done is done again.
+pub(super) const WITHDRAW: &str = "
+    UPDATE entry SET
+        state = iif(progress ->> '$.undo' = 'asked', 'done', state),
+        outcome = iif(progress ->> '$.undo' = 'asked', 'synced', outcome),
+        progress = iif(
+            progress ->> '$.undo' = 'asked', json_set(progress, '$.undo', json('{\"left\":\"withdrawn\"}')),
+            json_remove(progress, '$.undo')
+        ),
+        updated_at = ?2, events = events + 1
+    WHERE row_id IN (SELECT value FROM json_each(?1)) AND +state = 'pending'
+        AND iif(json_valid(progress), progress ->> '$.undo', NULL) IN ('asked', 'after')
     RETURNING row_id, seq, events";
 pub(super) const REVIVE_SUSPECTS: &str =
     revive!("row_id IN (SELECT value FROM json_each(?1)) AND +state = 'pending'");
@@ -336,6 +350,13 @@ impl Inbox {
     /// Asks the owner to move these rows' deals back. Answers how many entries are to be undone.
     pub async fn undo(&self, rows: Vec<RowId>) -> Result<u64, InboxError> {
         self.move_unclaimed(UNDO, json("rows", &rows)?, Fact::Undo)
+            .await
+    }
+
+    /// Takes back what [`Inbox::undo`] has asked for, where no request was sent yet. Answers for how many entries.
+    pub async fn withdraw_undo(&self, rows: Vec<RowId>) -> Result<u64, InboxError> {
+        let fact = Fact::UndoLeft(UndoLeft::Withdrawn);
+        self.move_unclaimed(WITHDRAW, json("rows", &rows)?, fact)
             .await
     }
 

@@ -205,6 +205,15 @@ pub enum Revival {
     Waiting(Vec<KeyedHash>),
 }
 
+/// A deal that stands in its place for a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlacedFor {
+    pub row: RowId,
+    pub deal: DealId,
+    /// When the deal was moved. If it was not, or the time is not known: the last change of the entry, which is later.
+    pub at: Timestamp,
+}
+
 /// An unfinished entry that has chosen a deal: its person and contact are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenWork {

@@ -105,13 +105,15 @@ pub enum UndoLeft {
     /// An earlier version moved the deal.
     OriginUnknown,
     AlreadyUndone,
-    /// People moved the deal.
+    /// People moved the deal, or another row has it in its place since.
     MovedSince,
     DealGone,
     /// The stage that the deal came from is no stage that a deal can be moved to.
     StageGone,
     /// amoCRM rejects the way back.
     Refused,
+    /// Another machine does the syncing, and does not know of the wish.
+    Withdrawn,
 }
 
 /// A create that was about to be sent. Resolved by looking.
@@ -301,8 +303,8 @@ impl Step {
                     note_resolve_after: None,
                 };
             }
-            Self::Noted { how: known, .. } => *known = how,
-            Self::Begun | Self::Creating(_) | Self::Placed { .. } => {}
+            Self::Placed { how: known, .. } | Self::Noted { how: known, .. } => *known = how,
+            Self::Begun | Self::Creating(_) => {}
         }
     }
 

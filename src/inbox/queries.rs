@@ -11,7 +11,7 @@ use sqlx::{FromRow, query_as, sqlite::SqliteRow};
 
 use super::{
     BackfillId, Counts, Entry, Heard, HistoryLine, Inbox, InboxError, Known, OpenWork, Outcome,
-    State, Stuck, Synced, Tally, history,
+    PlacedFor, State, Stuck, Synced, Tally, history,
     record::{EntryRecord, Query, database, json, timestamp},
 };
 use crate::domain::{ContactId, DealId, KeyedHash, RowId};
@@ -52,6 +52,15 @@ pub(super) const ENTRIES_WITH: &str = "
     SELECT * FROM entry
     WHERE seq IN (SELECT seq FROM entry WHERE chosen_deal = ?1 UNION SELECT seq FROM entry WHERE contact = ?1)
     ORDER BY updated_at DESC LIMIT 100";
+
+/// Not of an entry whose move was undone.
+pub(super) const PLACED: &str = "
+    SELECT
+        row_id, chosen_deal, updated_at,
+        iif(progress ->> '$.placed' = 'moved' AND progress ->> '$.moved.deal' = chosen_deal, progress ->> '$.moved.at', NULL)
+    FROM entry
+    WHERE chosen_deal IN (SELECT value FROM json_each(?1))
+        AND progress ->> '$.placed' IS NOT NULL AND coalesce(progress ->> '$.undo', '') NOT IN ('back', 'again')";
 
 const HISTORY: &str = "
     SELECT at, text FROM history
@@ -204,24 +213,42 @@ impl Inbox {
         self.read_entries("look entries up", query).await
     }
 
-    /// The rows of one backfill that no later one has asked for.
+    /// For which rows these deals stand in their place.
+    pub async fn placed(&self, deals: Vec<DealId>) -> Result<Vec<PlacedFor>, InboxError> {
+        let query = query_as(PLACED).bind(json("deals", &deals)?);
+        let found = self.read("look for the rows of deals", query).await?;
+        let placed = |(row, deal, changed, moved): (RowId, i64, i64, Option<String>)| {
+            let moved = moved.and_then(|at| at.parse().ok());
+            Ok(PlacedFor {
+                row,
+                deal: DealId::new(deal),
+                at: moved.map_or_else(|| timestamp(changed), Ok)?,
+            })
+        };
+        found.into_iter().map(placed).collect()
+    }
+
+    /// The rows of one backfill that no later one has asked for. Entries that cannot be read are left out.
     pub async fn entries_of_backfill(
         &self,
         backfill: BackfillId,
     ) -> Result<Vec<Entry>, InboxError> {
         let query =
             query_as("SELECT * FROM entry WHERE backfill = ?1 ORDER BY seq").bind(backfill.0);
-        self.read_entries("list a backfill's entries", query).await
+        self.read_legible("list a backfill's entries", query).await
     }
 
-    /// Entries whose deal the service moved or made, changed at `since` or later. Reads every such entry.
+    /// Entries whose deal the service moved or made, changed at `since` or later. Reads every such entry. Entries that
+    /// cannot be read are left out.
     pub async fn placed_since(&self, since: Timestamp) -> Result<Vec<Entry>, InboxError> {
         let query = query_as(
             "SELECT * FROM entry
-             WHERE updated_at >= ?1 AND progress ->> '$.placed' IN ('moved', 'created') ORDER BY seq",
+             WHERE updated_at >= ?1
+                AND iif(json_valid(progress), progress ->> '$.placed', NULL) IN ('moved', 'created')
+             ORDER BY seq",
         )
         .bind(since.as_millisecond());
-        self.read_entries("list what was moved", query).await
+        self.read_legible("list what was moved", query).await
     }
 
     /// Everything kept of one person, by e-mail or phone hash.
@@ -417,6 +444,17 @@ impl Inbox {
     ) -> Result<Vec<Entry>, InboxError> {
         let records = self.read(what, query).await?;
         records.into_iter().map(Entry::try_from).collect()
+    }
+
+    /// As [`Inbox::read_entries`]; the entries that cannot be read do not hide the others.
+    async fn read_legible(
+        &self,
+        what: &'static str,
+        query: Query<EntryRecord>,
+    ) -> Result<Vec<Entry>, InboxError> {
+        let records = self.read(what, query).await?;
+        let entries = records.into_iter().map(Entry::try_from);
+        Ok(entries.filter_map(Result::ok).collect())
     }
 
     async fn read_stuck(

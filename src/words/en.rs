@@ -71,10 +71,11 @@ pub(super) fn undo_left(left: UndoLeft) -> &'static str {
             "an earlier version moved the deal, and did not store where it came from"
         }
         UndoLeft::AlreadyUndone => "undone already",
-        UndoLeft::MovedSince => "people have moved the deal since",
+        UndoLeft::MovedSince => "people have moved the deal since, or a later row uses it",
         UndoLeft::DealGone => "the deal was deleted",
         UndoLeft::StageGone => "no deal can be moved to the stage that it came from",
         UndoLeft::Refused => "amoCRM rejects the way back",
+        UndoLeft::Withdrawn => "another machine does the syncing, so the wish is withdrawn",
     }
 }
 

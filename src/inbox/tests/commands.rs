@@ -355,3 +355,54 @@ async fn an_entry_that_waited_begins_anew_when_claimed() {
 
     assert_eq!(claim.entries[0].attempts, 0);
 }
+
+#[tokio::test]
+async fn a_wish_is_withdrawn_as_long_as_nothing_was_sent() {
+    let t = Fixture::new().await;
+    t.store([delivered(1), delivered(2), delivered(3)]).await;
+    let claim = t.claim().await;
+    let again = || Settlement::Again {
+        due_at: t.in_a_minute(),
+        failed: false,
+        reason: None,
+    };
+    let with = |settled, undo| Settled {
+        progress: Progress {
+            moved: Some(moved(5)),
+            undo,
+            ..noted(11)
+        },
+        ..settled
+    };
+    let ends = vec![
+        with(done(1), None),
+        with(end(2, again()), None),
+        with(end(3, again()), Some(Undo::Sent)),
+    ];
+    t.inbox.settle(claim.token, ends).await.unwrap();
+    let rows: Vec<RowId> = (1..=3).map(row).collect();
+    assert_eq!(t.inbox.undo(rows.clone()).await.unwrap(), 3);
+    let undo_of = async |n| t.entry(n).await.progress.undo;
+    assert_eq!(undo_of(1).await, Some(Undo::Asked));
+    assert_eq!(undo_of(2).await, Some(Undo::After));
+
+    assert_eq!(t.inbox.withdraw_undo(rows.clone()).await.unwrap(), 2);
+
+    let withdrawn = t.entry(1).await;
+    assert_eq!(
+        (withdrawn.state, withdrawn.outcome),
+        (State::Done, Some(Outcome::Synced))
+    );
+    let left = UndoLeft::Withdrawn;
+    assert_eq!(withdrawn.progress.undo, Some(Undo::Left(left)));
+    assert_eq!(t.story(1).await.last(), Some(&Fact::UndoLeft(left)));
+    assert_eq!(
+        (t.state_of(2).await, undo_of(2).await),
+        (State::Pending, None)
+    );
+    assert_eq!(
+        (t.state_of(3).await, undo_of(3).await),
+        (State::Pending, Some(Undo::Sent))
+    );
+    assert_eq!(t.inbox.undo(rows).await.unwrap(), 3);
+}

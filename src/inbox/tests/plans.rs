@@ -20,6 +20,7 @@ async fn entries_meant_by_row_are_looked_up_one_by_one() {
         commands::REVIVE_SUSPECTS,
         commands::PARK,
         commands::UNDO,
+        commands::WITHDRAW,
         commands::CLAIM_ONE_OF,
     ] {
         let plan = plan_of(&t, statement).await;
@@ -42,6 +43,7 @@ async fn frequent_questions_do_not_read_the_whole_table() {
         queries::ENTRIES,
         queries::ENTRIES_IN_STATE,
         queries::ENTRIES_WITH,
+        queries::PLACED,
         queries::PARKED_AFTER,
         queries::PENDING_SINCE,
         queries::UNRESOLVED_SINCE,

@@ -512,3 +512,64 @@ async fn the_words_of_each_rule_of_an_earlier_version_are_read_as_the_rule() {
         assert_eq!(t.entry(1).await.progress.step.why(), Some(why));
     }
 }
+
+#[tokio::test]
+async fn the_rows_for_which_a_deal_was_placed_come_with_its_time() {
+    let t = Fixture::new().await;
+    t.store((1..=4).map(delivered).collect::<Vec<_>>()).await;
+    let claim = t.claim().await;
+    let with = |n, progress| Settled {
+        progress,
+        ..done(n)
+    };
+    let of_a_move = Progress {
+        moved: Some(moved(5)),
+        ..noted(11)
+    };
+    let undone = Progress {
+        undo: Some(Undo::Back),
+        ..noted(13)
+    };
+    let ends = vec![
+        with(1, of_a_move),
+        with(2, placed(12, None)),
+        with(3, undone),
+        with(4, chosen(14)),
+    ];
+    t.clock.advance(MINUTE);
+    t.inbox.settle(claim.token, ends).await.unwrap();
+
+    let placed = t.inbox.placed(vec![DealId::new(1)]).await.unwrap();
+
+    let of = |n, at| PlacedFor {
+        row: row(n),
+        deal: DealId::new(1),
+        at,
+    };
+    assert_eq!(placed, [of(1, moved(5).at), of(2, t.now())]);
+    assert_eq!(t.inbox.placed(vec![DealId::new(2)]).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_does_not_hide_those_that_can_be_undone() {
+    let t = Fixture::new().await;
+    t.store([backfilled(1), backfilled(2), backfilled(3)]).await;
+    let claim = t.claim().await;
+    let end = |n| Settled {
+        progress: noted(11),
+        ..done(n)
+    };
+    let ends = (1..=3).map(end).collect();
+    t.inbox.settle(claim.token, ends).await.unwrap();
+    for (n, progress) in [(2, "{"), (3, r#"{"placed":"moved","noted":7}"#)] {
+        t.tamper(&format!(
+            "UPDATE entry SET progress = '{progress}' WHERE row_id = '{}'",
+            row(n)
+        ))
+        .await;
+    }
+    let since = t.inbox.placed_since(Timestamp::UNIX_EPOCH).await.unwrap();
+    assert_eq!(rows_of(&since), [row(1)]);
+    let of_one = t.inbox.entries_of_backfill(BackfillId(1)).await.unwrap();
+    assert_eq!(rows_of(&of_one), [row(1)]);
+}

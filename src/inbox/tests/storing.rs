@@ -190,6 +190,25 @@ async fn a_delivery_lifts_a_pending_backfill_entry_and_a_sweep_does_not() {
 }
 
 #[tokio::test]
+async fn a_delivery_does_not_lift_an_entry_that_is_to_be_undone() {
+    let t = Fixture::new().await;
+    let moved = Progress {
+        moved: Some(moved(5)),
+        ..noted(11)
+    };
+    t.settled(Settled {
+        progress: moved,
+        ..done(1)
+    })
+    .await;
+    assert_eq!(t.inbox.undo(vec![row(1)]).await.unwrap(), 1);
+    assert_eq!(t.store([delivered(1)]).await, [Duplicate]);
+    let entry = t.entry(1).await;
+    assert_eq!((entry.lane, entry.state), (Lane::Backfill, State::Pending));
+    assert_eq!(entry.progress.undo, Some(Undo::Asked));
+}
+
+#[tokio::test]
 async fn the_first_delivery_of_an_entry_is_kept_whatever_brought_it() {
     let t = Fixture::new().await;
     let other = |n| Arrival {

@@ -3,8 +3,8 @@
 use amocrm::{Deal, Pipeline};
 
 use crate::{
-    domain::StageId,
-    inbox::{Entry, Move, Outcome, Placed, State, Undo, UndoLeft},
+    domain::{RowId, StageId},
+    inbox::{Entry, Move, Outcome, Placed, PlacedFor, State, Undo, UndoLeft},
 };
 
 /// What an entry's own record says. `Ok`: the deal has to be looked at, and goes back if it stands where we put it.
@@ -72,6 +72,13 @@ pub fn way_back(
         (_, None) if !pipelines_are_whole => WayBack::StageUnknown,
         _ => WayBack::Leave(UndoLeft::StageGone),
     }
+}
+
+/// Whether another row has the deal in its place since the move: that row would lose the stage if the move were undone.
+#[must_use]
+pub fn is_placed_later(moved: &Move, row: RowId, placed: &[PlacedFor]) -> bool {
+    let of_another = |it: &&PlacedFor| it.deal == moved.deal && it.row != row;
+    placed.iter().filter(of_another).any(|it| it.at > moved.at)
 }
 
 #[cfg(test)]

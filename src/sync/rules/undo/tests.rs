@@ -243,3 +243,28 @@ fn a_deal_goes_back_only_to_a_stage_that_is_there() {
     };
     assert_eq!(way(&lost, &without, true), WayBack::Move);
 }
+
+#[test]
+fn a_deal_is_another_rows_once_that_row_has_it_in_its_place() {
+    let ours = RowId::new(uuid::Uuid::from_u128(1));
+    let another = RowId::new(uuid::Uuid::from_u128(2));
+    let moved = moved();
+    for (row, deal, seconds, expected) in [
+        (another, 1, 1, true),
+        (another, 1, 0, false),
+        (another, 1, -1, false),
+        (another, 2, 1, false),
+        (ours, 1, 1, false),
+    ] {
+        let placed = PlacedFor {
+            row,
+            deal: DealId::new(deal),
+            at: moved.at + jiff::SignedDuration::from_secs(seconds),
+        };
+        assert_eq!(
+            is_placed_later(&moved, ours, &[placed]),
+            expected,
+            "{placed:?}"
+        );
+    }
+}
