@@ -116,7 +116,15 @@ pub(super) struct Item<R, T> {
 }
 
 /// The rows of one request, each with its answer (`None`: its item is not in the answer), or with the failure.
-pub(super) type Sent<R, M> = Result<Vec<(R, Option<M>)>, (Vec<R>, AmoError)>;
+pub(super) type Sent<R, M> = Result<Vec<(R, Option<M>)>, Failed<R>>;
+
+#[derive(Debug)]
+pub(super) struct Failed<R> {
+    pub(super) rows: Vec<R>,
+    pub(super) error: AmoError,
+    /// A gateway gave up on an earlier request for these rows: that one may be carried out, whatever became of this one.
+    pub(super) may_have_landed: bool,
+}
 
 /// Sends all items in batches, side by side. `request` answers for each of its items, in their order.
 ///
@@ -131,24 +139,29 @@ where
     T: Clone,
     F: Future<Output = Result<Vec<Option<M>>, AmoError>>,
 {
-    let begin = |batch: Vec<Item<R, T>>| {
+    let begin = |batch: Vec<Item<R, T>>, may_have_landed: bool| {
         let begin_by = batch.iter().map(|item| item.begin_by).min();
         let bodies = batch.iter().map(|item| item.body.clone()).collect();
         let answer = request(bodies, begin_by.unwrap_or_else(Instant::now));
-        async move { (batch, answer.await) }
+        async move { (batch, may_have_landed, answer.await) }
     };
     let size = sizes.now().min(kind.most);
-    let mut at_work: FuturesUnordered<_> = batches(items, size).into_iter().map(begin).collect();
+    let batches = batches(items, size).into_iter();
+    let mut at_work: FuturesUnordered<_> = batches.map(|batch| begin(batch, false)).collect();
     let mut sent = Vec::new();
-    while let Some((mut batch, answer)) = at_work.next().await {
+    while let Some((mut batch, may_have_landed, answer)) = at_work.next().await {
         sizes.learn(batch.len(), &answer);
         match answer {
             Err(error) if error.is_too_big() && kind.may_repeat && batch.len() > 1 => {
                 let rest = batch.split_off(batch.len() / 2);
-                at_work.push(begin(batch));
-                at_work.push(begin(rest));
+                at_work.push(begin(batch, true));
+                at_work.push(begin(rest, true));
             }
-            Err(error) => sent.push(Err((rows(batch).collect(), error))),
+            Err(error) => sent.push(Err(Failed {
+                rows: rows(batch).collect(),
+                error,
+                may_have_landed,
+            })),
             Ok(made) => {
                 // An answer that is too short has left items out.
                 let made = made.into_iter().chain(iter::repeat_with(|| None));
@@ -255,9 +268,29 @@ mod tests {
         };
         let sent = write(&sizes, Kind::NOTE, items(10), answer).await;
         assert_eq!((sent.len(), *requests.borrow()), (1, 1));
-        assert_eq!(sent[0].as_ref().unwrap_err().0.len(), 10);
+        assert_eq!(sent[0].as_ref().unwrap_err().rows.len(), 10);
         // The items that prove to be absent go again in half batches.
         assert_eq!(sizes.now(), 5);
+    }
+
+    /// The whole batch may be carried out yet.
+    #[tokio::test]
+    async fn a_half_that_was_not_sent_after_all_is_still_in_doubt() {
+        let answer = |bodies: Vec<u32>, _| async move {
+            Err::<Vec<Option<u32>>, _>(if bodies.len() > 2 {
+                too_big()
+            } else {
+                AmoError::TooLate
+            })
+        };
+        for (count, is_in_doubt) in [(4, true), (2, false)] {
+            let sent = write(&BatchSize::new(50), Kind::MOVE, items(count), answer).await;
+            let failed: Vec<_> = sent.into_iter().map(Result::unwrap_err).collect();
+            let of_all =
+                |it: &Failed<u32>| it.error.was_not_applied() && it.may_have_landed == is_in_doubt;
+            assert!(failed.iter().all(of_all), "{failed:?}");
+            assert_eq!(failed.len(), count as usize / 2);
+        }
     }
 
     #[tokio::test]

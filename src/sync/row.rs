@@ -66,10 +66,12 @@ impl Attempt {
     }
 
     pub(super) fn mark(&self) -> Mark {
+        // The deal that an undo moves back is no choice for the person's next row.
+        let is_choice = !self.progress.is_to_be_undone();
         Mark {
             row: self.row(),
             progress: self.progress.clone(),
-            person: self.known(),
+            person: is_choice.then(|| self.known()).flatten(),
         }
     }
 
@@ -366,6 +368,57 @@ impl Stage for Sought {
         match self {
             Self::Matched(matched) => matched.loaded,
             Self::Missing(loaded) => loaded,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::ContactId,
+        inbox::{Lane, Placed, State, Step, Why},
+    };
+
+    #[test]
+    fn an_undo_does_not_record_its_deal_for_the_persons_next_row() {
+        let at = Timestamp::UNIX_EPOCH;
+        let hash = KeyedHash::new([1; 16]);
+        let choice = Choice {
+            fingerprint: hash,
+            contact: Some(ContactId::new(3)),
+            deal: DealId::new(4),
+            why: Why::Open,
+        };
+        let how = Placed::Moved;
+        let entry = Entry {
+            row: RowId::new(uuid::Uuid::nil()),
+            lane: Lane::Live,
+            state: State::Claimed,
+            due_at: at,
+            attempts: 0,
+            delivery: None,
+            outcome: None,
+            backfill: None,
+            reason: None,
+            progress: Progress {
+                person: Some(hash),
+                step: Step::Noted { choice, how },
+                ..Progress::default()
+            },
+            stored_at: at,
+            updated_at: at,
+        };
+        let mut attempt = Attempt::new(entry);
+        for (undo, is_recorded) in [
+            (None, true),
+            (Some(Undo::Asked), false),
+            (Some(Undo::Sent), false),
+            (Some(Undo::Again), true),
+        ] {
+            attempt.progress.undo = undo;
+            let person = attempt.mark().person;
+            assert_eq!(person.is_some(), is_recorded, "{undo:?}");
         }
     }
 }

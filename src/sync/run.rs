@@ -4,7 +4,7 @@
 //! that amoCRM is asked as often as it allows: while one writes back to its rows, the next writes to amoCRM, and a third
 //! reads.
 
-use std::{collections::HashSet, mem, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::HashSet, mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -82,7 +82,6 @@ pub(super) async fn sync_claim(
     let (to_be_undone, claimed) = claimed
         .into_iter()
         .partition(|attempt| attempt.progress.is_to_be_undone());
-    take_back(&whole, to_be_undone).await?;
     let loaded = whole.settle(rows::load(&whole, claimed).await?).await?;
     let unmatched = loaded.iter().filter(|row| !has_choice(row)).count();
     let _sought = ctx.index.seek(unmatched);
@@ -106,11 +105,13 @@ pub(super) async fn sync_claim(
             outcome = outcome.and(ended);
         }
     }
-    outcome
+    // Behind those whose students wait.
+    outcome.and(take_back(&whole, to_be_undone).await)
 }
 
-/// Undoes moves, in batches whose deals are written soon after they are read.
+/// Undoes moves, the last one first, in batches whose deals are written soon after they are read.
 async fn take_back(whole: &Batch, mut attempts: Vec<Box<Attempt>>) -> Result<(), InboxError> {
+    attempts.sort_by_key(|it| Reverse(it.progress.moved.map(|moved| moved.at)));
     while !attempts.is_empty() {
         let rest = attempts.split_off(attempts.len().min(2 * SMALLEST_BATCH));
         let batch = Batch {

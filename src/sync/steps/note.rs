@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         batch::{Batch, distinct},
-        bulk::{self, Kind},
+        bulk::{self, Failed, Kind},
         row::{InHand, Noted, Placed, StepResult},
         rules::note::{is_ours, note},
     },
@@ -56,7 +56,7 @@ pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<N
     for sent in bulk::write(&batch.ctx.batch_size, Kind::NOTE, items, request).await {
         let answers = match sent {
             Ok(answers) => answers,
-            Err((rows, error)) => {
+            Err(Failed { rows, error, .. }) => {
                 let failed = write_failed(batch, Operation::Note, rows, error);
                 noted.ended.extend(failed.await?);
                 continue;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         batch::Batch,
-        bulk::{self, Item, Kind, Sent},
+        bulk::{self, Failed, Item, Kind, Sent},
         row::{Chosen, DealChoice, Ended, InHand, Loaded, Placed, Stage, StepResult},
         rules::deal::{Placement, placement, stage_is_unknown},
         rules::eligibility::later,
@@ -110,6 +110,13 @@ impl ToMove {
         });
     }
 
+    /// The move of this attempt was certainly not carried out. An earlier attempt's move of the deal may have been.
+    fn not_moved(&mut self) {
+        let attempt = &mut self.loaded.attempt;
+        let before = attempt.entry.progress.moved;
+        attempt.progress.moved = before.filter(|it| it.deal == self.deal.id);
+    }
+
     /// The deal stands where an earlier request of this entry, whose answer was lost, was to move it.
     fn has_arrived(&self) -> bool {
         let moved = self.loaded.attempt.progress.moved;
@@ -146,7 +153,11 @@ async fn move_deals(
                     moved(batch, row, answer, begun, placed).await?;
                 }
             }
-            Err((rows, error @ AmoError::Rejected { .. })) if rows.len() > 1 => {
+            Err(Failed {
+                rows,
+                error: error @ AmoError::Rejected { .. },
+                may_have_landed,
+            }) if rows.len() > 1 => {
                 if error.is_about_stage() && target_is_gone(batch).await? {
                     let soon = later(batch.now(), batch.ctx.timings.person_busy);
                     let again = |row: ToMove| row.again_at(soon, Fact::TargetUnusable);
@@ -157,26 +168,27 @@ async fn move_deals(
                     } else {
                         rows
                     };
-                    is_in_doubt |= move_one_by_one(batch, rows, &pipeline, placed).await?;
+                    let moved = move_one_by_one(batch, rows, may_have_landed, &pipeline, placed);
+                    is_in_doubt |= moved.await?;
                 }
             }
-            Err((rows, error)) => placed.ended.extend(move_failed(batch, rows, error).await?),
+            Err(failed) => placed.ended.extend(move_failed(batch, failed).await?),
         }
     }
     Ok(is_in_doubt)
 }
 
 /// A move that was certainly not carried out leaves nothing to be recognised later.
-async fn move_failed(
-    batch: &Batch,
-    mut rows: Vec<ToMove>,
-    error: AmoError,
-) -> Result<Vec<Ended>, InboxError> {
+async fn move_failed(batch: &Batch, failed: Failed<ToMove>) -> Result<Vec<Ended>, InboxError> {
+    let Failed {
+        mut rows,
+        error,
+        may_have_landed,
+    } = failed;
     let is_rejected = matches!(error, AmoError::Rejected { .. });
-    if error.was_not_applied() || (is_rejected && rows.len() == 1) {
-        for row in &mut rows {
-            row.loaded.attempt.progress.moved = None;
-        }
+    let is_certain = error.was_not_applied() || (is_rejected && rows.len() == 1);
+    if is_certain && !may_have_landed {
+        rows.iter_mut().for_each(ToMove::not_moved);
     }
     batch.fail(Operation::Move, rows, error).await
 }
@@ -254,6 +266,7 @@ async fn moved(
 async fn move_one_by_one(
     batch: &Batch,
     rows: Vec<ToMove>,
+    may_have_landed: bool,
     pipeline: &Pipeline,
     placed: &mut StepResult<Placed>,
 ) -> Result<bool, InboxError> {
@@ -297,9 +310,12 @@ async fn move_one_by_one(
                 moved(batch, row, answer, begun, placed).await?;
             }
             Err(error) => {
-                placed
-                    .ended
-                    .extend(move_failed(batch, vec![row], error).await?);
+                let failed = Failed {
+                    rows: vec![row],
+                    error,
+                    may_have_landed,
+                };
+                placed.ended.extend(move_failed(batch, failed).await?);
                 rows = placed.keep(batch.stay_back(rows));
                 has_failed = true;
             }
@@ -375,7 +391,7 @@ async fn created<T: Stage, M>(
 ) -> Result<(), InboxError> {
     let answers = match sent {
         Ok(answers) => answers,
-        Err((rows, error)) => {
+        Err(Failed { rows, error, .. }) => {
             let failed = write_failed(batch, operation, rows, error);
             placed.ended.extend(failed.await?);
             return Ok(());

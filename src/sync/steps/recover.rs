@@ -66,7 +66,7 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
                 let deal = choice.deal;
                 with_deal.push((row, deal));
             }
-            Step::Noted { choice, .. } if row.attempt.progress.undo == Some(Undo::Again) => {
+            Step::Noted { choice, .. } if is_moved_again(&row) => {
                 let deal = choice.deal;
                 with_deal.push((row, deal));
             }
@@ -80,6 +80,10 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
     for (row, deal) in read_chosen(batch, with_deal, &mut resumed).await? {
         let id = deal.id;
         match row.attempt.progress.step {
+            _ if is_moved_again(&row) => resumed.chosen.push(Chosen {
+                loaded: row,
+                deal: DealChoice::Existing(deal),
+            }),
             Step::Placed {
                 note_resolve_after: Some(resolve_after),
                 ..
@@ -104,6 +108,11 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
     resolve_creates(batch, for_contact, &mut resumed).await?;
     resolve_creates_with_contact(batch, with_contact, &mut resumed).await?;
     Ok(resumed)
+}
+
+/// The deal stands where an undo has brought it, and a person wants it in its place.
+fn is_moved_again(row: &Loaded) -> bool {
+    row.attempt.progress.undo == Some(Undo::Again)
 }
 
 /// Nothing was written: the next attempt chooses anew.

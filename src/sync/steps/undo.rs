@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use super::{
     super::{
         batch::Batch,
-        bulk::{self, Item, Kind, Sent},
+        bulk::{self, Failed, Item, Kind, Sent},
         row::{Attempt, Ended, InHand, StepResult},
-        rules::undo::{WayBack, way_back},
+        rules::undo::{WayBack, is_placed_later, way_back},
     },
     people,
 };
 use crate::{
-    domain::DealId,
+    domain::{DealId, Operation},
     inbox::{Fact, InboxError, Move, Outcome, Settlement, Undo, UndoLeft},
 };
 
@@ -42,6 +42,11 @@ impl InHand for Undoing {
 }
 
 impl Undoing {
+    /// The request of this attempt was certainly not carried out. An earlier attempt's request may have been.
+    fn not_sent(&mut self) {
+        self.attempt.progress.undo = self.attempt.entry.progress.undo;
+    }
+
     fn undone(mut self) -> Ended {
         let Move { from, to, .. } = self.moved;
         self.attempt.log(Fact::MovedBack { from: to, to: from });
@@ -106,11 +111,16 @@ async fn standing_where_we_put_them(
     let Some((rows, found)) = asked.await? else {
         return Ok(Vec::new());
     };
+    let deals = rows.iter().map(|row| row.moved.deal).collect();
+    let placed = batch.ctx.inbox.placed(deals).await?;
     let mut standing = Vec::new();
     for row in rows {
         let is_sent = row.attempt.progress.undo == Some(Undo::Sent);
         let deal = found.get(&row.moved.deal);
         match way_back(&row.moved, is_sent, deal, &pipelines, is_whole) {
+            WayBack::Move if is_placed_later(&row.moved, row.id(), &placed) => {
+                ended.push(left(row.attempt, UndoLeft::MovedSince));
+            }
             WayBack::Move => standing.push(row),
             WayBack::Arrived => ended.push(row.undone()),
             WayBack::Leave(why) => ended.push(left(row.attempt, why)),
@@ -161,7 +171,11 @@ async fn send(
 }
 
 async fn answered(batch: &Batch, sent: Sent<Undoing, DealId>) -> Result<Vec<Ended>, InboxError> {
-    let (mut rows, error) = match sent {
+    let Failed {
+        mut rows,
+        error,
+        may_have_landed,
+    } = match sent {
         Ok(answers) => {
             let ended = answers.into_iter().map(|(row, answer)| match answer {
                 Some(_) => row.undone(),
@@ -175,7 +189,8 @@ async fn answered(batch: &Batch, sent: Sent<Undoing, DealId>) -> Result<Vec<Ende
     // What amoCRM says of the way back to some stage tells nothing of the moves to the target: no row is in doubt, and
     // nothing halts.
     if matches!(error, AmoError::Rejected { .. }) {
-        let (now, is_alone) = (batch.now(), rows.len() == 1);
+        let now = batch.now();
+        let is_alone = rows.len() == 1 && !may_have_landed;
         let rejected = |mut row: Undoing| {
             if is_alone {
                 return left(row.attempt, UndoLeft::Refused);
@@ -185,10 +200,10 @@ async fn answered(batch: &Batch, sent: Sent<Undoing, DealId>) -> Result<Vec<Ende
         };
         return Ok(rows.into_iter().map(rejected).collect());
     }
-    if error.was_not_applied() {
-        for row in &mut rows {
-            row.attempt.progress.undo = Some(Undo::Asked);
-        }
+    if error.was_not_applied() && !may_have_landed {
+        rows.iter_mut().for_each(Undoing::not_sent);
     }
-    batch.fail(None, rows, error).await
+    // After a 403 the rows are held. A ban would come for any of them again.
+    let operation = matches!(error, AmoError::Forbidden).then_some(Operation::Move);
+    batch.fail(operation, rows, error).await
 }
