@@ -32,8 +32,9 @@ use crate::{
 };
 
 pub(super) use self::{
-    follow::{GLANCE, Hands, hands, open, patience_with_a_lease},
+    follow::{GLANCE, Hands, hands, is_undecided, open, patience_with_a_lease},
     progress::why,
+    report::refused_again,
 };
 
 mod dry_run;

@@ -30,11 +30,13 @@ use super::{
 use crate::{
     app::{Settings, amocrm_settings},
     config::Config,
-    domain::{DealId, HaltCause, RowId, SyncState},
-    inbox::{BackfillId, Entry, Inbox, InboxError, Move, State, Undo, UndoLeft},
+    domain::{DealId, HaltCause, Refusals, RowId, SyncState},
+    inbox::{
+        BackfillId, Entry, Inbox, InboxError, Move, PlacedFor, REFUSALS, State, Undo, UndoLeft,
+    },
     sync::{
         rules::timings::Timings,
-        rules::undo::{WayBack, undoable, way_back},
+        rules::undo::{WayBack, is_placed_later, undoable, way_back},
     },
     telemetry,
 };
@@ -88,8 +90,9 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let changes = select(options, &inbox, terminal).await?;
     let names = inbox.names().await?;
     if options.dry_run {
+        let placed = inbox.placed(deals_to_undo(&changes)).await?;
         inbox.close().await;
-        let changes = foresee(changes, &settings, terminal).await?;
+        let changes = foresee(changes, &placed, &settings, terminal).await?;
         return report::tell(&changes, &names, End::DryRun, options.json, terminal);
     }
     let rows: Vec<RowId> = report::rows_to_undo(&changes);
@@ -152,17 +155,19 @@ async fn select(
     Ok(changes)
 }
 
+fn deals_to_undo(changes: &[Change]) -> Vec<DealId> {
+    let to_undo = changes.iter().filter(|it| it.result == Became::ToUndo);
+    to_undo.filter_map(|change| change.deal).collect()
+}
+
 /// Looks at the deals in amoCRM, beside a service if there is one.
 async fn foresee(
     mut changes: Vec<Change>,
+    placed: &[PlacedFor],
     settings: &Settings,
     terminal: &mut Terminal,
 ) -> Result<Vec<Change>, CommandError> {
-    let deals: Vec<DealId> = changes
-        .iter()
-        .filter(|change| change.result == Became::ToUndo)
-        .filter_map(|change| change.deal)
-        .collect();
+    let deals = deals_to_undo(&changes);
     if deals.is_empty() {
         return Ok(changes);
     }
@@ -193,12 +198,16 @@ async fn foresee(
         let (Became::ToUndo, Some(moved)) = (&change.result, change.moved) else {
             continue;
         };
+        let is_others = change
+            .row
+            .is_some_and(|row| is_placed_later(&moved, row, placed));
         let deal = found.get(&moved.deal);
         let is_hidden = deal.is_none() && found.unreadable.may_be(moved.deal.get());
         change.result = match way_back(&moved, change.is_sent, deal, &pipelines.items, is_whole) {
             _ if is_hidden => Became::Unreadable,
             WayBack::StageUnknown => Became::Unreadable,
             WayBack::Leave(why) => Became::Left(why),
+            WayBack::Move if is_others => Became::Left(UndoLeft::MovedSince),
             WayBack::Move | WayBack::Arrived => Became::ToUndo,
         };
     }
@@ -228,6 +237,9 @@ async fn carry_out(
         inbox.close().await;
         (inbox, is_ours) = backfill::open(&path).await?;
     };
+    if end == End::Standby {
+        inbox.withdraw_undo(rows.clone()).await?;
+    }
     let entries = entries_by_row(&inbox, &rows).await?;
     let names = inbox.names().await?;
     inbox.close().await;
@@ -276,6 +288,11 @@ async fn follow(
         };
         if hands.is_gone(ended, settings)? {
             break None;
+        }
+        let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
+        let is_undecided = |entry: &&Entry| backfill::is_undecided(&refusals, entry);
+        if state == SyncState::Working && open.iter().all(is_undecided) {
+            break Some(End::InDoubt);
         }
         let is_theirs = matches!(
             state,

@@ -1,11 +1,13 @@
 //! `undo`: deals that the service moved go back, once, and stay there.
 
+use std::time::Duration;
+
 use futures::{StreamExt, stream};
 use sandbox::{Fault, Kind, Point, StageId, When};
 use serde_json::{Value, json};
 use tripwire_sync::{
-    domain::{DealId, DieAt, RowId},
-    inbox::{Arrival, Entry, Outcome, Source, State, Undo, UndoLeft},
+    domain::{DealId, DieAt, Halt, HaltCause, RowId},
+    inbox::{Arrival, Entry, HALT, Outcome, Placed, Source, State, Undo, UndoLeft},
 };
 
 use crate::{
@@ -216,6 +218,207 @@ async fn a_way_back_that_amocrm_rejects_leaves_the_deal_and_halts_nothing() {
     let row = world.insert(&json!({ "email": next }));
     assert_eq!(world.deliver(row).await, 202);
     world.until_synced_once(row).await;
+}
+
+/// A gateway gives up on a request for two deals, which is carried out, and amoCRM turns both halves away.
+fn give_up_and_turn_away(world: &World) {
+    let point = Point::amo("leads.update");
+    let gives_up = Fault::once(point.clone(), Kind::status(When::After, 504));
+    let turned_away = Fault {
+        at: point.nth(2),
+        kind: Kind::status(When::Before, 429),
+        times: 2,
+    };
+    world.sandbox.faults().add(turned_away);
+    world.sandbox.faults().add(gives_up);
+}
+
+#[tokio::test]
+async fn moves_that_a_gateway_gave_up_on_are_recognised_although_their_halves_were_turned_away() {
+    let mut world = World::prepare(Wishes {
+        sweep_every: Some(Duration::from_hours(9)),
+        ..Wishes::brisk()
+    });
+    let rows: Vec<(RowId, DealId)> = [EMAIL, "other@example.kz"]
+        .map(|email| {
+            let deal = world.student(email);
+            let row = world.insert(&json!({ "email": email }));
+            (row, DealId::new(deal.get()))
+        })
+        .into();
+    give_up_and_turn_away(&world);
+    world.launch().await;
+    for (row, _) in &rows {
+        let entry = world.until_done(*row, Outcome::Synced).await;
+        assert_eq!(entry.progress.step.placed(), Some(Placed::Moved));
+    }
+    assert_eq!(world.sandbox.faults().unmet(), []);
+
+    give_up_and_turn_away(&world);
+    let asked = rows.iter().map(|(row, _)| *row).collect();
+    assert_eq!(world.inbox().undo(asked).await.unwrap(), 2);
+    for (row, deal) in rows {
+        world.until_done(row, Outcome::Undone).await;
+        assert_undone(&world, row, deal);
+    }
+    assert_eq!(world.sandbox.faults().unmet(), []);
+}
+
+/// The first request may be carried out yet. The later ones never are.
+#[tokio::test]
+async fn what_is_turned_away_says_nothing_of_an_earlier_request() {
+    let world = World::start(Wishes::brisk()).await;
+    let deal = DealId::new(world.student(EMAIL).get());
+    let row = world.insert(&json!({}));
+    let lose_one_and_turn_away = || {
+        let point = Point::amo("leads.update");
+        let lost = Fault::once(point.clone(), Kind::server_error(When::Before));
+        let turned_away = Kind::status(When::Before, 429);
+        let turned_away = Fault::always(point.nth(2), turned_away);
+        world.sandbox.faults().add(turned_away);
+        world.sandbox.faults().add(lost);
+    };
+    let is_turned_away = |entry: &Entry| entry.attempts >= 2 && entry.state == State::Pending;
+
+    lose_one_and_turn_away();
+    assert_eq!(world.deliver(row).await, 202);
+    let entry = world.until(row, "turned away", is_turned_away).await;
+    let moved = entry.progress.moved.unwrap();
+    let target = world.setting.target.get();
+    assert_eq!((moved.deal, moved.to.get()), (deal, target));
+    world.sandbox.faults().clear();
+    world.until_synced_once(row).await;
+
+    lose_one_and_turn_away();
+    assert_eq!(ask(&world, row).await, 1);
+    let entry = world.until(row, "turned away", is_turned_away).await;
+    assert_eq!(entry.progress.undo, Some(Undo::Sent));
+    world.sandbox.faults().clear();
+    world.until_done(row, Outcome::Undone).await;
+    assert_undone(&world, row, deal);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_back_that_amocrm_forbids_is_held_and_set_aside_and_the_command_does_not_wait_for_it()
+{
+    let world = World::start(in_both()).await;
+    let (row, deal) = synced(&world).await;
+    let point = Point::amo("leads.update").about(&deal.to_string());
+    let forbidden = Kind::status(When::Before, 403);
+    world.sandbox.faults().add(Fault::always(point, forbidden));
+    let command = undo(&world, &[&row.to_string(), "--yes", "--json"]).spawn();
+    world.until_sync_is("halted").await;
+    let halt: Option<Halt> = world.inbox().state(HALT).await.unwrap();
+    let halt = halt.unwrap();
+    assert_eq!(
+        (halt.cause, halt.rows),
+        (HaltCause::AmocrmForbidden, vec![row])
+    );
+
+    let guest = world.guest().await;
+    guest.clear_state(HALT).await.unwrap();
+    guest.close().await;
+    let ended = command.ended().await;
+    ended.assert_code(1);
+    assert_eq!(json_of(&ended)["end"], "in_doubt", "{ended:#?}");
+
+    let next = "next@example.kz";
+    world.student(next);
+    let good = world.insert(&json!({ "email": next }));
+    assert_eq!(world.deliver(good).await, 202);
+    world.until_synced_once(good).await;
+    let parked = world.until_state(row, State::Parked).await;
+    assert_eq!(parked.progress.undo, Some(Undo::Asked));
+    assert_eq!(stage(&world, deal), world.setting.target);
+    assert_eq!(world.app().status.borrow().as_str(), "working");
+
+    world.sandbox.faults().clear();
+    assert_eq!(world.inbox().retry(vec![row]).await.unwrap(), 1);
+    world.until_done(row, Outcome::Undone).await;
+    assert_undone(&world, row, deal);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deal_that_a_later_row_uses_stays_where_it_stands() {
+    let mut world = World::start(in_both()).await;
+    let (row, deal) = synced(&world).await;
+    let later = world.insert(&json!({}));
+    assert_eq!(world.deliver(later).await, 202);
+    let entry = world.until_done(later, Outcome::Synced).await;
+    assert_eq!(entry.progress.step.placed(), Some(Placed::Left));
+    assert_eq!(entry.progress.step.choice().unwrap().deal, deal);
+
+    let guest = world.guest().await;
+    world.stop().await;
+    let id = row.to_string();
+    let ended = undo(&world, &[&id, "--dry-run", "--json"]).run().await;
+    ended.assert_code(0);
+    assert_eq!(json_of(&ended)["totals"], json!({ "left": 1 }));
+    let ended = undo(&world, &[&id, "--yes", "--json"]).run().await;
+    ended.assert_code(0);
+    assert_eq!(json_of(&ended)["totals"], json!({ "left": 1 }));
+    is_left(
+        &guest.entry(row).await.unwrap().unwrap(),
+        UndoLeft::MovedSince,
+    );
+    guest.close().await;
+    assert_eq!(stage(&world, deal), world.setting.target);
+    assert_eq!(moves(&world), 1);
+}
+
+/// Another service has filled the row before the note was there.
+#[tokio::test]
+async fn a_deal_without_our_note_goes_back_and_a_retry_moves_it_again() {
+    let world = World::start(Wishes::brisk()).await;
+    let deal = DealId::new(world.student(EMAIL).get());
+    let row = world.insert(&json!({}));
+    let turned_away = Kind::status(When::Before, 429);
+    let turned_away = Fault::always(Point::amo("notes.create"), turned_away);
+    world.sandbox.faults().add(turned_away);
+    assert_eq!(world.deliver(row).await, 202);
+    world
+        .until(row, "moved", |entry| {
+            entry.attempts > 0 && entry.progress.step.placed() == Some(Placed::Moved)
+        })
+        .await;
+    world.sandbox.postgrest.update_row(row, |columns| {
+        columns.insert("amocrm_deal_id".to_owned(), json!(deal.to_string()));
+    });
+    let entry = world.until_done(row, Outcome::Synced).await;
+    assert!(!entry.progress.step.is_noted(), "{entry:?}");
+    world.sandbox.faults().clear();
+
+    assert_eq!(ask(&world, row).await, 1);
+    world.until_done(row, Outcome::Undone).await;
+    assert_eq!(stage(&world, deal), world.setting.before[0]);
+    assert_eq!(world.inbox().retry(vec![row]).await.unwrap(), 1);
+    world.until_done(row, Outcome::Synced).await;
+    assert_eq!(stage(&world, deal), world.setting.target);
+}
+
+#[tokio::test]
+async fn ways_back_go_behind_the_rows_of_the_same_run() {
+    let mut world = World::start(Wishes::brisk()).await;
+    let (row, deal) = synced(&world).await;
+    world.stop().await;
+    let other = "other@example.kz";
+    let other_deal = world.student(other);
+    let other = world.insert(&json!({ "email": other }));
+    let guest = world.guest().await;
+    assert_eq!(guest.undo(vec![row]).await.unwrap(), 1);
+    let source = Source::Backfill(guest.begin_backfill().await.unwrap());
+    let arrivals = vec![Arrival { row: other, source }];
+    guest.store(arrivals).await.unwrap();
+    guest.close().await;
+    world.launch().await;
+    world.until_done(row, Outcome::Undone).await;
+    world.until_synced_once(other).await;
+    let updates = world.requests_to("leads.update");
+    let moved: Vec<Value> = updates
+        .iter()
+        .map(|it| it.items()[0]["id"].clone())
+        .collect();
+    assert_eq!(moved, [json!(deal), json!(other_deal.get()), json!(deal)]);
 }
 
 /// The intent is stored, and the request is on its way or has been carried out.

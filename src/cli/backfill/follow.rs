@@ -13,7 +13,7 @@ use crate::{
     app::{Died, Settings, Worker},
     cli::{CommandError, Outcome, clock, terminal::Terminal},
     domain::{Refusals, SyncState},
-    inbox::{Arrival, BackfillId, HALT, Inbox, InboxError, PAUSED, REFUSALS, Role, Source},
+    inbox::{Arrival, BackfillId, Entry, HALT, Inbox, InboxError, PAUSED, REFUSALS, Role, Source},
     supabase::SupabaseError,
     sync::{
         Walk,
@@ -278,8 +278,7 @@ async fn standing(
     Ok(Standing::new(total, &inbox.tally(id, soon).await?))
 }
 
-/// Counts rows of the backfill that were refused again and again, or are held after a 403. Only another row can resolve
-/// them.
+/// Counts rows of the backfill that only another row can resolve.
 async fn undecided(inbox: &Inbox, id: BackfillId) -> Result<u64, InboxError> {
     let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
     let mut undecided = 0;
@@ -287,11 +286,16 @@ async fn undecided(inbox: &Inbox, id: BackfillId) -> Result<u64, InboxError> {
         let Some(entry) = inbox.entry(row).await? else {
             continue;
         };
-        let is_held = refusals.held().contains(&row) && !refusals.held_may_go();
-        let is_tried = entry.attempts >= TRIED_OFTEN || is_held;
-        undecided += u64::from(is_tried && entry.backfill == Some(id));
+        undecided += u64::from(entry.backfill == Some(id) && is_undecided(&refusals, &entry));
     }
     Ok(undecided)
+}
+
+/// Whether the row was refused again and again, or is held after a 403. Only another row can resolve it.
+pub(in crate::cli) fn is_undecided(refusals: &Refusals, entry: &Entry) -> bool {
+    let is_held = refusals.held().contains(&entry.row) && !refusals.held_may_go();
+    let is_named = refusals.rows().contains(&entry.row);
+    is_held || is_named && entry.attempts >= TRIED_OFTEN
 }
 
 /// The state that a service on this inbox has stored, or that commands have stored for it.

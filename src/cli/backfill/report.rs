@@ -171,6 +171,15 @@ fn lines(totals: &Totals, terminal: &Terminal) -> Vec<Vec<String>> {
         .collect()
 }
 
+pub(in crate::cli) fn refused_again(terminal: &Terminal) -> &'static str {
+    terminal.pick(
+        "refused again and again: whether for these rows alone, other rows will tell while `tripwire-sync serve` runs; \
+         see `tripwire-sync check`, or set them aside with `tripwire-sync park`",
+        "отказ повторяется: только ли этим строкам, покажут другие строки, пока работает `tripwire-sync serve`; \
+         см. `tripwire-sync check` или отложите их: `tripwire-sync park`",
+    )
+}
+
 fn advice(totals: &Totals, terminal: &Terminal) -> Vec<&'static str> {
     let mut advice = Vec::new();
     match totals.end {
@@ -185,12 +194,7 @@ fn advice(totals: &Totals, terminal: &Terminal) -> Vec<&'static str> {
             "синхронизирует сервис на другой машине, и эту очередь он не видит: запустите команду там или остановите тот \
              сервис и повторите здесь",
         )),
-        End::InDoubt => advice.push(terminal.pick(
-            "refused again and again: whether for these rows alone, other rows will tell while `tripwire-sync serve` runs; \
-             see `tripwire-sync check`, or set them aside with `tripwire-sync park`",
-            "отказ повторяется: только ли этим строкам, покажут другие строки, пока работает `tripwire-sync serve`; \
-             см. `tripwire-sync check` или отложите их: `tripwire-sync park`",
-        )),
+        End::InDoubt => advice.push(refused_again(terminal)),
     }
     if totals.standing.waiting > 0 {
         advice.push(terminal.pick(

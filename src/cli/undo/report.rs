@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::{
-    cli::{CommandError, Outcome, terminal::Terminal},
+    cli::{CommandError, Outcome, backfill, terminal::Terminal},
     domain::{DealId, RowId},
     inbox::{self, Entry, Move, Names, State, Undo, UndoLeft},
     words,
@@ -19,6 +19,8 @@ pub(super) enum End {
     Interrupted,
     /// Another machine syncs, and knows nothing of our inbox.
     Standby,
+    /// The remaining rows were refused. Only another row can tell whether they or all rows are refused.
+    InDoubt,
 }
 
 /// A row, and what becomes of its deal.
@@ -80,6 +82,7 @@ impl End {
             Self::Drained => "drained",
             Self::Interrupted => "interrupted",
             Self::Standby => "standby",
+            Self::InDoubt => "in_doubt",
         }
     }
 }
@@ -150,7 +153,7 @@ pub(super) fn tell(
     let is_whole = match end {
         End::DryRun => true,
         End::Drained => changes.iter().all(|change| is_settled(&change.result)),
-        End::Interrupted | End::Standby => false,
+        End::Interrupted | End::Standby | End::InDoubt => false,
     };
     if is_whole {
         Ok(())
@@ -163,7 +166,10 @@ pub(super) fn tell(
 fn is_settled(result: &Result) -> bool {
     match result {
         Result::Undone => true,
-        Result::Left(why) => !matches!(why, UndoLeft::Unknown | UndoLeft::NotFinished),
+        Result::Left(why) => !matches!(
+            why,
+            UndoLeft::Unknown | UndoLeft::NotFinished | UndoLeft::Withdrawn
+        ),
         Result::ToUndo | Result::Parked(_) | Result::Open | Result::Unreadable => false,
     }
 }
@@ -235,6 +241,7 @@ fn advice(end: End, is_any_parked: bool, terminal: &Terminal) -> Option<&'static
             "синхронизацией занята другая машина, и эту очередь она не увидит: запустите команду там или остановите тот \
              сервис и повторите здесь",
         )),
+        End::InDoubt => Some(backfill::refused_again(terminal)),
         End::DryRun | End::Drained => is_any_parked.then(|| {
             terminal.pick(
                 "parked: see `tripwire-sync explain`; `tripwire-sync retry` tries the undo again",
