@@ -36,7 +36,7 @@ fn of_git() -> Option<String> {
         return None;
     }
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]).unwrap_or_default();
-    for name in ["HEAD", branch.as_str(), "packed-refs"] {
+    for name in ["HEAD", "logs/HEAD", branch.as_str(), "packed-refs"] {
         // A file that is not there would make each build a new one.
         if let Some(path) = git(&["rev-parse", "--git-path", name])
             && !name.is_empty()

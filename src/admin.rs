@@ -186,6 +186,8 @@ enum Failure {
     NotUnderstood,
     /// Another service syncs; its name.
     OnStandby(String),
+    /// amoCRM has answered with 403, and the person was not asked about that.
+    Forbidding,
 }
 
 impl From<InboxError> for Failure {
@@ -202,7 +204,7 @@ impl Failure {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Forbidden | Self::StaleForm => StatusCode::FORBIDDEN,
             Self::NotUnderstood => StatusCode::BAD_REQUEST,
-            Self::OnStandby(_) => StatusCode::CONFLICT,
+            Self::OnStandby(_) | Self::Forbidding => StatusCode::CONFLICT,
         }
     }
 
@@ -228,6 +230,10 @@ impl Failure {
             Self::NotUnderstood => (
                 "this is neither the id of a row, nor an e-mail address, nor the number of a deal or contact",
                 "это не номер строки, не адрес e-mail и не номер сделки или контакта",
+            ),
+            Self::Forbidding => (
+                "amoCRM has forbidden access (403), and asking on may make that permanent: nothing was done; look at the halt first",
+                "amoCRM закрыла доступ (403), и новые запросы могут сделать это постоянным: ничего не сделано; сначала посмотрите причину остановки",
             ),
             Self::OnStandby(_) => (
                 "this service stands by, and another one syncs; nothing was done",

@@ -1,8 +1,10 @@
 //! The buttons: what each does, and what it answers.
 
+use jiff::Timestamp;
+
 use super::{Failure, Shared, session::Role};
 use crate::{
-    domain::{Chain, RowId},
+    domain::{Chain, Halt, HaltCause, RowId},
     inbox::Revival,
     sync::{
         lease::standby,
@@ -17,19 +19,22 @@ pub(super) enum Action {
     Park(RowId),
     RetryParked,
     Pause,
-    Resume,
+    /// The person has seen the halt that began then. A halt by a 403 that nobody has seen is not ended.
+    Resume {
+        seen: Option<Timestamp>,
+    },
     Sweep,
 }
 
 impl Action {
     /// `None`: there is no such action, or it lacks its row.
-    pub(super) fn read(name: &str, row: Option<RowId>) -> Option<Self> {
+    pub(super) fn read(name: &str, row: Option<RowId>, seen: Option<Timestamp>) -> Option<Self> {
         Some(match name {
             "retry" => Self::Retry(row?),
             "park" => Self::Park(row?),
             "retry-parked" => Self::RetryParked,
             "pause" => Self::Pause,
-            "resume" => Self::Resume,
+            "resume" => Self::Resume { seen },
             "sweep" => Self::Sweep,
             _ => return None,
         })
@@ -41,7 +46,7 @@ impl Action {
             Self::Park(_) => "park",
             Self::RetryParked => "retry-parked",
             Self::Pause => "pause",
-            Self::Resume => "resume",
+            Self::Resume { .. } => "resume",
             Self::Sweep => "sweep",
         }
     }
@@ -49,21 +54,21 @@ impl Action {
     pub(super) fn row(self) -> Option<RowId> {
         match self {
             Self::Retry(row) | Self::Park(row) => Some(row),
-            Self::RetryParked | Self::Pause | Self::Resume | Self::Sweep => None,
+            Self::RetryParked | Self::Pause | Self::Resume { .. } | Self::Sweep => None,
         }
     }
 
     /// Whether the page asks first: it starts or stops more than one row, or stops one.
     pub(super) fn is_asked(self) -> bool {
         match self {
-            Self::Park(_) | Self::RetryParked | Self::Pause | Self::Resume => true,
+            Self::Park(_) | Self::RetryParked | Self::Pause | Self::Resume { .. } => true,
             Self::Retry(_) | Self::Sweep => false,
         }
     }
 
     /// Whether a service that stands by may do it: the others must be asked of the service that syncs.
     pub(super) fn works_on_standby(self) -> bool {
-        matches!(self, Self::Pause | Self::Resume)
+        matches!(self, Self::Pause | Self::Resume { .. })
     }
 }
 
@@ -116,8 +121,13 @@ pub(super) async fn carry_out(action: Action, role: Role, admin: &Shared) -> Res
             pause_here(inbox, admin.clock().now()).await?;
             Done::Switched(share(admin, true).await)
         }
-        Action::Resume => {
-            resume_here(inbox).await?;
+        Action::Resume { seen } => {
+            let may_end = move |halt: &Halt| {
+                halt.cause != HaltCause::AmocrmForbidden || Some(halt.since) == seen
+            };
+            if !resume_here(inbox, may_end).await? {
+                return Err(Failure::Forbidding);
+            }
             Done::Switched(share(admin, false).await)
         }
         Action::Sweep => {

@@ -214,6 +214,8 @@ async fn search(request: HttpRequest, admin: Admin, search: web::Json<Search>) -
 #[derive(Debug, Default, Deserialize)]
 struct Order {
     row: Option<RowId>,
+    /// Since when the 403 lasts that is to be ended.
+    halted_since: Option<jiff::Timestamp>,
 }
 
 /// A body is needed only where a row is meant.
@@ -232,7 +234,7 @@ async fn act(
             Ok(order) => order,
             Err(error) => return Ok(error.error_response()),
         };
-        let action = Action::read(&name, order.row).ok_or(Failure::NotFound)?;
+        let action = Action::read(&name, order.row, order.halted_since).ok_or(Failure::NotFound)?;
         let done = actions::carry_out(action, role, admin).await?;
         Ok(HttpResponse::Ok().json(done_value(action, done)))
     })

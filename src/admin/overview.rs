@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Shared, chart::Present, views::state_of_many};
 use crate::{
     domain::{Halt, SyncState},
-    inbox::{Activity, Counts, HALT, InboxError, State},
+    inbox::{Activity, Counts, HALT, InboxError, PAUSED, State},
     sync::{lease::standby, pause::held_by},
     words::{self, Reader},
 };
@@ -21,7 +21,11 @@ pub(super) struct Overview {
     pub(super) state: SyncState,
     /// The stored halt, with its rows.
     pub(super) halt: Option<Halt>,
+    /// Since when the service is paused, also while it is halted.
+    pub(super) paused_since: Option<Timestamp>,
     pub(super) counts: Counts,
+    /// Since when the oldest live row is due, if that is long ago.
+    pub(super) late_since: Option<Timestamp>,
     /// The service that holds the lease, if the database has told it.
     pub(super) holder: Option<String>,
     /// Another service syncs: most buttons must be pressed there.
@@ -34,14 +38,19 @@ impl Overview {
     pub(super) async fn read(admin: &Shared) -> Result<Self, InboxError> {
         let inbox = admin.inbox();
         let standby = standby(inbox).await?;
+        let now = admin.clock().now();
+        let long_ago = now.checked_sub(BEHIND_AFTER).unwrap_or(now);
+        let late = inbox.pending_since(long_ago, 1).await?;
         Ok(Self {
             state: admin.state(),
             halt: inbox.state(HALT).await?,
+            paused_since: inbox.state(PAUSED).await?,
             counts: inbox.counts().await?,
+            late_since: late.first().map(|stuck| stuck.since),
             holder: held_by(inbox).await?,
             is_standby: standby.is_some(),
             activity: inbox.activity(),
-            now: admin.clock().now(),
+            now,
         })
     }
 
@@ -59,19 +68,11 @@ impl Overview {
         }
     }
 
-    /// How long the oldest entry has been due; `None`: not long.
+    /// How long the oldest live row has been due; `None`: not long.
     pub(super) fn behind(&self) -> Option<Duration> {
-        let since = self.counts.oldest_pending?;
+        let since = self.late_since?;
         let behind = Duration::try_from(self.now.duration_since(since)).ok()?;
         (behind >= BEHIND_AFTER).then_some(behind)
-    }
-
-    /// Whether a person has to act before sending goes on.
-    pub(super) fn is_resumable(&self) -> bool {
-        matches!(
-            self.state,
-            SyncState::Paused { .. } | SyncState::Halted { .. }
-        )
     }
 
     pub(super) fn sentence(&self, reader: &Reader) -> Sentence {
@@ -123,6 +124,14 @@ impl Overview {
                 ),
             ),
             SyncState::Halted { since: at, next_probe, .. } => {
+                // Nothing is probed while a pause holds too.
+                let next_probe = next_probe.filter(|_| self.paused_since.is_none());
+                let paused = self.paused_since.map(|at| {
+                    reader.pick(
+                        format!(" Paused as well, since {}.", since(at)),
+                        format!(" Кроме того, пауза с {}.", since(at)),
+                    )
+                });
                 let next = next_probe.map(|at| {
                     reader.pick(
                         format!(" Next try: {}.", since(at)),
@@ -133,7 +142,8 @@ impl Overview {
                     format!("Sending is halted since {}: new students are accepted and wait.", since(at)),
                     format!("Отправка остановлена с {}: новые ученики принимаются и ждут.", since(at)),
                 );
-                (Tone::Bad, text + next.as_deref().unwrap_or_default())
+                let more = paused.or(next);
+                (Tone::Bad, text + more.as_deref().unwrap_or_default())
             }
             SyncState::Standby { held_by_another: true } => {
                 let holder = self.holder.as_deref().filter(|holder| !holder.is_empty());
@@ -266,7 +276,9 @@ mod tests {
         Overview {
             state,
             halt: None,
+            paused_since: None,
             counts: Counts::default(),
+            late_since: None,
             holder: Some("fra-2".to_owned()),
             is_standby: false,
             activity: Activity::default(),
@@ -338,9 +350,26 @@ mod tests {
             ),
         ] {
             let mut overview = overview(SyncState::Working);
-            overview.counts.oldest_pending = Some(at(-minutes));
+            overview.late_since = Some(at(-minutes));
             assert_eq!(overview.sentence(&reader).text, text);
         }
+    }
+
+    #[test]
+    fn a_pause_during_a_halt_is_said_in_place_of_a_check_that_does_not_come() {
+        let mut overview = overview(SyncState::Halted {
+            cause: HaltCause::AmocrmToken,
+            since: at(-60),
+            next_probe: Some(at(5)),
+        });
+        let reader = Reader::in_utc(Lang::English);
+        assert!(overview.sentence(&reader).text.contains("Next try"));
+        overview.paused_since = Some(at(-1));
+        let text = overview.sentence(&reader).text;
+        assert!(
+            text.contains("Paused as well, since") && !text.contains("Next try"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use actix_web::{
     },
     web,
 };
+use jiff::Timestamp;
 use maud::Markup;
 use serde::Deserialize;
 
@@ -26,6 +27,7 @@ use crate::{
     domain::RowId,
     inbox::{Entry, InboxError, State},
     story::{self, Stopped},
+    sync::lease::standby,
 };
 
 /// Entries on a page.
@@ -306,7 +308,7 @@ async fn row(
         let stopped = Stopped::read(inbox).await?;
         let stories = story::read(inbox, vec![entry]).await?;
         let story = stories.first().ok_or(Failure::NotFound)?;
-        let is_standby = Overview::read(admin).await?.is_standby;
+        let is_standby = standby(inbox).await?.is_some();
         let content = views::row(
             admin,
             visitor,
@@ -369,7 +371,7 @@ async fn ask(
     meant: web::Query<Meant>,
 ) -> HttpResponse {
     page(request, admin, async |admin, _, visitor| {
-        let action = Action::read(&name, meant.row).ok_or(Failure::NotFound)?;
+        let action = Action::read(&name, meant.row, None).ok_or(Failure::NotFound)?;
         if !visitor.is_admin() {
             return Err(Failure::Forbidden);
         }
@@ -385,6 +387,8 @@ async fn ask(
 #[derive(Deserialize)]
 struct Order {
     row: Option<RowId>,
+    /// The halt that the person was asked about.
+    seen: Option<Timestamp>,
     #[serde(default)]
     mark: String,
 }
@@ -397,7 +401,7 @@ async fn act(
 ) -> HttpResponse {
     page(request, admin, async |admin, request, visitor| {
         visitor.may_change(request, &order.mark)?;
-        let action = Action::read(&name, order.row).ok_or(Failure::NotFound)?;
+        let action = Action::read(&name, order.row, order.seen).ok_or(Failure::NotFound)?;
         let done = actions::carry_out(action, visitor.session.role, admin).await?;
         Ok(see_other(&Over::address(action, done)))
     })

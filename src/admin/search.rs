@@ -17,13 +17,17 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    /// `None`: the text is none of these. A number may be the end of an address in amoCRM.
+    /// `None`: the text is none of these. A number may be the end of the path of an address in amoCRM.
     pub(super) fn read(text: &str, hasher: &Hasher) -> Option<Self> {
         let text = text.trim();
         if let Ok(row) = text.parse() {
             return Some(Self::Row(row));
         }
-        let number = text.trim_end_matches('/').rsplit('/').next();
+        let path = match text.find("://") {
+            Some(_) => text.split(['?', '#']).next().unwrap_or_default(),
+            None => text,
+        };
+        let number = path.trim_end_matches('/').rsplit('/').next();
         let number = number.map(|number| number.trim_start_matches(['#', '№', ' ']));
         if let Some(number) = number.and_then(|number| number.parse::<i64>().ok()) {
             return (number > 0).then_some(Self::Number(number));

@@ -414,12 +414,11 @@ async fn the_overview_says_how_it_is_and_lists_what_is_parked() {
         "две сделки",
         "action-retry-parked",
         "action-pause",
+        "action-resume",
         "action-sweep",
     ] {
         assert!(html.contains(part), "{part}\n{html}");
     }
-    assert!(!html.contains("action-resume"));
-
     let halt = Halt {
         cause: HaltCause::AmocrmForbidden,
         since: page.now(),
@@ -450,6 +449,50 @@ async fn the_overview_says_how_it_is_and_lists_what_is_parked() {
         question.contains("may make the ban permanent"),
         "{question}"
     );
+}
+
+#[tokio::test]
+async fn a_403_is_ended_only_by_a_person_who_was_asked_about_it() {
+    let page = Fixture::new().await;
+    let halt = |cause, since| Halt {
+        cause,
+        since,
+        probes: 0,
+        next_probe: None,
+        detail: String::new(),
+        operation: None,
+        rows: Vec::new(),
+    };
+    let stored = async || page.inbox.state::<Halt>(HALT).await.unwrap();
+    let person = page.log_in(ADMIN).await;
+
+    // The question was about a token. Meanwhile amoCRM has answered with 403.
+    let seen = page.now().to_string();
+    page.clock.advance(Duration::from_mins(1));
+    let ban = halt(HaltCause::AmocrmForbidden, page.now());
+    page.inbox.set_state(HALT, &ban).await.unwrap();
+    for form in [vec![], vec![("seen", seen.as_str())]] {
+        let answer = person.post("/admin/actions/resume", &form).await;
+        assert_eq!(answer.status(), StatusCode::CONFLICT);
+        assert_eq!(stored().await.as_ref(), Some(&ban));
+    }
+    let question = person.see("/admin/actions/resume").await;
+    let seen = ban.since.to_string();
+    assert!(
+        question.contains(&format!("name=\"seen\" value=\"{seen}\"")),
+        "{question}"
+    );
+    let answer = person
+        .post("/admin/actions/resume", &[("seen", &seen)])
+        .await;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    assert_eq!(stored().await, None);
+
+    // Any other halt ends: the service asks again by itself.
+    let token = halt(HaltCause::AmocrmToken, page.now());
+    page.inbox.set_state(HALT, &token).await.unwrap();
+    person.post("/admin/actions/resume", &[]).await;
+    assert_eq!(stored().await, None);
 }
 
 #[tokio::test]
@@ -522,6 +565,8 @@ async fn a_student_is_found_by_row_email_deal_and_contact() {
         CONTACT.to_string(),
         format!("#{DEAL}"),
         format!("https://school.amocrm.ru/leads/detail/{DEAL}"),
+        format!("https://school.amocrm.ru/leads/detail/{DEAL}?compact=yes"),
+        format!("https://school.amocrm.ru/contacts/detail/{CONTACT}/#tab"),
     ] {
         let answer = person.post("/admin/search", &[("query", &query)]).await;
         assert_eq!(leads_to(&answer), here, "{query}");
@@ -854,7 +899,13 @@ async fn a_standby_names_the_service_that_syncs_and_has_no_buttons_but_the_pause
     let person = page.log_in(ADMIN).await;
     let html = person.see("/admin").await;
     assert!(html.contains("the service that syncs is fra-2"), "{html}");
-    assert!(html.contains(&row.to_string()) && html.contains("action-pause"));
+    assert!(html.contains(&row.to_string()));
+    assert!(html.contains("action-pause") && html.contains("action-resume"));
+    let question = person.see("/admin/actions/resume").await;
+    assert!(
+        question.contains("only on the service that syncs"),
+        "{question}"
+    );
     let row_page = person.see(&format!("/admin/rows/{row}")).await;
     for button in ["action-retry", "action-park", "action-sweep"] {
         assert!(!html.contains(button) && !row_page.contains(button));

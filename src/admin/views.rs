@@ -13,7 +13,7 @@ use super::{
     visitor::Visitor,
 };
 use crate::{
-    domain::{HaltCause, RowId, SyncState},
+    domain::{HaltCause, RowId},
     inbox::{Entry, Hour, Outcome, State},
     story::{Links, Stopped, Story},
     words::Reader,
@@ -153,7 +153,10 @@ fn notice(notice: Option<Notice>, reader: &Reader) -> Markup {
             .to_owned(),
         Notice::Parked(_) => reader.pick("Parked.", "Отложено.").to_owned(),
         Notice::Sweeping => reader
-            .pick("The sweep begins now.", "Сверка начинается.")
+            .pick(
+                "The sweep begins as soon as it can.",
+                "Сверка начнётся при первой возможности.",
+            )
             .to_owned(),
         Notice::Paused(reach) => format!(
             "{} {}",
@@ -276,12 +279,12 @@ fn counts(overview: &Overview, reader: &Reader) -> Markup {
 
 fn buttons(visitor: &Visitor, overview: &Overview) -> Markup {
     let reader = &visitor.reader;
-    let is_paused = matches!(overview.state, SyncState::Paused { .. });
     html! {
         section id="actions" data-live aria-label=(reader.pick("Actions", "Действия")) {
             div.buttons {
-                @if !is_paused { (button(visitor, Action::Pause)) }
-                @if overview.is_resumable() { (button(visitor, Action::Resume)) }
+                // Both always: other services may be paused while this one is not, and the other way round.
+                (button(visitor, Action::Pause))
+                (button(visitor, Action::Resume { seen: None }))
                 @if !overview.is_standby {
                     (button(visitor, Action::Sweep))
                     @if overview.count(State::Parked) > 0 { (button(visitor, Action::RetryParked)) }
@@ -311,7 +314,7 @@ fn label(action: Action, reader: &Reader) -> &'static str {
         Action::Park(_) => reader.pick("Park", "Отложить"),
         Action::RetryParked => reader.pick("Retry all parked", "Повторить все отложенные"),
         Action::Pause => reader.pick("Pause", "Пауза"),
-        Action::Resume => reader.pick("Resume", "Продолжить"),
+        Action::Resume { .. } => reader.pick("Resume", "Продолжить"),
         Action::Sweep => reader.pick("Sweep now", "Начать сверку"),
     }
 }
@@ -330,6 +333,9 @@ pub(super) fn confirmation(visitor: &Visitor, action: Action, overview: &Overvie
             form method="post" action={ "/admin/actions/" (action.name()) } {
                 (mark(visitor))
                 @if let Some(row) = action.row() { input type="hidden" name="row" value=(row); }
+                @if let (Action::Resume { .. }, Some(halt)) = (action, &overview.halt) {
+                    input type="hidden" name="seen" value=(halt.since);
+                }
                 button id="confirm" type="submit" { (title) }
             }
             a.button id="cancel" href=(back) { (reader.pick("Cancel", "Отмена")) }
@@ -359,8 +365,8 @@ fn question(action: Action, overview: &Overview, reader: &Reader) -> String {
             "Nothing more goes to amoCRM, from any service on the project, until you resume. Events are still accepted.",
             "В amoCRM больше ничего не уйдёт ни из одного сервиса проекта, пока вы не продолжите. События по-прежнему принимаются.",
         ).to_owned(),
-        Action::Resume => resume_question(overview, reader),
-    Action::Sweep => reader.pick(
+        Action::Resume { .. } => resume_question(overview, reader),
+        Action::Sweep => reader.pick(
             "The table is gone through at once.",
             "Таблица будет сверена сразу.",
         ).to_owned(),
@@ -377,6 +383,13 @@ fn resume_question(overview: &Overview, reader: &Reader) -> String {
         "Sending to amoCRM goes on, on all services of the project; a halt ends as well.",
         "Отправка в amoCRM продолжится во всех сервисах проекта; остановка тоже снимается.",
     );
+    if overview.is_standby {
+        let elsewhere = reader.pick(
+            "This service stands by. If amoCRM has forbidden access (403), that halt is ended only on the service that syncs.",
+            "Этот сервис в резерве. Если amoCRM закрыла доступ (403), остановка снимается только на сервисе, который синхронизирует.",
+        );
+        return format!("{goes_on} {elsewhere}");
+    }
     if !is_forbidden {
         return goes_on.to_owned();
     }

@@ -198,6 +198,14 @@ fn write(interview: &Interview, file: &EnvFile, terminal: &mut Terminal) -> Outc
         );
         return Ok(terminal.say(text)?);
     }
+    let now = EnvFile::read(Path::new(FILE))?;
+    if now.is_some_and(|now| now.text() != file.text()) {
+        terminal.complain(terminal.pick(
+            "\n.env was changed while the questions were asked: nothing is written; run the command again",
+            "\nФайл .env изменён, пока задавались вопросы: ничего не записано; запустите команду ещё раз",
+        ));
+        return Err(CommandError::Told);
+    }
     file.with(&changes)?.save(Path::new(FILE))?;
     let names: Vec<&str> = changes.keys().map(String::as_str).collect();
     let text = terminal.pick(

@@ -27,7 +27,7 @@ pub(super) async fn pause(terminal: &mut Terminal) -> Outcome {
 
 pub(super) async fn resume(terminal: &mut Terminal) -> Outcome {
     let inbox = open(terminal).await?;
-    resume_here(&inbox).await?;
+    resume_here(&inbox, |_| true).await?;
     terminal.say(terminal.pick("sending goes on", "отправка продолжается"))?;
     let standby = standby(&inbox).await?;
     let shared = share(&inbox, false, terminal).await;

@@ -337,14 +337,18 @@ impl Inbox {
 
     /// Asks the engine to let these rows go on: a row that is held or in doubt would wait although it is due.
     pub async fn let_go(&self, rows: &[RowId]) -> Result<(), InboxError> {
-        let refusals: Refusals = self.state(REFUSALS).await?.unwrap_or_default();
-        let named = refusals.rows();
-        let mut released: Vec<RowId> = self.state(RELEASED).await?.unwrap_or_default();
-        released.extend(rows.iter().filter(|row| named.contains(row)));
-        if released.is_empty() {
-            return Ok(());
-        }
-        self.set_state(RELEASED, &released).await
+        let rows = rows.to_vec();
+        let add = move |state: &mut StoredState| {
+            let refusals: Refusals = state.get(REFUSALS)?.unwrap_or_default();
+            let named = refusals.rows();
+            let mut released: Vec<RowId> = state.get(RELEASED)?.unwrap_or_default();
+            released.extend(rows.iter().filter(|row| named.contains(row)));
+            if released.is_empty() {
+                return Ok(());
+            }
+            state.set(RELEASED, Some(&released))
+        };
+        self.change_state(&[REFUSALS, RELEASED], add).await
     }
 
     /// Asks the owner to move these rows' deals back. Answers how many entries are to be undone.

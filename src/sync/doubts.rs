@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{Blame, Disposition, Halt, HaltCause, Operation, Refusals, RowId, Side},
-    inbox::{HALT, Inbox, InboxError, REFUSALS, RELEASED, Revival, State},
+    inbox::{HALT, Inbox, InboxError, REFUSALS, RELEASED, Revival, State, StoredState},
     supabase::{Doctor, Examined, SupabaseError},
 };
 
@@ -150,7 +150,13 @@ impl Context {
             let released: Option<Vec<RowId>> = self.inbox.state(RELEASED).await?;
             if let Some(released) = released {
                 self.is_decided(&released).await?;
-                self.inbox.clear_state(RELEASED).await?;
+                // A person may have released further rows meanwhile.
+                let drop_them = move |state: &mut StoredState| {
+                    let mut left: Vec<RowId> = state.get(RELEASED)?.unwrap_or_default();
+                    left.retain(|row| !released.contains(row));
+                    state.set(RELEASED, Some(&left).filter(|left| !left.is_empty()))
+                };
+                self.inbox.change_state(&[RELEASED], drop_them).await?;
             }
             let states = self.inbox.states_of(rows.clone()).await?;
             let is_open =

@@ -38,12 +38,25 @@ pub async fn pause_here(inbox: &Inbox, now: Timestamp) -> Result<(), InboxError>
     Ok(())
 }
 
-/// Ends a pause and a halt of the service on this inbox.
-pub async fn resume_here(inbox: &Inbox) -> Result<(), InboxError> {
-    inbox.clear_state(PAUSED).await?;
-    inbox.clear_state(HALT).await?;
-    inbox.wake();
-    Ok(())
+/// Ends a pause and a halt of the service on this inbox. `false`: nothing was ended, because `may_end` keeps the halt.
+pub async fn resume_here(
+    inbox: &Inbox,
+    may_end: impl FnOnce(&Halt) -> bool + Send + 'static,
+) -> Result<bool, InboxError> {
+    let resume = move |state: &mut StoredState| {
+        let halt: Option<Halt> = state.get(HALT)?;
+        if halt.is_some_and(|halt| !may_end(&halt)) {
+            return Ok(false);
+        }
+        state.set::<Timestamp>(PAUSED, None)?;
+        state.set::<Halt>(HALT, None)?;
+        Ok(true)
+    };
+    let is_resumed = inbox.change_state(&[PAUSED, HALT], resume).await?;
+    if is_resumed {
+        inbox.wake();
+    }
+    Ok(is_resumed)
 }
 
 /// Tells the database of a pause or its end, from which all services take it.

@@ -84,6 +84,8 @@ pub(super) struct PeriodicJobs {
     at_work: Vec<Job>,
     inspection: Plan,
     sweep: Plan,
+    /// A sweep was asked for while one was at work.
+    sweep_again: bool,
     short_sweep: Plan,
     /// Planned only after a failure: a look that is due waits until then.
     look: Plan,
@@ -96,6 +98,7 @@ impl PeriodicJobs {
         Self {
             inspection: Plan::each(ctx.settings.inspect_every),
             sweep: Plan::each(ctx.maintenance.sweep_every),
+            sweep_again: false,
             // The sweep comes at once.
             short_sweep: Plan::after(short_sweep_every(&ctx)),
             look: Plan::default(),
@@ -138,6 +141,8 @@ impl PeriodicJobs {
     /// Plans a sweep, also where sweeps are off.
     pub(super) fn sweep_now(&mut self) {
         self.sweep.next = Some(Instant::now());
+        // One that is at work may be past the newest rows.
+        self.sweep_again = self.at_work.contains(&Job::Sweep);
     }
 
     /// Plans a sweep: another service has worked, and may have known of rows that we do not.
@@ -270,6 +275,9 @@ impl PeriodicJobs {
                 let every = self.ctx.maintenance.sweep_every;
                 let pause = self.pause_after(result, self.sweep.failed).await;
                 self.sweep.ended(pause, every);
+                if std::mem::take(&mut self.sweep_again) {
+                    self.sweep.next = Some(Instant::now());
+                }
             }
             Job::ShortSweep => {
                 let every = short_sweep_every(&self.ctx);

@@ -27,7 +27,7 @@ fn answers(world: &World) -> String {
     format!(
         "# of a test\nAMOCRM_BASE_URL={}\nAMOCRM_ACCESS_TOKEN={}\nAMOCRM_TRIPWIRE_PIPELINE_ID={}\n\
          AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID={}\nSUPABASE_URL={}\nSUPABASE_KEY={}\nSYNC_SINCE=2026-12-01\n\
-         NOTE_TEMPLATE='{{full_name}} # $5 \"x\"'\n",
+         NOTE_TEMPLATE='{{full_name}} # $5 \"x\"'\nWEBHOOK_SECRET=\nWEBHOOK_BEARER_TOKEN=\n",
         world.sandbox.amo.url(),
         world.sandbox.amo.token(),
         world.setting.pipeline,

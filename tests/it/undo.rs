@@ -487,7 +487,8 @@ async fn an_undo_survives_death_at_every_commit() {
         while deaths.next().await == Some(true) {
             died += 1;
         }
-        assert!((2..59).contains(&died), "commits: {died}");
+        // Commits that come together are one.
+        assert!((1..59).contains(&died), "commits: {died}");
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Names of things outside, which a Russian text writes as they are.
-const NAMES: [&str; 29] = [
+const NAMES: [&str; 30] = [
+    "postgrest",
     "amocrm",
     "supabase",
     "postgres",

@@ -162,6 +162,8 @@ impl Interview {
     pub(super) fn new(lang: Lang, fresh: Fresh, known: &Values, beside: Values) -> Self {
         let secret = |(name, value): (String, String)| (name, SecretString::from(value));
         let is_set = |(_, value): &(&String, &String)| !value.trim().is_empty();
+        // An empty line of a template answers nothing.
+        let is_given = |(_, value): &(String, String)| !value.trim().is_empty();
         let known = known
             .iter()
             .filter(is_set)
@@ -170,7 +172,7 @@ impl Interview {
             lang,
             fresh,
             known: known.collect(),
-            beside: beside.into_iter().map(secret).collect(),
+            beside: beside.into_iter().filter(is_given).map(secret).collect(),
             answers: BTreeMap::new(),
             refused: BTreeMap::new(),
             pipelines: Vec::new(),
