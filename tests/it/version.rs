@@ -100,8 +100,8 @@ fn a_build_names_its_commit_and_needs_no_repository() {
         .and_then(|it| it.strip_suffix(" 2026-11-30)"));
     let is_hash = |it: &str| it.len() == 10 && it.bytes().all(|b| b.is_ascii_hexdigit());
     assert!(commit.is_some_and(is_hash), "{version}");
-    // HEAD and its branch; a file that is not there would make each build a new one.
-    assert_eq!(files.len(), 3, "{files:?}");
+    // HEAD, its log and its branch; a file that is not there would make each build a new one.
+    assert_eq!(files.len(), 4, "{files:?}");
     assert!(files.iter().any(|file| file == ".git/HEAD"), "{files:?}");
     // Else each commit would make a developer's tests build anew.
     assert_eq!(script.run(&ours, "debug", "").0, "1.2.3");
