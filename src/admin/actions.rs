@@ -19,7 +19,7 @@ pub(super) enum Action {
     Park(RowId),
     RetryParked,
     Pause,
-    /// The person has seen the halt that began then. A halt by a 403 that nobody has seen is not ended.
+    /// The person has seen the halt that began then. A halt by a 403 ends only if this is its time.
     Resume {
         seen: Option<Timestamp>,
     },

@@ -1,4 +1,4 @@
-//! Wrong tokens slow down the next tries of everybody a little, and lock nobody out.
+//! Wrong tokens slow down all next tries a little, and lock no visitor out.
 
 use std::{
     sync::{Mutex, PoisonError},
