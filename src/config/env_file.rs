@@ -94,7 +94,7 @@ impl EnvFile {
         }
     }
 
-    /// Replaces the file at once: a reader sees the former or the new one. It keeps its owner; nobody else may read it.
+    /// Replaces the file at once: a reader sees the former or the new one. It keeps its owner, and no other account may read it.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         // A symbolic link stays one.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

@@ -1,4 +1,4 @@
-//! The names of pipelines and stages, as last read from amoCRM, so that a story can tell them. They are nobody's data.
+//! The names of pipelines and stages, as last read from amoCRM, so that a story can tell them. They are no personal data.
 
 use std::collections::BTreeMap;
 

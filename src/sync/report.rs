@@ -56,7 +56,7 @@ pub(super) fn attempt(ended: &Ended, duration: Duration, now: Timestamp) {
     }
 }
 
-/// An attempt that sent nothing and left its entry as it was is told to nobody but a debugger: each waiting row has one a day.
+/// An attempt that sent nothing and left its entry as it was is logged at DEBUG alone: each waiting row has one a day.
 /// `before`: the reason that the entry waited for until now.
 fn level(end: &Settlement, before: Option<&str>, history: &[Fact]) -> Level {
     match end {

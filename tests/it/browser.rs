@@ -106,7 +106,7 @@ async fn a_parked_student_is_found_mended_and_retried_and_the_page_shows_the_end
     office.mend_the_row();
     browser.follow("#action-retry").await;
     browser.until("#notice", "To be tried again: 1").await;
-    // Nobody reloads.
+    // The page renews itself.
     browser.until("#story", "done").await;
     browser.until("h1", "done").await;
     office.assert_synced();

@@ -552,7 +552,7 @@ async fn a_backfill_names_its_number_and_is_undone_by_it_without_a_service() {
     }
     inbox.close().await;
 
-    // Nobody is there to ask.
+    // No terminal can be asked.
     undo(&world, &["--backfill", "1"])
         .run()
         .await
