@@ -38,6 +38,7 @@ use url::Url;
 use self::{brake::Brake, session::Keys};
 use crate::{
     domain::{SharedClock, SyncState, SyncStatus},
+    http::problem,
     inbox::{Inbox, InboxError},
     sync::pause::Switch,
 };
@@ -123,7 +124,7 @@ impl Admin {
             .limit(LONGEST_BODY)
             .error_handler(|error, _| malformed(&error));
         let path = web::PathConfig::default().error_handler(|_, _| {
-            let answer = api::problem(StatusCode::NOT_FOUND, "there is nothing at this address");
+            let answer = problem(StatusCode::NOT_FOUND, "there is nothing at this address");
             InternalError::from_response("path", answer).into()
         });
         let query = web::QueryConfig::default().error_handler(|error, _| malformed(&error));
@@ -146,7 +147,7 @@ fn malformed(error: &impl ResponseError) -> Error {
         StatusCode::PAYLOAD_TOO_LARGE => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
         _ => (StatusCode::BAD_REQUEST, "the request cannot be read"),
     };
-    InternalError::from_response("malformed", api::problem(status, detail)).into()
+    InternalError::from_response("malformed", problem(status, detail)).into()
 }
 
 /// `GET` and `HEAD`.

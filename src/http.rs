@@ -318,7 +318,7 @@ async fn not_found() -> HttpResponse {
     problem(StatusCode::NOT_FOUND, "nothing is at this path")
 }
 
-fn method_not_allowed(allowed: &'static str) -> HttpResponse {
+pub(crate) fn method_not_allowed(allowed: &'static str) -> HttpResponse {
     let mut answer = problem(
         StatusCode::METHOD_NOT_ALLOWED,
         "the header Allow names the methods of this path",
@@ -329,7 +329,7 @@ fn method_not_allowed(allowed: &'static str) -> HttpResponse {
 }
 
 /// An error as `application/problem+json` (RFC 9457). The detail is the same for all requests of a kind: the rest is in the log.
-pub(crate) fn problem(status: StatusCode, detail: &'static str) -> HttpResponse {
+pub(crate) fn problem(status: StatusCode, detail: &str) -> HttpResponse {
     HttpResponse::build(status)
         .content_type("application/problem+json")
         .json(json!({

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     domain::RowId,
+    http::{method_not_allowed, problem},
     inbox::{Entry, State},
     story::{self, Links, Stopped},
     words::{Lang, Reader},
@@ -47,26 +48,6 @@ pub(super) fn routes(cfg: &mut web::ServiceConfig) {
         .default_service(web::to(async || {
             problem(StatusCode::NOT_FOUND, "there is nothing at this address")
         }));
-}
-
-/// An error as `application/problem+json` (RFC 9457).
-pub(super) fn problem(status: StatusCode, detail: &str) -> HttpResponse {
-    HttpResponse::build(status)
-        .content_type("application/problem+json")
-        .json(json!({
-            "type": "about:blank",
-            "title": status.canonical_reason(),
-            "status": status.as_u16(),
-            "detail": detail,
-        }))
-}
-
-fn method_not_allowed(allowed: &'static str) -> HttpResponse {
-    let detail = "this address is for another method";
-    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
-    let allowed = HeaderValue::from_static(allowed);
-    answer.headers_mut().insert(header::ALLOW, allowed);
-    answer
 }
 
 fn unknown(detail: &str) -> HttpResponse {
