@@ -21,6 +21,11 @@ impl TestClock {
         let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *now = now.saturating_add(by).unwrap_or(Timestamp::MAX);
     }
+
+    pub fn put_back(&self, by: Duration) {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = now.saturating_sub(by).unwrap_or(Timestamp::MIN);
+    }
 }
 
 impl Clock for TestClock {

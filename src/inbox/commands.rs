@@ -20,7 +20,7 @@ use super::{
     REFUSALS, RELEASED, Revival, Settled, Settlement, State, Stored, Undo, UndoLeft,
     history::{self, Line},
     hourly,
-    maintenance::release,
+    maintenance::{beyond_a_step, release},
     queries::LIVE_DUE,
     record::{EntryRecord, ProgressColumns, Query, database, json},
     writer::{Command, Handover, Turn},
@@ -56,10 +56,11 @@ pub(super) const CLAIM_ONE_OF: &str = "
     RETURNING *";
 
 /// The `+` keeps SQLite from scanning the whole array for each claimed entry: with five thousand entries that took a minute.
+/// A time in the future stays: by it [`SETTLE`] tells that the clock was put back.
 pub(super) const CHECKPOINT: &str = "
     UPDATE entry SET
         progress = mark.progress, person = mark.person, phone = mark.phone, contact = mark.contact,
-        crm_open = mark.crm_open, updated_at = ?3
+        crm_open = mark.crm_open, updated_at = max(entry.updated_at, ?3)
     FROM (
         SELECT
             value ->> 'row' AS row_id, value ->> 'progress' AS progress, value ->> 'person' AS person,
@@ -78,11 +79,13 @@ const REMEMBER_PERSON: &str = "
 /// The rest of a daily search is shorter.
 pub(super) const LONGEST_REST: Duration = Duration::from_hours(25);
 
+/// If the clock was put back since the entry was claimed, the time of its next attempt may be by the former clock, so it
+/// becomes due now, as in [`RESCHEDULE`](super::maintenance::RESCHEDULE).
 /// An entry that is found too old while a backfill asks for it becomes pending again: its age is no reason any more.
 pub(super) const SETTLE: &str = "
     UPDATE entry SET
         state = iif(settled.outcome = 'too_old' AND entry.backfill IS NOT NULL, 'pending', settled.state), claim = NULL,
-        due_at = min(coalesce(settled.due_at, entry.due_at), ?4),
+        due_at = iif(entry.updated_at > ?5, ?3, min(coalesce(settled.due_at, entry.due_at), ?4)),
         outcome = iif(settled.outcome = 'too_old' AND entry.backfill IS NOT NULL, NULL, settled.outcome),
         reason = settled.reason, attempts = attempts + settled.failed, progress = settled.progress,
         person = settled.person, phone = settled.phone, contact = settled.contact, crm_open = settled.crm_open,
@@ -148,7 +151,7 @@ pub(super) const WITHDRAW: &str = "
             progress ->> '$.undo' = 'asked', json_set(progress, '$.undo', json('{\"left\":\"withdrawn\"}')),
             json_remove(progress, '$.undo')
         ),
-        updated_at = ?2, events = events + 1
+        updated_at = max(updated_at, ?2), events = events + 1
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND +state = 'pending'
         AND iif(json_valid(progress), progress ->> '$.undo', NULL) IN ('asked', 'after')
     RETURNING row_id, seq, events";
@@ -303,7 +306,8 @@ impl Inbox {
                     .bind(columns)
                     .bind(token.0)
                     .bind(turn.now.as_millisecond())
-                    .bind(latest.unwrap_or(Timestamp::MAX).as_millisecond());
+                    .bind(latest.unwrap_or(Timestamp::MAX).as_millisecond())
+                    .bind(beyond_a_step(turn.now).as_millisecond());
                 let mut settled = change(turn.conn, "settle entries", settled).await?;
                 let lines = ends
                     .iter()

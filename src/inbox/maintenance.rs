@@ -166,35 +166,40 @@ pub(super) async fn release(
 ) -> Result<u64, sqlx::Error> {
     let claims = claims.map(|claims| claims.iter().map(|it| it.0).collect::<serde_json::Value>());
     let released = query(
-        "UPDATE entry SET state = 'pending', claim = NULL, due_at = ?3, updated_at = ?1
+        "UPDATE entry SET state = 'pending', claim = NULL, due_at = iif(updated_at > ?4, ?1, ?3), updated_at = ?1
          WHERE state = 'claimed' AND (?2 IS NULL OR claim IN (SELECT value FROM json_each(?2)))",
     )
     .bind(now.as_millisecond())
     .bind(claims.map(|claims| claims.to_string()))
     .bind(due_at.as_millisecond())
+    .bind(beyond_a_step(now).as_millisecond())
     .execute(conn)
     .await?;
     Ok(released.rows_affected())
 }
 
 /// Entries scheduled before the clock was put back would rest too long, so they become due now. An early attempt does no
-/// harm: the row is read before anything is written for it.
+/// harm: the row is read before anything is written for it. An entry at work becomes due when its attempt ends.
 pub(super) const RESCHEDULE: &str = "
     UPDATE entry SET due_at = ?1, updated_at = ?1
     WHERE state IN ('pending', 'waiting') AND updated_at > ?2";
 
 /// Smaller corrections of the clock are normal.
-pub(super) const STEP: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_secs(5);
+
+/// What was written at a later time than this was written before the clock was put back.
+pub(super) fn beyond_a_step(now: Timestamp) -> Timestamp {
+    now.saturating_add(STEP).unwrap_or(Timestamp::MAX)
+}
 
 /// Answers how many entries were rescheduled.
 pub(super) async fn reschedule(
     conn: &mut SqliteConnection,
     now: Timestamp,
 ) -> Result<u64, sqlx::Error> {
-    let latest = now.saturating_add(STEP).unwrap_or(Timestamp::MAX);
     let rescheduled = query(RESCHEDULE)
         .bind(now.as_millisecond())
-        .bind(latest.as_millisecond())
+        .bind(beyond_a_step(now).as_millisecond())
         .execute(conn)
         .await?
         .rows_affected();

@@ -395,11 +395,7 @@ impl Writer {
 
     async fn look_at_the_clock(&mut self) -> Result<(), sqlx::Error> {
         let now = self.clock.now();
-        if now
-            .saturating_add(maintenance::STEP)
-            .unwrap_or(Timestamp::MAX)
-            >= self.latest
-        {
+        if maintenance::beyond_a_step(now) >= self.latest {
             self.latest = self.latest.max(now);
             return Ok(());
         }

@@ -45,9 +45,9 @@ pub(in crate::inbox) const HEAR: &str = "
     WHERE entry.row_id = heard.row_id AND (entry.delivery IS NULL OR heard.backfill IS NOT NULL)";
 
 /// A pending entry of a backfill becomes a live one when a delivery of its row arrives. One that is to be undone stays behind
-/// the live ones.
+/// the live ones. A time in the future stays: by it the entry is seen to be scheduled before the clock was put back.
 pub(in crate::inbox) const LIFT: &str = "
-    UPDATE entry SET lane = 'live', updated_at = ?2
+    UPDATE entry SET lane = 'live', updated_at = max(updated_at, ?2)
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND +lane = 'backfill' AND +state = 'pending'
         AND coalesce(iif(json_valid(progress), progress ->> '$.undo', NULL), '') NOT IN ('asked', 'sent')";
 

@@ -77,6 +77,50 @@ async fn an_entry_settled_by_a_clock_that_was_put_back_meanwhile_rests_a_day_at_
     assert_eq!(rows_of(&t.claim().await.entries), [row(1), row(2)]);
 }
 
+/// The time of its next attempt is by the former clock.
+#[tokio::test]
+async fn an_entry_that_was_at_work_while_the_clock_was_put_back_is_due_at_once() {
+    for is_marked_after in [false, true] {
+        let t = Fixture::new().await;
+        t.store([delivered(1), delivered(2), delivered(3)]).await;
+        let settled = t.inbox.claim(2, None).await.unwrap().unwrap();
+        let released = t.claim().await;
+        let former = t.in_a_minute();
+        t.clock.put_back(Duration::from_hours(24));
+        if is_marked_after {
+            let marks = vec![mark(1, Progress::default()), mark(2, Progress::default())];
+            t.inbox.checkpoint(settled.token, marks).await.unwrap();
+        }
+        let again = Settlement::Again {
+            due_at: former,
+            failed: true,
+            reason: None,
+        };
+        let ends = vec![waiting(1, former), end(2, again)];
+        t.inbox.settle(settled.token, ends).await.unwrap();
+        t.inbox.release(released.token, former).await.unwrap();
+        assert_eq!(rows_of(&t.claim().await.entries), [row(1), row(2), row(3)]);
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_is_delivered_again_after_the_clock_was_put_back_is_due_all_the_same() {
+    let t = Fixture::new().await;
+    t.store([backfilled(1)]).await;
+    t.clock.put_back(Duration::from_hours(24));
+    t.store([delivered(1)]).await;
+    let due = async {
+        loop {
+            if let Some(claim) = t.inbox.claim(1, None).await.unwrap() {
+                return claim;
+            }
+            t.inbox.changed().await;
+        }
+    };
+    let claim = tokio::time::timeout(MINUTE, due).await.unwrap();
+    assert_eq!(rows_of(&claim.entries), [row(1)]);
+}
+
 #[tokio::test]
 async fn an_entry_that_cannot_be_read_is_parked_and_does_not_hold_up_the_others() {
     let t = Fixture::new().await;
