@@ -25,6 +25,14 @@ use crate::{
     support::PATIENCE,
 };
 
+/// Answers when something of the page is on the screen.
+const PAINTED: &str = r#"
+    const done = arguments[0];
+    new PerformanceObserver((seen, observer) => {
+        if (seen.getEntriesByName("first-contentful-paint").length === 0) return;
+        observer.disconnect();
+        done(true);
+    }).observe({ type: "paint", buffered: true });"#;
 /// Between two looks at a page that changes by itself.
 const GLANCE: Duration = Duration::from_millis(50);
 /// The page renews itself every 15 seconds.
@@ -208,8 +216,12 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Keys, to whichever element has the focus.
+    /// Keys, to whichever element has the focus. Chromium drops those that come before it has painted the page.
     pub(crate) async fn press(&self, keys: &str) {
+        self.driver
+            .execute_async(PAINTED, Vec::new())
+            .await
+            .unwrap();
         let chain = self.driver.action_chain().send_keys(keys);
         chain.perform().await.unwrap();
     }
