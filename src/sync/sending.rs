@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     domain::{Backoff, Halt, HaltCause, KeyedHash, Operation, RowId, SharedClock, Side, SyncState},
-    inbox::{HALT, Inbox, InboxError, PAUSED},
+    inbox::{HALT, Inbox, InboxError, PAUSED, StoredState},
 };
 
 const AMOCRM_FINGERPRINT: &str = "amocrm_settings";
@@ -44,6 +44,12 @@ fn probe_pause(timings: &Timings, cause: HaltCause, probes: u32) -> Option<Durat
         (_, Side::Amocrm) => timings.amocrm_probe,
     };
     Some(growing.after(probes))
+}
+
+/// One halt that began once, whatever was added to it since.
+fn is_same(one: Option<&Halt>, other: Option<&Halt>) -> bool {
+    let begin = |halt: &Halt| (halt.cause, halt.since);
+    one.map(begin) == other.map(begin)
 }
 
 /// When a halt is to be probed. A time further away than its pause was stored before the clock was put back: the probe
@@ -117,25 +123,24 @@ pub struct Sending {
     lease: Lease,
     stop: CancellationToken,
     known: Mutex<Known>,
+    /// Held while the halt goes to the inbox or comes from it.
+    exchange: tokio::sync::Mutex<()>,
     state: watch::Sender<SyncState>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     paused: Option<Timestamp>,
+    /// In force at once, even if the inbox cannot store it.
     halt: Option<Halt>,
-    /// The halt is persisted. If it vanishes from disk, a person has ended it.
-    is_stored: bool,
-    /// Counts changes of the halt by this process, so that a read that began before a change is not taken for news.
-    changes: u64,
+    /// The halt in the inbox, as this process left it or read it last. If it changes there, a person has ended it.
+    stored: Option<Halt>,
     failures: HashMap<HaltCause, Vec<Instant>>,
 }
 
 impl Known {
-    fn set(&mut self, halt: Option<Halt>, is_stored: bool) {
+    fn put(&mut self, halt: Option<Halt>) {
         self.halt = halt;
-        self.is_stored = is_stored;
-        self.changes = self.changes.wrapping_add(1);
         self.failures.clear();
     }
 }
@@ -157,6 +162,7 @@ impl Sending {
             lease,
             stop,
             known: Mutex::default(),
+            exchange: tokio::sync::Mutex::default(),
             state,
         }
     }
@@ -188,30 +194,22 @@ impl Sending {
 
     /// Takes over what is stored: another process may have paused or resumed. `true`: a halt was ended.
     pub async fn refresh(&self) -> Result<bool, InboxError> {
-        let (changes, unstored) = {
-            let known = self.known();
-            (
-                known.changes,
-                known.halt.clone().filter(|_| !known.is_stored),
-            )
-        };
-        if let Some(halt) = unstored {
-            self.store(&halt).await?;
-        }
+        let exchange = self.exchange.lock().await;
+        self.write_halt().await?;
         let paused = self.inbox.state(PAUSED).await?;
         let halt: Option<Halt> = self.inbox.state(HALT).await?;
         let resumed = {
             let mut known = self.known();
             known.paused = paused;
-            let is_news = known.changes == changes && known.halt != halt;
-            // A halt that this process has not stored yet cannot have been ended by a person.
-            let resumed = is_news && known.is_stored && halt.is_none();
+            // A halt that has begun since is written over the one that a person has ended.
+            let is_news = known.halt == known.stored && known.stored != halt;
             if is_news {
-                let is_stored = halt.is_some();
-                known.set(halt, is_stored);
+                known.stored.clone_from(&halt);
+                known.put(halt);
             }
-            resumed
+            is_news && known.halt.is_none()
         };
+        drop(exchange);
         if resumed {
             tracing::info!("sync.resumed");
         }
@@ -299,8 +297,7 @@ impl Sending {
                 operation,
                 rows,
             };
-            // In force at once, even if the inbox cannot store it.
-            known.set(Some(halt.clone()), false);
+            known.put(Some(halt.clone()));
             halt
         };
         let named: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
@@ -312,37 +309,22 @@ impl Sending {
             "sync.halted"
         );
         // Published after it is stored, so that a `resume` in response ends it.
-        let stored = self.store(&halt).await;
+        let stored = self.store().await;
         self.publish();
         stored
     }
 
     /// Names these rows in a ban in force: their requests were in flight when it began.
     pub async fn name_banned(&self, rows: Vec<RowId>) -> Result<(), InboxError> {
-        let (ban, is_stored) = {
-            let known = self.known();
-            (known.halt.clone(), known.is_stored)
-        };
-        let Some(ban) = ban.filter(|halt| halt.cause == HaltCause::AmocrmForbidden) else {
-            return Ok(());
-        };
-        // A person has ended the ban meanwhile: storing its rows must not bring it back.
-        if is_stored && !self.is_in_force(&ban).await? {
-            return Ok(());
+        {
+            let mut known = self.known();
+            let ban = known.halt.as_mut();
+            let Some(ban) = ban.filter(|halt| halt.cause == HaltCause::AmocrmForbidden) else {
+                return Ok(());
+            };
+            ban.rows = rows;
         }
-        let named = Halt { rows, ..ban };
-        self.known().set(Some(named.clone()), false);
-        self.store(&named).await
-    }
-
-    async fn store(&self, halt: &Halt) -> Result<(), InboxError> {
-        self.inbox.set_state(HALT, halt).await?;
-        let mut known = self.known();
-        if known.halt.as_ref() == Some(halt) {
-            known.is_stored = true;
-            known.changes = known.changes.wrapping_add(1);
-        }
-        Ok(())
+        self.store().await
     }
 
     /// The probe of a halt has failed: the next one comes later, unless a person has ended the halt or another halt has
@@ -351,35 +333,90 @@ impl Sending {
         let probes = halt.probes.saturating_add(1);
         let pause = probe_pause(&self.timings, halt.cause, probes);
         let next_probe = pause.and_then(|pause| self.clock.now().checked_add(pause).ok());
-        let later = Halt {
-            probes,
-            next_probe,
-            ..halt.clone()
-        };
-        if !self.is_in_force(halt).await? {
-            return Ok(());
+        {
+            let mut known = self.known();
+            if known.halt.as_ref() != Some(halt) {
+                return Ok(());
+            }
+            // In memory first: if the inbox cannot be written, the neighbour must not be asked again at once.
+            known.put(Some(Halt {
+                probes,
+                next_probe,
+                ..halt.clone()
+            }));
         }
-        // In memory first: if the inbox cannot be written, the neighbour must not be asked again at once.
-        self.known().set(Some(later.clone()), false);
+        let stored = self.store().await;
         self.publish();
-        self.store(&later).await
+        stored
     }
 
     /// The probe of a halt has succeeded.
     pub async fn lift(&self, halt: &Halt) -> Result<(), InboxError> {
-        if !self.is_in_force(halt).await? {
+        let exchange = self.exchange.lock().await;
+        let is_in_force = {
+            let known = self.known();
+            [&known.halt, &known.stored].map(Option::as_ref) == [Some(halt); 2]
+        };
+        if !is_in_force {
             return Ok(());
         }
-        self.inbox.clear_state(HALT).await?;
-        self.known().set(None, false);
+        let ended = halt.clone();
+        let end = move |state: &mut StoredState| {
+            let is_there = state.get::<Halt>(HALT)?.as_ref() == Some(&ended);
+            if is_there {
+                state.set::<Halt>(HALT, None)?;
+            }
+            Ok(is_there)
+        };
+        if !self.inbox.change_state(&[HALT], end).await? {
+            return Ok(());
+        }
+        {
+            let mut known = self.known();
+            known.stored = None;
+            if known.halt.as_ref() == Some(halt) {
+                known.put(None);
+            }
+        }
+        drop(exchange);
         tracing::info!(cause = halt.cause.as_str(), "sync.recovered");
         self.publish();
         Ok(())
     }
 
-    async fn is_in_force(&self, halt: &Halt) -> Result<bool, InboxError> {
-        let stored: Option<Halt> = self.inbox.state(HALT).await?;
-        Ok(stored.as_ref() == Some(halt) && self.known().halt.as_ref() == Some(halt))
+    /// Brings the halt in force to the inbox.
+    async fn store(&self) -> Result<(), InboxError> {
+        let _exchange = self.exchange.lock().await;
+        self.write_halt().await
+    }
+
+    /// Writes the halt in force over the one in the inbox, unless that is the same halt and a person has ended it
+    /// meanwhile: then what was added is dropped, and the next look at the inbox finds the end. The caller holds `exchange`.
+    async fn write_halt(&self) -> Result<(), InboxError> {
+        let (halt, stored) = {
+            let known = self.known();
+            (known.halt.clone(), known.stored.clone())
+        };
+        if halt == stored {
+            return Ok(());
+        }
+        let is_new = !is_same(halt.as_ref(), stored.as_ref());
+        let (written, expected) = (halt.clone(), stored.clone());
+        let write = move |state: &mut StoredState| {
+            let may_write = is_new || state.get::<Halt>(HALT)? == expected;
+            if may_write {
+                state.set(HALT, written.as_ref())?;
+            }
+            Ok(may_write)
+        };
+        let is_written = self.inbox.change_state(&[HALT], write).await?;
+        let mut known = self.known();
+        if is_written {
+            known.stored = halt;
+        } else if known.halt == halt {
+            known.put(stored);
+        }
+        Ok(())
     }
 
     fn publish(&self) {

@@ -67,6 +67,41 @@ async fn a_halt_that_another_process_clears_is_ended() {
     assert_eq!(sending.blocked(), None);
 }
 
+/// What is added to a halt was once written over the end of it.
+#[tokio::test]
+async fn nothing_that_is_added_to_a_halt_brings_it_back_after_a_person_ended_it() {
+    let rows = vec![RowId::new(uuid::Uuid::from_u128(1))];
+    for cause in [HaltCause::AmocrmForbidden, HaltCause::SupabaseKey] {
+        let (sending, folder) = sending().await;
+        halt_by(&sending, cause).await;
+        let halt = stored(&sending).await;
+        let path = folder.path().join("inbox.db");
+        let guest = Inbox::open(&path, Role::Guest, Arc::new(SystemClock)).await;
+        guest.unwrap().clear_state(HALT).await.unwrap();
+
+        if cause == HaltCause::AmocrmForbidden {
+            sending.name_banned(rows.clone()).await.unwrap();
+        } else {
+            sending.probe_failed(&halt).await.unwrap();
+        }
+        sending.lift(&halt).await.unwrap();
+        assert_eq!(sending.inbox.state::<Halt>(HALT).await.unwrap(), None);
+        assert!(sending.refresh().await.unwrap(), "{cause:?}: a person did");
+        assert_eq!(sending.blocked(), None, "{cause:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_halt_that_begins_before_the_end_of_another_was_seen_stays() {
+    let (sending, _folder) = sending().await;
+    halt_by(&sending, HaltCause::SupabaseKey).await;
+    sending.inbox.clear_state(HALT).await.unwrap();
+    halt(&sending).await;
+    assert!(!sending.refresh().await.unwrap());
+    assert!(is_halted(&sending));
+    assert_eq!(stored(&sending).await.cause, HaltCause::AmocrmForbidden);
+}
+
 async fn stored(sending: &Sending) -> Halt {
     sending.inbox.state(HALT).await.unwrap().unwrap()
 }
