@@ -36,9 +36,6 @@ const BUSY_GLANCE: Duration = Duration::from_millis(500);
 pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// How often done entries past their retention are removed.
 pub(super) const PURGE_EVERY: Duration = Duration::from_hours(1);
-/// How long the last requests of an ended command count: amoCRM's window of a second, and the delay of an engine's
-/// turn.
-const AFTER_A_COMMAND: Duration = Duration::from_secs(2);
 
 /// The engine: one per inbox.
 #[derive(Debug)]
@@ -50,8 +47,6 @@ pub struct Engine {
     exclusive_at_work: bool,
     jobs: PeriodicJobs,
     lease: Option<LeaseTask>,
-    /// Until when part of the request rate is left to a command beside this service.
-    command_until: Option<Instant>,
     next_purge: Instant,
 }
 
@@ -85,7 +80,6 @@ impl Engine {
             large_at_work: 0,
             backfill_at_work: false,
             exclusive_at_work: false,
-            command_until: None,
             next_purge: now,
         }
     }
@@ -183,19 +177,13 @@ impl Engine {
 
     /// Leaves part of the request rate to a command beside this service, since amoCRM counts its requests with ours. An
     /// error of the inbox must not hold up the rows: a command is then assumed to be at work.
-    async fn leave_room_for_a_command(&mut self) {
+    async fn leave_room_for_a_command(&self) {
         let Context { inbox, amocrm, .. } = &*self.ctx;
         let is_at_work = inbox.is_command_at_work().await.unwrap_or_else(|error| {
             tracing::warn!(error = %Chain(&error), "sync.command");
             true
         });
-        if is_at_work {
-            self.command_until = Some(Instant::now() + AFTER_A_COMMAND);
-        }
-        let room = self
-            .command_until
-            .is_some_and(|until| Instant::now() < until);
-        amocrm.leave_to_others(usize::from(room));
+        amocrm.leave_to_others(usize::from(is_at_work));
         if is_at_work && let Err(error) = inbox.notice_command().await {
             tracing::warn!(error = %Chain(&error), "sync.command");
         }

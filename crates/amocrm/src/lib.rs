@@ -224,7 +224,8 @@ impl AmoCrm {
         self.transport.send_stamps()
     }
 
-    /// Leaves so many requests a second to another process, until called with 0. The rate is never below one.
+    /// Leaves so many requests a second to another process, until called with 0, which must not be before its last request
+    /// was answered. The rate is never below one.
     pub fn leave_to_others(&self, requests: usize) {
         self.transport.leave_to_others(requests);
     }

@@ -154,7 +154,7 @@ impl Throttle {
 
     /// See [`Pace::leave_to_others`].
     pub(super) fn leave_to_others(&self, sends: usize) {
-        self.state().pace.leave_to_others(sends);
+        self.state().pace.leave_to_others(sends, Instant::now());
     }
 
     /// Any other answer than a 429.

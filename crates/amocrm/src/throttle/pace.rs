@@ -76,9 +76,14 @@ impl Pace {
         self.slowed_to.saturating_add(grown).min(self.full_rate)
     }
 
-    /// From now on so many sends of each window are another process's; one is always ours.
-    pub(super) fn leave_to_others(&mut self, sends: usize) {
+    /// From now on so many sends of each window are another process's; one is always ours. What it gives back counts as
+    /// sent now, since it may have been.
+    pub(super) fn leave_to_others(&mut self, sends: usize, now: Instant) {
+        let given_back = self.left_to_others.saturating_sub(sends);
         self.left_to_others = sends;
+        for _ in 0..given_back {
+            self.take(now, now);
+        }
     }
 
     fn interval(&self, now: Instant) -> Duration {

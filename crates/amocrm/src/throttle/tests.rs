@@ -419,7 +419,7 @@ fn what_is_left_to_others_is_never_used() {
             line.pace.refused(at, at, None);
         }
         let made_at = (line.last - line.start).max(ms(3_000));
-        line.pace.leave_to_others(left);
+        line.pace.leave_to_others(left, line.start + made_at);
 
         let mut after: Vec<Duration> = after.into_iter().map(|at| made_at + ms(at)).collect();
         after.sort();
@@ -427,7 +427,13 @@ fn what_is_left_to_others_is_never_used() {
         let most = usize::try_from(per_window).unwrap().saturating_sub(left).max(1);
         assert_within_window(&sends, most);
 
-        line.pace.leave_to_others(0);
+        // The other process used its whole share right before it ended.
+        let ended_at = line.last - line.start;
+        line.pace.leave_to_others(0, line.last);
+        let more = line.serve_all(&vec![ended_at; 2 * BURST as usize]);
+        let others = std::iter::repeat_n(ended_at, left);
+        let sends: Vec<Duration> = sends.into_iter().chain(others).chain(more).collect();
+        assert_within_window(&sends, most.saturating_add(left));
         prop_assert_eq!(line.pace.rate(line.last + LONGEST_PAUSE + per_window * GROWS_EVERY), per_window as usize);
     });
 }
