@@ -20,7 +20,7 @@ use tripwire_sync::{
 use crate::support::{PATIENCE, Wishes, World, sending};
 
 /// Worlds at once: each mostly waits.
-const PARALLEL: usize = 12;
+const PARALLEL: usize = 16;
 const SCALE: f64 = 0.01;
 /// Later than any answer, earlier than `late_commit` says.
 const LATE: Duration = Duration::from_secs(25);
