@@ -5,7 +5,7 @@ use std::fs::File;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Inbox, InboxError, sqlite};
+use super::{Inbox, InboxError, commands::StoredState, sqlite};
 
 /// The key of the announcement in the engine's own state.
 const COMMAND: &str = "command";
@@ -65,7 +65,11 @@ impl Inbox {
         if self.is_command_noticed().await? {
             return Ok(());
         }
-        let announcement = Announcement { is_noticed: true };
-        self.set_state(COMMAND, &announcement).await
+        // The command may have ended meanwhile.
+        let notice = |state: &mut StoredState| match state.get::<Announcement>(COMMAND)? {
+            Some(_) => state.set(COMMAND, Some(&Announcement { is_noticed: true })),
+            None => Ok(()),
+        };
+        self.change_state(&[COMMAND], notice).await
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{Blame, Disposition, Halt, HaltCause, Operation, Refusals, RowId, Side},
-    inbox::{HALT, Inbox, InboxError, REFUSALS, RELEASED, Revival, State, StoredState},
+    inbox::{Inbox, InboxError, REFUSALS, RELEASED, Revival, State, StoredState},
     supabase::{Doctor, Examined, SupabaseError},
 };
 
@@ -39,8 +39,8 @@ impl Doubts {
         }
     }
 
-    /// Takes over what a former process has stored.
-    pub(super) async fn recall(&self) -> Result<(), InboxError> {
+    /// Takes over what a former process has stored. `is_halted`: sending is still stopped since.
+    pub(super) async fn recall(&self, is_halted: bool) -> Result<(), InboxError> {
         let mut stored = self.stored.lock().await;
         *stored = match self.inbox.state(REFUSALS).await {
             // Another version has stored these. They are dropped: what is refused will be refused again.
@@ -51,7 +51,6 @@ impl Doubts {
             stored => stored?,
         }
         .unwrap_or_default();
-        let is_halted = self.inbox.state::<Halt>(HALT).await?.is_some();
         let mut known = self.lock();
         known.clone_from(&stored);
         if known.have_stopped_sending() && !is_halted {
@@ -145,19 +144,20 @@ impl Context {
 
     /// Drops the rows that a person has parked or forgotten meanwhile, and ends a halt that was about them.
     pub(super) async fn review_doubts(&self) -> Result<(), InboxError> {
+        // Also while nothing is in doubt: a wish that is kept would meet a later doubt about the row.
+        let released: Option<Vec<RowId>> = self.inbox.state(RELEASED).await?;
+        if let Some(released) = released {
+            self.is_decided(&released).await?;
+            // A person may have released further rows meanwhile.
+            let drop_them = move |state: &mut StoredState| {
+                let mut left: Vec<RowId> = state.get(RELEASED)?.unwrap_or_default();
+                left.retain(|row| !released.contains(row));
+                state.set(RELEASED, Some(&left).filter(|left| !left.is_empty()))
+            };
+            self.inbox.change_state(&[RELEASED], drop_them).await?;
+        }
         let rows = self.doubts.look().rows();
         if !rows.is_empty() {
-            let released: Option<Vec<RowId>> = self.inbox.state(RELEASED).await?;
-            if let Some(released) = released {
-                self.is_decided(&released).await?;
-                // A person may have released further rows meanwhile.
-                let drop_them = move |state: &mut StoredState| {
-                    let mut left: Vec<RowId> = state.get(RELEASED)?.unwrap_or_default();
-                    left.retain(|row| !released.contains(row));
-                    state.set(RELEASED, Some(&left).filter(|left| !left.is_empty()))
-                };
-                self.inbox.change_state(&[RELEASED], drop_them).await?;
-            }
             let states = self.inbox.states_of(rows.clone()).await?;
             let is_open =
                 |row: &RowId| matches!(states.get(row), Some(State::Pending | State::Claimed));

@@ -139,7 +139,9 @@ impl Engine {
     async fn begin(&mut self) -> Result<(), InboxError> {
         let ctx = &self.ctx;
         ctx.compare_settings().await?;
-        ctx.doubts.recall().await?;
+        // First, so that a person who ends a halt from now on is seen to have resumed.
+        ctx.sending.refresh().await?;
+        ctx.doubts.recall(ctx.sending.is_halted()).await?;
         ctx.recall_index().await?;
         if self.lease.is_none() && ctx.lease.is_asked_for() {
             let recalled = ctx.lease.recall(&ctx.inbox).await?;

@@ -183,6 +183,11 @@ impl Sending {
     }
 
     #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.known().halt.is_some()
+    }
+
+    #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
@@ -220,23 +225,27 @@ impl Sending {
     /// Lets a stored halt be probed at once when the settings of its neighbour have changed since it began. Only a
     /// person can end a halt over a 403.
     pub async fn settings_are(&self, side: Side, fingerprint: KeyedHash) -> Result<(), InboxError> {
-        let key = match side {
-            Side::Amocrm => AMOCRM_FINGERPRINT,
-            Side::Supabase => SUPABASE_FINGERPRINT,
+        let keys: &[&str; 2] = match side {
+            Side::Amocrm => &[AMOCRM_FINGERPRINT, HALT],
+            Side::Supabase => &[SUPABASE_FINGERPRINT, HALT],
         };
-        if self.inbox.state(key).await? == Some(fingerprint) {
-            return Ok(());
-        }
-        let halt: Option<Halt> = self.inbox.state(HALT).await?;
-        if let Some(halt) = halt
-            .filter(|halt| halt.cause.side() == side && halt.cause != HaltCause::AmocrmForbidden)
-        {
-            let next_probe = Some(self.clock.now());
-            self.inbox
-                .set_state(HALT, &Halt { next_probe, ..halt })
-                .await?;
-        }
-        self.inbox.set_state(key, &fingerprint).await
+        let next_probe = Some(self.clock.now());
+        // In one change, so that a halt which a person ends meanwhile stays ended.
+        let compare = move |state: &mut StoredState| {
+            if state.get(keys[0])? == Some(fingerprint) {
+                return Ok(());
+            }
+            state.set(keys[0], Some(&fingerprint))?;
+            match state.get::<Halt>(HALT)? {
+                Some(halt)
+                    if halt.cause.side() == side && halt.cause != HaltCause::AmocrmForbidden =>
+                {
+                    state.set(HALT, Some(&Halt { next_probe, ..halt }))
+                }
+                _ => Ok(()),
+            }
+        };
+        self.inbox.change_state(keys, compare).await
     }
 
     /// Counts a failure that no entry is to blame for. `true`: sending has stopped.

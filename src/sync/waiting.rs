@@ -67,7 +67,6 @@ impl Context {
                 break;
             }
         }
-        self.inbox.set_state(LAST_LOOK, &began).await?;
         let revived = if found.is_empty() {
             0
         } else {
@@ -75,6 +74,8 @@ impl Context {
                 .revive(Revival::Waiting(found.into_iter().collect()))
                 .await?
         };
+        // Last: a look that was broken off is made again.
+        self.inbox.set_state(LAST_LOOK, &began).await?;
         tracing::info!(awaited = awaited.len(), revived, "look.done");
         Ok(Ok(revived))
     }

@@ -466,6 +466,20 @@ async fn a_held_row_that_a_person_retries_goes_on_at_once() {
     world.until_synced_once(row).await;
 }
 
+/// The row's operation has worked while a person asked for it: a later refusal is a new doubt.
+#[tokio::test]
+async fn a_wish_for_a_row_that_is_not_in_doubt_is_not_kept_for_a_later_doubt() {
+    let world = World::start(Wishes::brisk()).await;
+    let (row, _) = student(&world, 0, MOVE);
+    let guest = world.guest().await;
+    guest.set_state(RELEASED, &[row]).await.unwrap();
+    let (other, _) = student(&world, 1, MOVE);
+    world.deliver(other).await;
+    world.until_synced_once(other).await;
+    let kept: Option<Vec<RowId>> = world.inbox().state(RELEASED).await.unwrap();
+    assert_eq!(kept, None);
+}
+
 // ---- the account, the table ----
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,8 @@ async fn a_command_is_noticed_until_it_has_ended() {
 
     guest.end_command(turn).await.unwrap();
     assert!(!t.inbox.is_command_at_work().await.unwrap());
+    // The service notices too late.
+    t.inbox.notice_command().await.unwrap();
     assert!(!guest.is_command_noticed().await.unwrap());
     guest.close().await;
 }

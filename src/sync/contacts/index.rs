@@ -293,6 +293,7 @@ impl Context {
             Ok(account) => account.id,
             Err(error) => return Ok(Err(error)),
         };
+        let _storing = self.index.storing.lock().await;
         let coverage = self.index.status().coverage.clone();
         if coverage.is_some_and(|it| it.account != account) {
             tracing::warn!("index.of_another_account");
