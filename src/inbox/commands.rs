@@ -5,10 +5,7 @@
 
 pub(super) mod store;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -20,7 +17,7 @@ use super::{
     REFUSALS, RELEASED, Revival, Settled, Settlement, State, Stored, Undo, UndoLeft,
     history::{self, Line},
     hourly,
-    maintenance::{beyond_a_step, release},
+    maintenance::{beyond_a_step, latest_rest, release},
     queries::LIVE_DUE,
     record::{EntryRecord, ProgressColumns, Query, database, json},
     writer::{Command, Handover, Turn},
@@ -74,10 +71,6 @@ const REMEMBER_PERSON: &str = "
     INSERT INTO person (hash, contact, deal, used_at)
     SELECT value ->> 0, value ->> 1, value ->> 2, ?2 FROM json_each(?1) WHERE true
     ON CONFLICT (hash) DO UPDATE SET contact = excluded.contact, deal = excluded.deal, used_at = excluded.used_at";
-
-/// The longest rest of an entry. A time computed before the clock was put back, or named by a neighbour, may be years away.
-/// The rest of a daily search is shorter.
-pub(super) const LONGEST_REST: Duration = Duration::from_hours(25);
 
 /// If the clock was put back since the entry was claimed, the time of its next attempt may be by the former clock, so it
 /// becomes due now, as in [`RESCHEDULE`](super::maintenance::RESCHEDULE).
@@ -151,7 +144,7 @@ pub(super) const WITHDRAW: &str = "
             progress ->> '$.undo' = 'asked', json_set(progress, '$.undo', json('{\"left\":\"withdrawn\"}')),
             json_remove(progress, '$.undo')
         ),
-        updated_at = max(updated_at, ?2), events = events + 1
+        updated_at = iif(progress ->> '$.undo' = 'asked', ?2, max(updated_at, ?2)), events = events + 1
     WHERE row_id IN (SELECT value FROM json_each(?1)) AND +state = 'pending'
         AND iif(json_valid(progress), progress ->> '$.undo', NULL) IN ('asked', 'after')
     RETURNING row_id, seq, events";
@@ -301,12 +294,11 @@ impl Inbox {
         self.write(move |turn| {
             Box::pin(async move {
                 turn.effects.is_about_entries = true;
-                let latest = turn.now.saturating_add(LONGEST_REST);
                 let settled = query_as(SETTLE)
                     .bind(columns)
                     .bind(token.0)
                     .bind(turn.now.as_millisecond())
-                    .bind(latest.unwrap_or(Timestamp::MAX).as_millisecond())
+                    .bind(latest_rest(turn.now).as_millisecond())
                     .bind(beyond_a_step(turn.now).as_millisecond());
                 let mut settled = change(turn.conn, "settle entries", settled).await?;
                 let lines = ends

@@ -166,13 +166,14 @@ pub(super) async fn release(
 ) -> Result<u64, sqlx::Error> {
     let claims = claims.map(|claims| claims.iter().map(|it| it.0).collect::<serde_json::Value>());
     let released = query(
-        "UPDATE entry SET state = 'pending', claim = NULL, due_at = iif(updated_at > ?4, ?1, ?3), updated_at = ?1
+        "UPDATE entry SET state = 'pending', claim = NULL, due_at = iif(updated_at > ?4, ?1, min(?3, ?5)), updated_at = ?1
          WHERE state = 'claimed' AND (?2 IS NULL OR claim IN (SELECT value FROM json_each(?2)))",
     )
     .bind(now.as_millisecond())
     .bind(claims.map(|claims| claims.to_string()))
     .bind(due_at.as_millisecond())
     .bind(beyond_a_step(now).as_millisecond())
+    .bind(latest_rest(now).as_millisecond())
     .execute(conn)
     .await?;
     Ok(released.rows_affected())
@@ -190,6 +191,14 @@ const STEP: Duration = Duration::from_secs(5);
 /// What was written at a later time than this was written before the clock was put back.
 pub(super) fn beyond_a_step(now: Timestamp) -> Timestamp {
     now.saturating_add(STEP).unwrap_or(Timestamp::MAX)
+}
+
+/// The longest rest of an entry. A time computed before the clock was put back, or named by a neighbour, may be years away.
+/// The rest of a daily search is shorter.
+pub(super) const LONGEST_REST: Duration = Duration::from_hours(25);
+
+pub(super) fn latest_rest(now: Timestamp) -> Timestamp {
+    now.saturating_add(LONGEST_REST).unwrap_or(Timestamp::MAX)
 }
 
 /// Answers how many entries were rescheduled.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::inbox::commands::LONGEST_REST;
+use crate::inbox::maintenance::LONGEST_REST;
 
 #[tokio::test]
 async fn live_entries_are_claimed_first_and_by_themselves_and_the_oldest_before_the_newest() {
@@ -63,8 +63,9 @@ async fn what_is_not_due_is_not_claimed_until_it_is() {
 #[tokio::test]
 async fn an_entry_settled_by_a_clock_that_was_put_back_meanwhile_rests_a_day_at_most() {
     let t = Fixture::new().await;
-    t.store([delivered(1), delivered(2)]).await;
-    let claim = t.claim().await;
+    t.store([delivered(1), delivered(2), delivered(3)]).await;
+    let claim = t.inbox.claim(2, None).await.unwrap().unwrap();
+    let released = t.claim().await;
     let years_away = t.now() + 400 * LONGEST_REST;
     let again = Settlement::Again {
         due_at: years_away,
@@ -73,8 +74,9 @@ async fn an_entry_settled_by_a_clock_that_was_put_back_meanwhile_rests_a_day_at_
     };
     let ends = vec![waiting(1, years_away), end(2, again)];
     t.inbox.settle(claim.token, ends).await.unwrap();
+    t.inbox.release(released.token, years_away).await.unwrap();
     t.clock.advance(LONGEST_REST);
-    assert_eq!(rows_of(&t.claim().await.entries), [row(1), row(2)]);
+    assert_eq!(rows_of(&t.claim().await.entries), [row(1), row(2), row(3)]);
 }
 
 /// The time of its next attempt is by the former clock.

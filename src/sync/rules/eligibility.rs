@@ -167,6 +167,10 @@ fn settles_at(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let (since, at) = if created_at > read_at {
+        if stored_at > now {
+            // The clock was put back since: how long ago that was is unknown.
+            return None;
+        }
         (stored_at, now)
     } else {
         (created_at, read_at)

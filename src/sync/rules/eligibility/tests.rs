@@ -254,6 +254,32 @@ fn a_row_is_left_alone_until_it_has_settled() {
 }
 
 #[test]
+fn a_row_from_the_future_does_not_rest_by_a_clock_that_was_put_back() {
+    let row = Row {
+        created_at: Some(at(101)),
+        ..row()
+    };
+    let stored_later = Known {
+        stored_at: at(86_400),
+        ..known(TOLD)
+    };
+    let read = RowRead::Present {
+        row: &row,
+        read_at: at(100),
+    };
+    let mut progress = Progress::default();
+    let seen = eligibility(
+        &rules(),
+        &Timings::default(),
+        stored_later,
+        &mut progress,
+        read,
+        at(200),
+    );
+    assert!(matches!(seen, Eligibility::Proceed(_)), "{seen:?}");
+}
+
+#[test]
 fn a_row_without_a_sound_email_is_parked() {
     for email in [
         None,
