@@ -37,6 +37,10 @@ fn in_russian(error: &(dyn Error + 'static)) -> String {
     } else if let Some(error) = error.downcast_ref::<NoRoom>() {
         match error {
             NoRoom::AnotherCommand => "другая команда обращается к amoCRM".to_owned(),
+            NoRoom::Unnoticed => {
+                "сервис не уступил этой команде запрос к amoCRM: он занят или завис, повторите позже"
+                    .to_owned()
+            }
             NoRoom::Inbox(error) => inbox(error),
         }
     } else if let Some(error) = error.downcast_ref::<TelegramError>() {

@@ -10,7 +10,7 @@ use crate::inbox::{CommandTurn, Inbox, InboxError, Role};
 /// The service keeps the rest of the rate.
 pub(super) const REQUESTS_PER_SECOND: u32 = 1;
 
-/// A service notices a command within two seconds. A service that hangs does not notice it, and sends nothing.
+/// A service notices a command within two seconds. One whose engine is kept busy does not, while its runs go on sending.
 const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -31,6 +31,8 @@ pub(super) struct Room {
 pub(super) enum NoRoom {
     #[error("another command is asking amoCRM")]
     AnotherCommand,
+    #[error("the service has made no room for this command: it is busy or hangs, try again")]
+    Unnoticed,
     #[error(transparent)]
     Inbox(#[from] InboxError),
 }
@@ -50,7 +52,12 @@ impl Room {
         let is_beside_a_service = Inbox::is_owned(path)?;
         if is_beside_a_service {
             let give_up_at = Instant::now() + NOTICED_WITHIN;
-            while !inbox.is_command_noticed().await? && Instant::now() < give_up_at {
+            while !inbox.is_command_noticed().await? && Inbox::is_owned(path)? {
+                if Instant::now() >= give_up_at {
+                    inbox.end_command(turn).await?;
+                    inbox.close().await;
+                    return Err(NoRoom::Unnoticed);
+                }
                 sleep(GLANCE).await;
             }
         }
