@@ -1,4 +1,5 @@
-//! The program as it is deployed, without the sandbox, between two neighbours that speak https only.
+//! The program as it is deployed, without the sandbox, between two neighbours that speak https only. Its dependencies have the
+//! features that the tests ask for, so that they are built once.
 
 use std::{
     fs,
