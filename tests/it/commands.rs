@@ -1,10 +1,13 @@
 //! What a person at the terminal asks, beside a service or before there is one.
 
-use std::{iter, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use sandbox::scenario::{Case, Scenario};
 use serde_json::{Value, json};
-use tripwire_sync::domain::{RowId, WebhookSecret};
+use tripwire_sync::{
+    domain::{RowId, SystemClock, WebhookSecret},
+    inbox::{Inbox, Role},
+};
 
 use crate::{
     check::set_up,
@@ -368,6 +371,25 @@ async fn no_command_asks_amocrm_while_it_has_forbidden_us() {
     service.until_sync_is("working").await;
     until("the service asks again", || asked_amocrm(&world) > before).await;
     service.stop().await.assert_code(0);
+    command(&world, &["pipelines"]).await.assert_code(0);
+}
+
+/// The service's runs may go on sending while its engine takes no turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_for_which_the_service_makes_no_room_sends_nothing() {
+    let world = World::prepare(Wishes::default());
+    set_up(&world);
+    let path = world.inbox_path();
+    let owner = Inbox::open(&path, Role::Owner, Arc::new(SystemClock));
+    let owner = owner.await.unwrap();
+    let ended = command(&world, &["pipelines"]).await;
+    ended.assert_code(1);
+    assert!(ended.err.contains("has made no room"), "{ended:#?}");
+    let check = command(&world, &["check", "--no-event"]).await;
+    assert!(check.out.contains("not asked"), "{check:#?}");
+    assert_eq!(asked_amocrm(&world), 0);
+    owner.close().await;
+
     command(&world, &["pipelines"]).await.assert_code(0);
 }
 
