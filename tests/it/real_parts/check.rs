@@ -295,7 +295,7 @@ async fn a_pg_net_that_is_not_preloaded_is_told() {
     let check = stack.launch(&["check"]).with("AMOCRM_ENABLED", false);
     let ended = check.run().await;
     ended.assert_code(1);
-    let line = about(&ended.out, "event").unwrap();
+    let line = about(&ended.out, "event").unwrap_or_else(|| panic!("{ended:#?}"));
     for words in [
         "did not take it: SQLSTATE 55000",
         "not in shared_preload_libraries",
