@@ -329,6 +329,7 @@ impl<'a> Round<'a> {
 
     // ---- upsets ----
 
+    /// Plays the plan. Each pause is as long as the plan wants the outage to be: it waits for nothing.
     async fn upset(&self, service: &mut Service, figures: &mut Figures) -> Result<(), Broken> {
         for (at, upset) in &self.plan.upsets {
             sleep_until(self.began + *at).await;

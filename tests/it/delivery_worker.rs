@@ -283,6 +283,7 @@ impl DeliveryWorker {
             permit.forget();
             loop {
                 match self.batch().await {
+                    // As the real one, it asks again: no event comes with a new row.
                     Ok(0) => tokio::time::sleep(GLANCE).await,
                     Ok(_) => break,
                     Err(gone) => return gone,

@@ -1,6 +1,14 @@
 use super::*;
 use crate::inbox::maintenance::LONGEST_REST;
 
+fn failed(due_at: Timestamp) -> Settlement {
+    Settlement::Again {
+        due_at,
+        failed: true,
+        reason: None,
+    }
+}
+
 #[tokio::test]
 async fn live_entries_are_claimed_first_and_by_themselves_and_the_oldest_before_the_newest() {
     let t = Fixture::new().await;
@@ -67,12 +75,7 @@ async fn an_entry_settled_by_a_clock_that_was_put_back_meanwhile_rests_a_day_at_
     let claim = t.inbox.claim(2, None).await.unwrap().unwrap();
     let released = t.claim().await;
     let years_away = t.now() + 400 * LONGEST_REST;
-    let again = Settlement::Again {
-        due_at: years_away,
-        failed: true,
-        reason: None,
-    };
-    let ends = vec![waiting(1, years_away), end(2, again)];
+    let ends = vec![waiting(1, years_away), end(2, failed(years_away))];
     t.inbox.settle(claim.token, ends).await.unwrap();
     t.inbox.release(released.token, years_away).await.unwrap();
     t.clock.advance(LONGEST_REST);
@@ -93,12 +96,7 @@ async fn an_entry_that_was_at_work_while_the_clock_was_put_back_is_due_at_once()
             let marks = vec![mark(1, Progress::default()), mark(2, Progress::default())];
             t.inbox.checkpoint(settled.token, marks).await.unwrap();
         }
-        let again = Settlement::Again {
-            due_at: former,
-            failed: true,
-            reason: None,
-        };
-        let ends = vec![waiting(1, former), end(2, again)];
+        let ends = vec![waiting(1, former), end(2, failed(former))];
         t.inbox.settle(settled.token, ends).await.unwrap();
         t.inbox.release(released.token, former).await.unwrap();
         assert_eq!(rows_of(&t.claim().await.entries), [row(1), row(2), row(3)]);
