@@ -344,7 +344,7 @@ impl Works {
         let (state, status) = watch::channel(SyncState::Starting);
         let (settled, count) = watch::channel(0);
         let heartbeat = Heartbeat::default();
-        let jitter: Jitter = Arc::new(|| rand::rng().random_range(0.0..1.0));
+        let jitter: Jitter = || rand::rng().random_range(0.0..1.0);
         let (mut amocrm, mut holding) = (None, None);
         let work = if let Some(sending) = sending {
             let (lease, client) = match simulation {

@@ -1,7 +1,6 @@
 //! The engine: claims due entries and syncs their rows in runs, unless sending is blocked.
 
 use std::{
-    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -49,7 +48,7 @@ use self::{
     row::Loaded,
     rules::deal::{Rules, target_problem},
     rules::eligibility::RowRules,
-    rules::timings::Timings,
+    rules::timings::{INBOX_TROUBLE, Timings},
     run::{ASKING_BATCHES, Turn},
     sending::Sending,
     steps::{deals, note as notes, people, place, recover, write_back},
@@ -93,9 +92,10 @@ pub struct Settings {
 }
 
 /// A number from 0 to 1, which spreads retries over time.
-pub type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
+pub type Jitter = fn() -> f64;
 
 /// Everything that a run needs.
+#[derive(Debug)]
 pub(crate) struct Context {
     inbox: Inbox,
     amocrm: AmoCrm,
@@ -124,15 +124,8 @@ pub(crate) struct Context {
     pipeline: Mutex<Option<(Instant, Pipeline)>>,
 }
 
-impl fmt::Debug for Context {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What the engine is made of.
+#[derive(Debug)]
 pub struct Parts {
     pub inbox: Inbox,
     pub amocrm: AmoCrm,
@@ -154,85 +147,56 @@ pub struct Parts {
     pub settled: watch::Sender<u64>,
 }
 
-impl fmt::Debug for Parts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Context {
     fn new(parts: Parts) -> Self {
-        let Parts {
-            inbox,
-            amocrm,
-            supabase,
-            clock,
-            maintenance,
-            settings,
-            timings,
-            jitter,
-            lease,
-            stop,
-            sweep_now,
-            heartbeat,
-            state,
-            settled,
-        } = parts;
         let sending = Sending::new(
-            inbox.clone(),
-            clock.clone(),
-            timings,
-            lease.clone(),
-            stop,
-            state,
+            parts.inbox.clone(),
+            parts.clock.clone(),
+            parts.timings,
+            parts.lease.clone(),
+            parts.stop,
+            parts.state,
         );
-        let batch_size = BatchSize::new(settings.batch_size);
-        let doubts = Doubts::new(inbox.clone());
         Self {
-            inbox,
-            amocrm,
-            supabase,
-            clock,
-            maintenance,
-            settings,
-            timings,
-            jitter,
-            sweep_now,
-            heartbeat,
             sending,
-            doubts,
-            lease,
+            doubts: Doubts::new(parts.inbox.clone()),
+            batch_size: BatchSize::new(parts.settings.batch_size),
+            inbox: parts.inbox,
+            amocrm: parts.amocrm,
+            supabase: parts.supabase,
+            clock: parts.clock,
+            maintenance: parts.maintenance,
+            settings: parts.settings,
+            timings: parts.timings,
+            jitter: parts.jitter,
+            sweep_now: parts.sweep_now,
+            heartbeat: parts.heartbeat,
+            lease: parts.lease,
+            settled: parts.settled,
             locks: PersonLocks::default(),
             in_flight: InFlight::default(),
             index: ContactIndex::default(),
             turns: Arc::new(Semaphore::new(ASKING_BATCHES)),
             write_backs: Arc::new(Semaphore::new(write_back::PARALLEL_WRITE_BACKS)),
-            batch_size,
-            settled,
             swept_until: Mutex::default(),
             pipeline: Mutex::default(),
         }
     }
 
-    /// The configured pipeline, read at most `age` ago. `Err(None)`: it cannot be used, and all sending has stopped.
-    async fn pipeline(
-        &self,
-        age: Duration,
-    ) -> Result<Result<Pipeline, Option<Failure>>, InboxError> {
+    /// The configured pipeline, read at most `age` ago.
+    async fn pipeline(&self, age: Duration) -> Result<Pipeline, Failure> {
         let asked_at = Instant::now();
         if let Some((known_at, pipeline)) = &*self.known_pipeline()
             && *known_at + age > asked_at
         {
-            return Ok(Ok(pipeline.clone()));
+            return Ok(pipeline.clone());
         }
         let pipelines = match self.amocrm.pipelines().await {
             Ok(pipelines) => pipelines,
             Err(error) => {
                 let failure = Failure::from(error);
                 self.pipelines_failed(&failure).await?;
-                return Ok(Err(Some(failure)));
+                return Err(failure);
             }
         };
         let target = self.settings.rules.target;
@@ -246,7 +210,7 @@ impl Context {
             let what = "a pipeline that cannot be read";
             let failure = Failure::from(AmoError::Malformed { what });
             self.pipelines_failed(&failure).await?;
-            return Ok(Err(Some(failure)));
+            return Err(failure);
         }
         let usable = pipelines
             .into_iter()
@@ -256,7 +220,7 @@ impl Context {
             if let Some((known_at, newer)) = &*known
                 && *known_at > asked_at
             {
-                return Ok(Ok(newer.clone()));
+                return Ok(newer.clone());
             }
             *known = usable.clone().map(|pipeline| (asked_at, pipeline));
         }
@@ -265,7 +229,7 @@ impl Context {
                 .record_failure(HaltCause::AmocrmStage, 1, problem.unwrap_or_default())
                 .await?;
         }
-        Ok(usable.ok_or(None))
+        usable.ok_or(Failure::TargetUnusable)
     }
 
     async fn keep_names(&self, pipelines: &[Pipeline]) -> Result<(), InboxError> {
@@ -293,11 +257,11 @@ impl Context {
     }
 
     /// Checks token, pipeline and stage, so that a wrong setting shows before the next row needs it.
-    async fn inspect(&self) -> Result<Result<(), Failure>, InboxError> {
-        Ok(match self.pipeline(Duration::ZERO).await? {
-            Ok(_) | Err(None) => Ok(()),
-            Err(Some(failure)) => Err(failure),
-        })
+    async fn inspect(&self) -> Result<(), Failure> {
+        match self.pipeline(Duration::ZERO).await {
+            Ok(_) | Err(Failure::TargetUnusable) => Ok(()),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// The keyed hash of a deal's name, by which the recovery recognises a deal that we made.
@@ -307,6 +271,15 @@ impl Context {
 
     fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The inbox failed: waits a little. `true`: the service stops.
+    async fn trouble(&self, error: &InboxError) -> bool {
+        tracing::error!(error = %Chain(error), "sync.inbox");
+        tokio::select! {
+            () = tokio::time::sleep(INBOX_TROUBLE) => false,
+            () = self.sending.stopping() => true,
+        }
     }
 }
 
@@ -323,13 +296,14 @@ async fn sync_batch(batch: &Batch, turn: Turn, rows: Vec<Loaded>) -> Result<(), 
         .into_iter()
         .partition(|row: &Loaded| row.attempt.progress.step != Step::Begun);
 
-    let sought = batch
-        .settle(steps::contacts::find(batch, fresh).await?)
-        .await?;
+    let sought = steps::contacts::find(batch, fresh).await?;
+    batch.end(sought.ended).await?;
     // An earlier attempt may have left rows in the middle: they join the others where they stopped.
     let resumed = recover::resume(batch, begun).await?;
     batch.end(resumed.ended).await?;
-    let mut chosen = batch.settle(deals::choose(batch, sought).await?).await?;
+    let mut chosen = batch
+        .settle(deals::choose(batch, sought.matched, sought.missing).await?)
+        .await?;
     chosen.extend(resumed.chosen);
 
     if let Turn::Behind(canary) = &turn {

@@ -81,6 +81,9 @@ impl Inbox {
         &self,
         known_by: Vec<(KeyedHash, ContactId)>,
     ) -> Result<(), InboxError> {
+        if known_by.is_empty() {
+            return Ok(());
+        }
         let known_by = json("hashes", &known_by)?;
         self.write(move |turn| {
             Box::pin(async move {

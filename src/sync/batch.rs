@@ -17,7 +17,8 @@ use super::{
     report,
     row::{Ended, InHand, StepResult},
     rules::eligibility::later,
-    rules::timings::{GIVEN_UP_AFTER, INBOX_TROUBLE},
+    rules::timings::GIVEN_UP_AFTER,
+    run::Treatment,
     sending::Blocked,
 };
 use crate::{
@@ -46,10 +47,7 @@ pub(super) struct Batch {
     pub(super) rows: Arc<HashSet<RowId>>,
     /// The run has more than `contacts::FEW` rows.
     pub(super) is_long: bool,
-    /// One row, which may write although an operation is in doubt.
-    pub(super) is_alone: bool,
-    /// One row, which is tried during a halt to find out whether the halt is over.
-    pub(super) is_probe: bool,
+    pub(super) treatment: Treatment,
 }
 
 impl Batch {
@@ -68,7 +66,7 @@ impl Batch {
     /// Why no step may begin.
     fn blocked(&self) -> Option<Blocked> {
         let blocked = self.ctx.sending.blocked()?;
-        let is_probed = self.is_probe
+        let is_probed = self.treatment == Treatment::Probe
             && matches!(
                 blocked,
                 Blocked::Halted {
@@ -90,7 +88,7 @@ impl Batch {
 
     /// While an operation is in doubt, no batch begins its writes to amoCRM: rows go one at a time.
     pub(super) fn stay_back<T: InHand>(&self, rows: Vec<T>) -> StepResult<T> {
-        let is_to_wait = !self.is_alone && self.ctx.doubts.is_in_doubt();
+        let is_to_wait = !self.treatment.is_alone() && self.ctx.doubts.is_in_doubt();
         self.again_if(is_to_wait, &Fact::OneAtATime, rows)
     }
 
@@ -245,7 +243,7 @@ impl Batch {
     /// Whether the request and the attempt were about one row only. Requests for other rows of a batch begin before the
     /// refusal is known, so their success proves nothing about it.
     fn goes_alone(&self, operation: Option<Operation>, rows: usize) -> bool {
-        let is_only_row = self.is_alone || self.is_probe || self.rows.len() == 1;
+        let is_only_row = self.treatment.is_alone() || self.rows.len() == 1;
         rows == 1 && (is_only_row || operation == Some(Operation::WriteBack))
     }
 
@@ -378,10 +376,8 @@ impl Batch {
                     items.retain(|item| row_of(item) != row);
                 }
                 Err(error) => {
-                    tracing::error!(error = %Chain(&error), "sync.inbox");
-                    tokio::select! {
-                        () = tokio::time::sleep(INBOX_TROUBLE) => {}
-                        () = self.ctx.sending.stopping() => return Err(error),
+                    if self.ctx.trouble(&error).await {
+                        return Err(error);
                     }
                 }
             }

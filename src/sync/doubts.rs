@@ -76,6 +76,13 @@ impl Doubts {
         change(&mut self.lock())
     }
 
+    /// In force at once, and on disk.
+    async fn update<T>(&self, change: impl FnOnce(&mut Refusals) -> T) -> Result<T, InboxError> {
+        let changed = self.change(change);
+        self.store().await?;
+        Ok(changed)
+    }
+
     /// Puts on disk what has changed since the last time.
     async fn store(&self) -> Result<(), InboxError> {
         let mut stored = self.stored.lock().await;
@@ -103,10 +110,8 @@ impl Context {
         if self.doubts.are_none() {
             return Ok(());
         }
-        let suspects = self
-            .doubts
-            .change(|refusals| refusals.worked(operation, row, begun));
-        self.doubts.store().await?;
+        let worked = |refusals: &mut Refusals| refusals.worked(operation, row, begun);
+        let suspects = self.doubts.update(worked).await?;
         if !suspects.is_empty() {
             self.inbox.revive(Revival::Suspects(suspects)).await?;
         }
@@ -119,27 +124,18 @@ impl Context {
         row: RowId,
         operations: &[Operation],
     ) -> Result<(), InboxError> {
-        if self.doubts.are_none() {
-            return Ok(());
-        }
-        self.doubts
-            .change(|refusals| refusals.landed(row, operations));
-        self.doubts.store().await
+        let landed = |refusals: &mut Refusals| refusals.landed(row, operations);
+        self.doubts.update(landed).await
     }
 
     /// These rows are done, parked or waiting: nothing is in doubt about them.
     pub(super) async fn is_decided(&self, rows: &[RowId]) -> Result<(), InboxError> {
-        if self.doubts.are_none() {
-            return Ok(());
-        }
-        self.doubts.change(|refusals| refusals.drop_rows(rows));
-        self.doubts.store().await
+        self.doubts.update(|it| it.drop_rows(rows)).await
     }
 
     /// A person has resumed.
     pub(super) async fn begin_anew(&self) -> Result<(), InboxError> {
-        self.doubts.change(Refusals::resumed);
-        self.doubts.store().await
+        self.doubts.update(Refusals::resumed).await
     }
 
     /// Drops the rows that a person has parked or forgotten meanwhile, and ends a halt that was about them.
@@ -258,25 +254,21 @@ impl Context {
         let (Some(operation), [row, ..]) = (operation, rows) else {
             return Ok(Verdict::Park);
         };
-        let refused = Refusal {
-            operation,
-            row: *row,
-            is_alone,
-            reason: &failure.reason(),
-            cause: halt_cause(failure, operation),
-        };
-        self.refused_row(refused).await
+        let cause = halt_cause(failure, operation);
+        self.refused_row(operation, *row, is_alone, &failure.reason(), cause)
+            .await
     }
 
-    /// As [`Context::refused`], once the checks without other rows have found nothing.
-    async fn refused_row(&self, refused: Refusal<'_>) -> Result<Verdict, InboxError> {
-        let Refusal {
-            operation,
-            row,
-            is_alone,
-            reason,
-            cause,
-        } = refused;
+    /// As [`Context::refused`], once the checks without other rows have found nothing. `is_alone`: as in [`Asked`].
+    /// `cause`: of the halt if the refusal concerns all rows.
+    async fn refused_row(
+        &self,
+        operation: Operation,
+        row: RowId,
+        is_alone: bool,
+        reason: &str,
+        cause: HaltCause,
+    ) -> Result<Verdict, InboxError> {
         let is_halted = matches!(self.sending.blocked(), Some(Blocked::Halted { .. }));
         if is_halted && !self.doubts.look().is_refused(operation, row) {
             // The request was in flight when sending stopped.
@@ -377,10 +369,11 @@ impl Context {
     ) -> Result<bool, InboxError> {
         match failure {
             Failure::Amocrm(error) if error.is_about_stage() => {
-                match self.pipeline(std::time::Duration::ZERO).await? {
-                    Err(None) => Ok(true),
-                    Err(Some(Failure::Amocrm(error))) => self.stops(error).await,
-                    Ok(_) | Err(Some(Failure::Supabase(_))) => Ok(false),
+                match self.pipeline(std::time::Duration::ZERO).await {
+                    Err(Failure::TargetUnusable) => Ok(true),
+                    Err(Failure::Amocrm(error)) => self.stops(error).await,
+                    Err(Failure::Inbox(error)) => Err(error),
+                    Ok(_) | Err(Failure::Supabase(_)) => Ok(false),
                 }
             }
             Failure::Amocrm(error) if error.is_no_api() => match self.amocrm.account().await {
@@ -393,7 +386,10 @@ impl Context {
                 Err(error) => self.stops(error).await,
                 Ok(_) => Ok(false),
             },
-            Failure::Amocrm(_) | Failure::Supabase(SupabaseError::TooLarge) => Ok(false),
+            Failure::Amocrm(_)
+            | Failure::Supabase(SupabaseError::TooLarge)
+            | Failure::Inbox(_)
+            | Failure::TargetUnusable => Ok(false),
             Failure::Supabase(error) => match operation {
                 Some(Operation::WriteBack) => self.may_not_write_back(rows, error).await,
                 // A request about one row: reads of other rows will tell.
@@ -457,14 +453,8 @@ impl Context {
             self.halt_write_back(&[row], missing.to_owned()).await?;
             return Ok((Verdict::NotItsFault, missing.to_owned()));
         }
-        let refused = Refusal {
-            operation: Operation::WriteBack,
-            row,
-            is_alone: true,
-            reason,
-            cause,
-        };
-        let verdict = self.refused_row(refused).await?;
+        let refused = self.refused_row(Operation::WriteBack, row, true, reason, cause);
+        let verdict = refused.await?;
         Ok((verdict, reason.to_owned()))
     }
 
@@ -500,22 +490,10 @@ impl Context {
     }
 }
 
-/// A refusal of an operation for a row.
-struct Refusal<'a> {
-    operation: Operation,
-    row: RowId,
-    /// As in [`Asked`].
-    is_alone: bool,
-    reason: &'a str,
-    /// The cause of the halt if the refusal concerns all rows.
-    cause: HaltCause,
-}
-
 /// The cause of the halt if a refusal concerns all rows.
 fn halt_cause(failure: &Failure, operation: Operation) -> HaltCause {
-    match (failure, operation.side()) {
-        (Failure::Amocrm(_), _) | (_, Side::Amocrm) => HaltCause::AmocrmAccount,
-        (Failure::Supabase(error), Side::Supabase) => match error {
+    match failure {
+        Failure::Supabase(error) if operation.side() == Side::Supabase => match error {
             SupabaseError::OutOfService { .. } => HaltCause::SupabaseProject,
             SupabaseError::Schema { .. } => HaltCause::SupabaseSchema,
             SupabaseError::Refused { code, .. } if code != "42501" => HaltCause::SupabaseKey,
@@ -524,5 +502,6 @@ fn halt_cause(failure: &Failure, operation: Operation) -> HaltCause {
             SupabaseError::Theirs { .. } | SupabaseError::Row { .. } => HaltCause::SupabaseDatabase,
             _ => HaltCause::SupabaseProject,
         },
+        _ => HaltCause::AmocrmAccount,
     }
 }

@@ -15,7 +15,6 @@ use super::{
     lease::{LeaseTask, Opening},
     periodic::PeriodicJobs,
     rules::eligibility::later,
-    rules::timings::INBOX_TROUBLE,
     run::{Treatment, sync_claim},
     sending::{Blocked, probe_due},
 };
@@ -57,16 +56,6 @@ struct AtWork {
     is_large: bool,
 }
 
-/// How far a run is kept apart from others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Apart {
-    No,
-    /// The run has one row, which has been refused before.
-    OneRow,
-    /// The run has one row, and no other run may begin beside it.
-    Exclusive,
-}
-
 impl Engine {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -92,7 +81,7 @@ impl Engine {
     pub async fn work(mut self) {
         while let Err(error) = self.begin().await {
             self.ctx.heartbeat.beat();
-            if self.trouble(&error).await {
+            if self.ctx.trouble(&error).await {
                 return;
             }
         }
@@ -108,7 +97,7 @@ impl Engine {
                 // The end of a job may send a request to a neighbour. A slow answer is no hang.
                 Ok(rest) => beating(&ctx.heartbeat, self.rest(rest)).await,
                 Err(error) => {
-                    if self.trouble(&error).await {
+                    if ctx.trouble(&error).await {
                         break;
                     }
                 }
@@ -241,15 +230,6 @@ impl Engine {
         }
     }
 
-    /// The inbox failed: wait a little. `true` = stopped meanwhile.
-    async fn trouble(&self, error: &InboxError) -> bool {
-        tracing::error!(error = %Chain(error), "sync.inbox");
-        tokio::select! {
-            () = tokio::time::sleep(INBOX_TROUBLE) => false,
-            () = self.ctx.sending.stopping() => true,
-        }
-    }
-
     // ---- runs ----
 
     async fn claim_what_is_due(&mut self) -> Result<Option<Timestamp>, InboxError> {
@@ -266,7 +246,7 @@ impl Engine {
         if self.runs.len() < PARALLEL_RUNS
             && let Some(claim) = inbox.claim_one_of(refusals.suspects(), true).await?
         {
-            self.spawn(claim, Apart::OneRow);
+            self.spawn(claim, Treatment::Alone);
         }
         let soon = later(self.ctx.now(), self.ctx.timings.person_busy);
         if refusals.is_in_doubt() {
@@ -276,7 +256,7 @@ impl Engine {
                     claim = inbox.claim_one_of(refusals.in_doubt(), true).await?;
                 }
                 if let Some(claim) = claim {
-                    self.spawn(claim, Apart::Exclusive);
+                    self.spawn(claim, Treatment::Exclusive);
                 }
             }
             return Ok(Some(soon));
@@ -286,26 +266,22 @@ impl Engine {
             && refusals.held_may_go()
             && let Some(claim) = inbox.claim_one_of(refusals.held().to_vec(), true).await?
         {
-            self.spawn(claim, Apart::Exclusive);
+            self.spawn(claim, Treatment::Exclusive);
         }
         // A refused row that is due, but may not be claimed yet, must not make the engine spin.
         Ok(due.map(|due| due.max(soon)))
     }
 
-    fn spawn(&mut self, claim: Claim, apart: Apart) {
+    fn spawn(&mut self, claim: Claim, treatment: Treatment) {
         let run = AtWork {
             is_backfill: claim.lane == Lane::Backfill,
             is_large: claim.entries.len() > FEW as usize,
         };
-        self.exclusive_at_work = apart == Apart::Exclusive;
+        self.exclusive_at_work = treatment == Treatment::Exclusive;
         self.backfill_at_work |= run.is_backfill;
         self.large_at_work += usize::from(run.is_large);
         let ctx = Arc::clone(&self.ctx);
         self.runs.spawn(async move {
-            let treatment = match apart {
-                Apart::No => Treatment::Usual,
-                Apart::OneRow | Apart::Exclusive => Treatment::Alone,
-            };
             run_to_the_end(&ctx, claim, treatment).await;
             run
         });
@@ -328,7 +304,7 @@ impl Engine {
             let Some(claim) = claim else {
                 return self.next_due(!may_backfill).await;
             };
-            self.spawn(claim, Apart::No);
+            self.spawn(claim, Treatment::Usual);
         }
         Ok(None)
     }
@@ -350,8 +326,7 @@ impl Engine {
         self.exclusive_at_work = true;
         self.runs.spawn(async move {
             if let Err(error) = probe(&ctx, &halt, rows).await {
-                tracing::error!(error = %Chain(&error), "sync.inbox");
-                tokio::time::sleep(INBOX_TROUBLE).await;
+                ctx.trouble(&error).await;
             }
             AtWork {
                 is_backfill: false,
@@ -448,10 +423,8 @@ async fn run_to_the_end(ctx: &Arc<Context>, claim: Claim, treatment: Treatment) 
     tracing::error!(error = %Chain(&error), "sync.run_broken_off");
     let due_at = later(ctx.now(), ctx.timings.retry.first);
     while let Err(error) = ctx.inbox.release(token, due_at).await {
-        tracing::error!(error = %Chain(&error), "sync.inbox");
-        tokio::select! {
-            () = tokio::time::sleep(INBOX_TROUBLE) => {}
-            () = ctx.sending.stopping() => return,
+        if ctx.trouble(&error).await {
+            return;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use amocrm::{AmoError, Refusal};
 
-use super::Context;
+use super::{Context, rules::timings::INBOX_TROUBLE};
 pub(crate) use crate::domain::Chain;
 use crate::{
     domain::{Disposition, HaltCause, Operation, RowId},
@@ -12,13 +12,19 @@ use crate::{
     supabase::{Culprit, SupabaseError},
 };
 
-/// A failed request to a neighbour.
+/// Why a neighbour's answer is not there.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error(transparent)]
     Amocrm(#[from] AmoError),
     #[error(transparent)]
     Supabase(#[from] SupabaseError),
+    /// It could not be used without the inbox.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
+    /// amoCRM's pipelines lack the target, and sending has stopped.
+    #[error("the target stage cannot be used")]
+    TargetUnusable,
 }
 
 /// What a request was about.
@@ -72,6 +78,18 @@ impl Failure {
                 },
             },
             Self::Supabase(error) => error.disposition(),
+            Self::Inbox(_) => Disposition::Retry {
+                after: Some(INBOX_TROUBLE),
+            },
+            Self::TargetUnusable => Disposition::Retry { after: None },
+        }
+    }
+
+    pub(super) fn log(&self) {
+        if let Self::Inbox(error) = self {
+            tracing::error!(error = %Chain(error), "sync.inbox");
+        } else {
+            tracing::warn!(error = %Chain(self), "sync.request_failed");
         }
     }
 
@@ -80,6 +98,8 @@ impl Failure {
         match self {
             Self::Amocrm(error) => amocrm_reason(error),
             Self::Supabase(error) => supabase_reason(error),
+            Self::Inbox(error) => error.to_string(),
+            Self::TargetUnusable => "целевой этап недоступен".to_owned(),
         }
     }
 }
@@ -179,16 +199,14 @@ impl Context {
         failure: &Failure,
         asked: Asked<'_>,
     ) -> Result<Verdict, InboxError> {
-        if matches!(
-            failure,
+        match failure {
+            Failure::Inbox(error) => return Err(error.clone()),
             Failure::Amocrm(AmoError::TooLate | AmoError::NotPermitted)
-        ) {
-            return Ok(Verdict::NotItsFault);
+            | Failure::TargetUnusable => return Ok(Verdict::NotItsFault),
+            Failure::Amocrm(AmoError::TurnedAway) => return self.turned_away(failure).await,
+            Failure::Amocrm(_) | Failure::Supabase(_) => {}
         }
-        if matches!(failure, Failure::Amocrm(AmoError::TurnedAway)) {
-            return self.turned_away(failure).await;
-        }
-        tracing::warn!(error = %Chain(failure), "sync.request_failed");
+        failure.log();
         if let Failure::Amocrm(
             AmoError::NoAnswer { .. } | AmoError::Server { .. } | AmoError::Unexpected { .. },
         ) = failure

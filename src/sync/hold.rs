@@ -1,6 +1,6 @@
 //! The service while nothing is sent (`AMOCRM_ENABLED=false`): it has no client for amoCRM.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::{
     sync::{Notify, watch},
@@ -24,6 +24,7 @@ use crate::{
 };
 
 /// Sweeps for rows that no event has announced, and removes done entries past their retention.
+#[derive(Debug)]
 pub struct Hold {
     pub inbox: Inbox,
     pub supabase: Supabase,
@@ -37,14 +38,6 @@ pub struct Hold {
     /// Beats every quarter of a minute at least.
     pub heartbeat: Heartbeat,
     pub state: watch::Sender<SyncState>,
-}
-
-impl fmt::Debug for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hold")
-            .field("maintenance", &self.maintenance)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Hold {
@@ -75,8 +68,14 @@ impl Hold {
             }
         }
         if sweeps.next.is_some_and(|next| next <= Instant::now()) {
-            let pause = self.sweep(sweeps.failed).await;
-            sweeps.ended(pause, self.maintenance.sweep_every);
+            sweeps.next = None;
+            let (since, every) = (self.maintenance.rows.since, self.maintenance.sweep_every);
+            let swept = sweep(&self.inbox, &self.supabase, since).await;
+            let pause = swept.err().map(|failure| {
+                failure.log();
+                rest_after(&failure, sweeps.failed, &self.timings, (self.jitter)())
+            });
+            sweeps.ended(pause, every, every);
         }
         let rest = Instant::now() + HOUSEKEEPING;
         let until = sweeps.next.map_or(rest, |next| next.min(rest));
@@ -98,11 +97,5 @@ impl Hold {
         if let Err(error) = noticed.await {
             tracing::warn!(error = %Chain(&error), "sync.command");
         }
-    }
-
-    /// Returns the pause after a failure; `None` after a success.
-    async fn sweep(&self, failed: u32) -> Option<Duration> {
-        let swept = sweep(&self.inbox, &self.supabase, self.maintenance.rows.since).await;
-        rest_after(swept, failed, &self.timings, &self.jitter)
     }
 }

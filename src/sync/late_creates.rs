@@ -31,19 +31,13 @@ impl Context {
     }
 
     /// Looks for the creates whose look is due.
-    pub(super) async fn look_for_late_creates(&self) -> Result<Result<(), Failure>, InboxError> {
+    pub(super) async fn look_for_late_creates(&self) -> Result<(), Failure> {
         let (now, pause) = (self.now(), self.timings.late_look);
         let due = self.inbox.given_up_due(now, pause, AT_ONCE).await?;
         let ids = distinct(due.iter().map(|it| it.row));
-        let rows = match self.supabase.rows(&ids).await {
-            Ok(rows) => rows.rows,
-            Err(error) => return Ok(Err(Failure::from(error))),
-        };
+        let rows = self.supabase.rows(&ids).await?.rows;
         let rows: HashMap<RowId, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
-        let found = match self.find_late_deals(&due, &rows).await {
-            Ok(found) => found,
-            Err(error) => return Ok(Err(Failure::from(error))),
-        };
+        let found = self.find_late_deals(&due, &rows).await?;
         let mut results = Vec::new();
         for (given_up, found) in due.into_iter().zip(found) {
             let Some(entry) = self.inbox.entry(given_up.row).await? else {
@@ -63,7 +57,7 @@ impl Context {
             results.push((given_up, late));
         }
         self.inbox.looked_late(results, later(now, pause)).await?;
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// For each of them, the deals that it may have made; `None`: something of the answer cannot be read.

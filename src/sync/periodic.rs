@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use super::{
-    Context, Jitter,
-    failure::{Asked, Chain, Failure, Verdict},
+    Context,
+    failure::{Asked, Chain, Failure},
     rules::eligibility::later,
-    rules::timings::{INBOX_TROUBLE, Timings},
+    rules::timings::Timings,
     sending::{Blocked, probe_due},
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Job {
+pub(super) enum Job {
     Inspect,
     Sweep,
     ShortSweep,
@@ -33,8 +33,20 @@ enum Job {
     LateCreates,
 }
 
+impl Job {
+    const ALL: [Self; 7] = [
+        Self::Inspect,
+        Self::Sweep,
+        Self::ShortSweep,
+        Self::Look,
+        Self::Probe,
+        Self::Index,
+        Self::LateCreates,
+    ];
+}
+
 /// When a job runs next.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Plan {
     // By the monotonic clock: if the wall clock were put back, the job would be late by as much.
     pub(super) next: Option<Instant>,
@@ -59,51 +71,42 @@ impl Plan {
         }
     }
 
-    /// `pause`: after a failure.
-    pub(super) fn ended(&mut self, pause: Option<Duration>, every: Option<Duration>) {
+    /// `pause`: after a failure, of `longest` at most. A time that was planned while the job was at work stays.
+    pub(super) fn ended(
+        &mut self,
+        pause: Option<Duration>,
+        every: Option<Duration>,
+        longest: Option<Duration>,
+    ) {
         self.failed = pause.map_or(0, |_| self.failed.saturating_add(1));
-        let next = match (pause, every) {
-            (Some(pause), Some(every)) => Some(pause.min(every)),
-            (pause, every) => pause.or(every),
-        };
-        self.next = next.map(|pause| Instant::now() + pause);
+        let pause = pause.map(|pause| pause.min(longest.unwrap_or(pause)));
+        let next = pause.or(every).map(|pause| Instant::now() + pause);
+        self.next = self.next.or(next);
     }
 }
 
-/// How a job ended.
-#[derive(Debug)]
-pub(super) struct Done {
-    job: Job,
-    result: Result<Result<(), Failure>, InboxError>,
-}
+/// A job that has ended.
+pub(super) type Done = (Job, Result<(), Failure>);
 
 #[derive(Debug)]
 pub(super) struct PeriodicJobs {
     ctx: Arc<Context>,
     tasks: JoinSet<Done>,
     at_work: Vec<Job>,
-    inspection: Plan,
-    sweep: Plan,
-    /// A sweep was asked for while one was at work.
-    sweep_again: bool,
-    short_sweep: Plan,
-    /// Planned only after a failure: a look that is due waits until then.
-    look: Plan,
-    index: Plan,
-    late_creates: Plan,
+    /// Of each job. One that is due for a reason of its own, as a look is for rows that wait, is planned only after a
+    /// failure, and waits until then.
+    plans: [Plan; Job::ALL.len()],
 }
 
 impl PeriodicJobs {
     pub(super) fn new(ctx: Arc<Context>) -> Self {
+        let mut plans = [Plan::default(); Job::ALL.len()];
+        plans[Job::Inspect as usize] = Plan::each(ctx.settings.inspect_every);
+        plans[Job::Sweep as usize] = Plan::each(ctx.maintenance.sweep_every);
+        // The sweep comes at once.
+        plans[Job::ShortSweep as usize] = Plan::after(short_sweep_every(&ctx));
         Self {
-            inspection: Plan::each(ctx.settings.inspect_every),
-            sweep: Plan::each(ctx.maintenance.sweep_every),
-            sweep_again: false,
-            // The sweep comes at once.
-            short_sweep: Plan::after(short_sweep_every(&ctx)),
-            look: Plan::default(),
-            index: Plan::default(),
-            late_creates: Plan::default(),
+            plans,
             ctx,
             tasks: JoinSet::new(),
             at_work: Vec::new(),
@@ -116,19 +119,14 @@ impl PeriodicJobs {
         &mut self,
         blocked: Option<&Blocked>,
     ) -> Option<Timestamp> {
-        let dues = [
-            (Job::Inspect, self.inspection_due(blocked)),
-            (Job::Sweep, self.sweep_due(&self.sweep, blocked)),
-            (Job::ShortSweep, self.sweep_due(&self.short_sweep, blocked)),
-            (Job::Look, self.look_due(blocked).await),
-            (Job::Probe, self.probe_due(blocked)),
-            (Job::Index, self.index_due().await),
-            (Job::LateCreates, self.late_look_due(blocked).await),
-        ];
-        // Read after the due times, so that a job that is due at once is not in the future.
-        let now = self.ctx.now();
         let mut next = Vec::new();
-        for (job, due) in dues {
+        for job in Job::ALL {
+            let due = self.due(job, blocked).await.unwrap_or_else(|error| {
+                tracing::error!(error = %Chain(&error), "sync.inbox");
+                None
+            });
+            // Read after the due time, so that a job that is due at once is not in the future.
+            let now = self.ctx.now();
             match due {
                 Some(due) if due > now => next.push(due),
                 Some(_) if !self.at_work.contains(&job) => self.begin(job, blocked),
@@ -140,85 +138,42 @@ impl PeriodicJobs {
 
     /// Plans a sweep, also where sweeps are off.
     pub(super) fn sweep_now(&mut self) {
-        self.sweep.next = Some(Instant::now());
-        // One that is at work may be past the newest rows.
-        self.sweep_again = self.at_work.contains(&Job::Sweep);
+        // Also while one is at work, which may be past the newest rows.
+        self.plan(Job::Sweep).next = Some(Instant::now());
     }
 
     /// Plans a sweep: another service has worked, and may have known of rows that we do not.
     pub(super) fn take_over(&mut self) {
         if self.ctx.maintenance.sweep_after_another {
-            self.sweep.next = Some(Instant::now());
+            self.sweep_now();
         }
     }
 
-    fn inspection_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
-        self.inspection
-            .next
-            .filter(|_| blocked.is_none())
-            .map(|at| self.by_the_clock(at))
+    fn plan(&mut self, job: Job) -> &mut Plan {
+        &mut self.plans[job as usize]
     }
 
-    fn sweep_due(&self, plan: &Plan, blocked: Option<&Blocked>) -> Option<Timestamp> {
-        let is_off = match blocked {
-            Some(Blocked::Halted { halt, .. }) => halt.cause.side() == Side::Supabase,
-            // The holder of the lease sweeps. A service that takes the lease over sweeps at once.
-            Some(Blocked::Standby) => true,
-            Some(Blocked::Stopping | Blocked::Paused { .. }) | None => false,
-        };
-        plan.next
-            .filter(|_| !is_off)
-            .map(|at| self.by_the_clock(at))
-    }
-
-    async fn look_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
-        if blocked.is_some() {
-            return None;
-        }
-        self.not_before(&self.look, self.ctx.next_look().await)
-    }
-
-    async fn index_due(&self) -> Option<Timestamp> {
-        self.not_before(&self.index, self.ctx.index_due().await)
-    }
-
-    async fn late_look_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
-        if blocked.is_some() {
-            return None;
-        }
-        self.not_before(&self.late_creates, self.ctx.late_look_due().await)
-    }
-
-    /// When a job is due, but not before its pause after a failure is over.
-    fn not_before(
+    /// When the job is due; `None`: not by now.
+    async fn due(
         &self,
-        plan: &Plan,
-        due: Result<Option<Timestamp>, InboxError>,
-    ) -> Option<Timestamp> {
-        let due = due.unwrap_or_else(|error| {
-            tracing::error!(error = %Chain(&error), "sync.inbox");
-            None
+        job: Job,
+        blocked: Option<&Blocked>,
+    ) -> Result<Option<Timestamp>, InboxError> {
+        let (ctx, planned) = (&self.ctx, self.plans[job as usize].next);
+        let planned = planned.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            later(ctx.now(), left)
         });
-        due.map(|due| plan.next.map_or(due, |at| self.by_the_clock(at).max(due)))
-    }
-
-    fn probe_due(&self, blocked: Option<&Blocked>) -> Option<Timestamp> {
-        match blocked {
-            // The engine itself probes a halt that is tried by a row.
-            Some(Blocked::Halted { halt, .. }) if halt.is_tried_by_a_row() => None,
-            // Only the holder of the lease may probe amoCRM.
-            Some(Blocked::Halted {
-                halt,
-                is_paused: false,
-            }) if halt.cause.side() == Side::Supabase || self.ctx.lease.allows() => {
-                probe_due(halt, &self.ctx.timings, self.ctx.now())
-            }
-            _ => None,
-        }
-    }
-
-    fn by_the_clock(&self, at: Instant) -> Timestamp {
-        later(self.ctx.now(), at.saturating_duration_since(Instant::now()))
+        let due = match (job, blocked) {
+            (Job::Inspect, None) => return Ok(planned),
+            (Job::Sweep | Job::ShortSweep, _) => return Ok(planned.filter(|_| may_sweep(blocked))),
+            (Job::Look, None) => ctx.next_look().await?,
+            (Job::LateCreates, None) => ctx.late_look_due().await?,
+            (Job::Index, _) => ctx.index_due().await?,
+            (Job::Probe, Some(blocked)) => ctx.probe_due(blocked),
+            (Job::Inspect | Job::Look | Job::LateCreates, Some(_)) | (Job::Probe, None) => None,
+        };
+        Ok(due.map(|due| due.max(planned.unwrap_or(due))))
     }
 
     fn begin(&mut self, job: Job, blocked: Option<&Blocked>) {
@@ -227,21 +182,22 @@ impl PeriodicJobs {
             Some(Blocked::Halted { halt, .. }) => Some(halt.clone()),
             _ => None,
         };
+        self.plan(job).next = None;
         self.at_work.push(job);
         self.tasks.spawn(async move {
             let result = match job {
                 Job::Inspect => ctx.inspect().await,
                 Job::Sweep => ctx.sweep().await,
                 Job::ShortSweep => ctx.short_sweep().await,
-                Job::Look => ctx.look().await.map(|found| found.map(|_| ())),
+                Job::Look => ctx.look().await,
                 Job::Probe => match halt {
-                    Some(halt) => ctx.probe(&halt).await.map(Ok),
-                    None => Ok(Ok(())),
+                    Some(halt) => ctx.probe(&halt).await.map_err(Failure::from),
+                    None => Ok(()),
                 },
                 Job::Index => ctx.keep_index().await,
                 Job::LateCreates => ctx.look_for_late_creates().await,
             };
-            Done { job, result }
+            (job, result)
         });
     }
 
@@ -255,86 +211,53 @@ impl PeriodicJobs {
     /// # Panics
     /// When the job panicked.
     pub(super) async fn ended(&mut self, ended: Result<Done, JoinError>) {
-        let Done { job, result } = match ended {
+        let (job, result) = match ended {
             Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };
         self.at_work.retain(|at_work| *at_work != job);
-        match job {
-            Job::Inspect => {
-                let every = self.ctx.settings.inspect_every;
-                let pause = self.pause_after(result, self.inspection.failed).await;
-                self.inspection.ended(pause, every);
-                if self.ctx.sending.blocked().is_some() {
-                    // If the inspection itself caused the halt, it runs again right after `resume`.
-                    self.inspection.next = Some(Instant::now());
-                }
-            }
-            Job::Sweep => {
-                let every = self.ctx.maintenance.sweep_every;
-                let pause = self.pause_after(result, self.sweep.failed).await;
-                self.sweep.ended(pause, every);
-                if std::mem::take(&mut self.sweep_again) {
-                    self.sweep.next = Some(Instant::now());
-                }
-            }
-            Job::ShortSweep => {
-                let every = short_sweep_every(&self.ctx);
-                // The sweep and the rows tell whether a refusal concerns all rows: so often asked, each short trouble of
-                // Supabase would be met several times.
-                let pause = rest_after(
-                    result,
-                    self.short_sweep.failed,
-                    &self.ctx.timings,
-                    &self.ctx.jitter,
-                );
-                let longest = self.ctx.maintenance.sweep_every;
-                self.short_sweep.ended(pause, pause.and(longest));
-                self.short_sweep.next = self
-                    .short_sweep
-                    .next
-                    .or(every.map(|it| Instant::now() + it));
-            }
-            Job::Look => {
-                let pause = self.pause_after(result, self.look.failed).await;
-                self.look.ended(pause, None);
-            }
-            Job::Index => {
-                let pause = self.pause_after(result, self.index.failed).await;
-                self.index.ended(pause, None);
-            }
-            Job::LateCreates => {
-                let pause = self.pause_after(result, self.late_creates.failed).await;
-                self.late_creates.ended(pause, None);
-            }
-            Job::Probe => {
-                self.pause_after(result, 0).await;
-            }
+        let pause = match result {
+            Ok(()) => None,
+            Err(failure) => Some(self.pause_after(job, failure).await),
+        };
+        let sweep_every = self.ctx.maintenance.sweep_every;
+        let (every, longest) = match job {
+            Job::Inspect => (
+                self.ctx.settings.inspect_every,
+                self.ctx.settings.inspect_every,
+            ),
+            Job::Sweep => (sweep_every, sweep_every),
+            Job::ShortSweep => (short_sweep_every(&self.ctx), sweep_every),
+            Job::Look | Job::Probe | Job::Index | Job::LateCreates => (None, None),
+        };
+        self.plan(job).ended(pause, every, longest);
+        if job == Job::Inspect && self.ctx.sending.blocked().is_some() {
+            // If the inspection itself caused the halt, it runs again right after `resume`.
+            self.plan(job).next = Some(Instant::now());
         }
     }
 
-    /// The pause after a failure; `None` after a success.
-    async fn pause_after(
-        &self,
-        result: Result<Result<(), Failure>, InboxError>,
-        failed: u32,
-    ) -> Option<Duration> {
-        let judged = match result {
-            Ok(Ok(())) => return None,
-            Ok(Err(failure)) => self.ctx.classify(&failure, Asked::NOTHING).await,
-            Err(error) => Err(error),
+    /// Handles a failure, and returns the pause after it.
+    async fn pause_after(&self, job: Job, failure: Failure) -> Duration {
+        let judged = if job == Job::ShortSweep {
+            // The sweep and the rows tell whether a refusal concerns all rows: so often asked, each short trouble of
+            // Supabase would be met several times.
+            failure.log();
+            Ok(())
+        } else {
+            let judged = self.ctx.classify(&failure, Asked::NOTHING).await;
+            judged.map(drop).map_err(Failure::from)
         };
-        let asked = match judged {
-            Ok(Verdict::Retry { after }) => after,
-            Ok(Verdict::NotItsFault | Verdict::InDoubt | Verdict::Park | Verdict::SetAside) => None,
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "sync.inbox");
-                Some(INBOX_TROUBLE)
+        let failure = match judged {
+            Ok(()) => failure,
+            Err(of_the_inbox) => {
+                of_the_inbox.log();
+                of_the_inbox
             }
         };
-        let jitter = (self.ctx.jitter)();
-        Some(self.ctx.timings.backoff(failed, asked, jitter))
+        let failed = self.plans[job as usize].failed;
+        rest_after(&failure, failed, &self.ctx.timings, (self.ctx.jitter)())
     }
 
     /// Aborts the jobs. Each of them can be repeated.
@@ -343,28 +266,27 @@ impl PeriodicJobs {
     }
 }
 
-/// The pause after a failure that is logged and counts towards no halt. `None`: all went well.
-pub(super) fn rest_after<T>(
-    result: Result<Result<T, Failure>, InboxError>,
+fn may_sweep(blocked: Option<&Blocked>) -> bool {
+    match blocked {
+        Some(Blocked::Halted { halt, .. }) => halt.cause.side() != Side::Supabase,
+        // The holder of the lease sweeps. A service that takes the lease over sweeps at once.
+        Some(Blocked::Standby) => false,
+        Some(Blocked::Stopping | Blocked::Paused { .. }) | None => true,
+    }
+}
+
+/// The pause after a failure.
+pub(super) fn rest_after(
+    failure: &Failure,
     failed: u32,
     timings: &Timings,
-    jitter: &Jitter,
-) -> Option<Duration> {
-    let asked = match result {
-        Ok(Ok(_)) => return None,
-        Ok(Err(failure)) => {
-            tracing::warn!(error = %Chain(&failure), "sync.request_failed");
-            match failure.disposition() {
-                Disposition::Retry { after } => after,
-                Disposition::Halt { .. } | Disposition::Refused => None,
-            }
-        }
-        Err(error) => {
-            tracing::error!(error = %Chain(&error), "sync.inbox");
-            Some(INBOX_TROUBLE)
-        }
+    jitter: f64,
+) -> Duration {
+    let asked = match failure.disposition() {
+        Disposition::Retry { after } => after,
+        Disposition::Halt { .. } | Disposition::Refused => None,
     };
-    Some(timings.backoff(failed, asked, jitter()))
+    timings.backoff(failed, asked, jitter)
 }
 
 /// `None`: sweeps are off.
@@ -389,42 +311,41 @@ impl Context {
     }
 
     async fn is_over(&self, halt: &Halt) -> Result<bool, InboxError> {
-        Ok(match halt.cause {
-            HaltCause::AmocrmToken
-            | HaltCause::AmocrmPayment
-            | HaltCause::AmocrmForbidden
-            | HaltCause::AmocrmAccount => match self.amocrm.account().await {
-                Ok(_) => true,
-                Err(error) => self.probe_was_refused(error).await?,
-            },
-            HaltCause::AmocrmStage => match self.pipeline(Duration::ZERO).await? {
-                Ok(_) => true,
-                Err(Some(Failure::Amocrm(error))) => self.probe_was_refused(error).await?,
-                Err(_) => false,
-            },
-            HaltCause::SupabaseWriteBack
-            | HaltCause::SupabaseKey
-            | HaltCause::SupabaseSchema
-            | HaltCause::SupabaseProject
-            | HaltCause::SupabaseDatabase => {
+        let asked = match (halt.cause, halt.cause.side()) {
+            (HaltCause::AmocrmStage, _) => self.pipeline(Duration::ZERO).await.map(drop),
+            (_, Side::Amocrm) => self.amocrm.account().await.map(drop).map_err(Failure::from),
+            (_, Side::Supabase) => {
                 let columns = self.supabase.probe().await;
-                columns.is_ok_and(|columns| columns.missing.is_empty())
+                return Ok(columns.is_ok_and(|columns| columns.missing.is_empty())
                     && if halt.operation == Some(Operation::Read) {
                         self.can_read_again(&halt.rows).await?
                     } else {
                         self.may_read().await
                     }
-                    && !self.lease.is_refused()
+                    && !self.lease.is_refused());
             }
-        })
+        };
+        // A 403 is classified as a ban, so that no other probe follows.
+        if let Err(failure @ (Failure::Amocrm(AmoError::Forbidden) | Failure::Inbox(_))) = &asked {
+            self.classify(failure, Asked::NOTHING).await?;
+        }
+        Ok(asked.is_ok())
     }
 
-    /// Returns `false`: the halt is not over. A 403 is classified as a ban, so that no other probe follows.
-    async fn probe_was_refused(&self, error: AmoError) -> Result<bool, InboxError> {
-        if matches!(error, AmoError::Forbidden) {
-            self.classify(&Failure::from(error), Asked::NOTHING).await?;
+    /// When a halt is to be probed.
+    fn probe_due(&self, blocked: &Blocked) -> Option<Timestamp> {
+        match blocked {
+            // The engine itself probes a halt that is tried by a row.
+            Blocked::Halted { halt, .. } if halt.is_tried_by_a_row() => None,
+            // Only the holder of the lease may probe amoCRM.
+            Blocked::Halted {
+                halt,
+                is_paused: false,
+            } if halt.cause.side() == Side::Supabase || self.lease.allows() => {
+                probe_due(halt, &self.timings, self.now())
+            }
+            _ => None,
         }
-        Ok(false)
     }
 
     /// Lets a halt be probed when the settings that it may be about have changed.

@@ -263,14 +263,6 @@ pub(super) struct Matched {
     pub(super) recorded: Option<Known>,
 }
 
-/// The result of the search for a contact.
-#[derive(Debug)]
-pub(super) enum Sought {
-    Matched(Matched),
-    /// A contact is to be made with the deal.
-    Missing(Loaded),
-}
-
 /// The deal is known, or will be made.
 #[derive(Debug)]
 pub(super) struct Chosen {
@@ -346,29 +338,6 @@ impl Stage for Loaded {
 
     fn into_loaded(self) -> Loaded {
         self
-    }
-}
-
-impl Stage for Sought {
-    fn loaded(&self) -> &Loaded {
-        match self {
-            Self::Matched(matched) => &matched.loaded,
-            Self::Missing(loaded) => loaded,
-        }
-    }
-
-    fn loaded_mut(&mut self) -> &mut Loaded {
-        match self {
-            Self::Matched(matched) => &mut matched.loaded,
-            Self::Missing(loaded) => loaded,
-        }
-    }
-
-    fn into_loaded(self) -> Loaded {
-        match self {
-            Self::Matched(matched) => matched.loaded,
-            Self::Missing(loaded) => loaded,
-        }
     }
 }
 

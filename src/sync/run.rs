@@ -38,10 +38,18 @@ const READS: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Treatment {
     Usual,
-    /// One row, which may write although an operation is in doubt.
+    /// One row, which has been refused before. It may write although an operation is in doubt.
     Alone,
-    /// One row, which is tried during a halt to find out whether the halt is over.
+    /// As [`Treatment::Alone`], and no other run may begin beside it.
+    Exclusive,
+    /// As [`Treatment::Exclusive`], during a halt, to find out whether the halt is over.
     Probe,
+}
+
+impl Treatment {
+    pub(super) fn is_alone(self) -> bool {
+        self != Self::Usual
+    }
 }
 
 /// Whether a batch waits for the first one of its run before it writes.
@@ -75,8 +83,7 @@ pub(super) async fn sync_claim(
         started: Instant::now(),
         rows: Arc::new(entries.iter().map(|entry| entry.row).collect()),
         is_long,
-        is_alone: treatment != Treatment::Usual,
-        is_probe: treatment == Treatment::Probe,
+        treatment,
     };
     let claimed: Vec<Box<Attempt>> = entries.into_iter().map(Attempt::new).collect();
     let (to_be_undone, claimed) = claimed
@@ -93,7 +100,7 @@ pub(super) async fn sync_claim(
     // One request for the pipeline serves all batches. After an error that passes, each batch asks again.
     if loaded.len() > FEW as usize
         && ctx.sending.blocked().is_none()
-        && let Err(Some(failure)) = ctx.pipeline(ctx.timings.pipelines_for).await?
+        && let Err(failure) = ctx.pipeline(ctx.timings.pipelines_for).await
     {
         ctx.classify(&failure, Asked::NOTHING).await?;
     }

@@ -7,18 +7,9 @@ use jiff::Timestamp;
 use super::{Context, failure::Failure};
 use crate::{
     domain::RowId,
-    inbox::{self, Arrival, Inbox, InboxError, Source, Stored},
+    inbox::{self, Arrival, Inbox, Source, Stored},
     supabase::{Period, Supabase, SupabaseError},
 };
-
-/// What a sweep saw.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Swept {
-    seen: u64,
-    /// Rows that no webhook had told us about.
-    new: u64,
-    reopened: u64,
-}
 
 /// A walk over all unsynced rows of a period, afresh each time, until an empty page: PostgREST cuts pages silently. First
 /// those without a deal id, then those whose deal id is a blank text.
@@ -101,7 +92,7 @@ impl Place {
 impl Context {
     /// Stores the newest rows without a deal id that the inbox does not know, and re-opens none. One request when there is
     /// nothing new. A row whose transaction took longer than the overlap, and one without a time, is left to the sweep.
-    pub(super) async fn short_sweep(&self) -> Result<Result<(), Failure>, InboxError> {
+    pub(super) async fn short_sweep(&self) -> Result<(), Failure> {
         let since = self.maintenance.rows.since;
         let overlap = self.timings.short_sweep_overlap;
         let since = match *self.swept_until() {
@@ -114,10 +105,7 @@ impl Context {
         };
         let (mut asked_at, mut seen, mut new) = (None, 0, 0);
         while seen < MOST_ROWS {
-            let (page, read_at) = match self.supabase.latest_unsynced(period, seen).await {
-                Ok(answer) => answer,
-                Err(error) => return Ok(Err(Failure::from(error))),
-            };
+            let (page, read_at) = self.supabase.latest_unsynced(period, seen).await?;
             asked_at = asked_at.or(Some(read_at));
             seen += page.len();
             let known = self.inbox.states_of(page.clone()).await?;
@@ -141,7 +129,7 @@ impl Context {
         if new > 0 {
             tracing::info!(new, "sweep.short");
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn swept_until(&self) -> MutexGuard<'_, Option<Timestamp>> {
@@ -149,60 +137,47 @@ impl Context {
         swept_until.unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn sweep(&self) -> Result<Result<(), Failure>, InboxError> {
-        let swept = match sweep(&self.inbox, &self.supabase, self.maintenance.rows.since).await? {
-            Ok(swept) => swept,
-            Err(failure) => return Ok(Err(failure)),
-        };
+    pub(super) async fn sweep(&self) -> Result<(), Failure> {
+        let seen = sweep(&self.inbox, &self.supabase, self.maintenance.rows.since).await?;
         // Either no row is unsynced, or a policy hides all rows: the answer is the same.
-        if swept.seen == 0 && matches!(self.supabase.can_see_any_row().await, Ok(false)) {
+        if seen == 0 && matches!(self.supabase.can_see_any_row().await, Ok(false)) {
             self.see_why_no_row().await?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 }
 
-fn swept_row(row: RowId) -> Arrival {
-    Arrival {
-        row,
-        source: Source::Sweep,
-    }
-}
-
-/// Stores all rows created at `since` or later that have no deal id.
+/// Stores all rows created at `since` or later that have no deal id. Returns how many there are.
 pub(super) async fn sweep(
     inbox: &Inbox,
     supabase: &Supabase,
     since: Timestamp,
-) -> Result<Result<Swept, Failure>, InboxError> {
-    let mut swept = Swept::default();
+) -> Result<usize, Failure> {
+    let (mut seen, mut new, mut reopened) = (0, 0, 0);
     let mut walk = Walk::new(supabase.clone(), Period::since(since));
     loop {
-        let page = match walk.next_page().await {
-            Ok(page) => page,
-            Err(error) => return Ok(Err(Failure::from(error))),
-        };
+        let page = walk.next_page().await?;
         if page.is_empty() {
             break;
         }
-        swept.seen += page.len() as u64;
-        let arrivals = page.into_iter().map(swept_row);
+        seen += page.len();
+        let found = |row| Arrival {
+            row,
+            source: Source::Sweep,
+        };
+        let arrivals = page.into_iter().map(found);
         for stored in inbox.store(arrivals.collect()).await? {
             match stored {
-                Stored::New => swept.new += 1,
-                Stored::Reopened => swept.reopened += 1,
+                // No webhook had told us about it.
+                Stored::New => new += 1,
+                Stored::Reopened => reopened += 1,
                 Stored::Duplicate => {}
             }
         }
     }
-    tracing::info!(
-        seen = swept.seen,
-        new = swept.new,
-        reopened = swept.reopened,
-        "sweep.done"
-    );
+    tracing::info!(seen, new, reopened, "sweep.done");
     inbox.swept(inbox::Sweep::All);
-    Ok(Ok(swept))
+    Ok(seen)
 }
 
 #[cfg(test)]

@@ -31,10 +31,10 @@ impl Context {
     }
 
     /// Wakes the entries whose contact is among those changed since the last look.
-    pub(super) async fn look(&self) -> Result<Result<u64, Failure>, InboxError> {
+    pub(super) async fn look(&self) -> Result<(), Failure> {
         let began = self.now();
         let Some((longest, _)) = self.inbox.missing_since().await? else {
-            return Ok(Ok(0));
+            return Ok(());
         };
         let awaited = self.inbox.awaited().await?;
         let last: Timestamp = self.inbox.state(LAST_LOOK).await?.unwrap_or(longest);
@@ -45,10 +45,7 @@ impl Context {
         let mut found = HashSet::new();
         let (mut since, mut is_learnt) = (None, true);
         for page in 1..=PAGES {
-            let read = match self.amocrm.changed_contacts(page).await {
-                Ok(read) => read,
-                Err(error) => return Ok(Err(Failure::from(error))),
-            };
+            let read = self.amocrm.changed_contacts(page).await?;
             let contacts = read.contacts.iter();
             let hashes = contacts.flat_map(|contact| known_by(self.inbox.hasher(), contact));
             found.extend(hashes.filter(|hash| awaited.contains(hash)));
@@ -77,6 +74,6 @@ impl Context {
         // Last: a look that was broken off is made again.
         self.inbox.set_state(LAST_LOOK, &began).await?;
         tracing::info!(awaited = awaited.len(), revived, "look.done");
-        Ok(Ok(revived))
+        Ok(())
     }
 }

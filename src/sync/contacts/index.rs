@@ -6,7 +6,6 @@
 //! look.
 
 use std::{
-    collections::HashMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use amocrm::{AmoCrm, AmoError, Contact, Page};
+use amocrm::{AmoCrm, Contact, Page};
 use futures::{StreamExt, stream::FuturesOrdered};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -104,28 +103,6 @@ pub(crate) struct ContactIndex {
 pub(crate) struct Seeking<'a> {
     index: &'a ContactIndex,
     emails: usize,
-}
-
-/// How a reading of changes ended.
-#[derive(Debug)]
-enum Pass {
-    CaughtUp,
-    /// Catching up would have taken more pages than the run seeks e-mails.
-    BrokenOff,
-    /// Sending has stopped.
-    Stopped,
-    Failed(Failure),
-}
-
-/// What the index says of some rows.
-#[derive(Debug, Default)]
-pub(crate) struct Answers(HashMap<KeyedHash, Vec<ContactId>>);
-
-impl Answers {
-    /// Empty: no contact has this e-mail or phone.
-    pub(crate) fn of(&self, hash: KeyedHash) -> &[ContactId] {
-        self.0.get(&hash).map_or(&[], Vec::as_slice)
-    }
 }
 
 impl Drop for Seeking<'_> {
@@ -238,8 +215,8 @@ impl Context {
             return Ok(false);
         }
         let _pass = index.pass.lock().await;
-        if let Err(error) = self.compare_account(amocrm).await? {
-            self.classify(&Failure::from(error), Asked::NOTHING).await?;
+        if let Err(failure) = self.compare_account(amocrm).await {
+            self.classify(&failure, Asked::NOTHING).await?;
             return Ok(false);
         }
         {
@@ -253,10 +230,10 @@ impl Context {
                 return Ok(true);
             }
         }
-        match self.catch_up(amocrm, Some(emails)).await? {
-            Pass::CaughtUp => return Ok(true),
-            Pass::BrokenOff | Pass::Stopped => {}
-            Pass::Failed(failure) => {
+        match self.catch_up(amocrm, Some(emails)).await {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(failure) => {
                 self.classify(&failure, Asked::NOTHING).await?;
             }
         }
@@ -264,35 +241,16 @@ impl Context {
         Ok(false)
     }
 
-    /// To be asked only after [`Context::index_is_ready`].
-    pub(crate) async fn ask_index(&self, hashes: Vec<KeyedHash>) -> Result<Answers, InboxError> {
-        self.inbox.indexed(hashes).await.map(Answers)
-    }
-
-    /// Takes these pairs out of the index: the contact is gone, or no longer has this e-mail or phone.
-    pub(crate) async fn unindex(
-        &self,
-        known_by: Vec<(KeyedHash, ContactId)>,
-    ) -> Result<(), InboxError> {
-        if known_by.is_empty() {
-            return Ok(());
-        }
-        self.inbox.forget_indexed(known_by).await
-    }
-
     fn may_index(&self) -> bool {
         self.settings.contact_scan && self.sending.blocked().is_none()
     }
 
     /// Asks for the account's id once per process. The index of another account is dropped.
-    async fn compare_account(&self, amocrm: &AmoCrm) -> Result<Result<(), AmoError>, InboxError> {
+    async fn compare_account(&self, amocrm: &AmoCrm) -> Result<(), Failure> {
         if self.index.status().account.is_some() {
-            return Ok(Ok(()));
+            return Ok(());
         }
-        let account = match amocrm.account().await {
-            Ok(account) => account.id,
-            Err(error) => return Ok(Err(error)),
-        };
+        let account = amocrm.account().await?.id;
         let _storing = self.index.storing.lock().await;
         let coverage = self.index.status().coverage.clone();
         if coverage.is_some_and(|it| it.account != account) {
@@ -301,7 +259,7 @@ impl Context {
             self.index.status().cover(None);
         }
         self.index.status().account = Some(account);
-        Ok(Ok(()))
+        Ok(())
     }
 
     // ---- keeping ----
@@ -326,49 +284,36 @@ impl Context {
     }
 
     /// Fills the index, or lets it catch up, until it is complete and current.
-    pub(in crate::sync) async fn keep_index(&self) -> Result<Result<(), Failure>, InboxError> {
+    pub(in crate::sync) async fn keep_index(&self) -> Result<(), Failure> {
         let index = &self.index;
         {
             let _pass = index.pass.lock().await;
-            if let Err(error) = self.compare_account(&self.amocrm).await? {
-                return Ok(Err(error.into()));
-            }
+            self.compare_account(&self.amocrm).await?;
             index.status().is_wanted = false;
         }
-        if !index.status().is_complete() {
-            let filled = self.fill_index().await?;
-            if !matches!(filled, Ok(true)) {
-                return Ok(filled.map(drop));
-            }
+        if !index.status().is_complete() && !self.fill_index().await? {
+            return Ok(());
         }
         let _pass = index.pass.lock().await;
-        Ok(
-            match self.catch_up(&self.amocrm.in_background(), None).await? {
-                Pass::CaughtUp | Pass::BrokenOff | Pass::Stopped => Ok(()),
-                Pass::Failed(failure) => Err(failure),
-            },
-        )
+        let caught_up = self.catch_up(&self.amocrm.in_background(), None).await;
+        caught_up.map(drop)
     }
 
     /// Reads the account's contacts from where the last reading ended. `false`: sending has stopped, or the filling was
     /// given up.
-    async fn fill_index(&self) -> Result<Result<bool, Failure>, InboxError> {
+    async fn fill_index(&self) -> Result<bool, Failure> {
         let began = Instant::now();
-        let (mut next, mut names_next) = match self.resume_filling().await? {
-            Ok(Some(resumed)) => resumed,
-            Ok(None) => return Ok(Ok(false)),
-            Err(failure) => return Ok(Err(failure)),
-        };
+        let (mut next, mut names_next) = (self.resume_filling().await?, false);
         let mut next_at = Instant::now();
         let mut pages = FuturesOrdered::new();
         loop {
             if !self.may_index() {
-                return Ok(Ok(false));
+                return Ok(false);
             }
             if next > MOST_PAGES {
                 self.give_up_filling("too many contacts", TOO_LARGE_FOR)
                     .await?;
-                return Ok(Ok(false));
+                return Ok(false);
             }
             let page = tokio::select! {
                 Some(page) = pages.next() => page,
@@ -383,10 +328,8 @@ impl Context {
                     continue;
                 }
             };
-            let (number, page) = match page {
-                (number, Ok(page)) => (number, page),
-                (_, Err(error)) => return Ok(Err(error.into())),
-            };
+            let (number, page) = page;
+            let page = page?;
             let is_end = page.is_last;
             // A server that limits long lists answers with an empty page although the page before has named it.
             let is_tired = is_end && page.contacts.is_empty() && names_next;
@@ -398,49 +341,35 @@ impl Context {
                 };
                 self.give_up_filling(why, self.timings.search_waiting)
                     .await?;
-                return Ok(Ok(false));
+                return Ok(false);
             }
             names_next = page.names_next;
             self.store_page(number, &page).await?;
             if is_end {
                 let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                 tracing::info!(pages = number, duration_ms, "index.filled");
-                return Ok(Ok(true));
+                return Ok(true);
             }
         }
     }
 
-    /// The page to read next, and whether the page before it names a next one. Deleted contacts have moved others to
-    /// earlier pages, so the filling goes back to a page that begins with a known contact. `None`: sending has stopped.
-    async fn resume_filling(&self) -> Result<Result<Option<(u32, bool)>, Failure>, InboxError> {
-        let filling = self
-            .index
-            .status()
-            .coverage
-            .as_ref()
-            .map(|it| it.filling.clone());
-        let Some(Filling::Pages { read, last }) = filling else {
-            return Ok(Ok(Some((1, false))));
+    /// The page to go on with. Deleted contacts have moved others to earlier pages, so the filling goes back to a page
+    /// that begins with a known contact.
+    async fn resume_filling(&self) -> Result<u32, Failure> {
+        let coverage = self.index.status().coverage.clone();
+        let Some(Filling::Pages { read, last }) = coverage.map(|it| it.filling) else {
+            return Ok(1);
         };
-        for number in (1..=read).rev() {
-            if !self.may_index() {
-                return Ok(Ok(None));
-            }
-            let page = match self.amocrm.in_background().oldest_contacts(number).await {
-                Ok(page) => page,
-                Err(error) => return Ok(Err(error.into())),
-            };
+        let mut number = read;
+        while number > 1 && self.may_index() {
+            let page = self.amocrm.in_background().oldest_contacts(number).await?;
             let begins = page.contacts.first().map(|contact| contact.id);
-            if number == 1 || begins.is_some_and(|id| id <= last) {
-                let names_next = page.names_next;
-                if page.unreadable.is_none() && !page.is_last {
-                    self.store_page(number, &page).await?;
-                    return Ok(Ok(Some((number + 1, names_next))));
-                }
-                return Ok(Ok(Some((number, names_next))));
+            if begins.is_some_and(|id| id <= last) {
+                break;
             }
+            number -= 1;
         }
-        Ok(Ok(Some((1, false))))
+        Ok(number.max(1))
     }
 
     /// The time between two pages, if pages take `share` of seven requests.
@@ -524,37 +453,35 @@ impl Context {
     }
 
     /// Reads the changed contacts, the latest first, until one whose change the index has already. `pages`: the most
-    /// pages, for rows that wait; `None`: no limit, in the background. To be called with `pass` held.
-    async fn catch_up(&self, amocrm: &AmoCrm, pages: Option<usize>) -> Result<Pass, InboxError> {
+    /// pages, for rows that wait; `None`: no limit, in the background. To be called with `pass` held. `false`: it would
+    /// have taken more pages, or sending has stopped.
+    async fn catch_up(&self, amocrm: &AmoCrm, pages: Option<usize>) -> Result<bool, Failure> {
         let began = Instant::now();
         let mut since = None;
         let most = pages.map_or(u32::MAX, |pages| u32::try_from(pages).unwrap_or(u32::MAX));
         for number in 1..=most {
             if !self.may_index() {
-                return Ok(Pass::Stopped);
+                return Ok(false);
             }
             let asked_at = Instant::now();
-            let page = match amocrm.changed_contacts(number).await {
-                Ok(page) => page,
-                Err(error) => return Ok(Pass::Failed(error.into())),
-            };
+            let page = amocrm.changed_contacts(number).await?;
             let since = *since.get_or_insert_with(|| page.date.unwrap_or_else(|| self.now()));
             if !page.unreadable.is_none() {
                 let pause = self.timings.search_waiting;
                 self.give_up_filling("an unreadable contact", pause).await?;
-                return Ok(Pass::Stopped);
+                return Ok(false);
             }
             if self.learn(&page, since).await? {
                 let mut status = self.index.status();
                 status.is_behind = false;
                 status.caught_up_at = Some(began);
-                return Ok(Pass::CaughtUp);
+                return Ok(true);
             }
             let share = if pages.is_some() { FAST } else { SLOW };
             sleep_until(asked_at + self.page_every(share)).await;
         }
         tracing::info!(pages, "index.behind");
-        Ok(Pass::BrokenOff)
+        Ok(false)
     }
 
     /// Stores a page of changes; the pages before it are stored already. `since`: the time of the first page. Returns

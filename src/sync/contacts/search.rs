@@ -46,12 +46,13 @@ impl Query {
 /// Searches for each row. Rows whose search failed go to `ended`.
 pub(crate) async fn search<T: Stage>(
     batch: &Batch,
-    queries: Vec<(T, Query)>,
+    rows: Vec<T>,
+    query: impl Fn(&T) -> Query,
     ended: &mut Vec<Ended>,
 ) -> Result<Vec<(T, Search)>, InboxError> {
-    let searches = queries.into_iter().map(|(row, query)| async move {
-        let answer = query.ask(batch).await;
-        (row, query.operation(), answer)
+    let searches = rows.into_iter().map(|row| {
+        let query = query(&row);
+        async move { (row, query.operation(), query.ask(batch).await) }
     });
     let mut found = Vec::new();
     for (row, operation, answer) in at_once(batch.parallel_searches(), searches).await {

@@ -68,14 +68,11 @@ pub fn by_phone(phone: &Phone, search: Search) -> Answer {
 /// By the beginning of the e-mail, before a contact is made. However many hits there are, one that matches is the person.
 #[must_use]
 pub fn by_beginning(email: &Email, search: Search) -> Answer {
-    let same = with_email(email, search.hits);
-    if !same.is_empty() {
-        Answer::Found(same)
-    } else if search.unreadable.is_none() {
-        Answer::Missing
-    } else {
-        Answer::Unreadable
-    }
+    let whole = Search {
+        complete: true,
+        ..search
+    };
+    by_email(email, whole, Vec::new())
 }
 
 /// A row whose e-mail no contact has.

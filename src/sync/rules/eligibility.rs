@@ -29,49 +29,24 @@ pub struct Known {
     pub stored_at: Timestamp,
 }
 
-/// What reading the row gave.
-#[derive(Debug, Clone, Copy)]
-pub enum RowRead<'a> {
-    Present {
-        row: &'a Row,
-        /// By PostgREST's clock.
-        read_at: Timestamp,
-    },
-    /// A control read returned some row, so this one is missing and not merely hidden.
-    Absent,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Eligibility {
-    Proceed(Email),
-    End(Settlement),
-}
-
 pub(in crate::sync) const STATUSES_SKIPPED: [&str; 2] = ["blocked", "inactive"];
 
-/// Decides whether a row is synced now, and records in `progress` since when it is absent.
+/// The e-mail of a row that is to be synced now, else how its attempt ends. `read_at`: by PostgREST's clock.
 pub fn eligibility(
     rules: &RowRules,
-    timings: &Timings,
     entry: Known,
     progress: &mut Progress,
-    row_read: RowRead<'_>,
+    row: &Row,
+    read_at: Timestamp,
     now: Timestamp,
-) -> Eligibility {
-    let (row, read_at) = match row_read {
-        RowRead::Present { row, read_at } => {
-            progress.absent_since = None;
-            (row, read_at)
-        }
-        RowRead::Absent => return absent(timings, progress, now),
-    };
-
+) -> Result<Email, Settlement> {
+    progress.absent_since = None;
     // A create in doubt is looked for first: the deal in the row may be the one that it made.
     if let Some(filled) = &row.deal_id
         && !matches!(progress.step, Step::Creating(_))
         && !is_moved_again(progress, filled)
     {
-        return Eligibility::End(already_filled(progress, filled));
+        return Err(already_filled(progress, filled));
     }
     // A row with a write to amoCRM is finished, whatever its status is by now.
     if !progress.step.has_written() {
@@ -82,10 +57,10 @@ pub fn eligibility(
             .trim()
             .to_lowercase();
         if STATUSES_SKIPPED.contains(&status.as_str()) {
-            return Eligibility::End(Settlement::Done(Outcome::Skipped));
+            return Err(Settlement::Done(Outcome::Skipped));
         }
         if !entry.is_asked_for && row.created_at.is_some_and(|at| at < rules.since) {
-            return Eligibility::End(Settlement::Done(Outcome::TooOld));
+            return Err(Settlement::Done(Outcome::TooOld));
         }
     }
     let delay = rules.settle_delay;
@@ -93,22 +68,19 @@ pub fn eligibility(
         .created_at
         .and_then(|created_at| settles_at(delay, created_at, read_at, entry.stored_at, now))
     {
-        return Eligibility::End(Settlement::Again {
+        return Err(Settlement::Again {
             due_at,
             failed: false,
             reason: None,
         });
     }
-    match Email::parse(row.email.as_deref().unwrap_or_default()) {
-        Ok(email) => Eligibility::Proceed(email),
-        Err(why) => Eligibility::End(Settlement::Parked {
-            reason: match why {
-                NotOneEmail::None | NotOneEmail::Unsound => "в строке нет правильного e-mail",
-                NotOneEmail::Several => "в строке несколько e-mail: оставьте один",
-            }
-            .to_owned(),
-        }),
-    }
+    Email::parse(row.email.as_deref().unwrap_or_default()).map_err(|why| Settlement::Parked {
+        reason: match why {
+            NotOneEmail::None | NotOneEmail::Unsound => "в строке нет правильного e-mail",
+            NotOneEmail::Several => "в строке несколько e-mail: оставьте один",
+        }
+        .to_owned(),
+    })
 }
 
 /// A person has said `retry` after an undo, so the deal in the row is moved forward again.
@@ -117,18 +89,19 @@ fn is_moved_again(progress: &Progress, filled: &str) -> bool {
     progress.undo == Some(Undo::Again) && deal.as_deref() == Some(filled.trim())
 }
 
-fn absent(timings: &Timings, progress: &mut Progress, now: Timestamp) -> Eligibility {
+/// How the attempt ends when a control read returned some row, so that this one is missing and not merely hidden. Records
+/// in `progress` since when it is absent.
+pub fn absent(timings: &Timings, progress: &mut Progress, now: Timestamp) -> Settlement {
     let since = since(&mut progress.absent_since, now);
     let gone_at = later(since, timings.second_look);
-    Eligibility::End(if now >= gone_at {
-        Settlement::Done(Outcome::Gone)
-    } else {
-        Settlement::Again {
-            due_at: gone_at,
-            failed: false,
-            reason: Some("строка не найдена, будет проверена ещё раз".to_owned()),
-        }
-    })
+    if now >= gone_at {
+        return Settlement::Done(Outcome::Gone);
+    }
+    Settlement::Again {
+        due_at: gone_at,
+        failed: false,
+        reason: Some("строка не найдена, будет проверена ещё раз".to_owned()),
+    }
 }
 
 /// The time of the first look, which is stored in `first`. A time in the future was stored before the clock was put

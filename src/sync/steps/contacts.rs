@@ -2,18 +2,15 @@
 
 use std::collections::HashMap;
 
-use amocrm::{ById, Contact};
+use amocrm::Contact;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
     super::{
         batch::{Batch, distinct},
-        contacts::{
-            index::Answers,
-            search::{self, Query, search},
-        },
-        row::{Ended, InHand, Loaded, Matched, Sought, StepResult, phone_of},
+        contacts::search::{self, Query, search},
+        row::{Ended, InHand, Loaded, Matched, StepResult, phone_of},
         rules::contact::{AfterMiss, Answer, Miss, by_beginning, by_email, by_phone, with_email},
         rules::eligibility::{later, since},
         run::SMALLEST_BATCH,
@@ -90,11 +87,16 @@ impl Candidate {
     }
 }
 
+/// The result of the search for contacts.
+pub(crate) struct Sought {
+    pub(crate) matched: Vec<Matched>,
+    /// A contact is to be made with the deal.
+    pub(crate) missing: Vec<Loaded>,
+    pub(crate) ended: Vec<Ended>,
+}
+
 /// Finds the contacts of rows that have no deal yet.
-pub(crate) async fn find(
-    batch: &Batch,
-    rows: Vec<Loaded>,
-) -> Result<StepResult<Sought>, InboxError> {
+pub(crate) async fn find(batch: &Batch, rows: Vec<Loaded>) -> Result<Sought, InboxError> {
     let (mut found, rows) = StepResult::after(batch.begin(rows));
     let mut left = with_records(batch, rows).await?;
     let mut missed = Vec::new();
@@ -113,10 +115,9 @@ pub(crate) async fn find(
 
     let matched = std::mem::take(&mut found.next);
     let left = leave_begun_contacts(batch, matched, |row| &row.contacts).await?;
-    let matched = found.keep(left).into_iter().map(Sought::Matched);
-    let missing = to_make.into_iter().map(|row| Sought::Missing(row.loaded));
-    Ok(StepResult {
-        next: matched.chain(missing).collect(),
+    Ok(Sought {
+        matched: found.keep(left),
+        missing: to_make.into_iter().map(|row| row.loaded).collect(),
         ended: found.ended,
     })
 }
@@ -147,12 +148,12 @@ async fn is_in_the_index(batch: &Batch, emails: usize) -> Result<bool, InboxErro
 async fn look_up(batch: &Batch, mut rows: Vec<Candidate>) -> Result<Vec<Candidate>, InboxError> {
     let progress = rows.iter().map(|row| &row.loaded.attempt.progress);
     let hashes = progress.flat_map(|it| [it.person, it.phone]).flatten();
-    let answers: Answers = batch.ctx.ask_index(distinct(hashes)).await?;
+    let known = batch.ctx.inbox.indexed(distinct(hashes)).await?;
     for row in &mut rows {
         let progress = &row.loaded.attempt.progress;
-        let of = |hash: KeyedHash| answers.of(hash).to_vec();
+        let of = |hash: KeyedHash| known.get(&hash).cloned().unwrap_or_default();
         row.indexed = progress.person.map(of);
-        row.phone_is_unknown = progress.phone.is_some_and(|it| answers.of(it).is_empty());
+        row.phone_is_unknown = progress.phone.is_some_and(|it| of(it).is_empty());
     }
     Ok(rows)
 }
@@ -180,40 +181,19 @@ fn search_next(
 /// which never lags. Returns the rows that have to be searched for; those without a contact go to `missed`.
 async fn by_id(
     batch: &Batch,
-    mut rows: Vec<Candidate>,
+    rows: Vec<Candidate>,
     found: &mut StepResult<Matched>,
     missed: &mut Vec<Candidate>,
 ) -> Result<Vec<Candidate>, InboxError> {
-    let ids = distinct(rows.iter().flat_map(Candidate::known_ids));
+    let is_named = |row: &Candidate| !row.known_ids().is_empty();
+    let (named, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_named);
     let read_at = Instant::now();
-    let contacts = match batch.amocrm.all_contacts(&ids).await {
-        Ok(contacts) => {
-            let asked = rows.iter().filter(|row| !row.known_ids().is_empty());
-            batch.answered(Operation::ReadContacts, asked).await?;
-            contacts
-        }
-        // Only rows that have such a contact end; the others go on.
-        Err(error) => {
-            let (waiting, others) = rows
-                .into_iter()
-                .partition(|row| !row.known_ids().is_empty());
-            rows = others;
-            found
-                .ended
-                .extend(batch.fail(Operation::ReadContacts, waiting, error).await?);
-            ById::default()
-        }
-    };
+    // After an error only the rows that have such a contact end.
+    let asked = batch.read_contacts(named, Candidate::known_ids, &mut found.ended);
+    let (named, contacts) = asked.await?.unwrap_or_default();
     let (mut sought, mut outdated) = (Vec::new(), Vec::new());
-    for mut row in rows {
-        let is_unknown =
-            |id: &ContactId| contacts.get(id).is_none() && contacts.unreadable.may_be(id.get());
-        if let Some(id) = row.known_ids().into_iter().find(is_unknown) {
-            let ended = batch.unreadable(row, &format!("контакт {id}"));
-            found.ended.push(ended);
-            continue;
-        }
-        let known = row.known_among(&contacts.items);
+    for mut row in named.into_iter().chain(others) {
+        let known = row.known_among(&contacts);
         let gone = row.outdated(&known);
         let person = row.loaded.attempt.progress.person;
         outdated.extend(
@@ -235,7 +215,7 @@ async fn by_id(
             sought.push(row);
         }
     }
-    batch.ctx.unindex(outdated).await?;
+    batch.ctx.inbox.forget_indexed(outdated).await?;
     Ok(sought)
 }
 
@@ -245,12 +225,9 @@ async fn by_search(
     rows: Vec<Candidate>,
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
-    let queries = rows.into_iter().map(|row| {
-        let query = Query::Email(row.loaded.email.clone());
-        (row, query)
-    });
+    let query = |row: &Candidate| Query::Email(row.loaded.email.clone());
     let mut missed = Vec::new();
-    for (mut row, search) in search(batch, queries.collect(), &mut found.ended).await? {
+    for (mut row, search) in search(batch, rows, query, &mut found.ended).await? {
         let recorded = std::mem::take(&mut row.contacts);
         let answer = by_email(&row.loaded.email, search, recorded);
         missed.extend(unless_found(batch, row, answer, found));
@@ -354,14 +331,9 @@ async fn search_phones(
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
     let is_created = batch.ctx.settings.missing_contact == MissingContact::Create;
-    let queries = rows
-        .into_iter()
-        .map(|(row, phone)| (row, Query::Phone(phone)));
+    let query = |(_, phone): &(Candidate, Phone)| Query::Phone(phone.clone());
     let mut to_make = Vec::new();
-    for (mut row, search) in search(batch, queries.collect(), &mut found.ended).await? {
-        let Some(phone) = phone_of(&row.loaded.row) else {
-            continue;
-        };
+    for ((mut row, phone), search) in search(batch, rows, query, &mut found.ended).await? {
         match by_phone(&phone, search) {
             Answer::Missing if is_created => to_make.push(row),
             // A cut-off search means many similar phones: they identify no person.
@@ -386,12 +358,9 @@ async fn before_a_create(
     rows: Vec<Candidate>,
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
-    let queries = rows.into_iter().map(|row| {
-        let query = Query::Beginning(row.loaded.email.clone());
-        (row, query)
-    });
+    let query = |row: &Candidate| Query::Beginning(row.loaded.email.clone());
     let mut to_make = Vec::new();
-    for (mut row, search) in search(batch, queries.collect(), &mut found.ended).await? {
+    for (mut row, search) in search(batch, rows, query, &mut found.ended).await? {
         let answer = by_beginning(&row.loaded.email, search);
         if matches!(answer, Answer::Found(_)) {
             row.loaded.attempt.log(Fact::ContactByBeginning);

@@ -10,7 +10,8 @@ use super::{
     super::{
         batch::{Batch, distinct},
         contacts::search::{Query, UNREADABLE, search},
-        row::{Chosen, DealChoice, InHand, Loaded, Matched, Sought, Stage, StepResult},
+        failure::Failure,
+        row::{Chosen, DealChoice, InHand, Loaded, Matched, Stage, StepResult},
         rules::contact::with_email,
         rules::deal::{Decision, Situation, decide},
     },
@@ -27,13 +28,6 @@ struct Candidate {
     deals: Vec<Deal>,
     /// Deals of the contacts that have yet to be read.
     unread: Vec<DealId>,
-}
-
-/// What the rules say of a row.
-enum Choosing {
-    Deal(Chosen),
-    /// A deal is to be made.
-    NoDeal(Candidate),
 }
 
 impl Stage for Candidate {
@@ -76,7 +70,8 @@ impl Candidate {
         distinct(of_contacts.chain(recorded))
     }
 
-    fn decision(&self, batch: &Batch) -> Decision {
+    /// The deal to use; `None`: one is to be made.
+    fn choose(&mut self, batch: &Batch) -> Option<Deal> {
         let contacts: Vec<_> = self.matched.contacts.iter().map(|it| it.id).collect();
         let situation = Situation {
             contacts: &contacts,
@@ -84,20 +79,13 @@ impl Candidate {
             recorded: self.matched.recorded.map(|known| known.deal),
             row_created_at: self.loaded().row.created_at.unwrap_or_else(|| batch.now()),
         };
-        decide(&batch.ctx.settings.rules, &situation)
-    }
-
-    fn choose(mut self, batch: &Batch) -> Choosing {
-        let Decision::Use { deal: id, why } = self.decision(batch) else {
-            return Choosing::NoDeal(self);
+        let Decision::Use { deal: id, why } = decide(&batch.ctx.settings.rules, &situation) else {
+            return None;
         };
-        let Some(place) = self.deals.iter().position(|deal| deal.id == id) else {
-            return Choosing::NoDeal(self);
-        };
+        let place = self.deals.iter().position(|deal| deal.id == id)?;
         let deal = self.deals.swap_remove(place);
         let first = self.matched.contacts.first().map(|contact| contact.id);
-        let mut loaded = self.matched.loaded;
-        let attempt = &mut loaded.attempt;
+        let attempt = &mut self.matched.loaded.attempt;
         attempt.log(Fact::DealChosen(id, why));
         attempt.progress.step = Step::Chosen(Choice {
             fingerprint: fingerprint(batch.ctx.inbox.hasher(), &attempt.progress),
@@ -105,8 +93,12 @@ impl Candidate {
             deal: id,
             why,
         });
-        let deal = DealChoice::Existing(deal);
-        Choosing::Deal(Chosen { loaded, deal })
+        Some(deal)
+    }
+
+    fn chosen(self, deal: DealChoice) -> Chosen {
+        let loaded = self.matched.loaded;
+        Chosen { loaded, deal }
     }
 
     /// Whether the miss is confirmed: the contacts were read in the main store a moment ago.
@@ -115,37 +107,29 @@ impl Candidate {
         read_at.is_some_and(|at| at.elapsed() < fresh_for)
     }
 
-    /// Plans a new deal for the contact that changed last.
-    fn create(self) -> Chosen {
+    /// A new deal for the contact that changed last.
+    fn new_deal(&self) -> DealChoice {
         let contacts = &self.matched.contacts;
         let newest = contacts.iter().max_by_key(|it| (it.updated_at, it.id));
         let highest = contacts
             .iter()
             .flat_map(|it| it.deals.iter().copied())
             .max();
-        let deal = DealChoice::New(CreateFor::Contact {
+        DealChoice::New(CreateFor::Contact {
             // A row that was matched has a contact.
             contact: newest.map_or(ContactId::new(0), |it| it.id),
             after_deal: highest.unwrap_or(DealId::new(0)),
-        });
-        let loaded = self.matched.loaded;
-        Chosen { loaded, deal }
+        })
     }
 }
 
 /// Chooses for each row the deal to use, or that one is to be made. What is chosen is stored.
 pub(crate) async fn choose(
     batch: &Batch,
-    rows: Vec<Sought>,
+    matched: Vec<Matched>,
+    missing: Vec<Loaded>,
 ) -> Result<StepResult<Chosen>, InboxError> {
-    let (mut chosen, rows) = StepResult::after(refresh(batch, rows).await?);
-    let (mut matched, mut missing) = (Vec::new(), Vec::new());
-    for row in rows {
-        match row {
-            Sought::Matched(row) => matched.push(row),
-            Sought::Missing(row) => missing.push(row),
-        }
-    }
+    let (mut chosen, matched) = StepResult::after(refresh(batch, matched).await?);
     let candidates = matched.into_iter().map(Candidate::new).collect();
     let candidates = read_deals(batch, candidates, &mut chosen).await?;
     let next = chosen.keep(batch.begin(candidates));
@@ -156,27 +140,20 @@ pub(crate) async fn choose(
         None => Vec::new(),
     };
     let mut to_create = Vec::new();
-    for row in candidates {
+    for mut row in candidates {
         match row.choose(batch) {
-            Choosing::Deal(row) => chosen.next.push(row),
-            Choosing::NoDeal(row) => to_create.push(row),
+            Some(deal) => chosen.next.push(row.chosen(DealChoice::Existing(deal))),
+            None => to_create.push(row),
         }
     }
     confirm_creates(batch, to_create, &mut chosen).await?;
     confirm_new_contacts(batch, missing, &mut chosen).await?;
-    store(batch, &chosen.next).await?;
-    Ok(chosen)
-}
-
-/// Only rows with a choice: a create is stored with its intent.
-async fn store(batch: &Batch, rows: &[Chosen]) -> Result<(), InboxError> {
-    if rows
-        .iter()
-        .any(|row| row.loaded.attempt.progress.step != Step::Begun)
-    {
-        batch.checkpoint(rows).await?;
+    // A row without a choice is stored later, with the intent of its create.
+    let has_choice = |row: &Chosen| row.loaded.attempt.progress.step != Step::Begun;
+    if chosen.next.iter().any(has_choice) {
+        batch.checkpoint(&chosen.next).await?;
     }
-    Ok(())
+    Ok(chosen)
 }
 
 /// Reads deals by id, a hundred a request, for the rows that have unread ones.
@@ -219,16 +196,16 @@ pub(crate) async fn pipeline<T: InHand, U>(
     if rows.is_empty() {
         return Ok(None);
     }
-    match batch.ctx.pipeline(age).await? {
+    match batch.ctx.pipeline(age).await {
         Ok(pipeline) => return Ok(Some((pipeline, rows))),
-        Err(Some(failure)) => {
-            let failed = batch.fail(None, rows, failure);
-            result.ended.extend(failed.await?);
-        }
-        Err(None) => {
+        Err(Failure::TargetUnusable) => {
             let now = batch.now();
             let again = |row: T| row.again_at(now, Fact::TargetUnusable);
             result.ended.extend(rows.into_iter().map(again));
+        }
+        Err(failure) => {
+            let failed = batch.fail(None, rows, failure);
+            result.ended.extend(failed.await?);
         }
     }
     Ok(None)
@@ -244,9 +221,11 @@ async fn confirm_creates(
     let rows = chosen.keep(batch.begin(rows));
     let (confirmed, rows): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|row| row.is_confirmed(half));
-    chosen
-        .next
-        .extend(confirmed.into_iter().map(Candidate::create));
+    let create = |row: Candidate| {
+        let deal = row.new_deal();
+        row.chosen(deal)
+    };
+    chosen.next.extend(confirmed.into_iter().map(create));
     if rows.is_empty() {
         return Ok(());
     }
@@ -278,11 +257,10 @@ async fn confirm_creates(
     // The requests so far may have taken as long as the rows stay fresh.
     let rows = chosen.keep(refresh(batch, confirmed).await?);
     let rows = read_deals(batch, rows, chosen).await?;
-    for row in rows {
-        chosen.next.push(match row.choose(batch) {
-            Choosing::Deal(row) => row,
-            Choosing::NoDeal(row) => row.create(),
-        });
+    for mut row in rows {
+        let deal = row.choose(batch).map(DealChoice::Existing);
+        let deal = deal.unwrap_or_else(|| row.new_deal());
+        chosen.next.push(row.chosen(deal));
     }
     Ok(())
 }
@@ -313,12 +291,9 @@ async fn confirm_new_contacts(
     let may_hide_any = newest.unreadable.without_id || newest.unreadable.ids.iter().any(is_new);
     let highest = newest.contacts.iter().map(|contact| contact.id).max();
     let highest = highest.unwrap_or(ContactId::new(0));
-    let queries = rows.into_iter().map(|row| {
-        let query = Query::Email(row.email.clone());
-        (row, query)
-    });
+    let query = |row: &Loaded| Query::Email(row.email.clone());
     let mut confirmed = Vec::new();
-    for (row, found) in search(batch, queries.collect(), &mut chosen.ended).await? {
+    for (row, found) in search(batch, rows, query, &mut chosen.ended).await? {
         let seen = newest.contacts.iter().cloned().chain(found.hits);
         if !with_email(&row.email, seen).is_empty() || !found.complete {
             chosen

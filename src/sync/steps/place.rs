@@ -10,6 +10,7 @@ use super::{
     super::{
         batch::Batch,
         bulk::{self, Failed, Item, Kind, Sent},
+        failure::Failure,
         row::{Chosen, DealChoice, Ended, InHand, Loaded, Placed, Stage, StepResult},
         rules::deal::{Placement, placement, stage_is_unknown},
         rules::eligibility::later,
@@ -238,10 +239,10 @@ fn not_in_place(
 
 /// Whether pipeline and stage, read again, are not the account's any more; then sending has stopped.
 async fn target_is_gone(batch: &Batch) -> Result<bool, InboxError> {
-    Ok(matches!(
-        batch.ctx.pipeline(Duration::ZERO).await?,
-        Err(None)
-    ))
+    match batch.ctx.pipeline(Duration::ZERO).await {
+        Err(Failure::Inbox(error)) => Err(error),
+        answer => Ok(matches!(answer, Err(Failure::TargetUnusable))),
+    }
 }
 
 async fn moved(

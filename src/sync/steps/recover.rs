@@ -275,8 +275,7 @@ async fn resolve_creates_with_contact(
     for (row, create) in rows {
         let same = with_email(&row.email, newest.items.iter().cloned());
         if same.is_empty() {
-            let query = Query::Email(row.email.clone());
-            to_search.push(((row, create), query));
+            to_search.push((row, create));
         } else {
             let contact = latest(same);
             lost.push(Lost {
@@ -286,7 +285,8 @@ async fn resolve_creates_with_contact(
             });
         }
     }
-    for ((row, create), found) in search(batch, to_search, &mut resumed.ended).await? {
+    let query = |(row, _): &(Loaded, Create)| Query::Email(row.email.clone());
+    for ((row, create), found) in search(batch, to_search, query, &mut resumed.ended).await? {
         let same = with_email(&row.email, found.hits);
         let may_be_hidden = !newest.unreadable.is_none() || !found.unreadable.is_none();
         if same.is_empty() && may_be_hidden {

@@ -9,7 +9,7 @@ use super::super::{
     batch::{Batch, at_once},
     failure::Verdict,
     row::{Attempt, Ended, InHand, Loaded, Stage, StepResult, phone_of},
-    rules::eligibility::{self, Eligibility, RowRead, eligibility},
+    rules::eligibility::{self, absent, eligibility},
 };
 use crate::{
     domain::{Disposition, Email, KeyedHash, Operation, RowId},
@@ -36,7 +36,7 @@ pub(crate) async fn load(
 ) -> Result<StepResult<Loaded>, InboxError> {
     read(batch, claimed, |mut attempt, read| {
         match see(batch, &mut attempt, &read) {
-            Eligibility::Proceed(email) => {
+            Ok(email) => {
                 recognise(batch, &mut attempt, &read.row, &email);
                 Ok(Loaded {
                     attempt,
@@ -45,7 +45,7 @@ pub(crate) async fn load(
                     read_at: read.asked_at,
                 })
             }
-            end @ Eligibility::End(_) => Err(ended(batch, attempt, end)),
+            Err(end) => Err(attempt.end(end)),
         }
     })
     .await
@@ -71,10 +71,8 @@ pub(crate) async fn refresh<T: Stage>(
     let again = read(batch, old, |mut row, read| {
         let loaded = row.loaded_mut();
         match see(batch, &mut loaded.attempt, &read) {
-            Eligibility::Proceed(email) if email != loaded.email => {
-                Err(row.again_at(now, Fact::EmailChanged))
-            }
-            Eligibility::Proceed(email) => {
+            Ok(email) if email != loaded.email => Err(row.again_at(now, Fact::EmailChanged)),
+            Ok(email) => {
                 let before = loaded.attempt.progress.step.clone();
                 recognise(batch, &mut loaded.attempt, &read.row, &email);
                 loaded.row = read.row;
@@ -88,7 +86,7 @@ pub(crate) async fn refresh<T: Stage>(
                 }
                 Ok(row)
             }
-            end @ Eligibility::End(_) => Err(ended(batch, row, end)),
+            Err(end) => Err(row.end(end)),
         }
     })
     .await?;
@@ -134,35 +132,14 @@ pub(crate) fn fingerprint(hasher: &Hasher, progress: &Progress) -> KeyedHash {
     hasher.text("fingerprint", &text)
 }
 
-fn see(batch: &Batch, attempt: &mut Attempt, read: &SeenRow) -> Eligibility {
-    let row_read = RowRead::Present {
-        row: &read.row,
-        read_at: read.read_at,
-    };
-    classify(batch, attempt, row_read)
-}
-
-fn classify(batch: &Batch, attempt: &mut Attempt, row_read: RowRead<'_>) -> Eligibility {
+fn see(batch: &Batch, attempt: &mut Attempt, read: &SeenRow) -> Result<Email, Settlement> {
     let known = eligibility::Known {
         is_asked_for: attempt.entry.backfill.is_some(),
         stored_at: attempt.entry.stored_at,
     };
-    let (rules, timings) = (&batch.ctx.maintenance.rows, &batch.ctx.timings);
-    eligibility(
-        rules,
-        timings,
-        known,
-        &mut attempt.progress,
-        row_read,
-        batch.now(),
-    )
-}
-
-fn ended<T: InHand>(batch: &Batch, row: T, eligibility: Eligibility) -> Ended {
-    match eligibility {
-        Eligibility::End(settlement) => row.end(settlement),
-        Eligibility::Proceed(_) => row.again_at(batch.now(), Fact::BrokenOff),
-    }
+    let (rules, progress) = (&batch.ctx.maintenance.rows, &mut attempt.progress);
+    let (row, read_at) = (&read.row, read.read_at);
+    eligibility(rules, known, progress, row, read_at, batch.now())
 }
 
 /// Reads the rows, and passes each to `seen`. A row that is absent ends, or is looked for again.
@@ -226,20 +203,21 @@ async fn is_of_one_row(batch: &Batch, error: &SupabaseError) -> bool {
     }
 }
 
-async fn see_absent<P: InHand>(batch: &Batch, absent: Vec<P>) -> Result<Vec<Ended>, InboxError> {
-    if absent.is_empty() {
+async fn see_absent<P: InHand>(batch: &Batch, rows: Vec<P>) -> Result<Vec<Ended>, InboxError> {
+    if rows.is_empty() {
         return Ok(Vec::new());
     }
     match batch.ctx.supabase.can_see_any_row().await {
         Ok(true) => {}
-        Ok(false) => return none_is_visible(batch, absent).await,
-        Err(error) => return batch.fail(None, absent, error).await,
+        Ok(false) => return none_is_visible(batch, rows).await,
+        Err(error) => return batch.fail(None, rows, error).await,
     }
-    let of = |mut row: P| {
-        let eligibility = classify(batch, row.attempt_mut(), RowRead::Absent);
-        ended(batch, row, eligibility)
+    let (timings, now) = (&batch.ctx.timings, batch.now());
+    let end = |mut row: P| {
+        let settlement = absent(timings, &mut row.attempt_mut().progress, now);
+        row.end(settlement)
     };
-    Ok(absent.into_iter().map(of).collect())
+    Ok(rows.into_iter().map(end).collect())
 }
 
 /// Asks for the missing rows again until an answer has none of them, since PostgREST cuts answers off silently. Only

@@ -10,6 +10,7 @@ use super::{
         batch::Batch,
         row::{Ended, InHand, Noted},
         rules::eligibility::already_filled,
+        run::Treatment,
     },
     rows::none_is_visible,
 };
@@ -29,7 +30,7 @@ pub(crate) async fn fill(batch: &Batch, rows: Vec<Noted>) -> Result<Vec<Ended>, 
     let step = batch.begin(rows);
     let mut ended = step.ended;
     let write_backs = step.next.into_iter().map(|row| {
-        let (ctx, is_probe) = (Arc::clone(&batch.ctx), batch.is_probe);
+        let (ctx, is_probe) = (Arc::clone(&batch.ctx), batch.treatment == Treatment::Probe);
         async move {
             let _turn = ctx.write_backs.acquire().await;
             // After a refusal of write backs for all rows, no further one is tried.

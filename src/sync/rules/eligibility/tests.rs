@@ -72,23 +72,15 @@ fn known(is_asked_for: bool) -> Known {
     }
 }
 
-fn see(row: &Row, is_asked_for: bool, mut progress: Progress) -> Eligibility {
-    let row_read = RowRead::Present {
-        row,
-        read_at: at(100),
-    };
-    eligibility(
-        &rules(),
-        &Timings::default(),
-        known(is_asked_for),
-        &mut progress,
-        row_read,
-        at(200),
-    )
+type Seen = Result<Email, Settlement>;
+
+fn see(row: &Row, is_asked_for: bool, mut progress: Progress) -> Seen {
+    let known = known(is_asked_for);
+    eligibility(&rules(), known, &mut progress, row, at(100), at(200))
 }
 
-fn done(outcome: Outcome) -> Eligibility {
-    Eligibility::End(Settlement::Done(outcome))
+fn done(outcome: Outcome) -> Seen {
+    Err(Settlement::Done(outcome))
 }
 
 #[test]
@@ -105,10 +97,10 @@ fn a_row_is_ours_by_its_age_status_and_deal_id() {
         deal_id: Some(deal.into()),
         ..row()
     };
-    let proceed = Eligibility::Proceed(Email::parse("ann@example.org").unwrap());
+    let proceed = Ok(Email::parse("ann@example.org").unwrap());
     let fresh = Progress::default;
 
-    let table: Vec<(&str, Row, bool, Progress, Eligibility)> = vec![
+    let table: Vec<(&str, Row, bool, Progress, Seen)> = vec![
         ("a new row", row(), TOLD, fresh(), proceed.clone()),
         (
             "a row without a time counts as new",
@@ -202,8 +194,7 @@ fn a_row_filled_with_another_deal_after_we_wrote_is_parked_with_both_named() {
         deal_id: Some("77".into()),
         ..row()
     };
-    let Eligibility::End(Settlement::Parked { reason }) = see(&filled, TOLD, written(Some(901)))
-    else {
+    let Err(Settlement::Parked { reason }) = see(&filled, TOLD, written(Some(901))) else {
         panic!()
     };
     assert!(reason.contains("77") && reason.contains("901"), "{reason}");
@@ -211,8 +202,7 @@ fn a_row_filled_with_another_deal_after_we_wrote_is_parked_with_both_named() {
         deal_id: Some("Анна".into()),
         ..row()
     };
-    let Eligibility::End(Settlement::Parked { reason }) = see(&personal, TOLD, written(Some(901)))
-    else {
+    let Err(Settlement::Parked { reason }) = see(&personal, TOLD, written(Some(901))) else {
         panic!()
     };
     assert!(!reason.contains("Анна"), "{reason}");
@@ -225,7 +215,7 @@ fn a_row_filled_while_our_create_is_in_doubt_goes_on_to_where_that_is_looked_for
         ..row()
     };
     let proceed = see(&row(), TOLD, written(None));
-    assert!(matches!(proceed, Eligibility::Proceed(_)), "{proceed:?}");
+    assert!(proceed.is_ok(), "{proceed:?}");
     assert_eq!(see(&filled, TOLD, written(None)), proceed);
 }
 
@@ -236,13 +226,13 @@ fn a_row_is_left_alone_until_it_has_settled() {
         ..row()
     };
     let due = |row: &Row| match see(row, TOLD, Progress::default()) {
-        Eligibility::End(Settlement::Again {
+        Err(Settlement::Again {
             due_at,
             failed: false,
             ..
         }) => Some(due_at),
-        Eligibility::Proceed(_) => None,
-        end @ Eligibility::End(_) => panic!("{end:?}"),
+        Ok(_) => None,
+        Err(end) => panic!("{end:?}"),
     };
     // Read at 100 by PostgREST's clock, while ours says 200.
     assert_eq!(due(&young(0)), Some(at(205)));
@@ -263,20 +253,16 @@ fn a_row_from_the_future_does_not_rest_by_a_clock_that_was_put_back() {
         stored_at: at(86_400),
         ..known(TOLD)
     };
-    let read = RowRead::Present {
-        row: &row,
-        read_at: at(100),
-    };
     let mut progress = Progress::default();
     let seen = eligibility(
         &rules(),
-        &Timings::default(),
         stored_later,
         &mut progress,
-        read,
+        &row,
+        at(100),
         at(200),
     );
-    assert!(matches!(seen, Eligibility::Proceed(_)), "{seen:?}");
+    assert!(seen.is_ok(), "{seen:?}");
 }
 
 #[test]
@@ -290,7 +276,7 @@ fn a_row_without_a_sound_email_is_parked() {
         let row = Row { email, ..row() };
         assert!(matches!(
             see(&row, TOLD, Progress::default()),
-            Eligibility::End(Settlement::Parked { .. })
+            Err(Settlement::Parked { .. })
         ));
     }
 }
@@ -298,30 +284,21 @@ fn a_row_without_a_sound_email_is_parked() {
 #[test]
 fn a_row_is_gone_when_absent_twice_a_minute_apart_while_others_can_be_seen() {
     let mut progress = Progress::default();
-    let mut look = |now| {
-        eligibility(
-            &rules(),
-            &Timings::default(),
-            known(TOLD),
-            &mut progress,
-            RowRead::Absent,
-            at(now),
-        )
-    };
-    let Eligibility::End(Settlement::Again {
+    let mut look = |now| absent(&Timings::default(), &mut progress, at(now));
+    let Settlement::Again {
         due_at,
         failed: false,
         ..
-    }) = look(10)
+    } = look(10)
     else {
         panic!()
     };
     assert_eq!(due_at, at(70));
-    let Eligibility::End(Settlement::Again { due_at, .. }) = look(69) else {
+    let Settlement::Again { due_at, .. } = look(69) else {
         panic!()
     };
     assert_eq!(due_at, at(70));
-    assert_eq!(look(70), done(Outcome::Gone));
+    assert_eq!(look(70), Settlement::Done(Outcome::Gone));
 }
 
 #[test]
@@ -330,19 +307,8 @@ fn a_row_that_came_back_is_not_gone() {
         absent_since: Some(at(0)),
         ..Progress::default()
     };
-    let row = row();
-    let row_read = RowRead::Present {
-        row: &row,
-        read_at: at(100),
-    };
-    let seen = eligibility(
-        &rules(),
-        &Timings::default(),
-        known(TOLD),
-        &mut progress,
-        row_read,
-        at(200),
-    );
-    assert!(matches!(seen, Eligibility::Proceed(_)));
+    let known = known(TOLD);
+    let seen = eligibility(&rules(), known, &mut progress, &row(), at(100), at(200));
+    assert!(seen.is_ok());
     assert_eq!(progress.absent_since, None);
 }
