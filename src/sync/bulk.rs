@@ -12,6 +12,8 @@ use amocrm::{AmoError, COMPLEX_PER_WRITE};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
 
+use crate::domain::Operation;
+
 /// So many full batches in a row come through before they grow again.
 const GROWS_AFTER: u32 = 8;
 
@@ -80,29 +82,17 @@ impl BatchSize {
     }
 }
 
-/// What a kind of write allows.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Kind {
-    /// A cap of its own, beside the batch size.
-    most: usize,
-    /// The values are absolute, so a batch whose fate is unknown may be sent again without a look.
-    may_repeat: bool,
+/// The most items that amoCRM takes in one write, beside the batch size.
+fn most(operation: Operation) -> usize {
+    match operation {
+        Operation::CreateWithContact => COMPLEX_PER_WRITE,
+        _ => usize::MAX,
+    }
 }
 
-impl Kind {
-    pub(super) const MOVE: Self = Self {
-        most: usize::MAX,
-        may_repeat: true,
-    };
-    pub(super) const CREATE: Self = Self {
-        most: usize::MAX,
-        may_repeat: false,
-    };
-    pub(super) const CREATE_WITH_CONTACT: Self = Self {
-        most: COMPLEX_PER_WRITE,
-        may_repeat: false,
-    };
-    pub(super) const NOTE: Self = Self::CREATE;
+/// The values of a move are absolute, so a batch whose fate is unknown may be sent again without a look.
+fn may_repeat(operation: Operation) -> bool {
+    operation == Operation::Move
 }
 
 #[derive(Debug, Clone)]
@@ -131,7 +121,7 @@ pub(super) struct Failed<R> {
 /// A batch that a gateway gives up on (504) is split and sent again if the write may be repeated.
 pub(super) async fn write<R, T, M, F>(
     sizes: &BatchSize,
-    kind: Kind,
+    operation: Operation,
     items: Vec<Item<R, T>>,
     request: impl Fn(Vec<T>, Instant) -> F,
 ) -> Vec<Sent<R, M>>
@@ -145,14 +135,14 @@ where
         let answer = request(bodies, begin_by.unwrap_or_else(Instant::now));
         async move { (batch, may_have_landed, answer.await) }
     };
-    let size = sizes.now().min(kind.most);
+    let size = sizes.now().min(most(operation));
     let batches = batches(items, size).into_iter();
     let mut at_work: FuturesUnordered<_> = batches.map(|batch| begin(batch, false)).collect();
     let mut sent = Vec::new();
     while let Some((mut batch, may_have_landed, answer)) = at_work.next().await {
         sizes.learn(batch.len(), &answer);
         match answer {
-            Err(error) if error.is_too_big() && kind.may_repeat && batch.len() > 1 => {
+            Err(error) if error.is_too_big() && may_repeat(operation) && batch.len() > 1 => {
                 let rest = batch.split_off(batch.len() / 2);
                 at_work.push(begin(batch, true));
                 at_work.push(begin(rest, true));
@@ -226,7 +216,7 @@ mod tests {
                 .map(|it| (it != 105).then_some(it))
                 .collect())
         };
-        let sent = write(&BatchSize::new(3), Kind::MOVE, items, answer).await;
+        let sent = write(&BatchSize::new(3), Operation::Move, items, answer).await;
         let answers: Vec<_> = sent.into_iter().map(Result::unwrap).collect();
         assert_eq!(answers.len(), 3, "{answers:?}");
         assert!(answers.contains(&vec![(1, Some(101))]), "{answers:?}");
@@ -249,7 +239,7 @@ mod tests {
                 Ok(bodies.into_iter().map(Some).collect())
             }
         };
-        let sent = write(&sizes, Kind::MOVE, items(50), answer).await;
+        let sent = write(&sizes, Operation::Move, items(50), answer).await;
         let answers = sent.into_iter().flat_map(Result::unwrap);
         let mut rows: Vec<_> = answers.map(|(row, _)| row).collect();
         rows.sort_unstable();
@@ -266,7 +256,7 @@ mod tests {
             *requests.borrow_mut() += 1;
             async { Err::<Vec<Option<u32>>, _>(too_big()) }
         };
-        let sent = write(&sizes, Kind::NOTE, items(10), answer).await;
+        let sent = write(&sizes, Operation::Note, items(10), answer).await;
         assert_eq!((sent.len(), *requests.borrow()), (1, 1));
         assert_eq!(sent[0].as_ref().unwrap_err().rows.len(), 10);
         // The items that prove to be absent go again in half batches.
@@ -284,7 +274,7 @@ mod tests {
             })
         };
         for (count, is_in_doubt) in [(4, true), (2, false)] {
-            let sent = write(&BatchSize::new(50), Kind::MOVE, items(count), answer).await;
+            let sent = write(&BatchSize::new(50), Operation::Move, items(count), answer).await;
             let failed: Vec<_> = sent.into_iter().map(Result::unwrap_err).collect();
             let of_all =
                 |it: &Failed<u32>| it.error.was_not_applied() && it.may_have_landed == is_in_doubt;
@@ -296,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn a_single_item_is_not_split() {
         let answer = |_: Vec<u32>, _| async { Err::<Vec<Option<u32>>, _>(too_big()) };
-        let sent = write(&BatchSize::new(50), Kind::MOVE, items(1), answer).await;
+        let sent = write(&BatchSize::new(50), Operation::Move, items(1), answer).await;
         assert!(sent.len() == 1 && sent[0].is_err());
     }
 
@@ -310,7 +300,7 @@ mod tests {
             begun.borrow_mut().push(begin_by);
             async move { Ok(bodies.into_iter().map(Some).collect::<Vec<_>>()) }
         };
-        write(&BatchSize::new(50), Kind::MOVE, items, answer).await;
+        write(&BatchSize::new(50), Operation::Move, items, answer).await;
         assert_eq!(begun.into_inner(), [urgent]);
     }
 

@@ -1,16 +1,14 @@
 //! One note with the access data on each deal.
 
 use amocrm::{Found, NewNote, Note};
-use tokio::time::Instant;
 
 use super::{
     super::{
         batch::{Batch, distinct},
-        bulk::{self, Failed, Kind},
         row::{InHand, Noted, Placed, StepResult},
         rules::note::{is_ours, note},
     },
-    place::{begin_writes, items, write_failed},
+    place::{begin_writes, items_by, send},
     rows::refresh,
 };
 use crate::{
@@ -36,43 +34,25 @@ pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<N
         return Ok(noted);
     }
 
-    let begin_by = Instant::now() + batch.ctx.timings.begin_within;
-    let resolve_after = begin_writes(batch, &rows);
+    let (resolve_after, begin_by) = begin_writes(batch, &rows);
     for row in &mut rows {
         row.attempt_mut().progress.step.begin_note(resolve_after);
     }
     batch.checkpoint(&rows).await?;
 
-    let begun = Instant::now().into_std();
     let template = &batch.ctx.settings.note;
-    let items = items(batch, rows, |row| NewNote {
+    let items = items_by(batch, begin_by, rows, |row| NewNote {
         deal: row.deal,
         text: note(template, &row.loaded.row),
     });
-    let request = |notes: Vec<NewNote>, latest: Instant| {
-        let (amocrm, begin_by) = (batch.amocrm.clone(), begin_by.min(latest));
+    let request = |notes: Vec<NewNote>, begin_by| {
+        let amocrm = batch.amocrm.clone();
         async move { amocrm.add_notes(&notes, begin_by).await }
     };
-    for sent in bulk::write(&batch.ctx.batch_size, Kind::NOTE, items, request).await {
-        let answers = match sent {
-            Ok(answers) => answers,
-            Err(Failed { rows, error, .. }) => {
-                let failed = write_failed(batch, Operation::Note, rows, error);
-                noted.ended.extend(failed.await?);
-                continue;
-            }
-        };
-        for (mut row, made) in answers {
-            if made.is_none() {
-                let reason = "amoCRM не подтвердила примечание";
-                noted.ended.push(batch.retry(row, reason));
-                continue;
-            }
-            row.attempt_mut().log(Fact::Noted);
-            let id = row.id();
-            noted.push(with_note(batch, row));
-            batch.ctx.worked(Operation::Note, id, begun).await?;
-        }
+    let made = send(batch, Operation::Note, items, request, &mut noted.ended);
+    for (mut row, _) in made.await? {
+        row.attempt_mut().log(Fact::Noted);
+        noted.push(with_note(batch, row));
     }
     batch.keep(&noted.next).await?;
     Ok(noted)

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         batch::Batch,
-        bulk::{self, Failed, Item, Kind, Sent},
+        bulk::{self, Failed, Item},
         failure::Failure,
         row::{Chosen, DealChoice, Ended, InHand, Loaded, Placed, Stage, StepResult},
         rules::deal::{Placement, placement, stage_is_unknown},
@@ -141,17 +141,18 @@ async fn move_deals(
     }
     batch.checkpoint(&to_move).await?;
     let target = batch.ctx.settings.rules.target;
-    let begun = Instant::now().into_std();
-    let items = items(batch, to_move, |row| row.deal.id);
+    let begun = Instant::now();
+    let latest = begun + batch.ctx.timings.fresh_for;
+    let items = items_by(batch, latest, to_move, |row| row.deal.id);
     let request = |deals: Vec<DealId>, begin_by| {
         let amocrm = batch.amocrm.clone();
         async move { amocrm.move_deals(&deals, target, begin_by).await }
     };
-    for sent in bulk::write(&batch.ctx.batch_size, Kind::MOVE, items, request).await {
+    for sent in bulk::write(&batch.ctx.batch_size, Operation::Move, items, request).await {
         match sent {
             Ok(answers) => {
                 for (row, answer) in answers {
-                    moved(batch, row, answer, begun, placed).await?;
+                    moved(batch, row, answer, begun.into_std(), placed).await?;
                 }
             }
             Err(Failed {
@@ -335,8 +336,7 @@ async fn create_deals(
     if rows.is_empty() {
         return Ok(());
     }
-    let begin_by = Instant::now() + batch.ctx.timings.begin_within;
-    let resolve_after = begin_writes(batch, &rows);
+    let (resolve_after, begin_by) = begin_writes(batch, &rows);
     let mut rows = rows;
     for row in &mut rows {
         row.intend(batch, resolve_after);
@@ -344,8 +344,6 @@ async fn create_deals(
     batch.checkpoint(&rows).await?;
 
     let target = batch.ctx.settings.rules.target;
-    let sizes = &batch.ctx.batch_size;
-    let begun = Instant::now().into_std();
     let (mut for_contacts, mut with_contacts) = (Vec::new(), Vec::new());
     for row in rows {
         match row.made_for {
@@ -354,65 +352,32 @@ async fn create_deals(
         }
     }
 
-    let new_deals = items(batch, for_contacts, |(row, contact)| row.deal(*contact));
-    let request = |deals: Vec<NewDeal>, latest: Instant| {
-        let (amocrm, begin_by) = (batch.amocrm.clone(), begin_by.min(latest));
+    let items = items_by(batch, begin_by, for_contacts, |(row, contact)| {
+        row.deal(*contact)
+    });
+    let request = |deals: Vec<NewDeal>, begin_by| {
+        let amocrm = batch.amocrm.clone();
         async move { amocrm.create_deals(&deals, target, begin_by).await }
     };
-    for sent in bulk::write(sizes, Kind::CREATE, new_deals, request).await {
-        let made = |deal| (deal, None);
-        created(batch, Operation::Create, sent, made, begun, placed).await?;
-    }
-    let with_contacts = items(batch, with_contacts, ToCreate::deal_and_contact);
-    let request = |deals: Vec<NewDealAndContact>, latest: Instant| {
-        let (amocrm, begin_by) = (batch.amocrm.clone(), begin_by.min(latest));
+    let made = send(batch, Operation::Create, items, request, &mut placed.ended);
+    let made = made.await?.into_iter();
+    let made = made.map(|((row, _), deal)| row.created(deal, None));
+    placed.next.extend(made);
+
+    let items = items_by(batch, begin_by, with_contacts, ToCreate::deal_and_contact);
+    let request = |deals: Vec<NewDealAndContact>, begin_by| {
+        let amocrm = batch.amocrm.clone();
         async move {
             amocrm
                 .create_deals_and_contacts(&deals, target, begin_by)
                 .await
         }
     };
-    for sent in bulk::write(sizes, Kind::CREATE_WITH_CONTACT, with_contacts, request).await {
-        let (operation, made) = (Operation::CreateWithContact, |(deal, contact)| {
-            (deal, Some(contact))
-        });
-        created(batch, operation, sent, made, begun, placed).await?;
-    }
-    Ok(())
-}
-
-/// `made`: the deal of an answer, and the contact if that was made with it.
-async fn created<T: Stage, M>(
-    batch: &Batch,
-    operation: Operation,
-    sent: Sent<T, M>,
-    made: impl Fn(M) -> (DealId, Option<ContactId>),
-    begun: std::time::Instant,
-    placed: &mut StepResult<Placed>,
-) -> Result<(), InboxError> {
-    let answers = match sent {
-        Ok(answers) => answers,
-        Err(Failed { rows, error, .. }) => {
-            let failed = write_failed(batch, operation, rows, error);
-            placed.ended.extend(failed.await?);
-            return Ok(());
-        }
-    };
-    for (mut row, answer) in answers {
-        let Some((deal, contact)) = answer.map(&made) else {
-            let reason = "amoCRM не подтвердила создание сделки";
-            placed.ended.push(batch.retry(row, reason));
-            continue;
-        };
-        let attempt = row.attempt_mut();
-        attempt.log(Fact::DealCreated(deal));
-        if let Step::Creating(create) = &attempt.progress.step {
-            attempt.progress.step = create.made(deal, contact);
-        }
-        let (id, loaded) = (row.id(), row.into_loaded());
-        placed.next.push(Placed { loaded, deal });
-        batch.ctx.worked(operation, id, begun).await?;
-    }
+    let operation = Operation::CreateWithContact;
+    let made = send(batch, operation, items, request, &mut placed.ended).await?;
+    let made = made.into_iter();
+    let made = made.map(|(row, (deal, contact))| row.created(deal, Some(contact)));
+    placed.next.extend(made);
     Ok(())
 }
 
@@ -433,6 +398,17 @@ impl ToCreate {
             name: batch.ctx.name_hash(&deal_name(&self.loaded.row)),
             resolve_after,
         });
+    }
+
+    /// `contact`: if it was made with the deal.
+    fn created(mut self, deal: DealId, contact: Option<ContactId>) -> Placed {
+        let attempt = &mut self.loaded.attempt;
+        attempt.log(Fact::DealCreated(deal));
+        if let Step::Creating(create) = &attempt.progress.step {
+            attempt.progress.step = create.made(deal, contact);
+        }
+        let loaded = self.loaded;
+        Placed { loaded, deal }
     }
 
     fn deal(&self, contact: ContactId) -> NewDeal {
@@ -458,12 +434,47 @@ impl ToCreate {
 
 // ---- what creates and notes share ----
 
-/// Answers from when on an empty look will prove that a write never happened.
-pub(crate) fn begin_writes<T: InHand>(batch: &Batch, rows: &[T]) -> Timestamp {
-    let after = batch.ctx.timings.resolve_delay();
+/// Answers from when on an empty look will prove that a write never happened, and until when it may begin.
+pub(crate) fn begin_writes<T: InHand>(batch: &Batch, rows: &[T]) -> (Timestamp, Instant) {
+    let (timings, now) = (&batch.ctx.timings, Instant::now());
+    let after = timings.resolve_delay();
     let ids = rows.iter().map(InHand::id);
-    batch.ctx.in_flight.begin(ids, Instant::now() + after);
-    later(batch.now(), after)
+    batch.ctx.in_flight.begin(ids, now + after);
+    (later(batch.now(), after), now + timings.begin_within)
+}
+
+/// Sends creates or notes. Returns the rows with what was made for each; the others have ended.
+pub(crate) async fn send<T: Stage, B: Clone, M, F>(
+    batch: &Batch,
+    operation: Operation,
+    items: Vec<Item<T, B>>,
+    request: impl Fn(Vec<B>, Instant) -> F,
+    ended: &mut Vec<Ended>,
+) -> Result<Vec<(T, M)>, InboxError>
+where
+    F: Future<Output = Result<Vec<Option<M>>, AmoError>>,
+{
+    let begun = Instant::now().into_std();
+    let mut made = Vec::new();
+    for sent in bulk::write(&batch.ctx.batch_size, operation, items, request).await {
+        let answers = match sent {
+            Ok(answers) => answers,
+            Err(Failed { rows, error, .. }) => {
+                ended.extend(write_failed(batch, operation, rows, error).await?);
+                continue;
+            }
+        };
+        for (row, answer) in answers {
+            let Some(answer) = answer else {
+                let reason = format!("amoCRM не подтвердила {}", operation.in_russian());
+                ended.push(batch.retry(row, &reason));
+                continue;
+            };
+            batch.ctx.worked(operation, row.id(), begun).await?;
+            made.push((row, answer));
+        }
+    }
+    Ok(made)
 }
 
 /// A create or a note that failed: what is certain closes the intent, what is not leaves it to be looked for.
@@ -491,9 +502,10 @@ pub(crate) async fn write_failed<T: InHand>(
     batch.fail(operation, rows, error).await
 }
 
-/// The rows with what is to be sent for each.
-pub(crate) fn items<T: Stage, B>(
+/// The rows with what is to be sent for each, until then.
+pub(crate) fn items_by<T: Stage, B>(
     batch: &Batch,
+    latest: Instant,
     rows: Vec<T>,
     body: impl Fn(&T) -> B,
 ) -> Vec<Item<T, B>> {
@@ -501,7 +513,7 @@ pub(crate) fn items<T: Stage, B>(
     let item = |row: T| Item {
         body: body(&row),
         // What it rests on is read again first when it is older.
-        begin_by: row.loaded().read_at + fresh_for,
+        begin_by: latest.min(row.loaded().read_at + fresh_for),
         goes_alone: row.attempt().progress.alone,
         row,
     };

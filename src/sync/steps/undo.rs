@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         batch::Batch,
-        bulk::{self, Failed, Item, Kind, Sent},
+        bulk::{self, Failed, Item, Sent},
         row::{Attempt, Ended, InHand, StepResult},
         rules::undo::{WayBack, is_placed_later, way_back},
     },
@@ -163,7 +163,7 @@ async fn send(
             async move { amocrm.move_deals(&deals, target, begin_by).await }
         };
         let sizes = &batch.ctx.batch_size;
-        for sent in bulk::write(sizes, Kind::MOVE, items.collect(), request).await {
+        for sent in bulk::write(sizes, Operation::Move, items.collect(), request).await {
             ended.extend(answered(batch, sent).await?);
         }
     }
