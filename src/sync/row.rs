@@ -212,40 +212,79 @@ impl InHand for Box<Attempt> {
     }
 }
 
-/// A row in a stage after its first read.
-pub(super) trait Stage: Sized + Send {
-    fn loaded(&self) -> &Loaded;
-    fn loaded_mut(&mut self) -> &mut Loaded;
-    fn into_loaded(self) -> Loaded;
-}
-
-impl<T: Stage> InHand for T {
-    fn attempt(&self) -> &Attempt {
-        &self.loaded().attempt
-    }
-
-    fn attempt_mut(&mut self) -> &mut Attempt {
-        &mut self.loaded_mut().attempt
-    }
-
-    fn end(self, settlement: Settlement) -> Ended {
-        let loaded = self.into_loaded();
-        Ended {
-            attempt: loaded.attempt,
-            settlement,
-            created_at: loaded.row.created_at,
-        }
-    }
-}
-
-/// The row was read, and is to be synced.
+/// A row that was read and is to be synced, and what is known of it at its stage.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct At<S> {
     pub(super) attempt: Box<Attempt>,
     pub(super) row: Row,
     pub(super) email: Email,
     /// When the data was read that the next write relies on.
     pub(super) read_at: Instant,
+    pub(super) stage: S,
+}
+
+pub(super) type Loaded = At<()>;
+pub(super) type Matched = At<Contacts>;
+pub(super) type Chosen = At<DealChoice>;
+/// The deal is in its place.
+pub(super) type Placed = At<DealId>;
+/// Our note is on the deal.
+pub(super) type Noted = At<Choice>;
+
+impl<S> At<S> {
+    /// The row, and what its stage knew of it.
+    pub(super) fn apart(self) -> (Loaded, S) {
+        let Self {
+            attempt,
+            row,
+            email,
+            read_at,
+            stage,
+        } = self;
+        let row = At {
+            attempt,
+            row,
+            email,
+            read_at,
+            stage: (),
+        };
+        (row, stage)
+    }
+
+    /// The row at another stage.
+    pub(super) fn map<T>(self, stage: impl FnOnce(S) -> T) -> At<T> {
+        let (row, before) = self.apart();
+        At {
+            attempt: row.attempt,
+            row: row.row,
+            email: row.email,
+            read_at: row.read_at,
+            stage: stage(before),
+        }
+    }
+
+    /// As [`At::map`], where what the stage knew is no longer needed.
+    pub(super) fn to<T>(self, stage: T) -> At<T> {
+        self.map(|_| stage)
+    }
+}
+
+impl<S: Send> InHand for At<S> {
+    fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
+    fn attempt_mut(&mut self) -> &mut Attempt {
+        &mut self.attempt
+    }
+
+    fn end(self, settlement: Settlement) -> Ended {
+        Ended {
+            attempt: self.attempt,
+            settlement,
+            created_at: self.row.created_at,
+        }
+    }
 }
 
 pub(super) fn phone_of(row: &Row) -> Option<Phone> {
@@ -254,91 +293,19 @@ pub(super) fn phone_of(row: &Row) -> Option<Phone> {
 
 /// The contacts that are this person; at least one.
 #[derive(Debug)]
-pub(super) struct Matched {
-    pub(super) loaded: Loaded,
-    pub(super) contacts: Vec<Contact>,
+pub(super) struct Contacts {
+    pub(super) found: Vec<Contact>,
     /// When they were read by id, in the main store; `None`: a search has found them.
-    pub(super) contacts_read_at: Option<Instant>,
+    pub(super) read_at: Option<Instant>,
     /// The contact and deal that were used for this person before.
     pub(super) recorded: Option<Known>,
 }
 
 /// The deal is known, or will be made.
 #[derive(Debug)]
-pub(super) struct Chosen {
-    pub(super) loaded: Loaded,
-    pub(super) deal: DealChoice,
-}
-
-#[derive(Debug)]
 pub(super) enum DealChoice {
     Existing(Deal),
     New(CreateFor),
-}
-
-/// The deal is in its place.
-#[derive(Debug)]
-pub(super) struct Placed {
-    pub(super) loaded: Loaded,
-    pub(super) deal: DealId,
-}
-
-/// Our note is on the deal.
-#[derive(Debug)]
-pub(super) struct Noted {
-    pub(super) loaded: Loaded,
-    pub(super) choice: Choice,
-}
-
-/// For stages with a field `loaded`.
-macro_rules! stages {
-    ($($stage:ident),*) => {
-        $(impl $crate::sync::row::Stage for $stage {
-            fn loaded(&self) -> &$crate::sync::row::Loaded {
-                &self.loaded
-            }
-
-            fn loaded_mut(&mut self) -> &mut $crate::sync::row::Loaded {
-                &mut self.loaded
-            }
-
-            fn into_loaded(self) -> $crate::sync::row::Loaded {
-                self.loaded
-            }
-        })*
-    };
-}
-pub(super) use stages;
-
-stages!(Matched, Chosen, Placed, Noted);
-
-/// A row, and what is known of it.
-impl<T: Stage, X: Send> Stage for (T, X) {
-    fn loaded(&self) -> &Loaded {
-        self.0.loaded()
-    }
-
-    fn loaded_mut(&mut self) -> &mut Loaded {
-        self.0.loaded_mut()
-    }
-
-    fn into_loaded(self) -> Loaded {
-        self.0.into_loaded()
-    }
-}
-
-impl Stage for Loaded {
-    fn loaded(&self) -> &Loaded {
-        self
-    }
-
-    fn loaded_mut(&mut self) -> &mut Loaded {
-        self
-    }
-
-    fn into_loaded(self) -> Loaded {
-        self
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use amocrm::{AmoError, Search};
 
 use super::super::{
     batch::{Batch, at_once},
-    row::{Ended, Stage},
+    row::{Ended, InHand},
 };
 use crate::{
     domain::{Email, Operation, Phone},
@@ -44,7 +44,7 @@ impl Query {
 }
 
 /// Searches for each row. Rows whose search failed go to `ended`.
-pub(crate) async fn search<T: Stage>(
+pub(crate) async fn search<T: InHand>(
     batch: &Batch,
     rows: Vec<T>,
     query: impl Fn(&T) -> Query,

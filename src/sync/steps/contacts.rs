@@ -10,7 +10,7 @@ use super::{
     super::{
         batch::{Batch, distinct},
         contacts::search::{self, Query, search},
-        row::{Ended, InHand, Loaded, Matched, StepResult, phone_of},
+        row::{At, Contacts, Ended, InHand, Loaded, Matched, StepResult, phone_of},
         rules::contact::{AfterMiss, Answer, Miss, by_beginning, by_email, by_phone, with_email},
         rules::eligibility::{later, since},
         run::SMALLEST_BATCH,
@@ -22,9 +22,8 @@ use crate::{
     inbox::{DailySearches, Fact, InboxError, Known, Settlement},
 };
 
-/// A row, and what is known of its contacts so far.
-struct Candidate {
-    loaded: Loaded,
+/// What is known of a row's contacts so far.
+struct Lookup {
     recorded: Option<Known>,
     /// By the index, all contacts that have the e-mail; `None`: the index was not asked.
     indexed: Option<Vec<ContactId>>,
@@ -33,22 +32,22 @@ struct Candidate {
     contacts: Vec<Contact>,
 }
 
-super::super::row::stages!(Candidate);
+type Candidate = At<Lookup>;
 
 impl Candidate {
     /// The contacts that the index names, and the one that was used for this person before.
     fn known_ids(&self) -> Vec<ContactId> {
-        let indexed = self.indexed.iter().flatten().copied();
-        let recorded = self.recorded.map(|known| known.contact);
+        let indexed = self.stage.indexed.iter().flatten().copied();
+        let recorded = self.stage.recorded.map(|known| known.contact);
         distinct(indexed.chain(recorded))
     }
 
     /// Those of [`Candidate::known_ids`] that are still this person. A recorded contact may have no e-mail, since it
     /// may have been found by phone.
     fn known_among(&self, contacts: &HashMap<ContactId, Contact>) -> Vec<Contact> {
-        let recorded = self.recorded.map(|known| known.contact);
+        let recorded = self.stage.recorded.map(|known| known.contact);
         let is_theirs = |contact: &&Contact| {
-            contact.emails.contains(&self.loaded.email)
+            contact.emails.contains(&self.email)
                 || (recorded == Some(contact.id) && !contact.has_email)
         };
         let ids = self.known_ids();
@@ -58,13 +57,13 @@ impl Candidate {
 
     /// Contacts that the index names, and that do not have the e-mail any more.
     fn outdated(&self, still: &[Contact]) -> Vec<ContactId> {
-        let email = &self.loaded.email;
+        let email = &self.email;
         let has_it = |id| {
             still
                 .iter()
                 .any(|it| it.id == id && it.emails.contains(email))
         };
-        let indexed = self.indexed.iter().flatten().copied();
+        let indexed = self.stage.indexed.iter().flatten().copied();
         indexed.filter(|id| !has_it(*id)).collect()
     }
 
@@ -75,15 +74,12 @@ impl Candidate {
         contacts: Vec<Contact>,
         read_at: Option<Instant>,
     ) -> Result<Matched, Ended> {
-        let Self {
-            loaded, recorded, ..
-        } = self;
-        Ok(Matched {
-            loaded: lock_contacts(batch, loaded, &contacts)?,
-            contacts,
-            contacts_read_at: read_at,
-            recorded,
-        })
+        let row = lock_contacts(batch, self, &contacts)?;
+        Ok(row.map(|it| Contacts {
+            found: contacts,
+            read_at,
+            recorded: it.recorded,
+        }))
     }
 }
 
@@ -114,10 +110,10 @@ pub(crate) async fn find(batch: &Batch, rows: Vec<Loaded>) -> Result<Sought, Inb
     let to_make = before_a_create(batch, to_make, &mut found).await?;
 
     let matched = std::mem::take(&mut found.next);
-    let left = leave_begun_contacts(batch, matched, |row| &row.contacts).await?;
+    let left = leave_begun_contacts(batch, matched).await?;
     Ok(Sought {
         matched: found.keep(left),
-        missing: to_make.into_iter().map(|row| row.loaded).collect(),
+        missing: to_make.into_iter().map(|row| row.to(())).collect(),
         ended: found.ended,
     })
 }
@@ -126,15 +122,14 @@ pub(crate) async fn find(batch: &Batch, rows: Vec<Loaded>) -> Result<Sought, Inb
 async fn with_records(batch: &Batch, rows: Vec<Loaded>) -> Result<Vec<Candidate>, InboxError> {
     let people = distinct(rows.iter().filter_map(|row| row.attempt.progress.person));
     let recorded = batch.ctx.inbox.people(people).await?;
-    let candidate = |loaded: Loaded| {
-        let person = loaded.attempt.progress.person;
-        Candidate {
+    let candidate = |row: Loaded| {
+        let person = row.attempt.progress.person;
+        row.to(Lookup {
             recorded: person.and_then(|person| recorded.get(&person).copied()),
-            loaded,
             indexed: None,
             phone_is_unknown: false,
             contacts: Vec::new(),
-        }
+        })
     };
     Ok(rows.into_iter().map(candidate).collect())
 }
@@ -146,14 +141,14 @@ async fn is_in_the_index(batch: &Batch, emails: usize) -> Result<bool, InboxErro
 
 /// Asks the index for all rows at once.
 async fn look_up(batch: &Batch, mut rows: Vec<Candidate>) -> Result<Vec<Candidate>, InboxError> {
-    let progress = rows.iter().map(|row| &row.loaded.attempt.progress);
+    let progress = rows.iter().map(|row| &row.attempt.progress);
     let hashes = progress.flat_map(|it| [it.person, it.phone]).flatten();
     let known = batch.ctx.inbox.indexed(distinct(hashes)).await?;
     for row in &mut rows {
-        let progress = &row.loaded.attempt.progress;
+        let progress = &row.attempt.progress;
         let of = |hash: KeyedHash| known.get(&hash).cloned().unwrap_or_default();
-        row.indexed = progress.person.map(of);
-        row.phone_is_unknown = progress.phone.is_some_and(|it| of(it).is_empty());
+        row.stage.indexed = progress.person.map(of);
+        row.stage.phone_is_unknown = progress.phone.is_some_and(|it| of(it).is_empty());
     }
     Ok(rows)
 }
@@ -195,7 +190,7 @@ async fn by_id(
     for mut row in named.into_iter().chain(others) {
         let known = row.known_among(&contacts);
         let gone = row.outdated(&known);
-        let person = row.loaded.attempt.progress.person;
+        let person = row.attempt.progress.person;
         outdated.extend(
             person
                 .into_iter()
@@ -203,15 +198,15 @@ async fn by_id(
         );
         // A contact that is gone may have been merged into another one, so its row is searched for. An e-mail that only
         // the index lacks is searched for at the second look.
-        let is_answered = row.indexed.is_some() && gone.is_empty();
-        let is_first_look = row.loaded.attempt.progress.missed_since.is_none();
+        let is_answered = row.stage.indexed.is_some() && gone.is_empty();
+        let is_first_look = row.attempt.progress.missed_since.is_none();
         if is_answered && !known.is_empty() {
             found.push(row.matched(batch, known, Some(read_at)));
         } else if is_answered && is_first_look {
             missed.push(row);
         } else {
-            row.indexed = None;
-            row.contacts = known;
+            row.stage.indexed = None;
+            row.stage.contacts = known;
             sought.push(row);
         }
     }
@@ -225,11 +220,11 @@ async fn by_search(
     rows: Vec<Candidate>,
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
-    let query = |row: &Candidate| Query::Email(row.loaded.email.clone());
+    let query = |row: &Candidate| Query::Email(row.email.clone());
     let mut missed = Vec::new();
     for (mut row, search) in search(batch, rows, query, &mut found.ended).await? {
-        let recorded = std::mem::take(&mut row.contacts);
-        let answer = by_email(&row.loaded.email, search, recorded);
+        let recorded = std::mem::take(&mut row.stage.contacts);
+        let answer = by_email(&row.email, search, recorded);
         missed.extend(unless_found(batch, row, answer, found));
     }
     Ok(missed)
@@ -257,7 +252,7 @@ async fn beyond_the_search(
     missed: Vec<Candidate>,
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
-    let has_waited = |row: &Candidate| row.loaded.attempt.progress.missed_since.is_some();
+    let has_waited = |row: &Candidate| row.attempt.progress.missed_since.is_some();
     if !missed.iter().any(has_waited) {
         return Ok(missed);
     }
@@ -269,7 +264,7 @@ async fn beyond_the_search(
     };
     let mut left = Vec::new();
     for row in missed {
-        let contacts = with_email(&row.loaded.email, page.contacts.iter().cloned());
+        let contacts = with_email(&row.email, page.contacts.iter().cloned());
         if contacts.is_empty() {
             left.push(row);
         } else {
@@ -289,12 +284,12 @@ async fn without_contact(
     let now = batch.now();
     let (mut phones, mut to_make) = (Vec::new(), Vec::new());
     for mut row in missed {
-        let phone = phone_of(&row.loaded.row);
+        let phone = phone_of(&row.row);
         let second_look_at = second_look_at(batch, &mut row, now);
         let miss = Miss {
             policy: batch.ctx.settings.missing_contact,
             phone: phone.as_ref(),
-            phone_is_unknown: row.phone_is_unknown,
+            phone_is_unknown: row.stage.phone_is_unknown,
             second_look_at,
             now,
         };
@@ -304,7 +299,7 @@ async fn without_contact(
                 due_at: second_look_at,
                 reason: "контакт с таким e-mail не найден, поиск повторится".to_owned(),
             })),
-            (AfterMiss::SearchPhone, Some(phone)) => phones.push((row, phone)),
+            (AfterMiss::SearchPhone, Some(phone)) => phones.push(row.map(|it| (it, phone))),
             (AfterMiss::SearchPhone | AfterMiss::Wait, _) => {
                 found.ended.push(wait_for_contact(batch, row, now));
             }
@@ -316,8 +311,8 @@ async fn without_contact(
 
 fn second_look_at(batch: &Batch, row: &mut Candidate, now: Timestamp) -> Timestamp {
     let timings = &batch.ctx.timings;
-    let since = since(&mut row.loaded.attempt.progress.missed_since, now);
-    match (&row.indexed, batch.is_long) {
+    let since = since(&mut row.attempt.progress.missed_since, now);
+    match (&row.stage.indexed, batch.is_long) {
         (Some(_), _) => later(since, timings.second_look_after_index),
         (None, true) => timings.together(later(since, timings.second_look)),
         (None, false) => later(since, timings.second_look),
@@ -327,14 +322,16 @@ fn second_look_at(batch: &Batch, row: &mut Candidate, now: Timestamp) -> Timesta
 /// Searches by phone. Returns the rows for which a contact is to be made.
 async fn search_phones(
     batch: &Batch,
-    rows: Vec<(Candidate, Phone)>,
+    rows: Vec<At<(Lookup, Phone)>>,
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
     let is_created = batch.ctx.settings.missing_contact == MissingContact::Create;
-    let query = |(_, phone): &(Candidate, Phone)| Query::Phone(phone.clone());
+    let query = |row: &At<(Lookup, Phone)>| Query::Phone(row.stage.1.clone());
     let mut to_make = Vec::new();
-    for ((mut row, phone), search) in search(batch, rows, query, &mut found.ended).await? {
-        match by_phone(&phone, search) {
+    for (row, search) in search(batch, rows, query, &mut found.ended).await? {
+        let answer = by_phone(&row.stage.1, search);
+        let mut row = row.map(|(lookup, _)| lookup);
+        match answer {
             Answer::Missing if is_created => to_make.push(row),
             // A cut-off search means many similar phones: they identify no person.
             Answer::Missing | Answer::CutOff => {
@@ -343,7 +340,7 @@ async fn search_phones(
             }
             answer => {
                 if matches!(answer, Answer::Found(_)) {
-                    row.loaded.attempt.log(Fact::ContactByPhone);
+                    row.attempt.log(Fact::ContactByPhone);
                 }
                 unless_found(batch, row, answer, found);
             }
@@ -358,12 +355,12 @@ async fn before_a_create(
     rows: Vec<Candidate>,
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
-    let query = |row: &Candidate| Query::Beginning(row.loaded.email.clone());
+    let query = |row: &Candidate| Query::Beginning(row.email.clone());
     let mut to_make = Vec::new();
     for (mut row, search) in search(batch, rows, query, &mut found.ended).await? {
-        let answer = by_beginning(&row.loaded.email, search);
+        let answer = by_beginning(&row.email, search);
         if matches!(answer, Answer::Found(_)) {
-            row.loaded.attempt.log(Fact::ContactByBeginning);
+            row.attempt.log(Fact::ContactByBeginning);
         }
         to_make.extend(unless_found(batch, row, answer, found));
     }
@@ -372,7 +369,7 @@ async fn before_a_create(
 
 fn wait_for_contact(batch: &Batch, mut row: Candidate, now: Timestamp) -> Ended {
     let timings = &batch.ctx.timings;
-    let progress = &mut row.loaded.attempt.progress;
+    let progress = &mut row.attempt.progress;
     if timings.searched_in_vain(&mut progress.daily_searches, now) {
         // After a `retry` the row waits anew.
         progress.daily_searches = DailySearches::default();

@@ -11,7 +11,7 @@ use super::{
         batch::{Batch, distinct},
         contacts::search::{Query, UNREADABLE, search},
         failure::Failure,
-        row::{Chosen, DealChoice, InHand, Loaded, Matched, Stage, StepResult},
+        row::{At, Chosen, Contacts, DealChoice, InHand, Loaded, Matched, StepResult},
         rules::contact::with_email,
         rules::deal::{Decision, Situation, decide},
     },
@@ -22,70 +22,58 @@ use crate::{
     inbox::{Choice, CreateFor, Fact, InboxError, Step},
 };
 
-/// A row with the deals of its contacts.
-struct Candidate {
-    matched: Matched,
-    deals: Vec<Deal>,
+/// The contacts of a row, and their deals.
+struct Deals {
+    contacts: Contacts,
+    read: Vec<Deal>,
     /// Deals of the contacts that have yet to be read.
     unread: Vec<DealId>,
 }
 
-impl Stage for Candidate {
-    fn loaded(&self) -> &Loaded {
-        &self.matched.loaded
-    }
-
-    fn loaded_mut(&mut self) -> &mut Loaded {
-        &mut self.matched.loaded
-    }
-
-    fn into_loaded(self) -> Loaded {
-        self.matched.loaded
-    }
-}
+type Candidate = At<Deals>;
 
 impl Candidate {
-    fn new(matched: Matched) -> Self {
-        let mut row = Self {
-            matched,
-            deals: Vec::new(),
+    fn new(row: Matched) -> Self {
+        let mut row = row.map(|contacts| Deals {
+            contacts,
+            read: Vec::new(),
             unread: Vec::new(),
-        };
-        row.unread = row.deal_ids();
+        });
+        row.stage.unread = row.deal_ids();
         row
     }
 
     /// Replaces the contacts. Of their deals, those that `known` does not name have yet to be read.
     fn has_contacts(&mut self, contacts: Vec<Contact>, known: &[DealId]) {
-        self.matched.contacts = contacts;
-        self.unread = self.deal_ids();
-        self.unread.retain(|id| !known.contains(id));
+        self.stage.contacts.found = contacts;
+        self.stage.unread = self.deal_ids();
+        self.stage.unread.retain(|id| !known.contains(id));
     }
 
     /// The deals of the contacts, and the one that was used for this person before.
     fn deal_ids(&self) -> Vec<DealId> {
-        let of_contacts = self.matched.contacts.iter();
+        let of_contacts = self.stage.contacts.found.iter();
         let of_contacts = of_contacts.flat_map(|contact| contact.deals.iter().copied());
-        let recorded = self.matched.recorded.map(|known| known.deal);
+        let recorded = self.stage.contacts.recorded.map(|known| known.deal);
         distinct(of_contacts.chain(recorded))
     }
 
     /// The deal to use; `None`: one is to be made.
     fn choose(&mut self, batch: &Batch) -> Option<Deal> {
-        let contacts: Vec<_> = self.matched.contacts.iter().map(|it| it.id).collect();
+        let contacts: Vec<_> = self.stage.contacts.found.iter().map(|it| it.id).collect();
         let situation = Situation {
             contacts: &contacts,
-            deals: &self.deals,
-            recorded: self.matched.recorded.map(|known| known.deal),
-            row_created_at: self.loaded().row.created_at.unwrap_or_else(|| batch.now()),
+            deals: &self.stage.read,
+            recorded: self.stage.contacts.recorded.map(|known| known.deal),
+            row_created_at: self.row.created_at.unwrap_or_else(|| batch.now()),
         };
         let Decision::Use { deal: id, why } = decide(&batch.ctx.settings.rules, &situation) else {
             return None;
         };
-        let place = self.deals.iter().position(|deal| deal.id == id)?;
-        let deal = self.deals.swap_remove(place);
-        let first = self.matched.contacts.first().map(|contact| contact.id);
-        let attempt = &mut self.matched.loaded.attempt;
+        let place = self.stage.read.iter().position(|deal| deal.id == id)?;
+        let deal = self.stage.read.swap_remove(place);
+        let first = self.stage.contacts.found.first().map(|contact| contact.id);
+        let attempt = &mut self.attempt;
         attempt.log(Fact::DealChosen(id, why));
         attempt.progress.step = Step::Chosen(Choice {
             fingerprint: fingerprint(batch.ctx.inbox.hasher(), &attempt.progress),
@@ -96,20 +84,15 @@ impl Candidate {
         Some(deal)
     }
 
-    fn chosen(self, deal: DealChoice) -> Chosen {
-        let loaded = self.matched.loaded;
-        Chosen { loaded, deal }
-    }
-
     /// Whether the miss is confirmed: the contacts were read in the main store a moment ago.
     fn is_confirmed(&self, fresh_for: Duration) -> bool {
-        let read_at = self.matched.contacts_read_at;
+        let read_at = self.stage.contacts.read_at;
         read_at.is_some_and(|at| at.elapsed() < fresh_for)
     }
 
     /// A new deal for the contact that changed last.
     fn new_deal(&self) -> DealChoice {
-        let contacts = &self.matched.contacts;
+        let contacts = &self.stage.contacts.found;
         let newest = contacts.iter().max_by_key(|it| (it.updated_at, it.id));
         let highest = contacts
             .iter()
@@ -142,14 +125,14 @@ pub(crate) async fn choose(
     let mut to_create = Vec::new();
     for mut row in candidates {
         match row.choose(batch) {
-            Some(deal) => chosen.next.push(row.chosen(DealChoice::Existing(deal))),
+            Some(deal) => chosen.next.push(row.to(DealChoice::Existing(deal))),
             None => to_create.push(row),
         }
     }
     confirm_creates(batch, to_create, &mut chosen).await?;
     confirm_new_contacts(batch, missing, &mut chosen).await?;
     // A row without a choice is stored later, with the intent of its create.
-    let has_choice = |row: &Chosen| row.loaded.attempt.progress.step != Step::Begun;
+    let has_choice = |row: &Chosen| row.attempt.progress.step != Step::Begun;
     if chosen.next.iter().any(has_choice) {
         batch.checkpoint(&chosen.next).await?;
     }
@@ -163,23 +146,24 @@ async fn read_deals(
     chosen: &mut StepResult<Chosen>,
 ) -> Result<Vec<Candidate>, InboxError> {
     let rows = chosen.keep(batch.begin(rows));
-    let (wanted, mut read): (Vec<_>, Vec<_>) =
-        rows.into_iter().partition(|row| !row.unread.is_empty());
+    let (wanted, mut read): (Vec<_>, Vec<_>) = rows
+        .into_iter()
+        .partition(|row| !row.stage.unread.is_empty());
     if wanted.is_empty() {
         return Ok(read);
     }
     let asked_at = Instant::now();
-    let unread = |row: &Candidate| row.unread.clone();
+    let unread = |row: &Candidate| row.stage.unread.clone();
     let asked = batch.read_deals(wanted, unread, &mut chosen.ended);
     let Some((wanted, found)) = asked.await? else {
         return Ok(read);
     };
     for mut row in wanted {
-        let unread = std::mem::take(&mut row.unread);
-        row.deals
+        let unread = std::mem::take(&mut row.stage.unread);
+        row.stage
+            .read
             .extend(unread.iter().filter_map(|id| found.get(id).cloned()));
-        let loaded = row.loaded_mut();
-        loaded.read_at = loaded.read_at.min(asked_at);
+        row.read_at = row.read_at.min(asked_at);
         read.push(row);
     }
     Ok(read)
@@ -223,20 +207,20 @@ async fn confirm_creates(
         rows.into_iter().partition(|row| row.is_confirmed(half));
     let create = |row: Candidate| {
         let deal = row.new_deal();
-        row.chosen(deal)
+        row.to(deal)
     };
     chosen.next.extend(confirmed.into_iter().map(create));
     if rows.is_empty() {
         return Ok(());
     }
-    let ids = |row: &Candidate| row.matched.contacts.iter().map(|it| it.id).collect();
+    let ids = |row: &Candidate| row.stage.contacts.found.iter().map(|it| it.id).collect();
     let asked = batch.read_contacts(rows, ids, &mut chosen.ended);
     let Some((rows, fresh)) = asked.await? else {
         return Ok(());
     };
     let mut confirmed = Vec::new();
     for mut row in rows {
-        let contacts = row.matched.contacts.iter();
+        let contacts = row.stage.contacts.found.iter();
         let still: Vec<_> = contacts
             .filter_map(|it| fresh.get(&it.id).cloned())
             .collect();
@@ -247,8 +231,8 @@ async fn confirm_creates(
             continue;
         }
         let mut known = row.deal_ids();
-        if row.loaded().read_at.elapsed() > half {
-            row.deals.clear();
+        if row.read_at.elapsed() > half {
+            row.stage.read.clear();
             known.clear();
         }
         row.has_contacts(still, &known);
@@ -260,7 +244,7 @@ async fn confirm_creates(
     for mut row in rows {
         let deal = row.choose(batch).map(DealChoice::Existing);
         let deal = deal.unwrap_or_else(|| row.new_deal());
-        chosen.next.push(row.chosen(deal));
+        chosen.next.push(row.to(deal));
     }
     Ok(())
 }
@@ -310,10 +294,7 @@ async fn confirm_new_contacts(
     let made_for = CreateFor::NewContact {
         after_contact: highest,
     };
-    let deal = || DealChoice::New(made_for);
-    chosen.next.extend(next.into_iter().map(|loaded| Chosen {
-        deal: deal(),
-        loaded,
-    }));
+    let create = |row: Loaded| row.to(DealChoice::New(made_for));
+    chosen.next.extend(next.into_iter().map(create));
     Ok(())
 }

@@ -42,8 +42,8 @@ pub(crate) async fn add(batch: &Batch, rows: Vec<Placed>) -> Result<StepResult<N
 
     let template = &batch.ctx.settings.note;
     let items = items_by(batch, begin_by, rows, |row| NewNote {
-        deal: row.deal,
-        text: note(template, &row.loaded.row),
+        deal: row.stage,
+        text: note(template, &row.row),
     });
     let request = |notes: Vec<NewNote>, begin_by| {
         let amocrm = batch.amocrm.clone();
@@ -75,7 +75,7 @@ async fn find_earlier_notes(
     if doubtful.is_empty() {
         return Ok(without);
     }
-    let deals = distinct(doubtful.iter().map(|row| row.deal));
+    let deals = distinct(doubtful.iter().map(|row| row.stage));
     let request = batch.amocrm.all_notes(&deals);
     let asked = batch.ask(Operation::ReadNotes, doubtful, request, &mut step.ended);
     let Some((doubtful, notes)) = asked.await? else {
@@ -83,10 +83,10 @@ async fn find_earlier_notes(
     };
     let mut found = StepResult::default();
     for mut row in doubtful {
-        if has_our_note(&notes.items, row.deal, row.id()) {
+        if has_our_note(&notes.items, row.stage, row.id()) {
             row.attempt_mut().log(Fact::NoteWasThere);
             found.push(with_note(batch, row));
-        } else if let Some(what) = hidden_notes(&notes, row.deal) {
+        } else if let Some(what) = hidden_notes(&notes, row.stage) {
             step.ended.push(batch.unreadable(row, &what));
         } else {
             without.push(row);
@@ -100,13 +100,10 @@ async fn find_earlier_notes(
 
 /// The row once its note is there.
 pub(crate) fn with_note(batch: &Batch, mut row: Placed) -> Result<Noted, super::super::row::Ended> {
-    let step = &mut row.loaded.attempt.progress.step;
+    let step = &mut row.attempt.progress.step;
     step.note();
     match step.choice().cloned() {
-        Some(choice) => Ok(Noted {
-            loaded: row.loaded,
-            choice,
-        }),
+        Some(choice) => Ok(row.to(choice)),
         // No placed row is without one.
         None => Err(row.again_at(batch.now(), Fact::BrokenOff)),
     }

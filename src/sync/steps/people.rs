@@ -10,7 +10,7 @@ use amocrm::Contact;
 use super::super::{
     batch::Batch,
     locks::LockKey,
-    row::{Ended, InHand, Stage, StepResult},
+    row::{At, Ended, InHand, Matched, StepResult},
     rules::eligibility::later,
 };
 use crate::inbox::{DailySearches, Fact, InboxError, OpenWork};
@@ -59,12 +59,12 @@ pub(crate) async fn lock<T: InHand>(
 }
 
 /// Locks the contacts that were found for a row. If another row has locked one of them, the row comes again later.
-pub(crate) fn lock_contacts<T: Stage>(
+pub(crate) fn lock_contacts<S: Send>(
     batch: &Batch,
-    mut row: T,
+    mut row: At<S>,
     contacts: &[Contact],
-) -> Result<T, Ended> {
-    let attempt = row.attempt_mut();
+) -> Result<At<S>, Ended> {
+    let attempt = &mut row.attempt;
     let mut contacts = contacts.iter();
     if contacts.all(|it| attempt.lock(&batch.ctx.locks, LockKey::Contact(it.id))) {
         attempt.progress.missed_since = None;
@@ -84,11 +84,10 @@ pub(crate) fn lock_contacts<T: Stage>(
 
 /// Puts off rows whose contact has open work of an entry outside this batch. Looked at with the contacts locked, so that
 /// no other row can begin on them afterwards.
-pub(crate) async fn leave_begun_contacts<T: Stage>(
+pub(crate) async fn leave_begun_contacts(
     batch: &Batch,
-    rows: Vec<T>,
-    contacts: impl Fn(&T) -> &[Contact],
-) -> Result<StepResult<T>, InboxError> {
+    rows: Vec<Matched>,
+) -> Result<StepResult<Matched>, InboxError> {
     let mut step = StepResult::default();
     if rows.is_empty() {
         return Ok(step);
@@ -97,7 +96,7 @@ pub(crate) async fn leave_begun_contacts<T: Stage>(
     let begun: HashSet<_> = begun.iter().filter_map(|open| open.contact).collect();
     let later_on = later(batch.now(), batch.ctx.timings.second_look / 4);
     for row in rows {
-        let has_begun = contacts(&row).iter().any(|it| begun.contains(&it.id));
+        let has_begun = row.stage.found.iter().any(|it| begun.contains(&it.id));
         step.push(if has_begun {
             Err(row.again_at(later_on, Fact::ContactUnfinished))
         } else {

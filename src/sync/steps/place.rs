@@ -11,7 +11,7 @@ use super::{
         batch::Batch,
         bulk::{self, Failed, Item},
         failure::Failure,
-        row::{Chosen, DealChoice, Ended, InHand, Loaded, Placed, Stage, StepResult},
+        row::{At, Chosen, DealChoice, Ended, InHand, Placed, StepResult},
         rules::deal::{Placement, placement, stage_is_unknown},
         rules::eligibility::later,
         rules::note::{contact_name, deal_name},
@@ -32,15 +32,10 @@ pub(crate) async fn move_or_create(
     let (mut placed, rows) = StepResult::after(batch.begin(rows));
     let (mut existing, mut new) = (Vec::new(), Vec::new());
     for row in rows {
-        match row.deal {
-            DealChoice::Existing(deal) => existing.push(ToMove {
-                loaded: row.loaded,
-                deal,
-            }),
-            DealChoice::New(made_for) => new.push(ToCreate {
-                loaded: row.loaded,
-                made_for,
-            }),
+        let (row, choice) = row.apart();
+        match choice {
+            DealChoice::Existing(deal) => existing.push(row.to(deal)),
+            DealChoice::New(made_for) => new.push(row.to(made_for)),
         }
     }
     let is_in_doubt = move_deals(batch, existing, &mut placed).await?;
@@ -62,50 +57,39 @@ pub(crate) async fn move_or_create(
 // ---- move ----
 
 /// A row whose deal is there.
-#[derive(Debug)]
-struct ToMove {
-    loaded: Loaded,
-    deal: Deal,
-}
-
-super::super::row::stages!(ToMove, ToCreate);
+type ToMove = At<Deal>;
 
 impl ToMove {
     fn placed(mut self, how: inbox::Placed) -> Placed {
-        let progress = &mut self.loaded.attempt.progress;
+        let progress = &mut self.attempt.progress;
         progress.step.place(how);
         progress.undo = None;
-        Placed {
-            loaded: self.loaded,
-            deal: self.deal.id,
-        }
+        self.map(|deal| deal.id)
     }
 
     fn left(mut self) -> Placed {
-        self.loaded.attempt.progress.moved = None;
+        self.attempt.progress.moved = None;
         self.placed(inbox::Placed::Left)
     }
 
     fn moved(mut self) -> Placed {
-        let moved = self.loaded.attempt.progress.moved;
-        self.loaded
-            .attempt
-            .log(
-                moved.map_or(Fact::Moved, |Move { from, to, .. }| Fact::MovedFrom {
-                    from,
-                    to,
-                }),
-            );
+        let moved = self.attempt.progress.moved;
+        self.attempt.log(
+            moved.map_or(Fact::Moved, |Move { from, to, .. }| Fact::MovedFrom {
+                from,
+                to,
+            }),
+        );
         self.placed(inbox::Placed::Moved)
     }
 
     /// From now on the deal may have left its stage.
     fn intend(&mut self, batch: &Batch) {
         let target = batch.ctx.settings.rules.target;
-        self.loaded.attempt.progress.moved = Some(Move {
-            deal: self.deal.id,
+        self.attempt.progress.moved = Some(Move {
+            deal: self.stage.id,
             pipeline: target.pipeline,
-            from: self.deal.stage,
+            from: self.stage.stage,
             to: target.stage,
             at: batch.now(),
         });
@@ -113,15 +97,15 @@ impl ToMove {
 
     /// The move of this attempt was certainly not carried out. An earlier attempt's move of the deal may have been.
     fn not_moved(&mut self) {
-        let attempt = &mut self.loaded.attempt;
+        let attempt = &mut self.attempt;
         let before = attempt.entry.progress.moved;
-        attempt.progress.moved = before.filter(|it| it.deal == self.deal.id);
+        attempt.progress.moved = before.filter(|it| it.deal == self.stage.id);
     }
 
     /// The deal stands where an earlier request of this entry, whose answer was lost, was to move it.
     fn has_arrived(&self) -> bool {
-        let moved = self.loaded.attempt.progress.moved;
-        moved.is_some_and(|it| it.deal == self.deal.id && it.to == self.deal.stage)
+        let moved = self.attempt.progress.moved;
+        moved.is_some_and(|it| it.deal == self.stage.id && it.to == self.stage.stage)
     }
 }
 
@@ -143,7 +127,7 @@ async fn move_deals(
     let target = batch.ctx.settings.rules.target;
     let begun = Instant::now();
     let latest = begun + batch.ctx.timings.fresh_for;
-    let items = items_by(batch, latest, to_move, |row| row.deal.id);
+    let items = items_by(batch, latest, to_move, |row| row.stage.id);
     let request = |deals: Vec<DealId>, begin_by| {
         let amocrm = batch.amocrm.clone();
         async move { amocrm.move_deals(&deals, target, begin_by).await }
@@ -205,7 +189,7 @@ async fn know_the_stages(
     let Some((known, rows)) = pipeline(batch, known_for, rows, placed).await? else {
         return Ok(None);
     };
-    if rows.iter().any(|row| stage_is_unknown(&known, &row.deal)) {
+    if rows.iter().any(|row| stage_is_unknown(&known, &row.stage)) {
         return pipeline(batch, Duration::ZERO, rows, placed).await;
     }
     Ok(Some((known, rows)))
@@ -221,11 +205,11 @@ fn not_in_place(
     let target = batch.ctx.settings.rules.target;
     let mut to_move = Vec::new();
     for row in rows {
-        if !pipeline.is_whole && stage_is_unknown(pipeline, &row.deal) {
+        if !pipeline.is_whole && stage_is_unknown(pipeline, &row.stage) {
             // The pipeline was answered, and not this stage of it.
-            let what = format!("этап {}", row.deal.stage);
+            let what = format!("этап {}", row.stage.stage);
             placed.ended.push(batch.unreadable(row, &what));
-        } else if placement(target, pipeline, &row.deal) == Placement::Leave {
+        } else if placement(target, pipeline, &row.stage) == Placement::Leave {
             placed.next.push(if row.has_arrived() {
                 row.moved()
             } else {
@@ -274,7 +258,7 @@ async fn move_one_by_one(
 ) -> Result<bool, InboxError> {
     let target = batch.ctx.settings.rules.target;
     let looked_at = Instant::now();
-    let deal = |row: &ToMove| vec![row.deal.id];
+    let deal = |row: &ToMove| vec![row.stage.id];
     let asked = batch.read_deals(rows, deal, &mut placed.ended);
     let Some((mut rows, standing)) = asked.await? else {
         return Ok(false);
@@ -282,7 +266,7 @@ async fn move_one_by_one(
     let mut has_failed = false;
     rows.reverse();
     while let Some(mut row) = rows.pop() {
-        let id = row.deal.id;
+        let id = row.stage.id;
         let deal = standing.get(&id);
         let Some(deal) = deal.filter(|deal| deal.pipeline == target.pipeline) else {
             let reason = "сделка исчезла перед переносом";
@@ -294,7 +278,7 @@ async fn move_one_by_one(
             placed.next.push(row.moved());
             continue;
         }
-        row.deal = deal.clone();
+        row.stage = deal.clone();
         let mut to_move = not_in_place(batch, pipeline, vec![row], placed);
         let Some(mut row) = to_move.pop() else {
             continue;
@@ -303,7 +287,7 @@ async fn move_one_by_one(
         batch.checkpoint(std::slice::from_ref(&row)).await?;
         let mut next = placed.keep(batch.begin(vec![row]));
         let Some(mut row) = next.pop() else { continue };
-        row.loaded.read_at = looked_at;
+        row.read_at = looked_at;
         let begin_by = looked_at + batch.ctx.timings.fresh_for;
         let begun = Instant::now().into_std();
         match batch.amocrm.move_deals(&[id], target, begin_by).await {
@@ -346,25 +330,23 @@ async fn create_deals(
     let target = batch.ctx.settings.rules.target;
     let (mut for_contacts, mut with_contacts) = (Vec::new(), Vec::new());
     for row in rows {
-        match row.made_for {
-            CreateFor::Contact { contact, .. } => for_contacts.push((row, contact)),
+        match row.stage {
+            CreateFor::Contact { contact, .. } => for_contacts.push(row.to(contact)),
             CreateFor::NewContact { .. } => with_contacts.push(row),
         }
     }
 
-    let items = items_by(batch, begin_by, for_contacts, |(row, contact)| {
-        row.deal(*contact)
-    });
+    let items = items_by(batch, begin_by, for_contacts, new_deal);
     let request = |deals: Vec<NewDeal>, begin_by| {
         let amocrm = batch.amocrm.clone();
         async move { amocrm.create_deals(&deals, target, begin_by).await }
     };
     let made = send(batch, Operation::Create, items, request, &mut placed.ended);
     let made = made.await?.into_iter();
-    let made = made.map(|((row, _), deal)| row.created(deal, None));
+    let made = made.map(|(row, deal)| created(row, deal, None));
     placed.next.extend(made);
 
-    let items = items_by(batch, begin_by, with_contacts, ToCreate::deal_and_contact);
+    let items = items_by(batch, begin_by, with_contacts, deal_and_contact);
     let request = |deals: Vec<NewDealAndContact>, begin_by| {
         let amocrm = batch.amocrm.clone();
         async move {
@@ -376,59 +358,54 @@ async fn create_deals(
     let operation = Operation::CreateWithContact;
     let made = send(batch, operation, items, request, &mut placed.ended).await?;
     let made = made.into_iter();
-    let made = made.map(|(row, (deal, contact))| row.created(deal, Some(contact)));
+    let made = made.map(|(row, (deal, contact))| created(row, deal, Some(contact)));
     placed.next.extend(made);
     Ok(())
 }
 
 /// A row whose deal is to be made.
-#[derive(Debug)]
-struct ToCreate {
-    loaded: Loaded,
-    made_for: CreateFor,
-}
+type ToCreate = At<CreateFor>;
 
 impl ToCreate {
     /// From now on the deal may exist.
     fn intend(&mut self, batch: &Batch, resolve_after: Timestamp) {
-        let progress = &mut self.loaded.attempt.progress;
+        let progress = &mut self.attempt.progress;
         progress.step = Step::Creating(Create {
             fingerprint: fingerprint(batch.ctx.inbox.hasher(), progress),
-            made_for: self.made_for,
-            name: batch.ctx.name_hash(&deal_name(&self.loaded.row)),
+            made_for: self.stage,
+            name: batch.ctx.name_hash(&deal_name(&self.row)),
             resolve_after,
         });
     }
+}
 
-    /// `contact`: if it was made with the deal.
-    fn created(mut self, deal: DealId, contact: Option<ContactId>) -> Placed {
-        let attempt = &mut self.loaded.attempt;
-        attempt.log(Fact::DealCreated(deal));
-        if let Step::Creating(create) = &attempt.progress.step {
-            attempt.progress.step = create.made(deal, contact);
-        }
-        let loaded = self.loaded;
-        Placed { loaded, deal }
+/// `contact`: if it was made with the deal.
+fn created<S: Send>(mut row: At<S>, deal: DealId, contact: Option<ContactId>) -> Placed {
+    row.attempt.log(Fact::DealCreated(deal));
+    let step = &mut row.attempt.progress.step;
+    if let Step::Creating(create) = step {
+        *step = create.made(deal, contact);
     }
+    row.to(deal)
+}
 
-    fn deal(&self, contact: ContactId) -> NewDeal {
-        let row = &self.loaded.row;
-        NewDeal {
-            name: deal_name(row),
-            price: row.price.as_ref().and_then(Price::whole),
-            contact,
-        }
+fn new_deal(row: &At<ContactId>) -> NewDeal {
+    let (contact, row) = (row.stage, &row.row);
+    NewDeal {
+        name: deal_name(row),
+        price: row.price.as_ref().and_then(Price::whole),
+        contact,
     }
+}
 
-    fn deal_and_contact(&self) -> NewDealAndContact {
-        let row = &self.loaded.row;
-        NewDealAndContact {
-            deal_name: deal_name(row),
-            price: row.price.as_ref().and_then(Price::whole),
-            contact_name: contact_name(row),
-            email: self.loaded.email.clone(),
-            phone: row.phone.clone().filter(|phone| !phone.trim().is_empty()),
-        }
+fn deal_and_contact(row: &ToCreate) -> NewDealAndContact {
+    let (email, row) = (row.email.clone(), &row.row);
+    NewDealAndContact {
+        deal_name: deal_name(row),
+        price: row.price.as_ref().and_then(Price::whole),
+        contact_name: contact_name(row),
+        email,
+        phone: row.phone.clone().filter(|phone| !phone.trim().is_empty()),
     }
 }
 
@@ -444,7 +421,7 @@ pub(crate) fn begin_writes<T: InHand>(batch: &Batch, rows: &[T]) -> (Timestamp, 
 }
 
 /// Sends creates or notes. Returns the rows with what was made for each; the others have ended.
-pub(crate) async fn send<T: Stage, B: Clone, M, F>(
+pub(crate) async fn send<T: InHand, B: Clone, M, F>(
     batch: &Batch,
     operation: Operation,
     items: Vec<Item<T, B>>,
@@ -503,18 +480,18 @@ pub(crate) async fn write_failed<T: InHand>(
 }
 
 /// The rows with what is to be sent for each, until then.
-pub(crate) fn items_by<T: Stage, B>(
+pub(crate) fn items_by<S: Send, B>(
     batch: &Batch,
     latest: Instant,
-    rows: Vec<T>,
-    body: impl Fn(&T) -> B,
-) -> Vec<Item<T, B>> {
+    rows: Vec<At<S>>,
+    body: impl Fn(&At<S>) -> B,
+) -> Vec<Item<At<S>, B>> {
     let fresh_for = batch.ctx.timings.fresh_for;
-    let item = |row: T| Item {
+    let item = |row: At<S>| Item {
         body: body(&row),
         // What it rests on is read again first when it is older.
-        begin_by: latest.min(row.loaded().read_at + fresh_for),
-        goes_alone: row.attempt().progress.alone,
+        begin_by: latest.min(row.read_at + fresh_for),
+        goes_alone: row.attempt.progress.alone,
         row,
     };
     rows.into_iter().map(item).collect()

@@ -11,7 +11,7 @@ use super::{
         batch::{Batch, distinct},
         contacts::search::{Query, UNREADABLE, search},
         in_flight::Look,
-        row::{Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, Stage, StepResult},
+        row::{At, Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, StepResult},
         rules::contact::with_email,
         rules::eligibility::{already_filled, later},
         rules::note::as_sent,
@@ -58,50 +58,30 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
             Step::Creating(create) => {
                 let create = create.clone();
                 match create.made_for {
-                    CreateFor::Contact { .. } => for_contact.push((row, create)),
-                    CreateFor::NewContact { .. } => with_contact.push((row, create)),
+                    CreateFor::Contact { .. } => for_contact.push(row.to(create)),
+                    CreateFor::NewContact { .. } => with_contact.push(row.to(create)),
                 }
             }
-            Step::Chosen(choice) | Step::Placed { choice, .. } => {
-                let deal = choice.deal;
-                with_deal.push((row, deal));
+            Step::Noted { choice, .. } if !is_moved_again(&row) => {
+                let choice = choice.clone();
+                resumed.noted.push(row.to(choice));
             }
-            Step::Noted { choice, .. } if is_moved_again(&row) => {
+            Step::Chosen(choice) | Step::Placed { choice, .. } | Step::Noted { choice, .. } => {
                 let deal = choice.deal;
-                with_deal.push((row, deal));
+                with_deal.push(row.to(deal));
             }
-            Step::Noted { choice, .. } => resumed.noted.push(Noted {
-                choice: choice.clone(),
-                loaded: row,
-            }),
         }
     }
     let mut with_note_in_doubt = Vec::new();
-    for (row, deal) in read_chosen(batch, with_deal, &mut resumed).await? {
-        let id = deal.id;
+    for row in read_chosen(batch, with_deal, &mut resumed).await? {
         match row.attempt.progress.step {
-            _ if is_moved_again(&row) => resumed.chosen.push(Chosen {
-                loaded: row,
-                deal: DealChoice::Existing(deal),
-            }),
             Step::Placed {
-                note_resolve_after: Some(resolve_after),
-                ..
-            } => {
-                let row = Placed {
-                    loaded: row,
-                    deal: id,
-                };
-                with_note_in_doubt.push((row, resolve_after));
-            }
-            Step::Placed { .. } => resumed.placed.push(Placed {
-                loaded: row,
-                deal: id,
-            }),
-            _ => resumed.chosen.push(Chosen {
-                loaded: row,
-                deal: DealChoice::Existing(deal),
-            }),
+                note_resolve_after, ..
+            } if !is_moved_again(&row) => match note_resolve_after {
+                Some(after) => with_note_in_doubt.push(row.map(|deal| (deal.id, after))),
+                None => resumed.placed.push(row.map(|deal| deal.id)),
+            },
+            _ => resumed.chosen.push(row.map(DealChoice::Existing)),
         }
     }
     resolve_notes(batch, with_note_in_doubt, &mut resumed).await?;
@@ -111,12 +91,12 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
 }
 
 /// The deal stands where an undo has brought it, and a person wants it in its place.
-fn is_moved_again(row: &Loaded) -> bool {
+fn is_moved_again<S>(row: &At<S>) -> bool {
     row.attempt.progress.undo == Some(Undo::Again)
 }
 
 /// Nothing was written: the next attempt chooses anew.
-fn anew(batch: &Batch, mut row: Loaded, why: Fact) -> Ended {
+fn anew<S: Send>(batch: &Batch, mut row: At<S>, why: Fact) -> Ended {
     row.attempt.progress.step = Step::Begun;
     row.again_at(batch.now(), why)
 }
@@ -124,24 +104,25 @@ fn anew(batch: &Batch, mut row: Loaded, why: Fact) -> Ended {
 /// Reads the chosen deals. A row ends if its deal has vanished or left the pipeline.
 async fn read_chosen(
     batch: &Batch,
-    rows: Vec<(Loaded, DealId)>,
+    rows: Vec<At<DealId>>,
     resumed: &mut Resumed,
-) -> Result<Vec<(Loaded, Deal)>, InboxError> {
+) -> Result<Vec<At<Deal>>, InboxError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
     let asked_at = Instant::now();
-    let asked = batch.read_deals(rows, |(_, deal)| vec![*deal], &mut resumed.ended);
+    let asked = batch.read_deals(rows, |row| vec![row.stage], &mut resumed.ended);
     let Some((rows, found)) = asked.await? else {
         return Ok(Vec::new());
     };
     let pipeline = batch.ctx.settings.rules.target.pipeline;
     let mut read = Vec::new();
-    for (mut row, id) in rows {
+    for mut row in rows {
+        let id = row.stage;
         let deal = found.get(&id);
         if let Some(deal) = deal.filter(|deal| deal.pipeline == pipeline) {
             row.read_at = row.read_at.min(asked_at);
-            read.push((row, deal.clone()));
+            read.push(row.to(deal.clone()));
         } else if row.attempt.progress.step.has_written() {
             let reason = format!(
                 "сделка {id} удалена или ушла из воронки после того, как сервис её изменил"
@@ -157,14 +138,14 @@ async fn read_chosen(
 
 async fn resolve_notes(
     batch: &Batch,
-    rows: Vec<(Placed, Timestamp)>,
+    rows: Vec<At<(DealId, Timestamp)>>,
     resumed: &mut Resumed,
 ) -> Result<(), InboxError> {
     let rows = resumed.keep(batch.begin(rows));
     if rows.is_empty() {
         return Ok(());
     }
-    let deals = distinct(rows.iter().map(|(row, _)| row.deal));
+    let deals = distinct(rows.iter().map(|row| row.stage.0));
     // Begun before the request: the answer may show a state as old as that.
     let look = Look::begin(&batch.ctx);
     let request = batch.amocrm.all_notes(&deals);
@@ -173,16 +154,17 @@ async fn resolve_notes(
         return Ok(());
     };
     let (mut found, mut absent) = (Vec::new(), Vec::new());
-    for (mut row, resolve_after) in rows {
-        let id = row.id();
-        if has_our_note(&notes.items, row.deal, id) {
+    for row in rows {
+        let (id, (deal, resolve_after)) = (row.id(), row.stage);
+        let mut row = row.to(deal);
+        if has_our_note(&notes.items, deal, id) {
             row.attempt_mut().log(Fact::NoteFound);
             batch.ctx.landed(id, &[Operation::Note]).await?;
             match with_note(batch, row) {
                 Ok(row) => found.push(row),
                 Err(ended) => resumed.ended.push(ended),
             }
-        } else if let Some(what) = hidden_notes(&notes, row.deal) {
+        } else if let Some(what) = hidden_notes(&notes, deal) {
             resumed.ended.push(batch.unreadable(row, &what));
         } else if let Some(until) = batch.ctx.may_land_until(id, resolve_after, look) {
             row.attempt_mut().progress.step.set_resolve_after(until);
@@ -204,29 +186,11 @@ async fn resolve_notes(
 }
 
 /// A create in doubt, and the contact whose deal it makes; `None`: the contact was not found.
-struct Lost {
-    row: Loaded,
-    create: Create,
-    contact: Option<Contact>,
-}
-
-impl Stage for Lost {
-    fn loaded(&self) -> &Loaded {
-        &self.row
-    }
-
-    fn loaded_mut(&mut self) -> &mut Loaded {
-        &mut self.row
-    }
-
-    fn into_loaded(self) -> Loaded {
-        self.row
-    }
-}
+type Lost = At<(Create, Option<Contact>)>;
 
 async fn resolve_creates(
     batch: &Batch,
-    rows: Vec<(Loaded, Create)>,
+    rows: Vec<At<Create>>,
     resumed: &mut Resumed,
 ) -> Result<(), InboxError> {
     let rows = resumed.keep(batch.begin(rows));
@@ -238,30 +202,30 @@ async fn resolve_creates(
         CreateFor::NewContact { .. } => None,
     };
     let look = Look::begin(&batch.ctx);
-    let ids = |(_, create): &(Loaded, Create)| contact_of(create).into_iter().collect();
+    let ids = |row: &At<Create>| contact_of(&row.stage).into_iter().collect();
     let asked = batch.read_contacts(rows, ids, &mut resumed.ended);
     let Some((rows, found)) = asked.await? else {
         return Ok(());
     };
-    let lost = rows.into_iter().map(|(row, create)| Lost {
-        contact: contact_of(&create).and_then(|id| found.get(&id).cloned()),
-        row,
-        create,
-    });
-    let lost = lost.collect();
+    let contact = |create: &Create| found.get(&contact_of(create)?).cloned();
+    let lost = |row: At<Create>| {
+        let contact = contact(&row.stage);
+        row.map(|create| (create, contact))
+    };
+    let lost = rows.into_iter().map(lost).collect();
     recover_creates(batch, look, lost, resumed).await
 }
 
 async fn resolve_creates_with_contact(
     batch: &Batch,
-    rows: Vec<(Loaded, Create)>,
+    rows: Vec<At<Create>>,
     resumed: &mut Resumed,
 ) -> Result<(), InboxError> {
     let rows = resumed.keep(batch.begin(rows));
     if rows.is_empty() {
         return Ok(());
     }
-    let earlier = rows.iter().filter_map(|(_, create)| match create.made_for {
+    let earlier = rows.iter().filter_map(|row| match row.stage.made_for {
         CreateFor::NewContact { after_contact } => Some(after_contact),
         CreateFor::Contact { .. } => None,
     });
@@ -272,33 +236,23 @@ async fn resolve_creates_with_contact(
         return Ok(());
     };
     let (mut lost, mut to_search) = (Vec::new(), Vec::new());
-    for (row, create) in rows {
+    for row in rows {
         let same = with_email(&row.email, newest.items.iter().cloned());
         if same.is_empty() {
-            to_search.push((row, create));
+            to_search.push(row);
         } else {
-            let contact = latest(same);
-            lost.push(Lost {
-                row,
-                create,
-                contact,
-            });
+            lost.push(row.map(|create| (create, latest(same))));
         }
     }
-    let query = |(row, _): &(Loaded, Create)| Query::Email(row.email.clone());
-    for ((row, create), found) in search(batch, to_search, query, &mut resumed.ended).await? {
+    let query = |row: &At<Create>| Query::Email(row.email.clone());
+    for (row, found) in search(batch, to_search, query, &mut resumed.ended).await? {
         let same = with_email(&row.email, found.hits);
         let may_be_hidden = !newest.unreadable.is_none() || !found.unreadable.is_none();
         if same.is_empty() && may_be_hidden {
             let ended = batch.unreadable(row, UNREADABLE);
             resumed.ended.push(ended);
         } else {
-            let contact = latest(same);
-            lost.push(Lost {
-                row,
-                create,
-                contact,
-            });
+            lost.push(row.map(|create| (create, latest(same))));
         }
     }
     recover_creates(batch, look, lost, resumed).await
@@ -344,15 +298,15 @@ async fn recover_creates(
     if lost.is_empty() {
         return Ok(());
     }
-    let asked = batch.read_deals(lost, Lost::newer_deals, &mut resumed.ended);
+    let asked = batch.read_deals(lost, newer_deals, &mut resumed.ended);
     let Some((lost, deals)) = asked.await? else {
         return Ok(());
     };
     let (mut found, mut given_up) = (Vec::new(), Vec::new());
     for lost in lost {
-        let newer = lost.newer_deals().into_iter();
+        let newer = newer_deals(&lost).into_iter();
         let made = newer.filter_map(|id| deals.get(&id));
-        let made = made.filter(|deal| is_named(&batch.ctx, lost.create.name, deal));
+        let made = made.filter(|deal| is_named(&batch.ctx, lost.stage.0.name, deal));
         let mut made: Vec<DealId> = made.map(|deal| deal.id).collect();
         made.sort_unstable();
         let deal = match made.as_slice() {
@@ -384,16 +338,15 @@ async fn recover_creates(
     Ok(())
 }
 
-impl Lost {
-    /// The deals of the contact that were not there before the create.
-    fn newer_deals(&self) -> Vec<DealId> {
-        let after = match self.create.made_for {
-            CreateFor::Contact { after_deal, .. } => Some(after_deal),
-            CreateFor::NewContact { .. } => None,
-        };
-        let deals = self.contact.iter().flat_map(|it| it.deals.iter().copied());
-        deals.filter(|id| Some(*id) > after).collect()
-    }
+/// The deals of the contact that were not there before the create.
+fn newer_deals(lost: &Lost) -> Vec<DealId> {
+    let (create, contact) = &lost.stage;
+    let after = match create.made_for {
+        CreateFor::Contact { after_deal, .. } => Some(after_deal),
+        CreateFor::NewContact { .. } => None,
+    };
+    let deals = contact.iter().flat_map(|it| it.deals.iter().copied());
+    deals.filter(|id| Some(*id) > after).collect()
 }
 
 /// Whether the deal is in the pipeline and has the name that a create gave it.
@@ -411,11 +364,7 @@ fn create_resolved(
     deal: Option<DealId>,
     given_up: &mut Vec<GivenUp>,
 ) -> Result<Placed, Ended> {
-    let Lost {
-        mut row,
-        create,
-        contact,
-    } = lost;
+    let (mut row, (create, contact)) = lost.apart();
     let (id, step) = (row.id(), &mut row.attempt.progress.step);
     if let Some(deal) = deal {
         *step = create.made(deal, contact.map(|contact| contact.id));
@@ -425,7 +374,7 @@ fn create_resolved(
             let settlement = already_filled(&row.attempt.progress, filled);
             return Err(row.end(settlement));
         }
-        return Ok(Placed { loaded: row, deal });
+        return Ok(row.to(deal));
     }
     if let Some(until) = batch.ctx.may_land_until(id, create.resolve_after, look) {
         step.set_resolve_after(until);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::{
     batch::{Batch, at_once},
     failure::Verdict,
-    row::{Attempt, Ended, InHand, Loaded, Stage, StepResult, phone_of},
+    row::{At, Attempt, Ended, InHand, Loaded, StepResult, phone_of},
     rules::eligibility::{self, absent, eligibility},
 };
 use crate::{
@@ -43,6 +43,7 @@ pub(crate) async fn load(
                     row: read.row,
                     email,
                     read_at: read.asked_at,
+                    stage: (),
                 })
             }
             Err(end) => Err(attempt.end(end)),
@@ -52,14 +53,14 @@ pub(crate) async fn load(
 }
 
 /// Reads rows again whose last read is too long ago.
-pub(crate) async fn refresh<T: Stage>(
+pub(crate) async fn refresh<S: Send>(
     batch: &Batch,
-    rows: Vec<T>,
-) -> Result<StepResult<T>, InboxError> {
+    rows: Vec<At<S>>,
+) -> Result<StepResult<At<S>>, InboxError> {
     let half = batch.ctx.timings.fresh_for / 2;
-    let (old, fresh): (Vec<T>, Vec<T>) = rows
+    let (old, fresh): (Vec<_>, Vec<_>) = rows
         .into_iter()
-        .partition(|row| row.loaded().read_at.elapsed() > half);
+        .partition(|row| row.read_at.elapsed() > half);
     let mut result = StepResult {
         next: fresh,
         ended: Vec::new(),
@@ -69,15 +70,14 @@ pub(crate) async fn refresh<T: Stage>(
     }
     let now = batch.now();
     let again = read(batch, old, |mut row, read| {
-        let loaded = row.loaded_mut();
-        match see(batch, &mut loaded.attempt, &read) {
-            Ok(email) if email != loaded.email => Err(row.again_at(now, Fact::EmailChanged)),
+        match see(batch, &mut row.attempt, &read) {
+            Ok(email) if email != row.email => Err(row.again_at(now, Fact::EmailChanged)),
             Ok(email) => {
-                let before = loaded.attempt.progress.step.clone();
-                recognise(batch, &mut loaded.attempt, &read.row, &email);
-                loaded.row = read.row;
-                loaded.read_at = read.asked_at;
-                if loaded.attempt.progress.step != before {
+                let before = row.attempt.progress.step.clone();
+                recognise(batch, &mut row.attempt, &read.row, &email);
+                row.row = read.row;
+                row.read_at = read.asked_at;
+                if row.attempt.progress.step != before {
                     return Err(row.end(Settlement::Again {
                         due_at: now,
                         failed: false,

@@ -40,7 +40,7 @@ pub(crate) async fn fill(batch: &Batch, rows: Vec<Noted>) -> Result<Vec<Ended>, 
             let begun = Instant::now().into_std();
             let answer = ctx
                 .supabase
-                .write_back(row.id(), row.choice.deal, row.choice.contact);
+                .write_back(row.id(), row.stage.deal, row.stage.contact);
             let answer = answer.await;
             (row, Some((begun, answer)))
         }
