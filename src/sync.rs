@@ -8,7 +8,7 @@ use std::{
 use amocrm::{AmoCrm, AmoError, Pipeline};
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -290,7 +290,6 @@ impl Context {
 /// Each step ends the attempts of some rows: done, waiting for a contact, parked, or to be tried again. `settle` stores
 /// these ends and passes the other rows on. After an error some rows are still claimed.
 async fn sync_batch(batch: &Batch, turn: Turn, rows: Vec<Loaded>) -> Result<(), InboxError> {
-    let asking = turn_to_ask(batch).await;
     let rows = batch.settle(people::lock(batch, rows).await?).await?;
     let (begun, fresh) = rows
         .into_iter()
@@ -306,7 +305,7 @@ async fn sync_batch(batch: &Batch, turn: Turn, rows: Vec<Loaded>) -> Result<(), 
         .await?;
     chosen.extend(resumed.chosen);
 
-    if let Turn::Behind(canary) = &turn {
+    if let Some(canary) = turn.canary {
         canary.cancelled().await;
     }
     let chosen = batch.settle(batch.stay_back(chosen)).await?;
@@ -317,14 +316,8 @@ async fn sync_batch(batch: &Batch, turn: Turn, rows: Vec<Loaded>) -> Result<(), 
     let mut noted = batch.settle(notes::add(batch, placed).await?).await?;
     noted.extend(batch.settle(batch.stay_back(resumed.noted)).await?);
     // The next batch may ask amoCRM while this one writes to its rows.
-    drop(asking);
+    drop(turn.asking);
     batch.end(write_back::fill(batch, noted).await?).await?;
-    drop(turn);
+    drop(turn.finished);
     Ok(())
-}
-
-/// Waits until a batch of a long run may ask amoCRM.
-async fn turn_to_ask(batch: &Batch) -> Option<OwnedSemaphorePermit> {
-    let turns = batch.is_long.then(|| Arc::clone(&batch.ctx.turns))?;
-    turns.acquire_owned().await.ok()
 }

@@ -6,12 +6,13 @@
 
 use std::{cmp::Reverse, collections::HashSet, mem, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use futures::{StreamExt, stream};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Context,
-    batch::{Batch, at_once},
+    batch::Batch,
     contacts::FEW,
     failure::Asked,
     row::{Attempt, InHand, Loaded},
@@ -52,15 +53,15 @@ impl Treatment {
     }
 }
 
-/// Whether a batch waits for the first one of its run before it writes.
+/// When a batch may ask amoCRM, and when it may write.
 #[derive(Debug)]
-pub(super) enum Turn {
-    /// Dropped when the canary batch has finished, or has failed to; the other batches wait for it.
-    Canary {
-        _finished: DropGuard,
-    },
-    Behind(CancellationToken),
-    Free,
+pub(super) struct Turn {
+    /// Dropped when a batch of a long run has nothing more to ask: then the next one may.
+    pub(super) asking: Option<OwnedSemaphorePermit>,
+    /// Of the canary batch. Dropped when it has finished, or has failed to.
+    pub(super) finished: Option<DropGuard>,
+    /// Cancelled when the canary batch has finished; this batch waits for that before it writes.
+    pub(super) canary: Option<CancellationToken>,
 }
 
 /// Takes every entry of a claim to its end. After an error some are still claimed.
@@ -106,9 +107,12 @@ pub(super) async fn sync_claim(
     }
     let mut outcome = Ok(());
     for pass in cut(&whole, loaded) {
-        let batches =
-            pass.map(|(batch, turn, rows)| async move { sync_batch(&batch, turn, rows).await });
-        for ended in at_once(PARALLEL_BATCHES, batches).await {
+        let batches = stream::unfold(pass, next_batch);
+        let mut at_work = batches
+            .map(|(batch, turn, rows)| async move { sync_batch(&batch, turn, rows).await })
+            .buffer_unordered(PARALLEL_BATCHES)
+            .boxed();
+        while let Some(ended) = at_work.next().await {
             outcome = outcome.and(ended);
         }
     }
@@ -171,11 +175,23 @@ fn has_choice(row: &Loaded) -> bool {
     row.attempt.progress.step != Step::Begun
 }
 
-/// Each batch is cut when its turn comes: how large it may be depends on whether the contact index can be used by then.
-impl Iterator for Pass<'_> {
-    type Item = (Batch, Turn, Vec<Loaded>);
+/// Waits until another batch may ask amoCRM, and cuts it then: how large it may be depends on whether the contact index can
+/// be used by that time.
+async fn next_batch(mut pass: Pass<'_>) -> Option<((Batch, Turn, Vec<Loaded>), Pass<'_>)> {
+    let turns = pass.is_long.then(|| Arc::clone(&pass.whole.ctx.turns));
+    let asking = match turns {
+        Some(turns) => turns.acquire_owned().await.ok(),
+        None => None,
+    };
+    let batch = pass.cut_batch(asking)?;
+    Some((batch, pass))
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
+impl Pass<'_> {
+    fn cut_batch(
+        &mut self,
+        asking: Option<OwnedSemaphorePermit>,
+    ) -> Option<(Batch, Turn, Vec<Loaded>)> {
         let ctx = &self.whole.ctx;
         let is_begun = !self.begun.is_empty();
         // Each search takes a request, so the data of a large batch would be too old before it writes.
@@ -200,14 +216,17 @@ impl Iterator for Pass<'_> {
         if rows.is_empty() {
             return None;
         }
-        let turn = match &self.canary {
-            None => Turn::Free,
-            Some(finished) if self.is_first => Turn::Canary {
-                _finished: finished.clone().drop_guard(),
-            },
-            Some(finished) => Turn::Behind(finished.clone()),
+        let canary = self.canary.clone();
+        let (finished, canary) = if mem::take(&mut self.is_first) {
+            (canary.map(CancellationToken::drop_guard), None)
+        } else {
+            (None, canary)
         };
-        self.is_first = false;
+        let turn = Turn {
+            asking,
+            finished,
+            canary,
+        };
         let batch = Batch {
             amocrm: if self.is_long {
                 ctx.amocrm.in_background()
