@@ -1,12 +1,10 @@
 //! The engine: claims due entries and syncs their rows in runs, unless sending is blocked.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use amocrm::{AmoCrm, AmoError, Pipeline};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -186,7 +184,7 @@ impl Context {
     /// The configured pipeline, read at most `age` ago.
     async fn pipeline(&self, age: Duration) -> Result<Pipeline, Failure> {
         let asked_at = Instant::now();
-        if let Some((known_at, pipeline)) = &*self.known_pipeline()
+        if let Some((known_at, pipeline)) = &*self.pipeline.lock()
             && *known_at + age > asked_at
         {
             return Ok(pipeline.clone());
@@ -216,7 +214,7 @@ impl Context {
             .into_iter()
             .find(|pipeline| pipeline.id == target.pipeline && problem.is_none());
         {
-            let mut known = self.known_pipeline();
+            let mut known = self.pipeline.lock();
             if let Some((known_at, newer)) = &*known
                 && *known_at > asked_at
             {
@@ -250,10 +248,6 @@ impl Context {
             self.sending.record_failure(cause, 3, detail).await?;
         }
         Ok(())
-    }
-
-    fn known_pipeline(&self) -> MutexGuard<'_, Option<(Instant, Pipeline)>> {
-        self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks token, pipeline and stage, so that a wrong setting shows before the next row needs it.

@@ -3,13 +3,11 @@
 //! Each row goes in with its item and comes back with its answer. The client pairs answers with items by `request_id` (moves
 //! by the deal's id), whatever their order.
 
-use std::{
-    iter, mem,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{iter, mem};
 
 use amocrm::{AmoError, COMPLEX_PER_WRITE};
 use futures::{StreamExt, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::domain::Operation;
@@ -44,7 +42,7 @@ impl BatchSize {
     }
 
     fn now(&self) -> usize {
-        self.lock().size
+        self.now.lock().size
     }
 
     /// Learns from what became of a bulk write.
@@ -60,13 +58,13 @@ impl BatchSize {
     }
 
     fn was_too_big(&self, items: usize) {
-        let mut now = self.lock();
+        let mut now = self.now.lock();
         now.size = now.size.min((items / 2).max(1));
         now.in_a_row = 0;
     }
 
     fn came_through(&self, items: usize) {
-        let mut now = self.lock();
+        let mut now = self.now.lock();
         if items < now.size {
             return;
         }
@@ -75,10 +73,6 @@ impl BatchSize {
             now.size = (now.size * 2).min(self.full);
             now.in_a_row = 0;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,11 +1,9 @@
 //! Lasting refusals: whether they concern one row or all, in memory and in the inbox.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::time::Instant;
 
 use amocrm::AmoError;
+use parking_lot::Mutex;
 
 use super::{
     Context,
@@ -51,7 +49,7 @@ impl Doubts {
             stored => stored?,
         }
         .unwrap_or_default();
-        let mut known = self.lock();
+        let mut known = self.known.lock();
         known.clone_from(&stored);
         if known.have_stopped_sending() && !is_halted {
             known.resumed();
@@ -60,20 +58,20 @@ impl Doubts {
     }
 
     pub(super) fn look(&self) -> Refusals {
-        self.lock().clone()
+        self.known.lock().clone()
     }
 
     pub(super) fn are_none(&self) -> bool {
-        self.lock().is_empty()
+        self.known.lock().is_empty()
     }
 
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.lock().is_in_doubt()
+        self.known.lock().is_in_doubt()
     }
 
     /// In force at once; [`Doubts::store`] puts it on disk.
     fn change<T>(&self, change: impl FnOnce(&mut Refusals) -> T) -> T {
-        change(&mut self.lock())
+        change(&mut self.known.lock())
     }
 
     /// In force at once, and on disk.
@@ -92,10 +90,6 @@ impl Doubts {
             *stored = latest;
         }
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Refusals> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

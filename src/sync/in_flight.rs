@@ -1,12 +1,9 @@
 //! From when on a look that finds nothing resolves a write in doubt: the write never happened and never will.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Context, rules::eligibility::later};
@@ -19,7 +16,7 @@ pub(super) struct InFlight(Mutex<HashMap<RowId, Instant>>);
 
 impl InFlight {
     pub(super) fn begin(&self, rows: impl IntoIterator<Item = RowId>, decided_at: Instant) {
-        let mut in_flight = self.lock();
+        let mut in_flight = self.0.lock();
         let now = Instant::now();
         in_flight.retain(|_, at| *at > now);
         in_flight.extend(rows.into_iter().map(|row| (row, decided_at)));
@@ -27,16 +24,12 @@ impl InFlight {
 
     /// No write of the row can land any more.
     pub(super) fn end(&self, row: RowId) {
-        self.lock().remove(&row);
+        self.0.lock().remove(&row);
     }
 
     fn left(&self, row: RowId, look: Look) -> Option<Duration> {
-        let at = *self.lock().get(&row)?;
+        let at = *self.0.lock().get(&row)?;
         Some(at.saturating_duration_since(look.at))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<RowId, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

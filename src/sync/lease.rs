@@ -18,13 +18,11 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use amocrm::Permit;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::Instant};
 
@@ -144,13 +142,13 @@ impl Lease {
     #[must_use]
     pub fn allows(&self) -> bool {
         let now = self.now();
-        self.state().lease.allows(now)
+        self.shared.state.lock().lease.allows(now)
     }
 
     #[must_use]
     pub fn status(&self) -> LeaseStatus {
         let now = self.now();
-        self.state().lease.status(now)
+        self.shared.state.lock().lease.status(now)
     }
 
     /// Whether this service is the one that works, or the only one. `None`: not known now.
@@ -172,13 +170,13 @@ impl Lease {
     /// worked since an earlier term, so decisions of that term must not be carried out in this one.
     pub(super) fn open(&self) -> Option<Opening> {
         let now = self.now();
-        self.state().lease.open(now)
+        self.shared.state.lock().lease.open(now)
     }
 
     /// The time until what this service may do changes without an answer.
     pub(super) fn changes_in(&self) -> Option<Duration> {
         let now = self.now();
-        self.state().lease.changes_in(now)
+        self.shared.state.lock().lease.changes_in(now)
     }
 
     /// Wakes the waiter of [`Self::changed`].
@@ -193,7 +191,7 @@ impl Lease {
 
     /// Whether the database refuses to say which service has the lease.
     pub(super) fn is_refused(&self) -> bool {
-        self.state().is_refused
+        self.shared.state.lock().is_refused
     }
 
     /// A request to amoCRM has failed in such a way that it may still be carried out.
@@ -202,20 +200,20 @@ impl Lease {
     }
 
     fn doubt_for(&self, time: Duration) {
-        let mut state = self.state();
+        let mut state = self.shared.state.lock();
         let until = Some(Instant::now() + time);
         state.doubt_until = state.doubt_until.max(until);
     }
 
     fn is_in_doubt(&self) -> bool {
-        let until = self.state().doubt_until;
+        let until = self.shared.state.lock().doubt_until;
         until.is_some_and(|until| until > Instant::now())
     }
 
     fn answered(&self, answer: LeaseAnswer, asked: Moment) {
         let now = self.now();
         let (before, after) = {
-            let mut state = self.state();
+            let mut state = self.shared.state.lock();
             state.is_refused = false;
             let before = state.lease.status(now);
             state.lease.answered(answer, asked, now);
@@ -228,7 +226,7 @@ impl Lease {
 
     /// Whether the database ever had the function.
     fn is_known(&self) -> bool {
-        self.state().lease.was_ever_there()
+        self.shared.state.lock().lease.was_ever_there()
     }
 
     fn timings(&self) -> &LeaseTimings {
@@ -237,7 +235,7 @@ impl Lease {
 
     /// `is_refused`: in a way that a person has to see to.
     fn unanswered(&self, is_refused: bool) {
-        let mut state = self.state();
+        let mut state = self.shared.state.lock();
         state.is_refused = is_refused;
         state.lease.unanswered();
         drop(state);
@@ -258,7 +256,7 @@ impl Lease {
     pub(super) async fn recall(&self, inbox: &Inbox) -> Result<Recalled, InboxError> {
         let record: Option<Record> = inbox.state(LEASE).await?;
         if record.is_some_and(|record| record.was_ever_there) {
-            self.state().lease.remember();
+            self.shared.state.lock().lease.remember();
         }
         let mut not_before = None;
         let known: Option<String> = inbox.state(HOLDER).await?;
@@ -303,7 +301,7 @@ impl Lease {
     pub(super) async fn record(&self, inbox: &Inbox) -> Result<(), InboxError> {
         let now = self.now();
         let (last, status, was_ever_there) = {
-            let mut state = self.state();
+            let mut state = self.shared.state.lock();
             let status = state.lease.status(now);
             (state.recorded, status, state.lease.was_ever_there())
         };
@@ -318,7 +316,7 @@ impl Lease {
             was_ever_there,
         };
         inbox.set_state(LEASE, &record).await?;
-        self.state().recorded = Some(record);
+        self.shared.state.lock().recorded = Some(record);
         match status {
             LeaseStatus::Unknown => {}
             LeaseStatus::Ours => tracing::info!("lease.taken"),
@@ -336,13 +334,6 @@ impl Lease {
             mono: Instant::now(),
             wall: self.shared.clock.now(),
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

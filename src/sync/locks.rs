@@ -1,9 +1,8 @@
 //! One row at a time for each person: the second row finds what the first has made.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Arc};
+
+use parking_lot::Mutex;
 
 use crate::domain::{ContactId, KeyedHash};
 
@@ -27,8 +26,7 @@ pub(super) struct PersonLock {
 impl PersonLocks {
     /// `None`: it is taken.
     pub(super) fn take(&self, key: LockKey) -> Option<PersonLock> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.insert(key).then(|| PersonLock {
+        self.0.lock().insert(key).then(|| PersonLock {
             locks: self.clone(),
             key,
         })
@@ -43,9 +41,6 @@ impl PersonLock {
 
 impl Drop for PersonLock {
     fn drop(&mut self) {
-        let taken = self.locks.0.lock();
-        taken
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        self.locks.0.lock().remove(&self.key);
     }
 }

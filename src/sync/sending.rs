@@ -1,12 +1,9 @@
 //! Whether anything may be sent: pause, halts and the stop of the process, in one place.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -178,13 +175,13 @@ impl Sending {
     }
 
     fn stored(&self) -> Option<Blocked> {
-        let known = self.known();
+        let known = self.known.lock();
         Blocked::stored(known.halt.clone(), known.paused)
     }
 
     #[must_use]
     pub fn is_halted(&self) -> bool {
-        self.known().halt.is_some()
+        self.known.lock().halt.is_some()
     }
 
     #[must_use]
@@ -204,7 +201,7 @@ impl Sending {
         let paused = self.inbox.state(PAUSED).await?;
         let halt: Option<Halt> = self.inbox.state(HALT).await?;
         let resumed = {
-            let mut known = self.known();
+            let mut known = self.known.lock();
             known.paused = paused;
             // A halt that has begun since is written over the one that a person has ended.
             let is_news = known.halt == known.stored && known.stored != halt;
@@ -257,7 +254,7 @@ impl Sending {
     ) -> Result<bool, InboxError> {
         let enough = usize::try_from(patience).unwrap_or(usize::MAX);
         {
-            let mut known = self.known();
+            let mut known = self.known.lock();
             if known
                 .halt
                 .as_ref()
@@ -287,7 +284,7 @@ impl Sending {
     ) -> Result<(), InboxError> {
         let since = self.clock.now();
         let halt = {
-            let mut known = self.known();
+            let mut known = self.known.lock();
             if known
                 .halt
                 .as_ref()
@@ -326,7 +323,7 @@ impl Sending {
     /// Names these rows in a ban in force: their requests were in flight when it began.
     pub async fn name_banned(&self, rows: Vec<RowId>) -> Result<(), InboxError> {
         {
-            let mut known = self.known();
+            let mut known = self.known.lock();
             let ban = known.halt.as_mut();
             let Some(ban) = ban.filter(|halt| halt.cause == HaltCause::AmocrmForbidden) else {
                 return Ok(());
@@ -343,7 +340,7 @@ impl Sending {
         let pause = probe_pause(&self.timings, halt.cause, probes);
         let next_probe = pause.and_then(|pause| self.clock.now().checked_add(pause).ok());
         {
-            let mut known = self.known();
+            let mut known = self.known.lock();
             if known.halt.as_ref() != Some(halt) {
                 return Ok(());
             }
@@ -363,7 +360,7 @@ impl Sending {
     pub async fn lift(&self, halt: &Halt) -> Result<(), InboxError> {
         let exchange = self.exchange.lock().await;
         let is_in_force = {
-            let known = self.known();
+            let known = self.known.lock();
             [&known.halt, &known.stored].map(Option::as_ref) == [Some(halt); 2]
         };
         if !is_in_force {
@@ -381,7 +378,7 @@ impl Sending {
             return Ok(());
         }
         {
-            let mut known = self.known();
+            let mut known = self.known.lock();
             known.stored = None;
             if known.halt.as_ref() == Some(halt) {
                 known.put(None);
@@ -403,7 +400,7 @@ impl Sending {
     /// meanwhile: then what was added is dropped, and the next look at the inbox finds the end. The caller holds `exchange`.
     async fn write_halt(&self) -> Result<(), InboxError> {
         let (halt, stored) = {
-            let known = self.known();
+            let known = self.known.lock();
             (known.halt.clone(), known.stored.clone())
         };
         if halt == stored {
@@ -419,7 +416,7 @@ impl Sending {
             Ok(may_write)
         };
         let is_written = self.inbox.change_state(&[HALT], write).await?;
-        let mut known = self.known();
+        let mut known = self.known.lock();
         if is_written {
             known.stored = halt;
         } else if known.halt == halt {
@@ -435,10 +432,6 @@ impl Sending {
             *current = state;
             changed
         });
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

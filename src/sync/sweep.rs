@@ -1,7 +1,5 @@
 //! The sweep: finds rows without a deal id, also those that no webhook has announced.
 
-use std::sync::{MutexGuard, PoisonError};
-
 use jiff::Timestamp;
 
 use super::{Context, failure::Failure};
@@ -95,7 +93,7 @@ impl Context {
     pub(super) async fn short_sweep(&self) -> Result<(), Failure> {
         let since = self.maintenance.rows.since;
         let overlap = self.timings.short_sweep_overlap;
-        let since = match *self.swept_until() {
+        let since = match *self.swept_until.lock() {
             Some(last) => since.max(last.checked_sub(overlap).unwrap_or(since)),
             None => since,
         };
@@ -124,17 +122,12 @@ impl Context {
                 .store(unknown.into_iter().rev().collect())
                 .await?;
         }
-        *self.swept_until() = asked_at;
+        *self.swept_until.lock() = asked_at;
         self.inbox.swept(inbox::Sweep::Short);
         if new > 0 {
             tracing::info!(new, "sweep.short");
         }
         Ok(())
-    }
-
-    fn swept_until(&self) -> MutexGuard<'_, Option<Timestamp>> {
-        let swept_until = self.swept_until.lock();
-        swept_until.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) async fn sweep(&self) -> Result<(), Failure> {

@@ -6,16 +6,14 @@
 //! look.
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use amocrm::{AmoCrm, Contact, Page};
 use futures::{StreamExt, stream::FuturesOrdered};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
@@ -123,12 +121,8 @@ impl ContactIndex {
 
     /// Whether many e-mails can be looked up at once, as far as is known without a request.
     pub(crate) fn is_usable(&self) -> bool {
-        let status = self.status();
+        let status = self.status.lock();
         status.is_complete() && !status.is_behind
-    }
-
-    fn status(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -185,7 +179,7 @@ impl Context {
     /// Loads the stored coverage. A stored index is dropped if the index is switched off.
     pub(crate) async fn recall_index(&self) -> Result<(), InboxError> {
         let Some(stored) = self.inbox.state::<Value>(COVERAGE).await? else {
-            self.index.status().cover(None);
+            self.index.status.lock().cover(None);
             return Ok(());
         };
         // Coverage in the form of another version is dropped, and the index is filled anew.
@@ -194,7 +188,7 @@ impl Context {
         if coverage.is_none() {
             self.inbox.drop_contact_index(COVERAGE).await?;
         }
-        self.index.status().cover(coverage);
+        self.index.status.lock().cover(coverage);
         Ok(())
     }
 
@@ -207,11 +201,11 @@ impl Context {
         emails: usize,
     ) -> Result<bool, InboxError> {
         let index = &self.index;
-        if !self.may_index() || index.status().is_behind {
+        if !self.may_index() || index.status.lock().is_behind {
             return Ok(false);
         }
-        if !index.status().is_complete() {
-            index.status().is_wanted = true;
+        if !index.status.lock().is_complete() {
+            index.status.lock().is_wanted = true;
             return Ok(false);
         }
         let _pass = index.pass.lock().await;
@@ -220,7 +214,7 @@ impl Context {
             return Ok(false);
         }
         {
-            let mut status = index.status();
+            let mut status = index.status.lock();
             if !status.is_complete() || status.is_behind {
                 status.is_wanted = true;
                 return Ok(false);
@@ -237,7 +231,7 @@ impl Context {
                 self.classify(&failure, Asked::NOTHING).await?;
             }
         }
-        index.status().is_behind = true;
+        index.status.lock().is_behind = true;
         Ok(false)
     }
 
@@ -247,18 +241,18 @@ impl Context {
 
     /// Asks for the account's id once per process. The index of another account is dropped.
     async fn compare_account(&self, amocrm: &AmoCrm) -> Result<(), Failure> {
-        if self.index.status().account.is_some() {
+        if self.index.status.lock().account.is_some() {
             return Ok(());
         }
         let account = amocrm.account().await?.id;
         let _storing = self.index.storing.lock().await;
-        let coverage = self.index.status().coverage.clone();
+        let coverage = self.index.status.lock().coverage.clone();
         if coverage.is_some_and(|it| it.account != account) {
             tracing::warn!("index.of_another_account");
             self.inbox.drop_contact_index(COVERAGE).await?;
-            self.index.status().cover(None);
+            self.index.status.lock().cover(None);
         }
-        self.index.status().account = Some(account);
+        self.index.status.lock().account = Some(account);
         Ok(())
     }
 
@@ -271,7 +265,7 @@ impl Context {
         }
         let now = self.now();
         {
-            let status = self.index.status();
+            let status = self.index.status.lock();
             match status.coverage.as_ref().map(|it| &it.filling) {
                 Some(Filling::Complete) => return Ok(status.is_behind.then_some(now)),
                 Some(Filling::Pages { .. }) => return Ok(Some(now)),
@@ -289,9 +283,9 @@ impl Context {
         {
             let _pass = index.pass.lock().await;
             self.compare_account(&self.amocrm).await?;
-            index.status().is_wanted = false;
+            index.status.lock().is_wanted = false;
         }
-        if !index.status().is_complete() && !self.fill_index().await? {
+        if !index.status.lock().is_complete() && !self.fill_index().await? {
             return Ok(());
         }
         let _pass = index.pass.lock().await;
@@ -319,7 +313,7 @@ impl Context {
                 Some(page) = pages.next() => page,
                 () = sleep_until(next_at), if pages.len() < AHEAD => {
                     let sought = self.emails_sought().await?;
-                    let is_fast = self.index.status().budget.is_fast(sought);
+                    let is_fast = self.index.status.lock().budget.is_fast(sought);
                     next_at = Instant::now() + self.page_every(if is_fast { FAST } else { SLOW });
                     let amocrm = if is_fast { self.amocrm.clone() } else { self.amocrm.in_background() };
                     let number = next;
@@ -356,7 +350,7 @@ impl Context {
     /// The page to go on with. Deleted contacts have moved others to earlier pages, so the filling goes back to a page
     /// that begins with a known contact.
     async fn resume_filling(&self) -> Result<u32, Failure> {
-        let coverage = self.index.status().coverage.clone();
+        let coverage = self.index.status.lock().coverage.clone();
         let Some(Filling::Pages { read, last }) = coverage.map(|it| it.filling) else {
             return Ok(1);
         };
@@ -389,7 +383,7 @@ impl Context {
     async fn store_page(&self, number: u32, page: &Page) -> Result<(), InboxError> {
         let _storing = self.index.storing.lock().await;
         let coverage = {
-            let mut status = self.index.status();
+            let mut status = self.index.status.lock();
             let account = status.account.unwrap_or_default();
             let before = status.coverage.as_ref();
             let (as_of, before) = match before.map(|it| (it.as_of, &it.filling)) {
@@ -433,14 +427,14 @@ impl Context {
         self.inbox
             .index_contacts(indexed, COVERAGE, &coverage)
             .await?;
-        self.index.status().cover(Some(coverage));
+        self.index.status.lock().cover(Some(coverage));
         Ok(())
     }
 
     async fn give_up_filling(&self, why: &str, pause: Duration) -> Result<(), InboxError> {
         tracing::warn!(why, "index.given_up");
         let _storing = self.index.storing.lock().await;
-        let account = self.index.status().account.unwrap_or_default();
+        let account = self.index.status.lock().account.unwrap_or_default();
         self.inbox.drop_contact_index(COVERAGE).await?;
         let coverage = Coverage {
             account,
@@ -472,7 +466,7 @@ impl Context {
                 return Ok(false);
             }
             if self.learn(&page, since).await? {
-                let mut status = self.index.status();
+                let mut status = self.index.status.lock();
                 status.is_behind = false;
                 status.caught_up_at = Some(began);
                 return Ok(true);
@@ -488,7 +482,7 @@ impl Context {
     /// whether the index now has all changes until `since`.
     pub(crate) async fn learn(&self, page: &Page, since: Timestamp) -> Result<bool, InboxError> {
         let _storing = self.index.storing.lock().await;
-        let coverage = self.index.status().coverage.clone();
+        let coverage = self.index.status.lock().coverage.clone();
         let Some(mut coverage) = coverage.filter(|it| it.filling == Filling::Complete) else {
             return Ok(false);
         };
