@@ -76,6 +76,7 @@ use jiff::Timestamp;
 use reqwest::Method;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
@@ -442,7 +443,7 @@ impl AmoCrm {
             route: "deals.move",
             method: Method::PATCH,
             path: "leads",
-            body: &wire::moved_deals(deals, target),
+            body: wire::moved_deals(deals, target),
             deals,
             begin_by,
             is_background: self.is_background,
@@ -466,7 +467,7 @@ impl AmoCrm {
             return Ok(Vec::new());
         }
         let body = wire::created_deals(deals, target);
-        let write = self.post("deals.create", "leads", &body, begin_by);
+        let write = self.post("deals.create", "leads", body, begin_by);
         let answer: wire::CreatedDeals = self.transport.write(&write).await?;
         Ok(answer.in_order(deals.len()))
     }
@@ -489,7 +490,7 @@ impl AmoCrm {
         let write = self.post(
             "deals.create_with_contact",
             "leads/complex",
-            &body,
+            body,
             begin_by,
         );
         let answer: wire::CreatedWithContacts = self.transport.write(&write).await?;
@@ -508,18 +509,18 @@ impl AmoCrm {
             return Ok(Vec::new());
         }
         let body = wire::added_notes(notes);
-        let write = self.post("notes.add", "leads/notes", &body, begin_by);
+        let write = self.post("notes.add", "leads/notes", body, begin_by);
         let answer: wire::AddedNotes = self.transport.write(&write).await?;
         Ok(answer.in_order(notes.len()))
     }
 
-    fn post<'a, B>(
+    fn post<'a>(
         &self,
         route: &'static str,
         path: &'a str,
-        body: &'a B,
+        body: Value,
         begin_by: Instant,
-    ) -> Write<'a, B> {
+    ) -> Write<'a> {
         Write {
             route,
             method: Method::POST,

@@ -9,7 +9,8 @@ use reqwest::{
     header::{CONTENT_TYPE, HeaderMap, LOCATION},
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::time::Instant;
 use url::{Url, form_urlencoded::byte_serialize};
 
@@ -58,11 +59,11 @@ struct Line {
 
 /// A change.
 #[derive(Debug)]
-pub(super) struct Write<'a, B> {
+pub(super) struct Write<'a> {
     pub(super) route: &'static str,
     pub(super) method: Method,
     pub(super) path: &'a str,
-    pub(super) body: &'a B,
+    pub(super) body: Value,
     /// The deals in the order of the request, where amoCRM names them by id in its problems.
     pub(super) deals: &'a [DealId],
     pub(super) begin_by: Instant,
@@ -149,9 +150,9 @@ impl Transport {
         Ok(Answered { value, date })
     }
 
-    pub(super) async fn write<T: DeserializeOwned, B: Serialize>(
+    pub(super) async fn write<T: DeserializeOwned>(
         &self,
-        write: &Write<'_, B>,
+        write: &Write<'_>,
     ) -> Result<T, AmoError> {
         let request = self
             .request(
@@ -160,7 +161,7 @@ impl Transport {
                 self.timeouts.write,
             )
             .header(CONTENT_TYPE, "application/json")
-            .body(wire::encode(write.body))
+            .body(write.body.to_string())
             .build()
             .map_err(failure)?;
         let line = Line {
@@ -171,7 +172,7 @@ impl Transport {
         if answer.status.is_success() {
             wire::decode(&answer.body)
         } else {
-            let sent = (write.body, self.token.expose_secret());
+            let sent = (&write.body, self.token.expose_secret());
             let problem = wire::problem(&answer.body, write.deals, &sent);
             Err(rejected(answer.status, problem))
         }

@@ -18,7 +18,7 @@ pub(super) use write::{
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 use self::php::{
@@ -40,14 +40,6 @@ pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, AmoError> {
             "not JSON"
         },
     })
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "structs of numbers and text; no maps, no own serializers"
-)]
-pub(super) fn encode<T: Serialize>(body: &T) -> Vec<u8> {
-    serde_json::to_vec(body).expect("plain structs always become JSON")
 }
 
 pub(super) fn is_json_or_empty(body: &[u8]) -> bool {

@@ -4,177 +4,104 @@
 //! promised). It is no idempotency key.
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{answers, entries, number, number_if_any, number_in, told::Sent};
 use crate::{
-    ContactId, DealId, ItemProblem, NewDeal, NewDealAndContact, NewNote, NoteId, PipelineId,
-    Problem, StageId, Target,
+    ContactId, DealId, ItemProblem, NewDeal, NewDealAndContact, NewNote, NoteId, Problem, Target,
 };
 
 /// ```json
-/// {"id":901,"pipeline_id":31,"status_id":142}
+/// [{"id":901,"pipeline_id":31,"status_id":142}]
 /// ```
 /// Exactly these three members: an item without `id` would create a deal, and any further member would be changed too.
-#[derive(Debug, Serialize)]
-pub(crate) struct MovedDeal {
-    id: DealId,
-    pipeline_id: PipelineId,
-    status_id: StageId,
-}
-
-pub(crate) fn moved_deals(deals: &[DealId], target: Target) -> Vec<MovedDeal> {
-    let item = |id: &DealId| MovedDeal {
-        id: *id,
-        pipeline_id: target.pipeline,
-        status_id: target.stage,
+pub(crate) fn moved_deals(deals: &[DealId], target: Target) -> Value {
+    let item = |id: &DealId| {
+        json!({
+            "id": id,
+            "pipeline_id": target.pipeline,
+            "status_id": target.stage,
+        })
     };
     deals.iter().map(item).collect()
 }
 
 /// ```json
-/// {"name":"Course","pipeline_id":31,"status_id":142,"price":100,"request_id":"0",
-///  "_embedded":{"contacts":[{"id":501,"is_main":true}]}}
+/// [{"name":"Course","pipeline_id":31,"status_id":142,"price":100,"request_id":"0",
+///   "_embedded":{"contacts":[{"id":501,"is_main":true}]}}]
 /// ```
-/// In `/leads/complex` the contact is a [`NewContact`]. Never with `_embedded.metadata`: that would put the deal
-/// among the unsorted.
-#[derive(Debug, Serialize)]
-pub(crate) struct CreatedDeal<'a, C> {
-    name: &'a str,
-    pipeline_id: PipelineId,
-    status_id: StageId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    price: Option<i64>,
-    request_id: String,
-    #[serde(rename = "_embedded")]
-    embedded: WithContact<C>,
+pub(crate) fn created_deals(deals: &[NewDeal], target: Target) -> Value {
+    let items = deals.iter().enumerate();
+    items
+        .map(|(position, deal)| {
+            let contact = json!({"id": deal.contact, "is_main": true});
+            created_deal(position, &deal.name, deal.price, target, &contact)
+        })
+        .collect()
 }
 
-#[derive(Debug, Serialize)]
-struct WithContact<C> {
-    contacts: [C; 1],
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct KnownContact {
-    id: ContactId,
-    is_main: bool,
-}
-
+/// As [`created_deals`], with a contact that does not exist yet:
+///
 /// ```json
 /// {"name":"Bo Ray","custom_fields_values":[
 ///   {"field_code":"EMAIL","values":[{"value":"bo@x.org","enum_code":"WORK"}]}]}
 /// ```
-#[derive(Debug, Serialize)]
-pub(crate) struct NewContact<'a> {
-    name: &'a str,
-    custom_fields_values: Vec<NewField<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-struct NewField<'a> {
-    field_code: &'static str,
-    values: [NewValue<'a>; 1],
-}
-
-#[derive(Debug, Serialize)]
-struct NewValue<'a> {
-    value: &'a str,
-    enum_code: &'static str,
-}
-
-impl<'a> NewField<'a> {
-    fn work(field_code: &'static str, value: &'a str) -> Self {
-        let enum_code = "WORK";
-        Self {
-            field_code,
-            values: [NewValue { value, enum_code }],
-        }
-    }
-}
-
-pub(crate) fn created_deals(
-    deals: &[NewDeal],
-    target: Target,
-) -> Vec<CreatedDeal<'_, KnownContact>> {
-    let items = deals.iter().enumerate();
-    items
-        .map(|(position, deal)| {
-            let contact = KnownContact {
-                id: deal.contact,
-                is_main: true,
-            };
-            created_deal(position, &deal.name, deal.price, target, contact)
+pub(crate) fn created_with_contacts(deals: &[NewDealAndContact], target: Target) -> Value {
+    let field = |code: &str, value: &str| {
+        json!({
+            "field_code": code,
+            "values": [{"value": value, "enum_code": "WORK"}],
         })
-        .collect()
-}
-
-pub(crate) fn created_with_contacts(
-    deals: &[NewDealAndContact],
-    target: Target,
-) -> Vec<CreatedDeal<'_, NewContact<'_>>> {
+    };
     let items = deals.iter().enumerate();
     items
         .map(|(position, deal)| {
-            let email = NewField::work("EMAIL", deal.email.as_str());
+            let email = field("EMAIL", deal.email.as_str());
             let phone = deal.phone.as_deref().map(str::trim);
             let phone = phone.filter(|phone| !phone.is_empty());
-            let phone = phone.map(|phone| NewField::work("PHONE", phone));
-            let contact = NewContact {
-                name: &deal.contact_name,
-                custom_fields_values: std::iter::once(email).chain(phone).collect(),
-            };
-            created_deal(position, &deal.deal_name, deal.price, target, contact)
+            let phone = phone.map(|phone| field("PHONE", phone));
+            let fields: Value = std::iter::once(email).chain(phone).collect();
+            let contact = json!({"name": deal.contact_name, "custom_fields_values": fields});
+            created_deal(position, &deal.deal_name, deal.price, target, &contact)
         })
         .collect()
 }
 
-fn created_deal<C>(
+/// Never with `_embedded.metadata`: that would put the deal among the unsorted.
+fn created_deal(
     position: usize,
     name: &str,
     price: Option<i64>,
     target: Target,
-    contact: C,
-) -> CreatedDeal<'_, C> {
-    CreatedDeal {
-        name,
-        pipeline_id: target.pipeline,
-        status_id: target.stage,
-        price,
-        request_id: position.to_string(),
-        embedded: WithContact {
-            contacts: [contact],
-        },
+    contact: &Value,
+) -> Value {
+    let mut deal = json!({
+        "name": name,
+        "pipeline_id": target.pipeline,
+        "status_id": target.stage,
+        "request_id": position.to_string(),
+        "_embedded": {"contacts": [contact]},
+    });
+    if let Some(price) = price {
+        deal["price"] = price.into();
     }
+    deal
 }
 
 /// ```json
-/// {"entity_id":901,"note_type":"common","params":{"text":"…"},"request_id":"0"}
+/// [{"entity_id":901,"note_type":"common","params":{"text":"…"},"request_id":"0"}]
 /// ```
-#[derive(Debug, Serialize)]
-pub(crate) struct AddedNote<'a> {
-    entity_id: DealId,
-    note_type: &'static str,
-    params: NoteParams<'a>,
-    request_id: String,
-}
-
-#[derive(Debug, Serialize)]
-struct NoteParams<'a> {
-    text: &'a str,
-}
-
-pub(crate) fn added_notes(notes: &[NewNote]) -> Vec<AddedNote<'_>> {
+pub(crate) fn added_notes(notes: &[NewNote]) -> Value {
     let items = notes.iter().enumerate();
     items
-        .map(|(position, note)| AddedNote {
-            entity_id: note.deal,
-            note_type: "common",
-            // amoCRM cuts outer spaces off; a later comparison should not depend on it.
-            params: NoteParams {
-                text: note.text.trim(),
-            },
-            request_id: position.to_string(),
+        .map(|(position, note)| {
+            json!({
+                "entity_id": note.deal,
+                "note_type": "common",
+                // amoCRM cuts outer spaces off; a later comparison should not depend on it.
+                "params": {"text": note.text.trim()},
+                "request_id": position.to_string(),
+            })
         })
         .collect()
 }
