@@ -93,7 +93,7 @@ pub use phone::Phone;
 pub use simulation::Simulation;
 pub use text::{is_kept, visible};
 use transport::{Answered, Read, Transport, Write};
-use wire::{Items, Listing};
+use wire::{Items, Listing, Made};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -463,13 +463,11 @@ impl AmoCrm {
         if let Some(simulation) = &self.simulation {
             return Ok(simulation.create_deals(deals, target));
         }
-        if deals.is_empty() {
-            return Ok(Vec::new());
-        }
+        let lists = ["/_embedded/leads"];
         let body = wire::created_deals(deals, target);
-        let write = self.post("deals.create", "leads", body, begin_by);
-        let answer: wire::CreatedDeals = self.transport.write(&write).await?;
-        Ok(answer.in_order(deals.len()))
+        let id = |deal: &Made| Some(DealId::new(deal.id));
+        self.create("deals.create", "leads", &lists, body, begin_by, id)
+            .await
     }
 
     /// At most [`COMPLEX_PER_WRITE`].
@@ -483,18 +481,12 @@ impl AmoCrm {
         if let Some(simulation) = &self.simulation {
             return Ok(simulation.create_deals_and_contacts(deals, target));
         }
-        if deals.is_empty() {
-            return Ok(Vec::new());
-        }
+        let lists = ["/_embedded/leads", ""];
         let body = wire::created_with_contacts(deals, target);
-        let write = self.post(
-            "deals.create_with_contact",
-            "leads/complex",
-            body,
-            begin_by,
-        );
-        let answer: wire::CreatedWithContacts = self.transport.write(&write).await?;
-        Ok(answer.in_order(deals.len()))
+        // A deal without its contact counts as not answered: its item has to be looked for.
+        let ids = |deal: &Made| Some((DealId::new(deal.id), ContactId::new(deal.contact_id?)));
+        let (route, path) = ("deals.create_with_contact", "leads/complex");
+        self.create(route, path, &lists, body, begin_by, ids).await
     }
 
     pub async fn add_notes(
@@ -505,23 +497,28 @@ impl AmoCrm {
         if let Some(simulation) = &self.simulation {
             return Ok(simulation.add_notes(notes));
         }
-        if notes.is_empty() {
-            return Ok(Vec::new());
-        }
+        let lists = ["/_embedded/notes"];
         let body = wire::added_notes(notes);
-        let write = self.post("notes.add", "leads/notes", body, begin_by);
-        let answer: wire::AddedNotes = self.transport.write(&write).await?;
-        Ok(answer.in_order(notes.len()))
+        let id = |note: &Made| Some(NoteId::new(note.id));
+        self.create("notes.add", "leads/notes", &lists, body, begin_by, id)
+            .await
     }
 
-    fn post<'a>(
+    /// `lists` and `read`: see [`wire::made`]. Nothing is sent without items.
+    async fn create<T: Clone>(
         &self,
         route: &'static str,
-        path: &'a str,
+        path: &str,
+        lists: &[&str],
         body: Value,
         begin_by: Instant,
-    ) -> Write<'a> {
-        Write {
+        read: impl Fn(&Made) -> Option<T>,
+    ) -> Result<Vec<Option<T>>, AmoError> {
+        let count = body.as_array().map_or(0, Vec::len);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let write = Write {
             route,
             method: Method::POST,
             path,
@@ -529,7 +526,11 @@ impl AmoCrm {
             deals: &[],
             begin_by,
             is_background: self.is_background,
-        }
+        };
+        let answer: Value = self.transport.write(&write).await?;
+        wire::made(&answer, lists, count, read).ok_or(AmoError::Malformed {
+            what: "JSON of another shape",
+        })
     }
 
     async fn contact_page(

@@ -11,8 +11,7 @@ mod write;
 mod tests;
 
 pub(super) use write::{
-    AddedNotes, CreatedDeals, CreatedWithContacts, MovedDeals, added_notes, created_deals,
-    created_with_contacts, moved_deals, problem,
+    Made, MovedDeals, added_notes, created_deals, created_with_contacts, made, moved_deals, problem,
 };
 
 use std::time::Duration;
@@ -22,7 +21,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 use self::php::{
-    Filled, answers, each, entries, flag, list, note_text, number, number_if_any, number_in,
+    Filled, as_list, each, entries, flag, list, note_text, number, number_if_any, number_in,
     php_object, text, time,
 };
 use crate::{

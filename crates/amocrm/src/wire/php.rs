@@ -5,10 +5,7 @@ use std::{fmt, marker::PhantomData};
 use jiff::Timestamp;
 use serde::{
     Deserialize, Deserializer,
-    de::{
-        DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
-        value::MapAccessDeserializer,
-    },
+    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::{Value, value::RawValue};
 
@@ -306,26 +303,12 @@ impl<'de, T: Known> Deserialize<'de> for Entry<T> {
     }
 }
 
-/// The answers to a write, item by item. An unreadable item counts as not answered.
-pub(super) fn answers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: DeserializeOwned,
-{
-    let value = Value::deserialize(deserializer)?;
-    let items = as_list(&value).ok_or_else(|| D::Error::custom("no list"))?;
-    let items = items
-        .into_iter()
-        .filter_map(|item| T::deserialize(item).ok());
-    Ok(items.collect())
-}
-
 /// The entries of a list, if it is one.
 pub(super) fn entries(value: &Value) -> impl Iterator<Item = &Value> {
     as_list(value).into_iter().flatten()
 }
 
-fn as_list(value: &Value) -> Option<Vec<&Value>> {
+pub(super) fn as_list(value: &Value) -> Option<Vec<&Value>> {
     match value {
         Value::Array(items) => Some(items.iter().collect()),
         Value::Object(items) => {

@@ -3,13 +3,11 @@
 //! `request_id` is the item's position in the request: an echo that pairs answers with items (their order is not
 //! promised). It is no idempotency key.
 
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
-use super::{answers, entries, number, number_if_any, number_in, told::Sent};
-use crate::{
-    ContactId, DealId, ItemProblem, NewDeal, NewDealAndContact, NewNote, NoteId, Problem, Target,
-};
+use super::{as_list, entries, number, number_if_any, number_in, told::Sent};
+use crate::{DealId, ItemProblem, NewDeal, NewDealAndContact, NewNote, Problem, Target};
 
 /// ```json
 /// [{"id":901,"pipeline_id":31,"status_id":142}]
@@ -132,124 +130,51 @@ impl MovedDeals {
     }
 }
 
-/// ```json
-/// {"_embedded":{"leads":[{"id":903,"request_id":"0"}]}}
-/// ```
+/// One item of the answer to a create.
 #[derive(Debug, Deserialize)]
-pub(crate) struct CreatedDeals {
-    #[serde(rename = "_embedded")]
-    embedded: Leads<Created>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Leads<T> {
-    #[serde(deserialize_with = "answers", bound = "T: DeserializeOwned")]
-    leads: Vec<T>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Created {
+pub(crate) struct Made {
     #[serde(deserialize_with = "number")]
-    id: i64,
+    pub(crate) id: i64,
+    #[serde(default, deserialize_with = "number_if_any")]
+    pub(crate) contact_id: Option<i64>,
+    /// Several positions when amoCRM has glued deals that we sent apart.
     #[serde(default, deserialize_with = "positions")]
     request_id: Vec<usize>,
 }
 
-impl CreatedDeals {
-    pub(crate) fn in_order(self, count: usize) -> Vec<Option<DealId>> {
-        let leads = self.embedded.leads.into_iter();
-        by_position(
-            count,
-            leads.map(|lead| (lead.request_id, DealId::new(lead.id))),
-        )
-    }
-}
-
-/// A bare array, in some descriptions wrapped like other answers. `request_id` holds several positions when
-/// amoCRM has glued deals that we sent apart.
+/// The answers to `count` creates, in the order of the request. `lists` are the places (JSON pointers) where the list may
+/// stand. An item that cannot be read, or of which `read` makes nothing, counts as not answered. `None`: there is no list.
+///
+/// ```json
+/// {"_embedded":{"leads":[{"id":903,"request_id":"0"}]}}
+/// ```
+/// ```json
+/// {"_embedded":{"notes":[{"id":77,"entity_id":901,"request_id":"0"}]}}
+/// ```
+/// For deals with contacts a bare list, in some descriptions wrapped like other answers:
 ///
 /// ```json
 /// [{"id":903,"contact_id":502,"company_id":null,"request_id":["0"],"merged":false}]
 /// ```
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum CreatedWithContacts {
-    Bare(#[serde(deserialize_with = "answers")] Vec<CreatedPair>),
-    Wrapped {
-        #[serde(rename = "_embedded")]
-        embedded: Pairs,
-    },
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Pairs {
-    #[serde(deserialize_with = "answers")]
-    leads: Vec<CreatedPair>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct CreatedPair {
-    #[serde(deserialize_with = "number")]
-    id: i64,
-    #[serde(default, deserialize_with = "number_if_any")]
-    contact_id: Option<i64>,
-    #[serde(default, deserialize_with = "positions")]
-    request_id: Vec<usize>,
-}
-
-impl CreatedWithContacts {
-    /// A deal without its contact counts as not answered: its item has to be looked for.
-    pub(crate) fn in_order(self, count: usize) -> Vec<Option<(DealId, ContactId)>> {
-        let pairs = match self {
-            Self::Bare(pairs) => pairs,
-            Self::Wrapped { embedded } => embedded.leads,
-        };
-        let answers = pairs.into_iter().filter_map(|pair| {
-            let contact = ContactId::new(pair.contact_id?);
-            Some((pair.request_id, (DealId::new(pair.id), contact)))
-        });
-        by_position(count, answers)
-    }
-}
-
-/// ```json
-/// {"_embedded":{"notes":[{"id":77,"entity_id":901,"request_id":"0"}]}}
-/// ```
-#[derive(Debug, Deserialize)]
-pub(crate) struct AddedNotes {
-    #[serde(rename = "_embedded")]
-    embedded: NoteList,
-}
-
-#[derive(Debug, Deserialize)]
-struct NoteList {
-    #[serde(deserialize_with = "answers")]
-    notes: Vec<Created>,
-}
-
-impl AddedNotes {
-    pub(crate) fn in_order(self, count: usize) -> Vec<Option<NoteId>> {
-        let notes = self.embedded.notes.into_iter();
-        by_position(
-            count,
-            notes.map(|note| (note.request_id, NoteId::new(note.id))),
-        )
-    }
-}
-
-fn by_position<T: Clone>(
+pub(crate) fn made<T: Clone>(
+    answer: &Value,
+    lists: &[&str],
     count: usize,
-    answers: impl Iterator<Item = (Vec<usize>, T)>,
-) -> Vec<Option<T>> {
+    read: impl Fn(&Made) -> Option<T>,
+) -> Option<Vec<Option<T>>> {
+    let list = lists.iter().find_map(|list| answer.pointer(list))?;
     let mut ordered = vec![None; count];
-    for (positions, answer) in answers {
-        for position in positions {
-            if let Some(slot) = ordered.get_mut(position) {
-                slot.get_or_insert_with(|| answer.clone());
+    for item in as_list(list)? {
+        let Ok(item) = Made::deserialize(item) else {
+            continue;
+        };
+        for position in &item.request_id {
+            if let Some(slot @ None) = ordered.get_mut(*position) {
+                *slot = read(&item);
             }
         }
     }
-    ordered
+    Some(ordered)
 }
 
 /// A `request_id`: text, a number, or a list of them. Any other value pairs with no item.
