@@ -1,6 +1,6 @@
 //! JSON as PHP writes it, read piece by piece: as a tree of values an answer would take twenty times its memory.
 
-use std::{fmt, marker::PhantomData};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use jiff::Timestamp;
 use serde::{
@@ -19,62 +19,16 @@ pub(super) const LONGEST_VALUE: usize = 1_000;
 // ---- scalars ----
 
 /// A number, text, flag or nothing. A list or object is passed over and comes as an empty list.
-struct Scalar(Value);
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        scalar(deserializer).map(Self)
-    }
+fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    let json = Box::<RawValue>::deserialize(deserializer)?;
+    scalar_in(&json).map_err(D::Error::custom)
 }
 
-fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-    struct Any;
-    impl<'de> Visitor<'de> for Any {
-        type Value = Value;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("JSON")
-        }
-
-        fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
-            Ok(flag.into())
-        }
-
-        fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-            Ok(number.into())
-        }
-
-        fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-            Ok(number.into())
-        }
-
-        fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-            Ok(number.into())
-        }
-
-        fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-            Ok(text.into())
-        }
-
-        fn visit_string<E>(self, text: String) -> Result<Value, E> {
-            Ok(text.into())
-        }
-
-        fn visit_unit<E>(self) -> Result<Value, E> {
-            Ok(Value::Null)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-            while items.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(Value::Array(Vec::new()))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-            while items.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            Ok(Value::Array(Vec::new()))
-        }
+fn scalar_in(json: &RawValue) -> Result<Value, serde_json::Error> {
+    if json.get().starts_with(['[', '{']) {
+        return Ok(Value::Array(Vec::new()));
     }
-    deserializer.deserialize_any(Any)
+    serde_json::from_str(json.get())
 }
 
 /// Unix seconds, as a number or as digits. Anything else counts as not given.
@@ -150,8 +104,11 @@ where
             Ok(T::default())
         }
 
-        fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<T, A::Error> {
-            nothing_in(items).map(|()| T::default())
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<T, A::Error> {
+            match items.next_element::<IgnoredAny>()? {
+                None => Ok(T::default()),
+                Some(_) => Err(A::Error::custom("a list")),
+            }
         }
 
         fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
@@ -161,49 +118,15 @@ where
     deserializer.deserialize_any(Fields(PhantomData))
 }
 
-fn nothing_in<'de, A: SeqAccess<'de>>(mut items: A) -> Result<(), A::Error> {
-    match items.next_element::<IgnoredAny>()? {
-        None => Ok(()),
-        Some(_) => Err(A::Error::custom("a list")),
-    }
-}
-
 /// `{"text":"…"}`; a note without parameters has an empty text. An unreadable text is an error, since the note may be ours.
 pub(super) fn note_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    struct Params;
-    impl<'de> Visitor<'de> for Params {
-        type Value = String;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a note's parameters")
-        }
-
-        fn visit_unit<E>(self) -> Result<String, E> {
-            Ok(String::new())
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<String, A::Error> {
-            nothing_in(items).map(|()| String::new())
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<String, A::Error> {
-            let (mut is_empty, mut text) = (true, None);
-            while let Some(name) = fields.next_key::<String>()? {
-                is_empty = false;
-                if name == "text" {
-                    text = as_text(fields.next_value::<Scalar>()?.0);
-                } else {
-                    fields.next_value::<IgnoredAny>()?;
-                }
-            }
-            match text {
-                Some(text) => Ok(text),
-                None if is_empty => Ok(String::new()),
-                None => Err(A::Error::custom("no text")),
-            }
-        }
+    let mut fields: BTreeMap<String, Box<RawValue>> = php_object(deserializer)?;
+    if fields.is_empty() {
+        return Ok(String::new());
     }
-    deserializer.deserialize_any(Params)
+    let text = fields.remove("text");
+    let text = text.and_then(|json| as_text(scalar_in(&json).ok()?));
+    text.ok_or_else(|| D::Error::custom("no text"))
 }
 
 // ---- lists ----
@@ -337,7 +260,12 @@ impl Filled {
     /// `None`: no list.
     pub(super) fn read(values: &RawValue) -> Option<Self> {
         let mut deserializer = serde_json::Deserializer::from_str(values.get());
-        deserializer.deserialize_any(Self::default()).ok()
+        let values: Option<Vec<&RawValue>> = items(&mut deserializer).ok()?;
+        let mut filled = Self::default();
+        for value in values.unwrap_or_default() {
+            filled.add(value);
+        }
+        Some(filled)
     }
 
     pub(super) fn all<'a>(several: impl Iterator<Item = &'a Self>) -> Self {
@@ -372,37 +300,5 @@ impl Filled {
         let shape = serde_json::from_str::<Shape>(item.get()).ok();
         let text = shape.filter(|_| is_object).and_then(|it| it.value);
         self.push(text.unwrap_or_default());
-    }
-}
-
-impl<'de> Visitor<'de> for Filled {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of values")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Self, A::Error> {
-        while let Some(item) = items.next_element::<&RawValue>()? {
-            self.add(item);
-        }
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut items: A) -> Result<Self, A::Error> {
-        let mut placed = Vec::new();
-        while let Some((key, item)) = items.next_entry::<String, &RawValue>()? {
-            let place: u32 = key.parse().map_err(|_| A::Error::custom("no list"))?;
-            placed.push((place, item));
-        }
-        placed.sort_by_key(|(place, _)| *place);
-        for (_, item) in placed {
-            self.add(item);
-        }
-        Ok(self)
     }
 }
