@@ -70,7 +70,7 @@ mod throttle;
 mod transport;
 mod wire;
 
-use std::{collections::HashSet, fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use reqwest::Method;
@@ -157,8 +157,6 @@ pub const COMPLEX_PER_WRITE: usize = 50;
 pub const PAGE: usize = 250;
 /// Most pages of a search. A search with more hits is too vague.
 const SEARCH_PAGES: u32 = 4;
-/// Of a list about [`IDS_PER_READ`] ids: 100 notes on every deal.
-const MOST_PAGES: u32 = 100;
 /// amoCRM answers an empty search with the whole account, and a short one with much of it.
 const SHORTEST_SEARCH: usize = 6;
 
@@ -317,33 +315,6 @@ impl AmoCrm {
         self.search_contacts(email.beginning(SHORTEST_SEARCH)).await
     }
 
-    /// At most [`IDS_PER_READ`] ids; missing ones are simply absent. Main store, not the search index.
-    pub async fn contacts(&self, ids: &[ContactId]) -> Result<Found<Contact>, AmoError> {
-        let Some(simulation) = &self.simulation else {
-            return self.contacts_in_amocrm(ids).await;
-        };
-        let (made, ids) = simulation.contacts(ids);
-        let mut found = self.contacts_in_amocrm(&ids).await?;
-        found.items.extend(made);
-        simulation.with_made_deals(&mut found.items);
-        Ok(found)
-    }
-
-    async fn contacts_in_amocrm(&self, ids: &[ContactId]) -> Result<Found<Contact>, AmoError> {
-        let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-        let Some(mut query) = by_ids("filter[id][]", &ids) else {
-            return Ok(Found::nothing());
-        };
-        query.push(("with", "leads".to_owned()));
-        let found = self
-            .all::<wire::Contacts>("contacts.by_id", "contacts", &query, &ids, |it| it.id)
-            .await?;
-        Ok(Found {
-            items: alive(found.items).collect(),
-            unreadable: found.unreadable,
-        })
-    }
-
     /// Highest ids first; pages from 1. Main store.
     pub async fn newest_contacts(&self, page: u32) -> Result<Page, AmoError> {
         let query = vec![
@@ -366,63 +337,6 @@ impl AmoCrm {
             ("with", "leads".to_owned()),
         ];
         self.contact_page("contacts.changed", query, page).await
-    }
-
-    /// At most [`IDS_PER_READ`] ids; deleted and missing ones are absent.
-    pub async fn deals(&self, ids: &[DealId]) -> Result<Found<Deal>, AmoError> {
-        let Some(simulation) = &self.simulation else {
-            return self.deals_in_amocrm(ids).await;
-        };
-        let (made, ids) = simulation.deals(ids);
-        let mut found = self.deals_in_amocrm(&ids).await?;
-        simulation.with_moves(&mut found.items);
-        found.items.extend(made);
-        Ok(found)
-    }
-
-    async fn deals_in_amocrm(&self, ids: &[DealId]) -> Result<Found<Deal>, AmoError> {
-        let ids: Vec<i64> = ids.iter().map(|id| id.get()).collect();
-        let Some(mut query) = by_ids("filter[id][]", &ids) else {
-            return Ok(Found::nothing());
-        };
-        query.push(("with", "contacts".to_owned()));
-        let found = self
-            .all::<wire::Deals>("deals.by_id", "leads", &query, &ids, |it| it.id)
-            .await?;
-        let deals = found.items.into_iter().map(Deal::from);
-        Ok(Found {
-            items: deals.filter(|deal| !deal.is_deleted).collect(),
-            unreadable: found.unreadable,
-        })
-    }
-
-    /// All plain notes of these deals (at most [`IDS_PER_READ`]; pages until the end).
-    pub async fn notes(&self, deals: &[DealId]) -> Result<Found<Note>, AmoError> {
-        let Some(simulation) = &self.simulation else {
-            return self.notes_in_amocrm(deals).await;
-        };
-        let (made, deals) = simulation.notes(deals);
-        let mut found = self.notes_in_amocrm(&deals).await?;
-        found.items.extend(made);
-        Ok(found)
-    }
-
-    async fn notes_in_amocrm(&self, deals: &[DealId]) -> Result<Found<Note>, AmoError> {
-        let deals: Vec<i64> = deals.iter().map(|id| id.get()).collect();
-        let Some(mut query) = by_ids("filter[entity_id][]", &deals) else {
-            return Ok(Found::nothing());
-        };
-        query.push(("filter[note_type][]", "common".to_owned()));
-        query.push(("order[id]", "asc".to_owned()));
-        let notes = self
-            .all::<wire::Notes>("notes.by_deal", "leads/notes", &query, &deals, |it| {
-                it.entity_id
-            })
-            .await?;
-        Ok(Found {
-            items: notes.items.into_iter().map(Note::from).collect(),
-            unreadable: notes.unreadable,
-        })
     }
 
     // Writes: not begun after `begin_by`. Answers are in the order of the request; `None` = not in the answer.
@@ -598,54 +512,6 @@ impl AmoCrm {
             date,
         })
     }
-
-    /// All pages of a list that is filtered by `ids`. `id` reads the id by which each item is checked: if amoCRM ignores the
-    /// filter, it answers with the whole account.
-    async fn all<E>(
-        &self,
-        route: &'static str,
-        path: &str,
-        query: &Query,
-        ids: &[i64],
-        id: impl Fn(&E::Item) -> i64,
-    ) -> Result<Found<E::Item>, AmoError>
-    where
-        E: Items + DeserializeOwned,
-    {
-        let mut all = Found::nothing();
-        let mut known = HashSet::new();
-        for page in 1..=MOST_PAGES {
-            let found = self.page::<E>(route, path, query.clone(), page).await?;
-            let mut brings_more = !found.unreadable.is_none();
-            for item in &found.items {
-                brings_more |= known.insert(E::id(item));
-            }
-            if !brings_more && !found.is_last {
-                return Err(AmoError::Malformed {
-                    what: "a page that brings nothing new",
-                });
-            }
-            let is_obeyed = found.items.iter().all(|item| ids.contains(&id(item)))
-                && found.unreadable.ids.iter().all(|id| ids.contains(id));
-            let asked_for = found
-                .items
-                .into_iter()
-                .filter(|item| ids.contains(&id(item)));
-            all.items.extend(asked_for);
-            all.unreadable.extend(found.unreadable);
-            if found.is_last {
-                return Ok(all);
-            }
-            if !is_obeyed {
-                return Err(AmoError::Malformed {
-                    what: "a list that ignores its filter",
-                });
-            }
-        }
-        Err(AmoError::Malformed {
-            what: "a list without an end",
-        })
-    }
 }
 
 struct RawPage<T> {
@@ -661,11 +527,4 @@ struct RawPage<T> {
 fn alive(contacts: Vec<wire::RawContact>) -> impl Iterator<Item = Contact> {
     let alive = contacts.into_iter().filter(|contact| !contact.is_deleted);
     alive.map(Contact::from)
-}
-
-/// `None` for no ids: an empty filter would match the whole account.
-fn by_ids(filter: &'static str, ids: &[i64]) -> Option<Query> {
-    debug_assert!(ids.len() <= IDS_PER_READ);
-    let query: Query = ids.iter().map(|id| (filter, id.to_string())).collect();
-    (!query.is_empty()).then_some(query)
 }

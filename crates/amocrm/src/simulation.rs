@@ -11,9 +11,6 @@ use crate::{
     SharedClock, StageId, Target,
 };
 
-/// Higher than any id of amoCRM's, so that simulated records are the newest.
-const FIRST: i64 = 1 << 52;
-
 /// What simulated writes have changed; clones share it.
 #[derive(Debug, Clone)]
 pub struct Simulation {
@@ -35,11 +32,14 @@ struct Changes {
 impl Changes {
     fn next_id(&mut self) -> i64 {
         self.made += 1;
-        FIRST + self.made
+        Simulation::FIRST + self.made
     }
 }
 
 impl Simulation {
+    /// Higher than any id of amoCRM's, so that simulated records are the newest.
+    pub(super) const FIRST: i64 = 1 << 52;
+
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
         Self {
@@ -56,42 +56,34 @@ impl Simulation {
 
     #[must_use]
     pub fn is_made_deal(&self, deal: DealId) -> bool {
-        deal.get() >= FIRST
+        deal.get() >= Self::FIRST
     }
 
     #[must_use]
     pub fn is_made_contact(&self, contact: ContactId) -> bool {
-        contact.get() >= FIRST
+        contact.get() >= Self::FIRST
     }
 
     // ---- reads ----
 
-    /// The simulated contacts among these ids, and the other ids.
-    pub(super) fn contacts(&self, ids: &[ContactId]) -> (Vec<Contact>, Vec<ContactId>) {
-        let changes = self.changes();
-        let made = ids.iter().filter_map(|id| changes.contacts.get(id));
-        let made = made.cloned().collect();
-        let others = ids.iter().filter(|id| !self.is_made_contact(**id));
-        (made, others.copied().collect())
+    /// Adds the simulated contacts among these ids, and to all contacts the deals that were made for them.
+    pub(super) fn add_contacts(&self, ids: &[ContactId], contacts: &mut Vec<Contact>) {
+        let made = |id| self.changes().contacts.get(id).cloned();
+        contacts.extend(ids.iter().filter_map(made));
+        self.with_made_deals(contacts);
     }
 
-    pub(super) fn deals(&self, ids: &[DealId]) -> (Vec<Deal>, Vec<DealId>) {
-        let changes = self.changes();
-        let made = ids.iter().filter_map(|id| changes.deals.get(id));
-        let made = made.cloned().collect();
-        (made, self.real(ids))
+    /// Sets the stages of simulated moves, and adds the simulated deals among these ids.
+    pub(super) fn add_deals(&self, ids: &[DealId], deals: &mut Vec<Deal>) {
+        self.with_moves(deals);
+        let made = |id| self.changes().deals.get(id).cloned();
+        deals.extend(ids.iter().filter_map(made));
     }
 
-    pub(super) fn notes(&self, deals: &[DealId]) -> (Vec<Note>, Vec<DealId>) {
+    pub(super) fn add_notes_of(&self, deals: &[DealId], notes: &mut Vec<Note>) {
         let changes = self.changes();
-        let notes = changes.notes.iter();
-        let made = notes.filter(|note| deals.contains(&note.deal));
-        (made.cloned().collect(), self.real(deals))
-    }
-
-    fn real(&self, deals: &[DealId]) -> Vec<DealId> {
-        let real = deals.iter().filter(|id| !self.is_made_deal(**id));
-        real.copied().collect()
+        let made = changes.notes.iter();
+        notes.extend(made.filter(|note| deals.contains(&note.deal)).cloned());
     }
 
     /// A contact also has the deals that were made for it.

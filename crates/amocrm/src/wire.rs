@@ -145,11 +145,13 @@ pub(super) trait Items: Send + 'static {
     type Item;
     /// The item's own id.
     fn id(item: &Self::Item) -> i64;
+    /// The id by which callers know the item.
+    fn key(item: &Self::Item) -> i64;
     fn items(self) -> Vec<Entry<Self::Item>>;
 }
 
 macro_rules! embedded {
-    ($name:ident, $field:ident: $item:ty) => {
+    ($name:ident, $field:ident: $item:ty, by $key:ident) => {
         #[derive(Debug, Deserialize)]
         pub(super) struct $name {
             #[serde(deserialize_with = "each")]
@@ -161,16 +163,19 @@ macro_rules! embedded {
             fn id(item: &$item) -> i64 {
                 item.id
             }
+            fn key(item: &$item) -> i64 {
+                item.$key
+            }
             fn items(self) -> Vec<Entry<$item>> {
                 self.$field
             }
         }
     };
 }
-embedded!(Contacts, contacts: RawContact);
-embedded!(Deals, leads: RawDeal);
-embedded!(Notes, notes: RawNote);
-embedded!(Pipelines, pipelines: RawPipeline);
+embedded!(Contacts, contacts: RawContact, by id);
+embedded!(Deals, leads: RawDeal, by id);
+embedded!(Notes, notes: RawNote, by entity_id);
+embedded!(Pipelines, pipelines: RawPipeline, by id);
 
 /// ```json
 /// {"id":9,"name":"School","subdomain":"school","current_user_id":7,"country":"RU", …}
@@ -263,7 +268,7 @@ impl From<RawPipeline> for Pipeline {
 #[derive(Debug, Deserialize)]
 pub(super) struct RawContact {
     #[serde(deserialize_with = "number")]
-    pub(super) id: i64,
+    id: i64,
     #[serde(default, deserialize_with = "time")]
     created_at: Option<Timestamp>,
     #[serde(default, deserialize_with = "time")]
@@ -367,7 +372,7 @@ impl From<RawContact> for Contact {
 #[derive(Debug, Deserialize)]
 pub(super) struct RawDeal {
     #[serde(deserialize_with = "number")]
-    pub(super) id: i64,
+    id: i64,
     #[serde(default, deserialize_with = "text")]
     name: Option<String>,
     #[serde(deserialize_with = "number")]
@@ -425,7 +430,7 @@ pub(super) struct RawNote {
     #[serde(deserialize_with = "number")]
     id: i64,
     #[serde(deserialize_with = "number")]
-    pub(super) entity_id: i64,
+    entity_id: i64,
     #[serde(default, deserialize_with = "note_text")]
     params: String,
 }

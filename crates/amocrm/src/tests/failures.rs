@@ -391,7 +391,7 @@ async fn a_ban_turns_every_request_away_until_the_reset() {
     settings.requests_per_second = std::num::NonZeroU32::MIN;
     let client = client_with(settings);
     let ids = [ContactId::new(1)];
-    let asked = (0..10).map(|_| client.contacts(&ids));
+    let asked = (0..10).map(|_| client.all_contacts(&ids));
     let answers = futures::future::join_all(asked).await;
     // One request was sent and refused. The others were not sent, so none of them counts as refused.
     let refused = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::Forbidden));
@@ -400,11 +400,11 @@ async fn a_ban_turns_every_request_away_until_the_reset() {
     assert_eq!(answers.iter().filter(unasked).count(), 9);
     assert_eq!(server.seen().len(), 1);
     // Later requests are turned away too, until `reset`.
-    let later = client.contacts(&ids).await;
+    let later = client.all_contacts(&ids).await;
     assert!(matches!(later, Err(AmoError::TurnedAway)), "{later:?}");
     assert_eq!(server.seen().len(), 1);
     client.reset();
-    client.contacts(&ids).await.unwrap();
+    client.all_contacts(&ids).await.unwrap();
 }
 
 // Connections
@@ -504,7 +504,7 @@ async fn a_write_on_a_connection_that_the_server_drops_is_not_repeated() {
     let replies = [Reply::empty(), Reply::ThenClose(Vec::new())];
     let server = Server::start(replies).await;
     let client = client(&server);
-    client.contacts(&[ContactId::new(1)]).await.unwrap();
+    client.all_contacts(&[ContactId::new(1)]).await.unwrap();
     let error = client.add_notes(&[bought()], soon()).await.unwrap_err();
     assert!(matches!(error, AmoError::NoAnswer { .. }), "{error:?}");
     let connections: Vec<_> = server.seen().iter().map(|seen| seen.connection).collect();

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{Reply, Server, client, client_with, server::Seen, settings};
 use crate::{
-    Account, AmoCrm, AmoError, ContactId, DealId, Email, IDS_PER_READ, Note, NoteId, Phone,
-    PipelineId, Settings, StageId, Unreadable,
+    Account, AmoCrm, AmoError, ById, ContactId, DealId, Email, IDS_PER_READ, Note, NoteId, Phone,
+    PipelineId, Settings, StageId, Unreadable, by_ids, wire,
 };
 
 fn contacts(items: &[Value]) -> Reply {
@@ -15,6 +15,13 @@ fn contacts(items: &[Value]) -> Reply {
 
 fn contact(id: i64) -> Value {
     json!({"id": id, "name": "Ann", "_embedded": {"leads": []}})
+}
+
+/// In the order of their ids.
+fn ordered<K: Ord, T>(found: ById<K, T>) -> Vec<T> {
+    let mut items: Vec<(K, T)> = found.items.into_iter().collect();
+    items.sort_by(|(one, _), (other, _)| one.cmp(other));
+    items.into_iter().map(|(_, item)| item).collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -157,7 +164,7 @@ async fn a_search_cut_off_at_its_page_cap_says_so() {
 async fn contacts_are_read_by_id() {
     let server = Server::start([contacts(&[contact(2)])]).await;
     let ids = [ContactId::new(1), ContactId::new(2)];
-    let found = client(&server).contacts(&ids).await.unwrap().items;
+    let found = ordered(client(&server).all_contacts(&ids).await.unwrap());
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].id, ContactId::new(2));
     let expected = pairs(&[
@@ -179,7 +186,7 @@ async fn as_many_long_ids_as_one_read_may_have_fit_into_a_url() {
         .take(IDS_PER_READ)
         .map(DealId::new)
         .collect();
-    client(&server).notes(&ids).await.unwrap();
+    client(&server).all_notes(&ids).await.unwrap();
     let length = server.only_seen().target.len();
     assert!((7_000..8_000).contains(&length), "{length} bytes");
 }
@@ -188,22 +195,17 @@ async fn as_many_long_ids_as_one_read_may_have_fit_into_a_url() {
 async fn no_ids_ask_for_no_contact_instead_of_all() {
     let server = Server::start([]).await;
     let client = client(&server);
-    assert!(client.contacts(&[]).await.unwrap().items.is_empty());
-    assert!(client.deals(&[]).await.unwrap().items.is_empty());
-    assert!(client.notes(&[]).await.unwrap().items.is_empty());
+    assert!(client.all_contacts(&[]).await.unwrap().items.is_empty());
+    assert!(client.all_deals(&[]).await.unwrap().items.is_empty());
+    assert!(client.all_notes(&[]).await.unwrap().items.is_empty());
     assert!(server.seen().is_empty());
 }
 
 #[tokio::test]
 async fn contacts_that_were_not_asked_for_are_left_out() {
     let server = Server::start([contacts(&[contact(1), contact(2)])]).await;
-    let found = client(&server).contacts(&[ContactId::new(2)]).await;
-    let ids: Vec<_> = found
-        .unwrap()
-        .items
-        .into_iter()
-        .map(|found| found.id)
-        .collect();
+    let found = client(&server).all_contacts(&[ContactId::new(2)]).await;
+    let ids: Vec<_> = found.unwrap().items.into_keys().collect();
     assert_eq!(ids, [ContactId::new(2)]);
 }
 
@@ -211,7 +213,7 @@ async fn contacts_that_were_not_asked_for_are_left_out() {
 async fn a_filter_that_is_ignored_does_not_lead_through_the_whole_account() {
     let full: Vec<_> = (0..250).map(contact).collect();
     let server = Server::start(std::iter::repeat_n(contacts(&full), 3)).await;
-    let found = client(&server).contacts(&[ContactId::new(2)]).await;
+    let found = client(&server).all_contacts(&[ContactId::new(2)]).await;
     assert!(
         matches!(found, Err(AmoError::Malformed { .. })),
         "{found:?}"
@@ -294,7 +296,7 @@ async fn no_list_leads_through_pages_without_end() {
     ];
     for (what, replies, expected, requests) in table {
         let server = Server::start(replies).await;
-        let found = quick_client(&server).notes(&[DealId::new(2)]).await;
+        let found = quick_client(&server).all_notes(&[DealId::new(2)]).await;
         match (found, expected) {
             (Ok(found), Ok(count)) => assert_eq!(found.items.len(), count, "{what}"),
             (Err(AmoError::Malformed { what: why }), Err(wanted)) => {
@@ -344,12 +346,9 @@ async fn a_contact_is_read_with_all_its_sound_addresses_phones_and_deals() {
             {"field_id": 14, "field_type": "file", "values": {"odd": [1]}}],
         "_embedded": {"tags": [], "leads": [{"id": 901, "_links": {}}, {"id": 902}]}});
     let server = Server::start([contacts(&[item])]).await;
-    let contact = client(&server)
-        .contacts(&[ContactId::new(501)])
-        .await
-        .unwrap()
-        .items
-        .remove(0);
+    let id = ContactId::new(501);
+    let found = client(&server).all_contacts(&[id]).await.unwrap();
+    let contact = &found.items[&id];
     let emails = ["ann@x.org", "a2@x.org"].map(|text| Email::parse(text).unwrap());
     assert_eq!(contact.emails, emails);
     assert!(contact.has_email);
@@ -366,9 +365,9 @@ async fn a_contact_without_anything_but_its_id_is_still_a_contact() {
     let php = json!({"id": 502, "name": null, "created_at": null, "custom_fields_values": null, "_embedded": []});
     let server = Server::start([contacts(&[bare, php])]).await;
     let found = client(&server)
-        .contacts(&[501, 502].map(ContactId::new))
+        .all_contacts(&[501, 502].map(ContactId::new))
         .await;
-    for contact in found.unwrap().items {
+    for contact in ordered(found.unwrap()) {
         assert!(!contact.has_email && contact.emails.is_empty() && contact.deals.is_empty());
         assert_eq!(contact.created_at, Timestamp::UNIX_EPOCH);
     }
@@ -402,11 +401,8 @@ async fn an_item_is_read_in_every_shape_that_php_gives_it() {
         for items in [json!([item]), json!({"0": item}), json!({"5": item})] {
             let body = json!({"_embedded": {"contacts": items}});
             let server = Server::start([Reply::json(200, &body)]).await;
-            let found = client(&server)
-                .contacts(&[ContactId::new(501)])
-                .await
-                .unwrap()
-                .items;
+            let ids = [ContactId::new(501)];
+            let found = ordered(client(&server).all_contacts(&ids).await.unwrap());
             assert_eq!(found.len(), 1, "{body}");
             assert_eq!(
                 found[0].emails,
@@ -419,11 +415,8 @@ async fn an_item_is_read_in_every_shape_that_php_gives_it() {
     for empty in [json!({}), json!([]), Value::Null] {
         let item = json!({"id": 501, "custom_fields_values": empty, "_embedded": {"leads": empty}});
         let server = Server::start([contacts(&[item])]).await;
-        let found = client(&server)
-            .contacts(&[ContactId::new(501)])
-            .await
-            .unwrap()
-            .items;
+        let ids = [ContactId::new(501)];
+        let found = ordered(client(&server).all_contacts(&ids).await.unwrap());
         assert!(!found[0].has_email && found[0].deals.is_empty());
     }
     let none = json!({"_embedded": {"contacts": {}}});
@@ -520,7 +513,7 @@ async fn a_contact_whose_email_cannot_be_read_is_unknown() {
         let item = json!({"id": 1, "custom_fields_values": [field]});
         let server = Server::start([contacts(&[item])]).await;
         let found = client(&server)
-            .contacts(&[ContactId::new(1)])
+            .all_contacts(&[ContactId::new(1)])
             .await
             .unwrap();
         assert_eq!(found.unreadable, unreadable(&[1], false), "{values}");
@@ -537,12 +530,9 @@ async fn an_unsound_address_is_still_an_address() {
         let item = json!({"id": 1, "custom_fields_values": [
             {"field_code": "EMAIL", "values": [{"value": value}]}]});
         let server = Server::start([contacts(&[item])]).await;
-        let contact = client(&server)
-            .contacts(&[ContactId::new(1)])
-            .await
-            .unwrap()
-            .items
-            .remove(0);
+        let id = ContactId::new(1);
+        let found = client(&server).all_contacts(&[id]).await.unwrap();
+        let contact = &found.items[&id];
         assert_eq!(
             (contact.emails.len(), contact.has_email),
             (0, has_email),
@@ -570,7 +560,7 @@ async fn deals_are_read_by_id_without_the_deleted() {
         {"id": 903, "status_id": 311, "pipeline_id": 31, "is_deleted": true}]}});
     let server = Server::start([Reply::json(200, &body)]).await;
     let ids = [901, 902, 903].map(DealId::new);
-    let found = client(&server).deals(&ids).await.unwrap().items;
+    let found = ordered(client(&server).all_deals(&ids).await.unwrap());
     let [course, bare] = &found[..] else {
         panic!("{found:?}")
     };
@@ -598,7 +588,7 @@ async fn notes_are_read_to_the_end_in_the_order_of_their_ids() {
     let odd = json!({"id": 1000, "entity_id": 901, "note_type": "common", "params": []});
     let server = Server::start([notes((0..250).map(note).collect()), notes(vec![odd])]).await;
     let found = client(&server)
-        .notes(&[DealId::new(901)])
+        .all_notes(&[DealId::new(901)])
         .await
         .unwrap()
         .items;
@@ -632,7 +622,7 @@ async fn a_deal_or_note_that_cannot_be_read_is_known_by_its_id() {
         null]}});
     let server = Server::start([Reply::json(200, &deals)]).await;
     let found = client(&server)
-        .deals(&[901, 902].map(DealId::new))
+        .all_pages::<wire::Deals>(&by_ids::DEALS, &[901, 902])
         .await
         .unwrap();
     assert_eq!(found.items.len(), 1);
@@ -644,7 +634,7 @@ async fn a_deal_or_note_that_cannot_be_read_is_known_by_its_id() {
         {"id": 3, "entity_id": 902, "params": {"text": "Bought"}}]}});
     let server = Server::start([Reply::json(200, &notes)]).await;
     let found = client(&server)
-        .notes(&[901, 902].map(DealId::new))
+        .all_notes(&[901, 902].map(DealId::new))
         .await
         .unwrap();
     assert_eq!(found.items.len(), 1);
@@ -701,7 +691,7 @@ async fn nothing_found_is_an_empty_list() {
     ];
     for reply in replies {
         let server = Server::start([reply]).await;
-        let found = client(&server).contacts(&[ContactId::new(1)]).await;
+        let found = client(&server).all_contacts(&[ContactId::new(1)]).await;
         assert!(found.unwrap().items.is_empty());
     }
 }
@@ -709,7 +699,7 @@ async fn nothing_found_is_an_empty_list() {
 #[tokio::test]
 async fn a_page_in_html_is_no_proof_that_no_contact_was_found() {
     let server = Server::start([Reply::html(404)]).await;
-    let found = client(&server).contacts(&[ContactId::new(1)]).await;
+    let found = client(&server).all_contacts(&[ContactId::new(1)]).await;
     assert!(
         matches!(found, Err(AmoError::Unexpected { status: 404 })),
         "{found:?}"
@@ -723,7 +713,7 @@ async fn a_path_in_the_base_url_is_kept() {
         let mut settings = super::settings(&server.url);
         settings.base_url = server.url.join(end).unwrap();
         let _ = super::client_with(settings)
-            .contacts(&[ContactId::new(1)])
+            .all_contacts(&[ContactId::new(1)])
             .await;
     }
     for seen in server.seen() {

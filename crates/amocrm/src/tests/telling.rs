@@ -137,7 +137,7 @@ async fn every_send_leaves_its_stamp() {
     let client = client(&server);
     let before = Instant::now();
     for _ in 0..5 {
-        client.contacts(&[ContactId::new(1)]).await.unwrap();
+        client.all_contacts(&[ContactId::new(1)]).await.unwrap();
     }
     let stamps = client.send_stamps();
     assert_eq!(client.requests_sent(), stamps.len() as u64);
