@@ -214,30 +214,30 @@ impl AmoCrm {
     /// How many requests this client and its clones have sent.
     #[must_use]
     pub fn requests_sent(&self) -> u64 {
-        self.transport.requests_sent()
+        self.transport.throttle.requests_sent()
     }
 
     /// When the latest requests were sent, oldest first.
     #[must_use]
     pub fn send_stamps(&self) -> Vec<Instant> {
-        self.transport.send_stamps()
+        self.transport.throttle.stamps()
     }
 
     /// Leaves so many requests a second to another process, until called with 0, which must not be before its last request
     /// was answered. The rate is never below one.
     pub fn leave_to_others(&self, requests: usize) {
-        self.transport.leave_to_others(requests);
+        self.transport.throttle.leave_to_others(requests);
     }
 
     /// Whether requests are turned away since a refusal (401, 402, 403).
     #[must_use]
     pub fn is_turned_away(&self) -> bool {
-        self.transport.is_turned_away()
+        self.transport.throttle.is_turning_away()
     }
 
     /// Lets a client that was refused (401, 402, 403) send again.
     pub fn reset(&self) {
-        self.transport.reset();
+        self.transport.throttle.reset();
     }
 
     pub async fn account(&self) -> Result<Account, AmoError> {

@@ -78,22 +78,25 @@ impl Throttle {
     }
 
     /// Waits for a turn. Dropping the future leaves the queue and uses up no turn: a turn is taken only in the moment in which
-    /// it is given.
-    pub(super) async fn acquire(&self, begin_by: Option<Instant>) -> Result<Turn<'_>, Denied> {
+    /// it is given. At most one background request is ahead of any other request.
+    pub(super) async fn acquire(
+        &self,
+        is_background: bool,
+        begin_by: Option<Instant>,
+    ) -> Result<Turn<'_>, Denied> {
+        let _head = if is_background {
+            Some(in_time(begin_by, &self.background).await?)
+        } else {
+            None
+        };
         let asked = Instant::now();
         let place = Place::take(&self.in_line);
-        let _next = match begin_by {
-            None => self.next.lock().await,
-            Some(limit) => {
-                let turn = self.state().pace.turn_after(place.ahead, asked, limit);
-                if turn > limit {
-                    return Err(Denied::TooLate);
-                }
-                timeout_at(limit, self.next.lock())
-                    .await
-                    .map_err(|_| Denied::TooLate)?
-            }
-        };
+        if let Some(limit) = begin_by
+            && self.state().pace.turn_after(place.ahead, asked, limit) > limit
+        {
+            return Err(Denied::TooLate);
+        }
+        let _next = in_time(begin_by, &self.next).await?;
         loop {
             let ready = {
                 let mut state = self.state();
@@ -118,20 +121,6 @@ impl Throttle {
             // a turn come earlier, by too little to wake for.
             sleep_until(ready).await;
         }
-    }
-
-    /// As [`Throttle::acquire`] with background priority: at most one background request is ahead of any other request.
-    pub(super) async fn acquire_in_background(
-        &self,
-        begin_by: Option<Instant>,
-    ) -> Result<Turn<'_>, Denied> {
-        let _head = match begin_by {
-            None => self.background.lock().await,
-            Some(limit) => timeout_at(limit, self.background.lock())
-                .await
-                .map_err(|_| Denied::TooLate)?,
-        };
-        self.acquire(begin_by).await
     }
 
     /// A 429 for the request sent at `sent_at`.
@@ -187,6 +176,19 @@ impl Turn<'_> {
         state.stamps.push_back(now);
         state.sent += 1;
         now
+    }
+}
+
+/// Waits for the head of a queue, until `begin_by` at the latest.
+async fn in_time(
+    begin_by: Option<Instant>,
+    queue: &tokio::sync::Mutex<()>,
+) -> Result<tokio::sync::MutexGuard<'_, ()>, Denied> {
+    match begin_by {
+        None => Ok(queue.lock().await),
+        Some(limit) => timeout_at(limit, queue.lock())
+            .await
+            .map_err(|_| Denied::TooLate),
     }
 }
 

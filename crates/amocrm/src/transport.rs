@@ -32,7 +32,7 @@ pub(super) struct Transport {
     base_url: Url,
     token: SecretString,
     timeouts: Timeouts,
-    throttle: Throttle,
+    pub(super) throttle: Throttle,
     permit: Arc<dyn Permit>,
     clock: SharedClock,
     metrics: &'static str,
@@ -48,13 +48,6 @@ pub(super) struct Read<'a> {
     pub(super) query: &'a [(&'a str, String)],
     /// Background priority: lets other requests go first.
     pub(super) is_background: bool,
-}
-
-/// How a request waits for its turn.
-#[derive(Debug, Clone, Copy)]
-struct Line {
-    is_background: bool,
-    begin_by: Option<Instant>,
 }
 
 /// A change.
@@ -100,26 +93,6 @@ impl Transport {
         })
     }
 
-    pub(super) fn is_turned_away(&self) -> bool {
-        self.throttle.is_turning_away()
-    }
-
-    pub(super) fn reset(&self) {
-        self.throttle.reset();
-    }
-
-    pub(super) fn leave_to_others(&self, requests: usize) {
-        self.throttle.leave_to_others(requests);
-    }
-
-    pub(super) fn requests_sent(&self) -> u64 {
-        self.throttle.requests_sent()
-    }
-
-    pub(super) fn send_stamps(&self) -> Vec<Instant> {
-        self.throttle.stamps()
-    }
-
     pub(super) async fn read<T: DeserializeOwned + Send + 'static>(
         &self,
         read: &Read<'_>,
@@ -130,11 +103,9 @@ impl Transport {
             .request(Method::GET, url, self.timeouts.read)
             .build()
             .map_err(failure)?;
-        let line = Line {
-            is_background: read.is_background,
-            begin_by: None,
-        };
-        let answer = self.exchange(read.route, request, line).await?;
+        let answer = self
+            .exchange(read.route, request, read.is_background, None)
+            .await?;
         let date = answer.date;
         let value = match answer.status {
             StatusCode::NO_CONTENT => None,
@@ -164,11 +135,10 @@ impl Transport {
             .body(write.body.to_string())
             .build()
             .map_err(failure)?;
-        let line = Line {
-            is_background: write.is_background,
-            begin_by: Some(write.begin_by),
-        };
-        let answer = self.exchange(write.route, request, line).await?;
+        let begin_by = Some(write.begin_by);
+        let answer = self
+            .exchange(write.route, request, write.is_background, begin_by)
+            .await?;
         if answer.status.is_success() {
             wire::decode(&answer.body)
         } else {
@@ -198,16 +168,13 @@ impl Transport {
         &self,
         route: &'static str,
         request: Request,
-        line: Line,
+        is_background: bool,
+        begin_by: Option<Instant>,
     ) -> Result<Answer, AmoError> {
         // Without a valid permit, the request does not wait for a turn.
         self.permitted()?;
         let asked = Instant::now();
-        let turn = if line.is_background {
-            self.throttle.acquire_in_background(line.begin_by).await
-        } else {
-            self.throttle.acquire(line.begin_by).await
-        };
+        let turn = self.throttle.acquire(is_background, begin_by).await;
         let metrics = self.metrics;
         metrics::histogram!(format!("{metrics}_throttle_wait_seconds")).record(asked.elapsed());
         let turn = turn.map_err(AmoError::from)?;

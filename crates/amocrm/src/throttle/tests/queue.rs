@@ -17,7 +17,7 @@ fn throttle(per_window: u32) -> Arc<Throttle> {
 }
 
 async fn send(throttle: &Throttle) -> Instant {
-    throttle.acquire(None).await.unwrap().sent()
+    throttle.acquire(false, None).await.unwrap().sent()
 }
 
 /// Uses up the burst, so that the next one has to wait for one interval.
@@ -51,7 +51,7 @@ async fn a_turn_that_would_come_too_late_is_refused_at_once_and_not_used_up() {
     let throttle = throttle(6);
     burst(&throttle).await;
     let now = Instant::now();
-    let refused = throttle.acquire(Some(now + ms(174))).await;
+    let refused = throttle.acquire(false, Some(now + ms(174))).await;
     assert_eq!(refused.err(), Some(Denied::TooLate));
     assert_eq!(Instant::now(), now, "it did not wait to find out");
     assert_eq!(send(&throttle).await, now + ms(175));
@@ -62,7 +62,7 @@ async fn a_turn_that_comes_in_time_is_given() {
     let throttle = throttle(6);
     burst(&throttle).await;
     let limit = Instant::now() + ms(175);
-    let turn = throttle.acquire(Some(limit)).await.unwrap();
+    let turn = throttle.acquire(false, Some(limit)).await.unwrap();
     assert_eq!(turn.sent(), limit);
 }
 
@@ -72,7 +72,7 @@ async fn of_all_in_the_background_one_at_most_is_ahead_of_the_others() {
     burst(&throttle).await;
     let began = Instant::now();
     let mut patient: Vec<_> = (0..3)
-        .map(|_| Box::pin(throttle.acquire_in_background(None)))
+        .map(|_| Box::pin(throttle.acquire(true, None)))
         .collect();
     for waiter in &mut patient {
         assert!(futures::poll!(waiter.as_mut()).is_pending());
@@ -97,11 +97,13 @@ async fn those_in_line_count_when_a_turn_is_foreseen() {
     burst(&throttle).await;
     let now = Instant::now();
     // Turns come at 175, 350, 1050 (the window) and 1225 ms.
-    let mut line: Vec<_> = (0..3).map(|_| Box::pin(throttle.acquire(None))).collect();
+    let mut line: Vec<_> = (0..3)
+        .map(|_| Box::pin(throttle.acquire(false, None)))
+        .collect();
     for waiter in &mut line {
         assert!(futures::poll!(waiter.as_mut()).is_pending());
     }
-    let refused = throttle.acquire(Some(now + ms(1200))).await;
+    let refused = throttle.acquire(false, Some(now + ms(1200))).await;
     assert_eq!(refused.err(), Some(Denied::TooLate));
     assert_eq!(Instant::now(), now);
     let ((), given) = tokio::join!(
@@ -110,7 +112,7 @@ async fn those_in_line_count_when_a_turn_is_foreseen() {
                 waiter.await.unwrap().sent();
             }
         },
-        throttle.acquire(Some(now + ms(1225)))
+        throttle.acquire(false, Some(now + ms(1225)))
     );
     assert_eq!(given.unwrap().sent(), now + ms(1225));
 }
@@ -120,13 +122,13 @@ async fn a_waiter_that_leaves_uses_up_nothing() {
     let throttle = throttle(6);
     burst(&throttle).await;
     let now = Instant::now();
-    let mut next = Box::pin(throttle.acquire(None));
-    let mut behind = Box::pin(throttle.acquire(None));
+    let mut next = Box::pin(throttle.acquire(false, None));
+    let mut behind = Box::pin(throttle.acquire(false, None));
     assert!(futures::poll!(next.as_mut()).is_pending());
     assert!(futures::poll!(behind.as_mut()).is_pending());
     drop(next);
     assert_eq!(behind.await.unwrap().sent(), now + ms(175));
-    let turn = throttle.acquire(Some(now + ms(350))).await;
+    let turn = throttle.acquire(false, Some(now + ms(350))).await;
     assert_eq!(turn.unwrap().sent(), now + ms(350), "its place is free");
 }
 
@@ -135,7 +137,7 @@ async fn waiters_that_leave_let_no_two_go_at_once() {
     let throttle = throttle(6);
     burst(&throttle).await;
     for _ in 0..50 {
-        let mut leaver = Box::pin(throttle.acquire(None));
+        let mut leaver = Box::pin(throttle.acquire(false, None));
         let _ = futures::poll!(leaver.as_mut());
         advance(ms(10)).await;
         drop(leaver);
@@ -151,7 +153,7 @@ async fn a_429_holds_back_requests_that_wait_already() {
     let throttle = throttle(6);
     burst(&throttle).await;
     let now = Instant::now();
-    let mut waiter = Box::pin(throttle.acquire(None));
+    let mut waiter = Box::pin(throttle.acquire(false, None));
     assert!(futures::poll!(waiter.as_mut()).is_pending());
     throttle.slow_down(now, Some(Duration::from_secs(7)));
     assert_eq!(waiter.await.unwrap().sent(), now + Duration::from_secs(7));
@@ -162,7 +164,7 @@ async fn a_429_turns_a_waiter_with_a_limit_away() {
     let throttle = throttle(6);
     burst(&throttle).await;
     let limit = Instant::now() + Duration::from_secs(5);
-    let mut waiter = Box::pin(throttle.acquire(Some(limit)));
+    let mut waiter = Box::pin(throttle.acquire(false, Some(limit)));
     assert!(futures::poll!(waiter.as_mut()).is_pending());
     throttle.slow_down(Instant::now(), Some(Duration::from_secs(7)));
     assert_eq!(waiter.await.err(), Some(Denied::TooLate));
@@ -178,7 +180,7 @@ async fn a_limit_in_the_past_is_too_late() {
     let past = Instant::now();
     advance(ms(1)).await;
     assert_eq!(
-        throttle.acquire(Some(past)).await.err(),
+        throttle.acquire(false, Some(past)).await.err(),
         Some(Denied::TooLate)
     );
     assert!(throttle.stamps().is_empty());
@@ -188,7 +190,9 @@ async fn a_limit_in_the_past_is_too_late() {
 async fn a_refusal_turns_every_request_away_until_the_reset() {
     let throttle = throttle(6);
     burst(&throttle).await;
-    let mut line: Vec<_> = (0..3).map(|_| Box::pin(throttle.acquire(None))).collect();
+    let mut line: Vec<_> = (0..3)
+        .map(|_| Box::pin(throttle.acquire(false, None)))
+        .collect();
     for waiter in &mut line {
         assert!(futures::poll!(waiter.as_mut()).is_pending());
     }
@@ -202,9 +206,9 @@ async fn a_refusal_turns_every_request_away_until_the_reset() {
     }
     advance(WINDOW).await;
     assert_eq!(
-        throttle.acquire(None).await.err(),
+        throttle.acquire(false, None).await.err(),
         Some(Denied::Refused(Refusal::Forbidden))
     );
     throttle.reset();
-    assert!(throttle.acquire(None).await.is_ok());
+    assert!(throttle.acquire(false, None).await.is_ok());
 }
