@@ -1,8 +1,4 @@
-use std::{
-    cmp::Ordering,
-    fmt,
-    hash::{Hash, Hasher},
-};
+use std::fmt;
 
 use crate::text::visible;
 
@@ -17,11 +13,11 @@ const EDGES: [char; 12] = ['.', '\'', '`', '!', '*', '=', '’', '‘', '”', '
 /// An e-mail address, cleaned and in lower case; equality is what "the same person" means here.
 ///
 /// A domain has two spellings, `школа.рф` and `xn--80atdl2c.xn--p1ai` (UTS 46): they are equal.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Email {
-    /// With the domain in ASCII, by which addresses are compared.
+    /// With the domain in ASCII. The first member, by which addresses are compared.
     ascii: String,
-    /// With the domain in Unicode, as people write it.
+    /// With the domain in Unicode, as people write it: equal wherever `ascii` is, from which it is made.
     unicode: String,
 }
 
@@ -162,32 +158,6 @@ fn take<'a>(text: &'a str, found: &mut Vec<&'a str>) -> bool {
         }
     }
     is_clean
-}
-
-impl PartialEq for Email {
-    fn eq(&self, other: &Self) -> bool {
-        self.ascii == other.ascii
-    }
-}
-
-impl Eq for Email {}
-
-impl PartialOrd for Email {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Email {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.ascii.cmp(&other.ascii)
-    }
-}
-
-impl Hash for Email {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.ascii.hash(state);
-    }
 }
 
 /// Says nothing: an address must not reach a log through `{:?}`.
