@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use outbound::{Asked, Failure};
+use outbound::{Failure, log_request};
 use reqwest::Client;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
@@ -100,15 +100,9 @@ impl OutsideWatcher {
             Ok(answer) => answer.status().as_u16().to_string(),
             Err(_) => "no_answer".to_owned(),
         };
-        Asked {
-            peer: "the outside watcher",
-            metrics: "tripwire_watcher",
-            route: "heartbeat",
-            status: status.clone(),
-            took: began.elapsed(),
-            request_id: None,
-        }
-        .tell();
+        let (peer, metrics) = ("the outside watcher", "tripwire_watcher");
+        let took = began.elapsed();
+        log_request(peer, metrics, "heartbeat", status.clone(), took, None);
         match answer.map_err(Failure::from) {
             Ok(answer) if answer.status().is_success() => {}
             Ok(_) => tracing::warn!(status, "heartbeat.refused"),

@@ -1,7 +1,7 @@
 //! One request, one answer: keys, sizes, the log and the count of what was asked.
 
 use jiff::Timestamp;
-use outbound::{Asked, Body, Failure, read_up_to};
+use outbound::{Body, Failure, log_request, read_up_to};
 use reqwest::{
     Client, Request,
     header::{HeaderMap, HeaderName, HeaderValue},
@@ -110,15 +110,8 @@ impl Transport {
             Err(SupabaseError::TooLarge) => "too_large".to_owned(),
             Err(_) => "no_answer".to_owned(),
         };
-        Asked {
-            peer: "Supabase",
-            metrics: "tripwire_supabase",
-            route,
-            status,
-            took: begun.elapsed(),
-            request_id: None,
-        }
-        .tell();
+        let took = begun.elapsed();
+        log_request("Supabase", "tripwire_supabase", route, status, took, None);
         outcome
     }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use outbound::{Asked, Body, Failure, date, read_up_to};
+use outbound::{Body, Failure, date, log_request, read_up_to};
 use reqwest::{
     Method, Request, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap, LOCATION},
@@ -182,10 +182,14 @@ impl Transport {
         self.permitted()?;
         let sent_at = turn.sent();
 
-        let mut seen = Seen::default();
+        let (mut status, mut request_id) = (String::new(), None);
         let result = match self.http.execute(request).await {
             Ok(response) => {
-                seen = Seen::of(&response);
+                status = response.status().as_u16().to_string();
+                // amoCRM's support finds a call by it.
+                let id = response.headers().get("x-request-id");
+                let id = id.and_then(|value| value.to_str().ok());
+                request_id = id.map(|id| id.chars().take(64).collect::<String>());
                 self.settle(response, sent_at).await
             }
             Err(error) => Err(failure(error)),
@@ -195,20 +199,11 @@ impl Transport {
         let status = match &result {
             Err(AmoError::NotSent { .. }) => "not_sent".to_owned(),
             Err(AmoError::NoAnswer { .. }) => "no_answer".to_owned(),
-            _ => seen
-                .status
-                .map_or_else(String::new, |status| status.to_string()),
+            _ => status,
         };
         metrics::histogram!(format!("{metrics}_request_seconds"), "route" => route).record(took);
-        Asked {
-            peer: "amoCRM",
-            metrics,
-            route,
-            status,
-            took,
-            request_id: seen.request_id,
-        }
-        .tell();
+        let request_id = request_id.as_deref();
+        log_request("amoCRM", metrics, route, status, took, request_id);
         result
     }
 
@@ -330,28 +325,6 @@ struct Answer {
     status: StatusCode,
     date: Option<Timestamp>,
     body: Vec<u8>,
-}
-
-/// For the log: what the head of the answer said.
-#[derive(Default)]
-struct Seen {
-    status: Option<u16>,
-    /// amoCRM's support finds a call by it.
-    request_id: Option<String>,
-}
-
-impl Seen {
-    fn of(response: &Response) -> Self {
-        let request_id = response
-            .headers()
-            .get("x-request-id")
-            .and_then(|value| value.to_str().ok())
-            .map(|value| value.chars().take(64).collect());
-        Self {
-            status: Some(response.status().as_u16()),
-            request_id,
-        }
-    }
 }
 
 impl From<Denied> for AmoError {

@@ -167,43 +167,29 @@ fn http_date(text: &str) -> Option<Timestamp> {
     parser.parse_timestamp(text.trim()).ok()
 }
 
-/// A request that is over, for the log and the metrics, which never see a URL.
-#[derive(Debug)]
-pub struct Asked {
-    /// The name in the log.
-    pub peer: &'static str,
-    /// What the names of the metrics begin with.
-    pub metrics: &'static str,
-    pub route: &'static str,
-    /// The answer's status, or why there is none.
-    pub status: String,
-    pub took: Duration,
-    /// By which the peer finds the request again.
-    pub request_id: Option<String>,
-}
-
-impl Asked {
-    pub fn tell(self) {
-        let Self {
-            peer,
-            metrics,
-            route,
-            status,
-            took,
-            request_id,
-        } = self;
-        // The target is the service's own, so that a filter for the service includes its requests.
-        tracing::debug!(
-            target: "tripwire_sync::outbound",
-            route,
-            status,
-            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            request_id,
-            "asked {peer}"
-        );
-        metrics::counter!(format!("{metrics}_requests_total"), "route" => route, "status" => status)
-            .increment(1);
-    }
+/// Puts a request that is over into the log and the metrics, which never see a URL.
+///
+/// `peer` is the name in the log, `metrics` is what the names of the metrics begin with, `status` is the answer's status or
+/// why there is none. By `request_id` the peer finds the request again.
+pub fn log_request(
+    peer: &'static str,
+    metrics: &'static str,
+    route: &'static str,
+    status: String,
+    took: Duration,
+    request_id: Option<&str>,
+) {
+    // The target is the service's own, so that a filter for the service includes its requests.
+    tracing::debug!(
+        target: "tripwire_sync::outbound",
+        route,
+        status,
+        duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        request_id,
+        "asked {peer}"
+    );
+    metrics::counter!(format!("{metrics}_requests_total"), "route" => route, "status" => status)
+        .increment(1);
 }
 
 /// Wall-clock time, passed in so that tests can set it.
