@@ -103,20 +103,22 @@ impl FromStr for RowId {
     }
 }
 
-/// HMAC-SHA256 under the inbox's own key, cut to 128 bits: recognises a person again without remembering them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyedHash([u8; 16]);
+/// HMAC-SHA256 under the inbox's own key, cut to 128 bits: recognises a person again without remembering them. Its text is
+/// 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyedHash(#[serde(with = "uuid::serde::simple")] Uuid);
 
 impl KeyedHash {
     #[must_use]
     pub const fn new(bytes: [u8; 16]) -> Self {
-        Self(bytes)
+        Self(Uuid::from_bytes(bytes))
     }
 }
 
 impl fmt::Display for KeyedHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.simple().fmt(f)
     }
 }
 
@@ -126,31 +128,11 @@ impl fmt::Debug for KeyedHash {
     }
 }
 
-/// The text was not 32 hex digits.
-#[derive(Debug, thiserror::Error)]
-#[error("a keyed hash is 32 hex digits")]
-pub struct NotAKeyedHash;
-
 impl FromStr for KeyedHash {
-    type Err = NotAKeyedHash;
+    type Err = uuid::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let uuid = Uuid::try_parse(text).map_err(|_| NotAKeyedHash)?;
-        Ok(Self(uuid.into_bytes()))
-    }
-}
-
-impl Serialize for KeyedHash {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyedHash {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        text.parse().map(Self)
     }
 }
 
