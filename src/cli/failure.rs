@@ -132,7 +132,7 @@ mod tests {
         );
         let wrapped = StartError::Inbox(error);
         assert!(told(&wrapped, Lang::Russian).starts_with("файл очереди"));
-        let error = AmoError::Unauthorized;
+        let error = AmoError::from(amocrm::Refusal::Unauthorized);
         assert!(told(&error, Lang::Russian).starts_with("amoCRM не принимает токен (401) ("));
         let error = io::Error::other("torn");
         assert_eq!(told(&error, Lang::Russian), "ошибка ввода-вывода (torn)");

@@ -116,9 +116,11 @@ pub(crate) fn amocrm_reason(error: &AmoError) -> String {
         AmoError::NotSent { .. } => "нет соединения с amoCRM".to_owned(),
         AmoError::NoAnswer { .. } => "amoCRM не ответила".to_owned(),
         AmoError::Throttled { .. } => "amoCRM ограничила частоту запросов (429)".to_owned(),
-        AmoError::Unauthorized => "amoCRM не принимает токен (401)".to_owned(),
-        AmoError::PaymentRequired => "подписка amoCRM не оплачена (402)".to_owned(),
-        AmoError::Forbidden => "amoCRM запретила доступ (403)".to_owned(),
+        AmoError::Refused(Refusal::Unauthorized) => "amoCRM не принимает токен (401)".to_owned(),
+        AmoError::Refused(Refusal::PaymentRequired) => {
+            "подписка amoCRM не оплачена (402)".to_owned()
+        }
+        AmoError::Refused(Refusal::Forbidden) => "amoCRM запретила доступ (403)".to_owned(),
         AmoError::Rejected { status, problem } => {
             format!("amoCRM отклонила запрос ({status}): {problem}")
         }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use amocrm::AmoError;
+use amocrm::{AmoError, Refusal};
 use jiff::Timestamp;
 use tokio::{
     task::{JoinError, JoinSet},
@@ -326,7 +326,10 @@ impl Context {
             }
         };
         // A 403 is classified as a ban, so that no other probe follows.
-        if let Err(failure @ (Failure::Amocrm(AmoError::Forbidden) | Failure::Inbox(_))) = &asked {
+        if let Err(
+            failure @ (Failure::Amocrm(AmoError::Refused(Refusal::Forbidden)) | Failure::Inbox(_)),
+        ) = &asked
+        {
             self.classify(failure, Asked::NOTHING).await?;
         }
         Ok(asked.is_ok())

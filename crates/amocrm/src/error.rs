@@ -26,12 +26,8 @@ pub enum AmoError {
     /// `retry_after` is what amoCRM named, if it did, cut to ten minutes.
     #[error("amoCRM asks to slow down (429)")]
     Throttled { retry_after: Option<Duration> },
-    #[error("amoCRM refuses the token (401)")]
-    Unauthorized,
-    #[error("amoCRM says the subscription is not paid (402)")]
-    PaymentRequired,
-    #[error("amoCRM forbids the request (403)")]
-    Forbidden,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// 400 and other 4xx about what was sent.
     #[error("amoCRM rejects the request ({status}): {problem}")]
     Rejected { status: u16, problem: Problem },
@@ -60,10 +56,13 @@ pub enum Disposition {
 }
 
 /// A refusal of every request. amoCRM bans an account that goes on sending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    #[error("amoCRM refuses the token (401)")]
     Unauthorized,
+    #[error("amoCRM says the subscription is not paid (402)")]
     PaymentRequired,
+    #[error("amoCRM forbids the request (403)")]
     Forbidden,
 }
 
@@ -72,16 +71,6 @@ impl From<outbound::Failure> for AmoError {
         match failure {
             outbound::Failure::NotSent { untrusted, source } => Self::NotSent { untrusted, source },
             outbound::Failure::NoAnswer { source } => Self::NoAnswer { source },
-        }
-    }
-}
-
-impl From<Refusal> for AmoError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Unauthorized => Self::Unauthorized,
-            Refusal::PaymentRequired => Self::PaymentRequired,
-            Refusal::Forbidden => Self::Forbidden,
         }
     }
 }
@@ -174,9 +163,7 @@ impl AmoError {
             Self::Throttled { retry_after } => Disposition::Retry {
                 after: *retry_after,
             },
-            Self::Unauthorized => Disposition::Halt(Refusal::Unauthorized),
-            Self::PaymentRequired => Disposition::Halt(Refusal::PaymentRequired),
-            Self::Forbidden => Disposition::Halt(Refusal::Forbidden),
+            Self::Refused(refusal) => Disposition::Halt(*refusal),
         }
     }
 
@@ -196,9 +183,7 @@ impl AmoError {
             | Self::TurnedAway
             | Self::NotSent { .. }
             | Self::Throttled { .. }
-            | Self::Unauthorized
-            | Self::PaymentRequired
-            | Self::Forbidden => true,
+            | Self::Refused(_) => true,
             // amoCRM may have carried out the sound items of a rejected batch.
             Self::Rejected { .. }
             | Self::NoAnswer { .. }

@@ -96,7 +96,7 @@ impl Looks {
                 ));
                 Ok(Seen::Good { pipelines })
             }
-            Err(AmoError::Forbidden) => {
+            Err(AmoError::Refused(Refusal::Forbidden)) => {
                 terminal.complain(lang.pick(
                     "amoCRM forbids access (403): the address of this machine is not on the account's list, or the account is blocked. \
                      Nothing was written; do not try again before that is mended.",
@@ -378,7 +378,7 @@ mod tests {
     fn a_refusal_of_amocrm_is_about_the_token_unless_the_account_is_not_there() {
         let both = vec![plan::SUBDOMAIN, plan::TOKEN];
         for (error, expected) in [
-            (AmoError::Unauthorized, vec![plan::TOKEN]),
+            (Refusal::Unauthorized.into(), vec![plan::TOKEN]),
             (
                 AmoError::Moved {
                     status: 301,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use amocrm::{AmoError, Found, Pipeline, Target};
+use amocrm::{AmoError, Found, Pipeline, Refusal, Target};
 use tokio::time::Instant;
 
 use super::{
@@ -204,6 +204,7 @@ async fn answered(batch: &Batch, sent: Sent<Undoing, DealId>) -> Result<Vec<Ende
         rows.iter_mut().for_each(Undoing::not_sent);
     }
     // After a 403 the rows are held. A ban would come for any of them again.
-    let operation = matches!(error, AmoError::Forbidden).then_some(Operation::Move);
+    let operation =
+        matches!(error, AmoError::Refused(Refusal::Forbidden)).then_some(Operation::Move);
     batch.fail(operation, rows, error).await
 }

@@ -26,7 +26,10 @@ fn both_ways(status: u16) -> [Reply; 2] {
 async fn a_refused_token_halts() {
     for reply in both_ways(401) {
         let error = error_of(reply).await;
-        assert!(matches!(error, AmoError::Unauthorized), "{error:?}");
+        assert!(
+            matches!(error, AmoError::Refused(Refusal::Unauthorized)),
+            "{error:?}"
+        );
         assert_eq!(
             error.disposition(),
             Disposition::Halt(Refusal::Unauthorized)
@@ -39,7 +42,10 @@ async fn a_refused_token_halts() {
 async fn an_unpaid_account_halts() {
     for reply in both_ways(402) {
         let error = error_of(reply).await;
-        assert!(matches!(error, AmoError::PaymentRequired), "{error:?}");
+        assert!(
+            matches!(error, AmoError::Refused(Refusal::PaymentRequired)),
+            "{error:?}"
+        );
         assert_eq!(
             error.disposition(),
             Disposition::Halt(Refusal::PaymentRequired)
@@ -52,7 +58,10 @@ async fn an_unpaid_account_halts() {
 async fn a_ban_halts() {
     for reply in both_ways(403) {
         let error = error_of(reply).await;
-        assert!(matches!(error, AmoError::Forbidden), "{error:?}");
+        assert!(
+            matches!(error, AmoError::Refused(Refusal::Forbidden)),
+            "{error:?}"
+        );
         assert_eq!(error.disposition(), Disposition::Halt(Refusal::Forbidden));
         assert!(error.was_not_applied());
     }
@@ -394,7 +403,8 @@ async fn a_ban_turns_every_request_away_until_the_reset() {
     let asked = (0..10).map(|_| client.all_contacts(&ids));
     let answers = futures::future::join_all(asked).await;
     // One request was sent and refused. The others were not sent, so none of them counts as refused.
-    let refused = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::Forbidden));
+    let refused =
+        |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::Refused(Refusal::Forbidden)));
     assert_eq!(answers.iter().filter(refused).count(), 1);
     let unasked = |it: &&Result<_, AmoError>| matches!(it, Err(AmoError::TurnedAway));
     assert_eq!(answers.iter().filter(unasked).count(), 9);

@@ -402,10 +402,9 @@ fn failed(error: &AmoError, lang: Lang) -> String {
             format!("the answer could not be read ({what})"),
             format!("ответ не удалось прочесть ({what})"),
         ),
-        AmoError::Unauthorized
-        | AmoError::PaymentRequired
-        | AmoError::Forbidden
-        | AmoError::TurnedAway => lang.pick("amoCRM refuses", "amoCRM отказала").to_owned(),
+        AmoError::Refused(_) | AmoError::TurnedAway => {
+            lang.pick("amoCRM refuses", "amoCRM отказала").to_owned()
+        }
         AmoError::NotSent { .. }
         | AmoError::NoAnswer { .. }
         | AmoError::TooLate
