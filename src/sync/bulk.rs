@@ -3,7 +3,7 @@
 //! Each row goes in with its item and comes back with its answer. The client pairs answers with items by `request_id` (moves
 //! by the deal's id), whatever their order.
 
-use std::{iter, mem};
+use std::{iter, mem, time::Duration};
 
 use amocrm::{AmoError, COMPLEX_PER_WRITE};
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -12,67 +12,35 @@ use tokio::time::Instant;
 
 use crate::domain::Operation;
 
-/// So many full batches in a row come through before they grow again.
-const GROWS_AFTER: u32 = 8;
+/// How long the batches stay smaller after a gateway has given up on one.
+const HALVED_FOR: Duration = Duration::from_mins(10);
 
-/// How many items go into one bulk write: halved when a gateway gives up on a batch (504), and doubled again as batches
-/// come through.
+/// How many items go into one bulk write: halved for a while each time a gateway gives up on a batch (504).
 #[derive(Debug)]
 pub(super) struct BatchSize {
     full: usize,
-    now: Mutex<Now>,
-}
-
-#[derive(Debug)]
-struct Now {
-    size: usize,
-    in_a_row: u32,
+    /// The smaller size, and until when.
+    halved: Mutex<Option<(usize, Instant)>>,
 }
 
 impl BatchSize {
     pub(super) fn new(full: usize) -> Self {
-        let full = full.max(1);
         Self {
-            full,
-            now: Mutex::new(Now {
-                size: full,
-                in_a_row: 0,
-            }),
+            full: full.max(1),
+            halved: Mutex::default(),
         }
     }
 
     fn now(&self) -> usize {
-        self.now.lock().size
+        let halved = self.halved.lock().filter(|it| it.1 > Instant::now());
+        halved.map_or(self.full, |(size, _)| size)
     }
 
-    /// Learns from what became of a bulk write.
-    fn learn<T>(&self, items: usize, answer: &Result<T, AmoError>) {
-        match answer {
-            Ok(_) => self.came_through(items),
-            Err(error) if error.is_too_big() => {
-                self.was_too_big(items);
-                tracing::warn!(size = self.now(), "sync.batches_halved");
-            }
-            Err(_) => {}
-        }
-    }
-
+    /// A gateway has given up on a batch of so many items.
     fn was_too_big(&self, items: usize) {
-        let mut now = self.now.lock();
-        now.size = now.size.min((items / 2).max(1));
-        now.in_a_row = 0;
-    }
-
-    fn came_through(&self, items: usize) {
-        let mut now = self.now.lock();
-        if items < now.size {
-            return;
-        }
-        now.in_a_row += 1;
-        if now.in_a_row >= GROWS_AFTER {
-            now.size = (now.size * 2).min(self.full);
-            now.in_a_row = 0;
-        }
+        let size = self.now().min((items / 2).max(1));
+        *self.halved.lock() = Some((size, Instant::now() + HALVED_FOR));
+        tracing::warn!(size, "sync.batches_halved");
     }
 }
 
@@ -134,7 +102,9 @@ where
     let mut at_work: FuturesUnordered<_> = batches.map(|batch| begin(batch, false)).collect();
     let mut sent = Vec::new();
     while let Some((mut batch, may_have_landed, answer)) = at_work.next().await {
-        sizes.learn(batch.len(), &answer);
+        if answer.as_ref().is_err_and(AmoError::is_too_big) {
+            sizes.was_too_big(batch.len());
+        }
         match answer {
             Err(error) if error.is_too_big() && may_repeat(operation) && batch.len() > 1 => {
                 let rest = batch.split_off(batch.len() / 2);
@@ -298,24 +268,18 @@ mod tests {
         assert_eq!(begun.into_inner(), [urgent]);
     }
 
-    #[test]
-    fn batches_halve_with_each_that_was_too_big_and_grow_back_as_they_come_through() {
+    #[tokio::test(start_paused = true)]
+    async fn batches_halve_with_each_that_was_too_big_and_are_full_again_after_a_while() {
         let size = BatchSize::new(50);
         size.was_too_big(50);
         size.was_too_big(25);
         assert_eq!(size.now(), 12);
-        // Small ones prove nothing.
-        for _ in 0..100 {
-            size.came_through(11);
-        }
-        assert_eq!(size.now(), 12);
-        let mut seen = Vec::new();
-        for _ in 0..4 * GROWS_AFTER {
-            size.came_through(size.now());
-            seen.push(size.now());
-        }
-        seen.dedup();
-        assert_eq!(seen, [12, 24, 48, 50]);
+        tokio::time::advance(HALVED_FOR / 2).await;
+        size.was_too_big(12);
+        tokio::time::advance(HALVED_FOR - Duration::from_secs(1)).await;
+        assert_eq!(size.now(), 6);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(size.now(), 50);
     }
 
     #[test]
