@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use jiff::{Timestamp, tz::TimeZone};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 use url::Url;
 
 use crate::{
@@ -254,7 +255,9 @@ impl Said {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `into_str`: the name used in logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Kind {
     Inbox,
     Writable,
@@ -277,31 +280,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name used in logs and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbox => "inbox",
-            Self::Writable => "writable",
-            Self::Halted => "halted",
-            Self::Recovered => "recovered",
-            Self::InDoubt => "in_doubt",
-            Self::Parked => "parked",
-            Self::Late => "late",
-            Self::Moving => "moving",
-            Self::Unresolved => "unresolved",
-            Self::Resolved => "resolved",
-            Self::Disk => "disk",
-            Self::DiskFreed => "disk_freed",
-            Self::Silent => "silent",
-            Self::Arriving => "arriving",
-            Self::Expiring => "expiring",
-            Self::Replaced => "replaced",
-            Self::Doubled => "doubled",
-            Self::Digest => "digest",
-        }
-    }
-
     /// `None`: the message ends an alarm, or is a digest.
     fn alarm(self, at: Timestamp) -> Option<Alarm> {
         let can_wait = match self {

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 use uuid::Uuid;
 
 mod backoff;
@@ -148,9 +149,12 @@ pub enum Disposition {
     Halt { cause: HaltCause, patience: u32 },
 }
 
-/// Why all sending has stopped. Stored, so a restart obeys it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Why all sending has stopped. Stored, so a restart obeys it. `into_str`: the name used in logs, metrics and `/readyz`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum HaltCause {
     /// amoCRM 401: the token is wrong, expired or revoked.
     AmocrmToken,
@@ -197,28 +201,86 @@ impl HaltCause {
             | Self::SupabaseWriteBack => Side::Supabase,
         }
     }
-
-    /// The name used in logs, metrics and `/readyz`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AmocrmToken => "amocrm_token",
-            Self::AmocrmPayment => "amocrm_payment",
-            Self::AmocrmForbidden => "amocrm_forbidden",
-            Self::AmocrmStage => "amocrm_stage",
-            Self::AmocrmAccount => "amocrm_account",
-            Self::SupabaseKey => "supabase_key",
-            Self::SupabaseSchema => "supabase_schema",
-            Self::SupabaseProject => "supabase_project",
-            Self::SupabaseDatabase => "supabase_database",
-            Self::SupabaseWriteBack => "supabase_write_back",
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    /// Logs, metrics, answers and the inbox hold these names, so each stays as it is.
+    #[test]
+    fn the_names_of_halts_operations_and_states_are_these() {
+        let halts = [
+            "amocrm_token",
+            "amocrm_payment",
+            "amocrm_forbidden",
+            "amocrm_stage",
+            "amocrm_account",
+            "supabase_key",
+            "supabase_schema",
+            "supabase_project",
+            "supabase_database",
+            "supabase_write_back",
+        ];
+        assert_eq!(HaltCause::VARIANTS, halts);
+        let operations = [
+            "read",
+            "search",
+            "search_phone",
+            "search_beginning",
+            "read_contacts",
+            "read_newest",
+            "read_changed",
+            "read_deals",
+            "read_notes",
+            "move",
+            "create",
+            "create_with_contact",
+            "note",
+            "write_back",
+        ];
+        assert_eq!(Operation::VARIANTS, operations);
+        for name in halts {
+            let halt: HaltCause = serde_json::from_value(json!(name)).unwrap();
+            assert_eq!(halt.into_str(), name);
+        }
+        for name in operations {
+            let operation: Operation = serde_json::from_value(json!(name)).unwrap();
+            assert_eq!(operation.into_str(), name);
+        }
+        assert_eq!(
+            EventFault::VARIANTS,
+            [
+                "no_trigger",
+                "not_signed",
+                "not_queued",
+                "not_sent",
+                "no_answer_noted",
+                "unreachable",
+                "refused",
+                "another_server",
+            ]
+        );
+        assert_eq!(
+            EventTest::VARIANTS,
+            ["arrived", "failed", "undecided", "not_possible"]
+        );
+        assert_eq!(
+            SyncState::VARIANTS,
+            [
+                "starting",
+                "working",
+                "holding",
+                "paused",
+                "halted",
+                "standby",
+                "inbox",
+                "inbox_full",
+            ]
+        );
+    }
 
     #[test]
     fn a_reference_is_the_last_twelve_hex_digits() {

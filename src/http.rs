@@ -26,6 +26,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 use serde::Serialize;
 use serde_json::{Value, json};
+use strum::VariantNames;
 use tokio::net::TcpSocket;
 
 mod connection;
@@ -190,7 +191,7 @@ struct SyncReport {
 
 async fn readyz(state: web::Data<HttpState>) -> HttpResponse {
     let state_name = StateName {
-        state: shown(&state.inbox, &state.sync_status).as_str(),
+        state: shown(&state.inbox, &state.sync_status).into_str(),
     };
     readiness(&state.inbox, json!({ "sync": state_name }))
 }
@@ -262,8 +263,8 @@ fn unix_seconds(at: Option<Timestamp>) -> f64 {
 }
 
 fn show_states(page: &MetricsPage) {
-    let now = shown(&page.inbox, &page.sync_status).as_str();
-    for state in SyncState::NAMES {
+    let now = shown(&page.inbox, &page.sync_status).into_str();
+    for &state in SyncState::VARIANTS {
         let is_it = if state == now { 1.0 } else { 0.0 };
         metrics::gauge!("tripwire_sync_state", "state" => state).set(is_it);
     }

@@ -231,7 +231,7 @@ impl Lines<'_> {
     fn doubt(&mut self, story: &Story) {
         if let Some(refused) = &story.refused {
             let (operation, in_russian) =
-                (refused.operation.as_str(), refused.operation.in_russian());
+                (refused.operation.into_str(), refused.operation.in_russian());
             let since = self.reader.time(refused.since);
             let text = if refused.works_for_others {
                 self.reader.pick(
@@ -422,7 +422,7 @@ fn told_stopped(stopped: &Stopped, reader: &Reader) -> String {
     match stopped {
         Stopped::Halted(halt) => {
             let since = reader.pick("halted since", "остановлена с");
-            let what = reader.pick(halt.cause.as_str(), halt.cause.hint());
+            let what = reader.pick(halt.cause.into_str(), halt.cause.hint());
             let rows: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
             let text = format!(
                 "{since} {}: {what}. {} {}",

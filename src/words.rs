@@ -343,7 +343,7 @@ mod tests {
             }
         }
         for outcome in every_outcome() {
-            assert_eq!(serde_json::json!(outcome), outcome.as_str());
+            assert_eq!(serde_json::json!(outcome), outcome.into_str());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The buttons: what each does, and what it answers.
 
 use jiff::Timestamp;
+use strum::IntoStaticStr;
 
 use super::{Failure, Shared, session::Role};
 use crate::{
@@ -83,23 +84,14 @@ pub(super) enum Done {
 }
 
 /// Which services a pause or its end has reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum Reach {
     All,
     /// The database has no function for it.
     Here,
     /// The database does not answer: the other services may not know of it.
     Unknown,
-}
-
-impl Reach {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Here => "here",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// Carries an action out. The caller has proved its role.

@@ -117,7 +117,7 @@ fn state_value(overview: &Overview, role: Role) -> Value {
         .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "role": role.as_str(),
+        "role": role.into_str(),
         "at": overview.now,
         "sync": overview.state,
         "sentence": sentence.text,
@@ -231,7 +231,7 @@ fn has_body(request: &HttpRequest) -> bool {
 fn done_value(action: Action, done: Done) -> Value {
     let (rows, services) = match done {
         Done::Rows(rows) => (Some(rows), None),
-        Done::Switched(reach) => (None, Some(reach.as_str())),
+        Done::Switched(reach) => (None, Some(reach.into_str())),
         Done::Sweeping => (None, None),
     };
     json!({ "action": action.name(), "rows": rows, "services": services })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::{Shared, chart::Present, views::state_of_many};
 use crate::{
@@ -209,23 +210,13 @@ pub(super) struct Sentence {
     pub(super) detail: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum Tone {
     Good,
     Quiet,
     Stopped,
     Bad,
-}
-
-impl Tone {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Good => "good",
-            Self::Quiet => "quiet",
-            Self::Stopped => "stopped",
-            Self::Bad => "bad",
-        }
-    }
 }
 
 /// A span, in its two greatest units.
@@ -255,9 +246,9 @@ pub(super) fn numbers<'t>(
     overview: &'t Overview,
     reader: &'t Reader,
 ) -> impl Iterator<Item = (State, &'static str, u64)> + 't {
-    State::ALL
-        .into_iter()
-        .map(|state| (state, state_of_many(state, reader), overview.count(state)))
+    State::VARIANTS
+        .iter()
+        .map(|&state| (state, state_of_many(state, reader), overview.count(state)))
 }
 
 #[cfg(test)]

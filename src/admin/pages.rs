@@ -12,6 +12,7 @@ use actix_web::{
 use jiff::Timestamp;
 use maud::Markup;
 use serde::Deserialize;
+use strum::VariantArray;
 
 use super::{
     Failure, Handled, Shared,
@@ -138,7 +139,7 @@ async fn login(request: HttpRequest, admin: Admin, login: web::Form<Login>) -> H
     let (Some(role), Some(cookie)) = (role, cookie) else {
         return html(StatusCode::FORBIDDEN, views::login(&reader, true));
     };
-    tracing::info!(role = role.as_str(), "admin.login");
+    tracing::info!(role = role.into_str(), "admin.login");
     let mut answer = see_other("/admin");
     let age = CookieAge::try_from(LASTS).unwrap_or(CookieAge::ZERO);
     // A header of this length is always one.
@@ -211,7 +212,7 @@ impl Over {
         match done {
             Done::Rows(rows) => format!("{page}?done={name}&rows={rows}"),
             Done::Sweeping => format!("{page}?done={name}"),
-            Done::Switched(reach) => format!("{page}?done={name}&services={}", reach.as_str()),
+            Done::Switched(reach) => format!("{page}?done={name}&services={}", reach.into_str()),
         }
     }
 }
@@ -243,7 +244,10 @@ impl Page {
         let Some(name) = self.state.as_deref().filter(|name| !name.is_empty()) else {
             return Ok(None);
         };
-        let state = State::ALL.into_iter().find(|it| it.as_str() == name);
+        let state = State::VARIANTS
+            .iter()
+            .copied()
+            .find(|it| it.into_str() == name);
         state.map(Some).ok_or(Failure::NotFound)
     }
 

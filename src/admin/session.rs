@@ -9,25 +9,18 @@ use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use strum::IntoStaticStr;
 use subtle::ConstantTimeEq;
 
 /// How long a session lasts.
 pub(super) const LASTS: Duration = Duration::from_hours(12);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum Role {
     /// Sees everything and changes nothing.
     Viewer,
     Admin,
-}
-
-impl Role {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Admin => "admin",
-        }
-    }
 }
 
 /// A session that the cookie of a request proves.
@@ -128,7 +121,7 @@ impl Keys {
         let key = self.of(role)?;
         let ends_at = now.checked_add(LASTS).ok()?.as_second();
         let random = BASE64_URL_SAFE_NO_PAD.encode(random);
-        let text = format!("{}.{ends_at}.{random}", role.as_str());
+        let text = format!("{}.{ends_at}.{random}", role.into_str());
         let signature = key.signature("session", &text);
         Some(format!("{text}.{signature}"))
     }

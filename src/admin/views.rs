@@ -2,6 +2,7 @@
 
 use actix_web::http::StatusCode;
 use maud::{DOCTYPE, Markup, html};
+use strum::VariantArray;
 
 use super::{
     Failure, Shared,
@@ -238,7 +239,7 @@ fn status(overview: &Overview, reader: &Reader) -> Markup {
         )
     };
     html! {
-        section.status.(sentence.tone.as_str()) id="status" data-live aria-label=(reader.pick("State", "Состояние")) {
+        section.status.(sentence.tone.into_str()) id="status" data-live aria-label=(reader.pick("State", "Состояние")) {
             p.sentence id="sentence" { (sentence.text) }
             @if let Some(hint) = sentence.hint { p id="hint" { (hint) "." } }
             @if let Some(detail) = &sentence.detail { p id="detail" { (reader.pick("Details", "Подробности")) ": " (detail) } }
@@ -268,7 +269,7 @@ fn counts(overview: &Overview, reader: &Reader) -> Markup {
             h2.hidden id="counts-title" { (reader.pick("Rows by state", "Строки по состояниям")) }
             ul.counts {
                 @for (state, name, count) in numbers(overview, reader) {
-                    li { a id={ "count-" (state.as_str()) } href={ "/admin/entries?state=" (state.as_str()) } {
+                    li { a id={ "count-" (state.into_str()) } href={ "/admin/entries?state=" (state.into_str()) } {
                         strong { (count) } " " span { (name) }
                     } }
                 }
@@ -457,13 +458,13 @@ pub(super) fn entries(visitor: &Visitor, state: Option<State>, found: &Entries) 
     let reader = &visitor.reader;
     let title = reader.pick("Rows", "Строки");
     let address = |state: Option<State>, page: u32| {
-        let state = state.map_or("", State::as_str);
+        let state = state.map_or("", |it| it.into_str());
         format!("/admin/entries?state={state}&page={page}")
     };
     let content = html! {
         h1 { (title) }
         nav.filter id="filter" aria-label=(reader.pick("State", "Состояние")) {
-            @for it in std::iter::once(None).chain(State::ALL.map(Some)) {
+            @for it in std::iter::once(None).chain(State::VARIANTS.iter().copied().map(Some)) {
                 @let name = it.map_or(reader.pick("all", "все"), |it| state_of_many(it, reader));
                 a href=(address(it, 1)) aria-current=[(it == state).then_some("page")] { (name) }
             }
@@ -524,7 +525,7 @@ fn badge(entry: &Entry, reader: &Reader) -> Markup {
         Some(outcome) => outcome_name(outcome, reader),
         None => state_name(entry.state, reader),
     };
-    html! { span.badge.(entry.state.as_str()) { (text) } }
+    html! { span.badge.(entry.state.into_str()) { (text) } }
 }
 
 pub(super) fn state_name(state: State, reader: &Reader) -> &'static str {

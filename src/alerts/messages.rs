@@ -109,7 +109,7 @@ pub(super) fn recovered(
     format!(
         "✅ tripwire-sync: {now}\n\nОстановка была с {} ({}).",
         reader.minute(since),
-        cause.as_str()
+        cause.into_str()
     )
 }
 

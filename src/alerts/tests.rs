@@ -136,6 +136,34 @@ fn only(mut messages: Vec<Message>) -> Message {
     messages.remove(0)
 }
 
+/// Logs, metrics and the guide name them.
+#[test]
+fn the_names_of_the_messages_are_these() {
+    assert_eq!(
+        Kind::VARIANTS,
+        [
+            "inbox",
+            "writable",
+            "halted",
+            "recovered",
+            "in_doubt",
+            "parked",
+            "late",
+            "moving",
+            "unresolved",
+            "resolved",
+            "disk",
+            "disk_freed",
+            "silent",
+            "arriving",
+            "expiring",
+            "replaced",
+            "doubled",
+            "digest",
+        ]
+    );
+}
+
 #[test]
 fn a_halt_is_told_at_once_with_what_to_do() {
     let mut scene = Scene::new();

@@ -270,7 +270,7 @@ impl Watch {
     }
 
     async fn send(&self, message: &Message) -> Sent {
-        let kind = message.kind.as_str();
+        let kind = message.kind.into_str();
         let mut tries = 0;
         loop {
             let Some(sent) = self.send_once(message).await else {

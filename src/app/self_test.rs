@@ -122,11 +122,16 @@ impl SelfTest {
 }
 
 fn tell(test: EventTest, silent: u32) {
-    let outcome = test.as_str();
+    let outcome = test.into_str();
     match test {
         EventTest::Arrived => tracing::info!(outcome, silent, "service.self_test"),
         EventTest::Failed(fault) => {
-            tracing::warn!(outcome, fault = fault.as_str(), silent, "service.self_test");
+            tracing::warn!(
+                outcome,
+                fault = fault.into_str(),
+                silent,
+                "service.self_test"
+            );
         }
         EventTest::Undecided => tracing::warn!(outcome, silent, "service.self_test"),
         EventTest::NotPossible => tracing::debug!(outcome, "service.self_test"),

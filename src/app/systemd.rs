@@ -69,7 +69,7 @@ async fn tell_states(mut status: SyncStatus, mut writing: watch::Receiver<Writin
     let mut told = None;
     loop {
         let engine: SyncState = *status.borrow_and_update();
-        let state = writing.borrow_and_update().over(engine).as_str();
+        let state = writing.borrow_and_update().over(engine).into_str();
         if told != Some(state) {
             Notice::State(state).send().await;
             told = Some(state);

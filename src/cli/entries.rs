@@ -130,13 +130,13 @@ fn deal_of(entry: &Entry) -> Option<crate::domain::DealId> {
 
 /// In English the name that `--state` takes.
 pub(super) fn state_in_words(state: State, terminal: &Terminal) -> &'static str {
-    terminal.pick(state.as_str(), words::state(state, Lang::Russian))
+    terminal.pick(state.into_str(), words::state(state, Lang::Russian))
 }
 
 fn what(entry: &Entry, terminal: &Terminal) -> String {
     match (&entry.outcome, &entry.reason) {
         (Some(outcome), _) => terminal.pick(
-            outcome.as_str().to_owned(),
+            outcome.into_str().to_owned(),
             words::history(&[Fact::Done(*outcome)], &Names::default(), Lang::Russian),
         ),
         (None, Some(reason)) => reason.clone(),

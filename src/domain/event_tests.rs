@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 
-/// The part of the way that a test event did not come past.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The part of the way that a test event did not come past. `into_str`: the name used in logs.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum EventFault {
     /// The trigger on the table is missing, switched off, or not ours.
     NoTrigger,
@@ -25,21 +29,6 @@ pub enum EventFault {
 }
 
 impl EventFault {
-    /// The name used in logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoTrigger => "no_trigger",
-            Self::NotSigned => "not_signed",
-            Self::NotQueued => "not_queued",
-            Self::NotSent => "not_sent",
-            Self::NoAnswerNoted => "no_answer_noted",
-            Self::Unreachable => "unreachable",
-            Self::Refused(_) => "refused",
-            Self::AnotherServer => "another_server",
-        }
-    }
-
     /// For a person, in Russian.
     #[must_use]
     pub fn hint(self) -> String {
@@ -67,8 +56,9 @@ impl EventFault {
     }
 }
 
-/// The result of one test event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The result of one test event. `into_str`: the name used in logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum EventTest {
     Arrived,
     Failed(EventFault),
@@ -76,19 +66,6 @@ pub enum EventTest {
     Undecided,
     /// The database cannot send one.
     NotPossible,
-}
-
-impl EventTest {
-    /// The name used in logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Arrived => "arrived",
-            Self::Failed(_) => "failed",
-            Self::Undecided => "undecided",
-            Self::NotPossible => "not_possible",
-        }
-    }
 }
 
 /// Test events that failed, one after the other.

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 
 use super::{RowId, Side};
 
@@ -17,8 +18,22 @@ use super::{RowId, Side};
 const ALL_ROWS_AFTER: usize = 3;
 
 /// A request to amoCRM or Supabase for one row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Operation {
     /// Reading the row in Supabase.
     Read,
@@ -51,26 +66,6 @@ pub enum Operation {
 }
 
 impl Operation {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Search => "search",
-            Self::SearchPhone => "search_phone",
-            Self::SearchBeginning => "search_beginning",
-            Self::ReadContacts => "read_contacts",
-            Self::ReadNewest => "read_newest",
-            Self::ReadChanged => "read_changed",
-            Self::ReadDeals => "read_deals",
-            Self::ReadNotes => "read_notes",
-            Self::Move => "move",
-            Self::Create => "create",
-            Self::CreateWithContact => "create_with_contact",
-            Self::Note => "note",
-            Self::WriteBack => "write_back",
-        }
-    }
-
     /// The name in Russian.
     #[must_use]
     pub fn in_russian(self) -> &'static str {

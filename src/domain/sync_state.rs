@@ -1,12 +1,15 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 use tokio::sync::watch;
 
 use super::HaltCause;
 
-/// The state of the engine. The engine sends every change; the HTTP side only reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// The state of the engine. The engine sends every change; the HTTP side only reads it. `into_str`: the name used in logs,
+/// metrics and `/readyz`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr, VariantNames)]
 #[serde(tag = "state", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum SyncState {
     /// The process is up, the engine has not decided yet.
     Starting,
@@ -57,33 +60,6 @@ pub enum InboxFault {
 pub type SyncStatus = watch::Receiver<SyncState>;
 
 impl SyncState {
-    /// Every name there is.
-    pub const NAMES: [&str; 8] = [
-        "starting",
-        "working",
-        "holding",
-        "paused",
-        "halted",
-        "standby",
-        "inbox",
-        "inbox_full",
-    ];
-
-    /// The name used in logs, metrics and `/readyz`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Working => "working",
-            Self::Holding => "holding",
-            Self::Paused { .. } => "paused",
-            Self::Halted { .. } => "halted",
-            Self::Standby { .. } => "standby",
-            Self::Inbox { .. } => "inbox",
-            Self::InboxFull { .. } => "inbox_full",
-        }
-    }
-
     /// What a person can do about it, in Russian; `None` when there is nothing to do.
     #[must_use]
     pub fn hint(self) -> Option<&'static str> {
@@ -216,8 +192,8 @@ mod tests {
             },
         ] {
             let json = serde_json::to_value(state).unwrap();
-            assert_eq!(json["state"], state.as_str());
-            assert!(SyncState::NAMES.contains(&state.as_str()));
+            assert_eq!(json["state"], state.into_str());
+            assert!(SyncState::VARIANTS.contains(&state.into_str()));
         }
     }
 }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use actix_web::http::header::{self, HeaderMap};
+use strum::{IntoStaticStr, VariantArray};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, sleep},
@@ -75,7 +76,8 @@ impl Body {
 }
 
 /// Why a connection is cut off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum CutOff {
     /// A request or its answer takes too long.
     Slow,
@@ -83,18 +85,6 @@ pub(super) enum CutOff {
     Idle,
     /// Another connection needs the place.
     PlaceTaken,
-}
-
-impl CutOff {
-    pub(super) const ALL: [Self; 3] = [Self::Slow, Self::Idle, Self::PlaceTaken];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Slow => "slow",
-            Self::Idle => "idle",
-            Self::PlaceTaken => "place_taken",
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

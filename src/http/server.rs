@@ -14,6 +14,7 @@ use actix_web::{
     rt::net::TcpStream,
     web::ServiceConfig,
 };
+use strum::VariantArray;
 
 use super::{
     connection::{Body, Connection, CutOff, OneAtATime},
@@ -39,8 +40,8 @@ pub(super) fn start(
     size: Size,
     configure: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> io::Result<Server> {
-    for why in CutOff::ALL {
-        metrics::counter!(CUT_OFF, "reason" => why.as_str()).increment(0);
+    for why in CutOff::VARIANTS {
+        metrics::counter!(CUT_OFF, "reason" => why.into_str()).increment(0);
     }
     let places = Places::new(size.places);
     let builder = Server::build();
@@ -100,7 +101,7 @@ async fn serve(
         biased;
         ended = requests => ended.map(drop),
         why = connection.cut_off() => {
-            metrics::counter!(CUT_OFF, "reason" => why.as_str()).increment(1);
+            metrics::counter!(CUT_OFF, "reason" => why.into_str()).increment(1);
             Ok(())
         }
     }

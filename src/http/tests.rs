@@ -668,7 +668,7 @@ async fn the_public_port_tells_a_state_by_its_name_and_nothing_else_of_it() {
         },
     ] {
         service.engine.send_replace(state);
-        let told = json!({ "inbox": "ok", "sync": { "state": state.as_str() } });
+        let told = json!({ "inbox": "ok", "sync": { "state": state.into_str() } });
         assert_eq!(answer(service.get("/readyz")).await, (200, told));
     }
 }

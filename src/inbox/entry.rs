@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray, VariantNames};
 
 use super::{history::Fact, progress::Progress};
 use crate::domain::{ContactId, DealId, KeyedHash, RowId};
@@ -63,9 +64,22 @@ pub enum Stored {
     Duplicate,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum State {
     Pending,
     Claimed,
@@ -74,10 +88,23 @@ pub enum State {
     Done,
 }
 
-/// How an entry ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+/// How an entry ended. `into_str`: the name on disk, in logs, metrics and answers.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    sqlx::Type,
+    IntoStaticStr,
+    VariantNames,
+)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Outcome {
     /// The deal is in place, noted, and its id is in the row.
     Synced,
@@ -250,52 +277,46 @@ pub struct Stuck {
     pub since: Timestamp,
 }
 
-impl Outcome {
-    /// The name on disk, in logs, metrics and answers.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Synced => "synced",
-            Self::AlreadyLinked => "already_linked",
-            Self::Skipped => "skipped",
-            Self::TooOld => "too_old",
-            Self::Gone => "gone",
-            Self::Undone => "undone",
-        }
-    }
-}
-
-impl State {
-    pub const ALL: [Self; 5] = [
-        Self::Pending,
-        Self::Claimed,
-        Self::Waiting,
-        Self::Parked,
-        Self::Done,
-    ];
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Claimed => "claimed",
-            Self::Waiting => "waiting",
-            Self::Parked => "parked",
-            Self::Done => "done",
-        }
-    }
-}
-
 impl Counts {
     /// Every state with its number, the empty ones too.
     pub fn each(&self) -> impl Iterator<Item = (State, u64)> {
-        State::ALL
-            .into_iter()
-            .map(|state| (state, self.by_state.get(&state).copied().unwrap_or(0)))
+        State::VARIANTS
+            .iter()
+            .map(|&state| (state, self.by_state.get(&state).copied().unwrap_or(0)))
     }
 
     /// As [`Counts::each`], by the states' names.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.each().map(|(state, count)| (state.as_str(), count))
+        self.each().map(|(state, count)| (state.into_str(), count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Logs, metrics, answers and the inbox hold these names, so each stays as it is.
+    #[test]
+    fn the_names_of_states_and_outcomes_are_these() {
+        assert_eq!(
+            json!(State::VARIANTS),
+            json!(["pending", "claimed", "waiting", "parked", "done"])
+        );
+        for state in State::VARIANTS {
+            assert_eq!(json!(state), state.into_str());
+        }
+        assert_eq!(
+            Outcome::VARIANTS,
+            [
+                "synced",
+                "already_linked",
+                "skipped",
+                "too_old",
+                "gone",
+                "undone",
+            ]
+        );
     }
 }

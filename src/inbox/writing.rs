@@ -167,7 +167,7 @@ mod tests {
                 "{before:?} {is_full}"
             );
         }
-        assert_eq!(full.over(SyncState::Working).as_str(), "inbox_full");
+        assert_eq!(full.over(SyncState::Working).into_str(), "inbox_full");
         assert_eq!(full.over(SyncState::Holding), SyncState::Holding);
         assert!(full.reaches_the_disk() && !fails.reaches_the_disk());
     }
@@ -179,7 +179,7 @@ mod tests {
         let shown = |is_lasting| Writing::Fails { since, is_lasting }.over(engine);
         assert_eq!(Writing::Works.over(engine), engine);
         assert_eq!(shown(false), engine);
-        assert_eq!(shown(true).as_str(), "inbox");
-        assert_eq!(Writing::Works.lost(since).over(engine).as_str(), "inbox");
+        assert_eq!(shown(true).into_str(), "inbox");
+        assert_eq!(Writing::Works.lost(since).over(engine).into_str(), "inbox");
     }
 }

@@ -272,7 +272,7 @@ impl Context {
         let blame = self
             .doubts
             .change(|refusals| refusals.refuse(operation, row, is_alone, reason, times));
-        tracing::warn!(row.id = %row, operation = operation.as_str(), reason, ?blame, "sync.refused");
+        tracing::warn!(row.id = %row, operation = operation.into_str(), reason, ?blame, "sync.refused");
         let verdict = match blame {
             Blame::Row => Verdict::Park,
             Blame::Doubt if operation == Operation::Read => {

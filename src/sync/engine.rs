@@ -406,7 +406,7 @@ async fn probe(ctx: &Arc<Context>, halt: &Halt, mut rows: Vec<RowId>) -> Result<
     }
     ctx.review_doubts().await?;
     let is_over = ctx.is_decided_halt(halt);
-    tracing::info!(cause = halt.cause.as_str(), is_over, "sync.probe");
+    tracing::info!(cause = halt.cause.into_str(), is_over, "sync.probe");
     if !is_over {
         ctx.sending.probe_failed(halt).await?;
     }

@@ -302,7 +302,7 @@ impl Context {
             self.amocrm.reset();
         }
         let is_over = self.is_over(halt).await?;
-        tracing::info!(cause = halt.cause.as_str(), is_over, "sync.probe");
+        tracing::info!(cause = halt.cause.into_str(), is_over, "sync.probe");
         if is_over {
             self.sending.lift(halt).await
         } else {

@@ -71,7 +71,7 @@ fn level(end: &Settlement, before: Option<&str>, history: &[Fact]) -> Level {
 
 fn outcome_name(end: &Settlement) -> &'static str {
     match end {
-        Settlement::Done(outcome) => outcome.as_str(),
+        Settlement::Done(outcome) => outcome.into_str(),
         Settlement::Again { failed: true, .. } => "retry",
         Settlement::Again { failed: false, .. } => "later",
         Settlement::Waiting { .. } => "waiting",

@@ -308,8 +308,8 @@ impl Sending {
         };
         let named: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
         tracing::error!(
-            cause = cause.as_str(),
-            operation = operation.map(Operation::as_str),
+            cause = cause.into_str(),
+            operation = operation.map(|it| it.into_str()),
             detail = %halt.detail,
             rows = named.join(" "),
             "sync.halted"
@@ -385,7 +385,7 @@ impl Sending {
             }
         }
         drop(exchange);
-        tracing::info!(cause = halt.cause.as_str(), "sync.recovered");
+        tracing::info!(cause = halt.cause.into_str(), "sync.recovered");
         self.publish();
         Ok(())
     }

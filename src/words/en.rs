@@ -50,7 +50,7 @@ pub(super) fn fact(fact: &Fact, names: &Names) -> String {
         Fact::CreateInDoubt => "the fate of a create is open",
         Fact::NoteInDoubt => "the fate of a note is open",
         Fact::BrokenOff => "run broken off",
-        Fact::Done(outcome) => return format!("done: {}", outcome.as_str()),
+        Fact::Done(outcome) => return format!("done: {}", outcome.into_str()),
         Fact::Again(None) => "again",
         Fact::Again(Some(reason)) => return format!("again: {reason}"),
         Fact::Waiting(reason) => return format!("waiting: {reason}"),

@@ -392,7 +392,7 @@ async fn who_is_paused_or_forbidden_keeps_the_lease() {
             holder.deliver(&world, row).await;
         }
         holder
-            .until_it_is(|state| ["paused", "halted"].contains(&state.as_str()))
+            .until_it_is(|state| ["paused", "halted"].contains(&state.into_str()))
             .await;
         // Eight renewals are more than a whole lease.
         let before = lease_requests(&world).len();
@@ -495,7 +495,7 @@ async fn a_key_that_may_not_ask_for_the_lease_halts_until_it_may() {
         reads.filter(|it| it.param("select") == Some("id")).count()
     };
     until("it is probed", || probes() >= 2).await;
-    assert_eq!(world.app().status.borrow().as_str(), "halted");
+    assert_eq!(world.app().status.borrow().into_str(), "halted");
     assert!(world.sandbox.amo.requests().is_empty());
 
     set(&world, LeaseFunction::Present);

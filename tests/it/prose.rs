@@ -7,8 +7,12 @@ use std::{
     process::Command,
 };
 
+use strum::VariantNames;
 use tripwire_sync::{
+    alerts::Kind,
     config::{Config, GROUPS, Setting, Unset, settings_with_meanings},
+    domain::HaltCause,
+    inbox::Outcome,
     words::Lang,
 };
 
@@ -378,22 +382,16 @@ fn every_outcome_halt_and_metric_is_explained() {
     let metrics = strings
         .iter()
         .filter(|text| text.starts_with("tripwire_") && is_counted(text));
-    let halts = strings.iter().filter(|text| {
-        let is_named = text.starts_with("amocrm_") || text.starts_with("supabase_");
-        is_named && read("src/domain.rs").contains(&format!("\"{text}\""))
-    });
+    let halts = names(HaltCause::VARIANTS);
     let report = read("src/sync/report.rs");
     let (_, unfinished) = report.split_once("fn outcome_name").unwrap();
-    let entry = read("src/inbox/entry.rs");
-    let (_, done) = entry.split_once("impl Outcome").unwrap();
-    let (done, _) = done.split_once("\n}").unwrap();
     let mut outcomes = strings_in(unfinished);
-    outcomes.extend(strings_in(done));
+    outcomes.extend(names(Outcome::VARIANTS));
     assert!(outcomes.contains("synced") && outcomes.contains("parked"));
 
-    let kinds = kinds_of_alerts();
+    let kinds = names(Kind::VARIANTS);
     let told = outcomes.iter().chain(&kinds);
-    let all: BTreeSet<String> = metrics.chain(halts).chain(told).cloned().collect();
+    let all: BTreeSet<String> = metrics.chain(&halts).chain(told).cloned().collect();
     assert!(
         all.contains("tripwire_attempts_total")
             && all.contains("tripwire_amocrm_requests_total")
@@ -423,7 +421,7 @@ fn every_alert_has_a_row_that_says_what_to_do() {
     let of_prometheus = prometheus
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "));
-    let kinds = kinds_of_alerts();
+    let kinds = names(Kind::VARIANTS);
     let mut without_row: BTreeSet<String> = of_prometheus.map(str::to_owned).collect();
     assert!(without_row.len() > 10, "{without_row:?}");
     without_row.extend(kinds.iter().cloned());
@@ -816,13 +814,8 @@ fn is_counted(metric: &str) -> bool {
     false
 }
 
-fn kinds_of_alerts() -> BTreeSet<String> {
-    let alerts = read("src/alerts.rs");
-    let (_, kinds) = alerts.split_once("fn as_str").unwrap();
-    let (kinds, _) = kinds.split_once("\n    }").unwrap();
-    let kinds = strings_in(kinds);
-    assert!(kinds.contains("halted") && kinds.contains("moving"));
-    kinds
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
 }
 
 // ---- settings ----

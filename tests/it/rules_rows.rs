@@ -155,7 +155,7 @@ async fn rows_that_a_policy_hides_are_not_gone() {
         .quirks(|quirks| quirks.policies = Policies::HideAll);
     world.deliver(row).await;
     world.until_sync_is("halted").await;
-    let halted = world.app().status.borrow().as_str();
+    let halted = world.app().status.borrow().into_str();
     assert_eq!(
         halted, "halted",
         "the database says that the policy is missing"

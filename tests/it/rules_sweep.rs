@@ -215,7 +215,7 @@ async fn a_project_that_cannot_be_asked_for_blanks_is_swept_all_the_same() {
         world.until_synced_once(row).await;
         let swept = world.requests_to("rows.read").len();
         world.until_asked("rows.read", swept + 4, |_| true).await;
-        assert_eq!(world.app().status.borrow().as_str(), "working", "{code}");
+        assert_eq!(world.app().status.borrow().into_str(), "working", "{code}");
     }
 }
 

@@ -467,7 +467,7 @@ impl World {
         let mut status = self.app().status.clone();
         let reached = tokio::time::timeout(
             self.patience(),
-            status.wait_for(|state| state.as_str() == name),
+            status.wait_for(|state| state.into_str() == name),
         )
         .await;
         assert!(

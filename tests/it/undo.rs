@@ -330,7 +330,7 @@ async fn a_way_back_that_amocrm_forbids_is_held_and_set_aside_and_the_command_do
     let parked = world.until_state(row, State::Parked).await;
     assert_eq!(parked.progress.undo, Some(Undo::Asked));
     assert_eq!(stage(&world, deal), world.setting.target);
-    assert_eq!(world.app().status.borrow().as_str(), "working");
+    assert_eq!(world.app().status.borrow().into_str(), "working");
 
     world.sandbox.faults().clear();
     assert_eq!(world.inbox().retry(vec![row]).await.unwrap(), 1);

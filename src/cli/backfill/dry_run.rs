@@ -84,7 +84,7 @@ impl Planned {
             Self::Finish { .. } => "finish",
             Self::Wait => "wait",
             Self::Park { .. } => "park",
-            Self::End(outcome) => outcome.as_str(),
+            Self::End(outcome) => outcome.into_str(),
         }
     }
 

@@ -47,7 +47,7 @@ impl Standing {
         for (&(state, outcome), &count) in &tally.by_end {
             match (state, outcome) {
                 (State::Done, Some(outcome)) => {
-                    standing.done.insert(outcome.as_str(), count);
+                    standing.done.insert(outcome.into_str(), count);
                 }
                 (State::Waiting, _) => {
                     standing.waiting += count - tally.waiting_briefly.min(count);
@@ -157,7 +157,7 @@ pub(in crate::cli) fn why(state: SyncState, terminal: &Terminal) -> Option<Strin
             .to_owned(),
         SyncState::Halted { cause, .. } => {
             let halted = terminal.pick("halted", "остановлено");
-            let cause = terminal.pick(cause.as_str(), cause.hint());
+            let cause = terminal.pick(cause.into_str(), cause.hint());
             format!("{halted}: {cause}")
         }
         SyncState::Standby {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use strum::IntoStaticStr;
 
 use super::progress::{Standing, span_text};
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
 };
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum End {
     Drained,
     Interrupted,
@@ -19,17 +21,6 @@ pub(super) enum End {
     Standby,
     /// The remaining rows were refused. Only another row can tell whether they or all rows are refused.
     InDoubt,
-}
-
-impl End {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Drained => "drained",
-            Self::Interrupted => "interrupted",
-            Self::Standby => "standby",
-            Self::InDoubt => "in_doubt",
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -84,7 +75,7 @@ pub(super) fn tell(totals: &Totals, as_json: bool, terminal: &mut Terminal) -> O
 fn as_value(totals: &Totals) -> serde_json::Value {
     let standing = &totals.standing;
     json!({
-        "end": totals.end.as_str(),
+        "end": totals.end.into_str(),
         "backfill": totals.backfill.map(BackfillId::number),
         "rows": standing.total,
         "done": standing.done,

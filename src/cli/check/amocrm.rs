@@ -51,7 +51,8 @@ pub(super) async fn check(
     }
     let refusals = stored_refusals(&settings.inbox_path).await?;
     for refused in refusals.refused() {
-        let (operation, in_russian) = (refused.operation.as_str(), refused.operation.in_russian());
+        let (operation, in_russian) =
+            (refused.operation.into_str(), refused.operation.in_russian());
         let text = lang.pick(
             format!("in doubt since {}: {operation}", refused.since),
             format!("под сомнением с {}: {in_russian}", refused.since),

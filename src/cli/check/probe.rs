@@ -216,7 +216,7 @@ fn print(findings: &[Finding], requests: u64, as_json: bool, terminal: &mut Term
             .iter()
             .map(|it| {
                 json!({
-                    "what": it.assumption.as_str(), "state": it.verdict.as_str(), "text": it.text(lang),
+                    "what": it.assumption.into_str(), "state": it.verdict.into_str(), "text": it.text(lang),
                     "means": it.means(lang),
                 })
             })
@@ -230,7 +230,7 @@ fn print(findings: &[Finding], requests: u64, as_json: bool, terminal: &mut Term
         format!("tripwire-sync {version}, {day}: как ведёт себя эта amoCRM там, где документация молчит (запросов: {requests}, только чтение). В отчёте нет ни людей, ни номеров: его можно передать."),
     ))?;
     for finding in findings {
-        let (state, what) = (finding.verdict.word(lang), finding.assumption.as_str());
+        let (state, what) = (finding.verdict.word(lang), finding.assumption.into_str());
         terminal.say(&format!("{state:<12}  {what:<16}  {}", finding.text(lang)))?;
         if let Some(means) = finding.means(lang) {
             terminal.say(&format!("{:<12}  {:<16}  → {means}", "", ""))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use strum::IntoStaticStr;
 
 use crate::{
     cli::{CommandError, Outcome, backfill, terminal::Terminal},
@@ -12,7 +13,8 @@ use crate::{
 };
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum End {
     DryRun,
     Drained,
@@ -36,7 +38,8 @@ pub(super) struct Change {
     pub(super) result: Result,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum Result {
     ToUndo,
     Undone,
@@ -60,29 +63,6 @@ impl Result {
             (State::Done, ..) => Self::Left(UndoLeft::NotFinished),
             (State::Parked, ..) => Self::Parked(entry.reason.clone().unwrap_or_default()),
             (State::Pending | State::Claimed | State::Waiting, ..) => Self::Open,
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::ToUndo => "to_undo",
-            Self::Undone => "undone",
-            Self::Left(_) => "left",
-            Self::Parked(_) => "parked",
-            Self::Open => "open",
-            Self::Unreadable => "unreadable",
-        }
-    }
-}
-
-impl End {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::DryRun => "dry_run",
-            Self::Drained => "drained",
-            Self::Interrupted => "interrupted",
-            Self::Standby => "standby",
-            Self::InDoubt => "in_doubt",
         }
     }
 }
@@ -128,11 +108,11 @@ pub(super) fn tell(
 ) -> Outcome {
     let mut totals: BTreeMap<&'static str, u64> = BTreeMap::new();
     for change in changes {
-        *totals.entry(change.result.name()).or_default() += 1;
+        *totals.entry(change.result.into_str()).or_default() += 1;
     }
     if as_json {
         let rows: Vec<_> = changes.iter().map(as_value).collect();
-        let value = json!({ "end": end.as_str(), "totals": totals, "rows": rows });
+        let value = json!({ "end": end.into_str(), "totals": totals, "rows": rows });
         terminal.say(&serde_json::to_string_pretty(&value)?)?;
     } else if changes.is_empty() {
         terminal.say(terminal.pick(
@@ -186,7 +166,7 @@ fn as_value(change: &Change) -> serde_json::Value {
         "moved_at": change.moved.map(|moved| moved.at),
         "from": change.moved.map(|moved| moved.from),
         "to": change.moved.map(|moved| moved.to),
-        "result": change.result.name(),
+        "result": change.result.into_str(),
         "reason": reason,
     })
 }

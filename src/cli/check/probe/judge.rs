@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use amocrm::{AmoError, Contact, ContactId, Deal, DealId, Email, Note, PAGE, Peek};
 use jiff::{SignedDuration, Timestamp};
+use strum::IntoStaticStr;
 
 use crate::{domain::RowId, sync::rules::note::is_ours, words::Lang};
 
@@ -79,7 +80,8 @@ pub(super) struct Seen {
     pub(super) known: Vec<Known>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum Verdict {
     Confirmed,
     Contradicted,
@@ -87,26 +89,19 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Contradicted => "contradicted",
-            Self::Unknown => "unknown",
-        }
-    }
-
     pub(super) fn word(self, lang: Lang) -> &'static str {
         let russian = match self {
             Self::Confirmed => "подтверждено",
             Self::Contradicted => "опровергнуто",
             Self::Unknown => "неизвестно",
         };
-        lang.pick(self.as_str(), russian)
+        lang.pick(self.into_str(), russian)
     }
 }
 
 /// What the service takes for granted of amoCRM, or could make use of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(super) enum Assumption {
     OrderByChange,
     NewestFirst,
@@ -124,24 +119,6 @@ pub(super) enum Assumption {
 }
 
 impl Assumption {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::OrderByChange => "order_by_change",
-            Self::NewestFirst => "newest_first",
-            Self::OldestFirst => "oldest_first",
-            Self::FullPages => "full_pages",
-            Self::PagesJoin => "pages_join",
-            Self::NextLink => "next_link",
-            Self::TimeFilter => "time_filter",
-            Self::Search => "search",
-            Self::ManyIds => "many_ids",
-            Self::DeletedDeals => "deleted_deals",
-            Self::NotesByDeal => "notes_by_deal",
-            Self::NotesAsWritten => "notes_as_written",
-            Self::ServerTime => "server_time",
-        }
-    }
-
     /// Whether the service works wrongly, or badly, where it does not hold.
     pub(super) fn is_relied_on(self) -> bool {
         match self {

@@ -303,7 +303,7 @@ fn each_habit_turns_its_own_finding() {
     let mut turned: Vec<_> = CASES
         .iter()
         .flat_map(|(_, _, turned)| *turned)
-        .map(|it| it.0.as_str())
+        .map(|it| it.0.into_str())
         .collect();
     turned.sort_unstable();
     turned.dedup();
