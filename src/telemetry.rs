@@ -143,127 +143,48 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
+/// Describes metrics of one kind, each with its unit, if it has one.
+macro_rules! describe {
+    ($describe:ident: $($name:literal $(in $unit:path)? => $text:literal,)*) => {
+        $($describe!($name, $($unit,)? $text);)*
+    };
+}
+
 /// The table of all metrics.
 fn describe_metrics() {
     metrics_process::Collector::default().describe();
-    describe_gauge!("tripwire_build_info", "1, with the version of the program");
-    describe_gauge!(
-        "tripwire_start_timestamp_seconds",
-        Unit::Seconds,
-        "When the service was started"
-    );
-    describe_activity();
-    describe_inbox();
-    describe_requests();
-}
-
-fn describe_activity() {
-    describe_counter!(
-        "tripwire_rows_found_total",
-        "New rows by how they were first found"
-    );
-    describe_gauge!(
-        "tripwire_last_event_timestamp_seconds",
-        Unit::Seconds,
-        "When the last event was stored; 0 = never"
-    );
-    describe_gauge!(
-        "tripwire_last_sweep_timestamp_seconds",
-        Unit::Seconds,
-        "When the last sweep since the start was completed, by kind; 0 = none"
-    );
-    describe_gauge!(
-        "tripwire_rows_in_doubt",
-        "Rows that were refused something, while other rows have yet to tell whether it concerns all"
-    );
-    describe_gauge!(
-        "tripwire_token_expiry_timestamp_seconds",
-        Unit::Seconds,
-        "When a configured token ends"
-    );
-    describe_gauge!(
-        "tripwire_contact_index_hashes",
-        "Hashes of e-mails and phones in the contact index"
-    );
-    describe_gauge!(
-        "tripwire_contact_index_complete",
-        "1 when the contact index holds all contacts, else 0"
-    );
-    describe_gauge!(
-        "tripwire_contact_index_timestamp_seconds",
-        Unit::Seconds,
-        "The contact index holds all changes up to this time; 0 = it is not complete"
-    );
-    describe_counter!(
-        "tripwire_attempts_total",
-        "Attempts to sync a row by outcome"
-    );
-    describe_histogram!(
-        "tripwire_insert_to_write_back_seconds",
-        Unit::Seconds,
-        "From the insert of a row to the deal's id in it"
-    );
-    describe_gauge!(
-        "tripwire_sync_state",
-        "1 for the state the engine is in, 0 for the others"
-    );
-}
-
-fn describe_inbox() {
-    describe_gauge!("tripwire_inbox_entries", "Entries of the inbox by state");
-    describe_gauge!(
-        "tripwire_inbox_accepts",
-        "1 while the last write to the inbox worked, else 0"
-    );
-    describe_gauge!(
-        "tripwire_inbox_oldest_pending_seconds",
-        Unit::Seconds,
-        "Age of the oldest entry that still has work to do"
-    );
-    describe_gauge!(
-        "tripwire_inbox_size_bytes",
-        Unit::Bytes,
-        "Size of the inbox with its log"
-    );
-    describe_gauge!(
-        "tripwire_inbox_disk_free_bytes",
-        Unit::Bytes,
-        "Free space on the disk of the inbox"
-    );
-}
-
-fn describe_requests() {
-    describe_counter!(
-        "tripwire_connections_cut_off_total",
-        "Connections that the service ended, by reason"
-    );
-    describe_counter!(
-        "tripwire_webhooks_total",
-        "Deliveries by what became of them"
-    );
-    describe_counter!("tripwire_alerts_total", "Alerts by outcome");
-    describe_counter!(
-        "tripwire_amocrm_requests_total",
-        "Requests to amoCRM by route and status"
-    );
-    describe_histogram!(
-        "tripwire_amocrm_throttle_wait_seconds",
-        Unit::Seconds,
-        "How long requests to amoCRM waited for their turn"
-    );
-    describe_histogram!(
-        "tripwire_amocrm_request_seconds",
-        Unit::Seconds,
-        "How long amoCRM took to answer"
-    );
-    describe_counter!(
-        "tripwire_watcher_requests_total",
-        "Heartbeats to the outside watcher, by route and status"
-    );
-    describe_counter!(
-        "tripwire_supabase_requests_total",
-        "Requests to Supabase by route and status"
-    );
+    describe! { describe_gauge:
+        "tripwire_build_info" => "1, with the version of the program",
+        "tripwire_start_timestamp_seconds" in Unit::Seconds => "When the service was started",
+        "tripwire_last_event_timestamp_seconds" in Unit::Seconds => "When the last event was stored; 0 = never",
+        "tripwire_last_sweep_timestamp_seconds" in Unit::Seconds => "When the last sweep since the start was completed, by kind; 0 = none",
+        "tripwire_rows_in_doubt" => "Rows that were refused something, while other rows have yet to tell whether it concerns all",
+        "tripwire_token_expiry_timestamp_seconds" in Unit::Seconds => "When a configured token ends",
+        "tripwire_contact_index_hashes" => "Hashes of e-mails and phones in the contact index",
+        "tripwire_contact_index_complete" => "1 when the contact index holds all contacts, else 0",
+        "tripwire_contact_index_timestamp_seconds" in Unit::Seconds => "The contact index holds all changes up to this time; 0 = it is not complete",
+        "tripwire_sync_state" => "1 for the state the engine is in, 0 for the others",
+        "tripwire_inbox_entries" => "Entries of the inbox by state",
+        "tripwire_inbox_accepts" => "1 while the last write to the inbox worked, else 0",
+        "tripwire_inbox_oldest_pending_seconds" in Unit::Seconds => "Age of the oldest entry that still has work to do",
+        "tripwire_inbox_size_bytes" in Unit::Bytes => "Size of the inbox with its log",
+        "tripwire_inbox_disk_free_bytes" in Unit::Bytes => "Free space on the disk of the inbox",
+    }
+    describe! { describe_counter:
+        "tripwire_rows_found_total" => "New rows by how they were first found",
+        "tripwire_attempts_total" => "Attempts to sync a row by outcome",
+        "tripwire_connections_cut_off_total" => "Connections that the service ended, by reason",
+        "tripwire_webhooks_total" => "Deliveries by what became of them",
+        "tripwire_alerts_total" => "Alerts by outcome",
+        "tripwire_amocrm_requests_total" => "Requests to amoCRM by route and status",
+        "tripwire_watcher_requests_total" => "Heartbeats to the outside watcher, by route and status",
+        "tripwire_supabase_requests_total" => "Requests to Supabase by route and status",
+    }
+    describe! { describe_histogram:
+        "tripwire_insert_to_write_back_seconds" in Unit::Seconds => "From the insert of a row to the deal's id in it",
+        "tripwire_amocrm_throttle_wait_seconds" in Unit::Seconds => "How long requests to amoCRM waited for their turn",
+        "tripwire_amocrm_request_seconds" in Unit::Seconds => "How long amoCRM took to answer",
+    }
 }
 
 #[cfg(test)]
