@@ -2,11 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
 use jiff::Timestamp;
-use reqwest::header::CONTENT_RANGE;
+use reqwest::{Request, header::CONTENT_RANGE};
 use secrecy::SecretString;
-use tokio::sync::RwLock;
+use tokio::sync::Mutex;
 use url::Url;
 
 use self::{
@@ -224,9 +223,6 @@ const OPTIONAL: [&str; 4] = ["phone", "price", STATUS, CONTACT];
 const AT_MOST_ONE: &str = "return=representation, handling=strict, max-affected=1";
 const REPRESENTATION: &str = "return=representation";
 
-/// A read under way: boxed, since an async closure cannot promise to be `Send`.
-type Asked<'a, T> = BoxFuture<'a, Result<T, SupabaseError>>;
-
 /// A client for one project; clones share connections and what was learnt of the table's columns.
 #[derive(Clone)]
 pub struct Supabase {
@@ -240,7 +236,7 @@ struct Shared {
     api: postgrest::Postgrest,
     wanted: Vec<&'static str>,
     /// `None`: not learnt yet, or a needed column is missing. The lock is held while one task learns the columns for all.
-    columns: RwLock<Option<Arc<Columns>>>,
+    columns: Mutex<Option<Arc<Columns>>>,
 }
 
 impl fmt::Debug for Supabase {
@@ -268,7 +264,7 @@ impl Supabase {
                 transport,
                 api: bridge::api(&rest_url),
                 wanted,
-                columns: RwLock::new(None),
+                columns: Mutex::new(None),
             }),
             is_simulated: false,
         })
@@ -285,7 +281,7 @@ impl Supabase {
 
     /// Learns which columns there are. Reads call this when the columns are not known yet, or one has vanished.
     pub async fn probe(&self) -> Result<Columns, SupabaseError> {
-        let mut known = self.shared.columns.write().await;
+        let mut known = self.shared.columns.lock().await;
         *known = None;
         let columns = self.learn().await?;
         if columns.missing.is_empty() {
@@ -296,23 +292,16 @@ impl Supabase {
 
     /// At most [`IDS_PER_READ`] ids; missing or hidden ones are simply absent.
     pub async fn rows(&self, ids: &[RowId]) -> Result<Rows, SupabaseError> {
-        self.with_columns(|columns| {
-            Box::pin(async move {
-                let readable: Vec<_> = columns
-                    .present
-                    .iter()
-                    .copied()
-                    .filter(|column| *column != CONTACT)
-                    .collect();
-                let transport = &self.shared.transport;
-                let query = query::rows(&self.shared.api, &readable, ids);
-                let answer = transport.ask("rows", transport.request(query)).await?;
-                let rows = wire::rows(&answer.body)?;
-                let read_at = wire::read_at(outbound::date(&answer.headers), transport.now());
-                Ok(Rows { rows, read_at })
-            })
-        })
-        .await
+        let Shared { transport, api, .. } = &*self.shared;
+        let answer = self.read("rows", |columns| {
+            let readable = columns.present.iter().copied();
+            let readable: Vec<_> = readable.filter(|column| *column != CONTACT).collect();
+            transport.request(query::rows(api, &readable, ids))
+        });
+        let answer = answer.await?;
+        let rows = wire::rows(&answer.body)?;
+        let read_at = wire::read_at(outbound::date(&answer.headers), transport.now());
+        Ok(Rows { rows, read_at })
     }
 
     /// Whether any row at all can be read: tells a missing row from missing rights.
@@ -346,15 +335,11 @@ impl Supabase {
         period: Period,
         after: Option<RowId>,
     ) -> Result<Vec<RowId>, SupabaseError> {
-        self.with_unsynced(period, |unsynced| {
-            Box::pin(async move {
-                let transport = &self.shared.transport;
-                let query = unsynced.page(&self.shared.api, after);
-                let request = limit(transport.request(query), IDS_PER_PAGE);
-                wire::ids(&transport.ask("unsynced", request).await?.body)
-            })
-        })
-        .await
+        let Shared { transport, api, .. } = &*self.shared;
+        let answer = self.read_unsynced("unsynced", period, |unsynced| {
+            limit(transport.request(unsynced.page(api, after)), IDS_PER_PAGE)
+        });
+        wire::ids(&answer.await?.body)
     }
 
     /// Ids of rows to sync, the latest by creation first and `skip` of them passed over, as of PostgREST's clock.
@@ -364,17 +349,14 @@ impl Supabase {
         period: Period,
         skip: usize,
     ) -> Result<(Vec<RowId>, Timestamp), SupabaseError> {
-        self.with_unsynced(period, |unsynced| {
-            Box::pin(async move {
-                let transport = &self.shared.transport;
-                let query = unsynced.latest(&self.shared.api);
-                let request = limit(transport.request(query), IDS_PER_PAGE);
-                let answer = transport.ask("latest", offset(request, skip)).await?;
-                let read_at = wire::read_at(outbound::date(&answer.headers), transport.now());
-                Ok((wire::ids(&answer.body)?, read_at))
-            })
-        })
-        .await
+        let Shared { transport, api, .. } = &*self.shared;
+        let answer = self.read_unsynced("latest", period, |unsynced| {
+            let request = limit(transport.request(unsynced.latest(api)), IDS_PER_PAGE);
+            offset(request, skip)
+        });
+        let answer = answer.await?;
+        let read_at = wire::read_at(outbound::date(&answer.headers), transport.now());
+        Ok((wire::ids(&answer.body)?, read_at))
     }
 
     /// As [`Supabase::unsynced`], for rows whose deal id is a blank text instead of NULL: a form or an import leaves one. No
@@ -384,41 +366,34 @@ impl Supabase {
         period: Period,
         after: Option<RowId>,
     ) -> Result<Vec<RowId>, SupabaseError> {
-        let page = self.with_unsynced(period, |unsynced| {
-            Box::pin(async move {
-                let transport = &self.shared.transport;
-                let query = unsynced.page_of_blank(&self.shared.api, after);
-                let request = limit(transport.request(query), IDS_PER_PAGE);
-                wire::ids(&transport.ask("unsynced_blank", request).await?.body)
-            })
+        let Shared { transport, api, .. } = &*self.shared;
+        let answer = self.read_unsynced("unsynced_blank", period, |unsynced| {
+            limit(
+                transport.request(unsynced.page_of_blank(api, after)),
+                IDS_PER_PAGE,
+            )
         });
-        match page.await {
+        match answer.await {
             Err(error) if wire::is_no_such_operator(&error) => Ok(Vec::new()),
-            page => page,
+            answer => wire::ids(&answer?.body),
         }
     }
 
     /// How many rows `unsynced` would walk over.
     pub async fn count_unsynced(&self, period: Period) -> Result<u64, SupabaseError> {
-        self.with_unsynced(period, |unsynced| {
-            Box::pin(async move {
-                let transport = &self.shared.transport;
-                let query = unsynced.count(&self.shared.api);
-                let answer = transport
-                    .exchange("count", transport.request(query))
-                    .await?;
-                let total = answer.header(&CONTENT_RANGE).and_then(wire::total);
-                if answer.status == 416 {
-                    // The range begins at the first row, so it can only be that there is none.
-                    return Ok(total.unwrap_or(0));
-                }
-                transport.judge(answer)?;
-                total.ok_or(SupabaseError::Malformed {
-                    what: "no total in its Content-Range",
-                })
-            })
+        let Shared { transport, api, .. } = &*self.shared;
+        let answer = self.read_unsynced("count", period, |unsynced| {
+            transport.request(unsynced.count(api))
+        });
+        let answer = match answer.await {
+            // The range begins at the first row, so it can only be that there is none.
+            Err(SupabaseError::Unexpected { status: 416, .. }) => return Ok(0),
+            answer => answer?,
+        };
+        let total = answer.header(&CONTENT_RANGE).and_then(wire::total);
+        total.ok_or(SupabaseError::Malformed {
+            what: "no total in its Content-Range",
         })
-        .await
     }
 
     /// Fills the deal id (and the contact's, where the table has a column for it) if it is still empty.
@@ -432,7 +407,7 @@ impl Supabase {
             return Ok(WriteBack::Written);
         }
         let mut contact = contact;
-        if contact.is_some() && !self.columns().await?.present.contains(&CONTACT) {
+        if contact.is_some() && !self.columns(None).await?.present.contains(&CONTACT) {
             contact = None;
         }
         let write = |over: Option<&str>, contact| {
@@ -485,75 +460,57 @@ impl Supabase {
         })
     }
 
-    async fn with_unsynced<'a, T: Send + 'a>(
-        &'a self,
+    /// Reads unsynced rows of this period, by their status if the table has one.
+    async fn read_unsynced(
+        &self,
+        route: &'static str,
         period: Period,
-        ask: impl Fn(Unsynced) -> Asked<'a, T> + Send + Sync,
-    ) -> Result<T, SupabaseError> {
-        let by_status = self.columns().await?.present.contains(&STATUS);
-        let ask = &ask;
-        let ask = |by_status| {
-            self.with_columns(move |columns| {
-                ask(Unsynced {
+        build: impl Fn(Unsynced) -> Request + Send + Sync,
+    ) -> Result<transport::Answer, SupabaseError> {
+        let build = &build;
+        let read = |by_status| {
+            self.read(route, move |columns| {
+                build(Unsynced {
                     period,
                     by_status: by_status && columns.present.contains(&STATUS),
                 })
             })
         };
-        match ask(by_status).await {
+        let by_status = self.columns(None).await?.present.contains(&STATUS);
+        match read(by_status).await {
             // The status is an enum that lacks one of the two values. The status is checked again when the row is read.
-            Err(error) if by_status && wire::is_bad_value(&error) => ask(false).await,
+            Err(error) if by_status && wire::is_bad_value(&error) => read(false).await,
             outcome => outcome,
         }
     }
 
-    /// Runs a read with the columns that there are. If one has vanished, learns anew and runs it once more.
-    async fn with_columns<'a, T: Send + 'a>(
-        &'a self,
-        read: impl Fn(Arc<Columns>) -> Asked<'a, T> + Send + Sync,
-    ) -> Result<T, SupabaseError> {
-        let columns = self.columns().await?;
+    /// Reads with the columns that there are. If one has vanished, learns anew and reads once more.
+    async fn read(
+        &self,
+        route: &'static str,
+        build: impl Fn(&Columns) -> Request + Send + Sync,
+    ) -> Result<transport::Answer, SupabaseError> {
+        let columns = self.columns(None).await?;
         needed(&columns)?;
-        match read(Arc::clone(&columns)).await {
+        let transport = &self.shared.transport;
+        match transport.ask(route, build(&columns)).await {
             Err(error) if wire::is_missing_column(&error) => {
-                let columns = self.learn_unless_newer(&columns).await?;
+                let columns = self.columns(Some(&columns)).await?;
                 needed(&columns)?;
-                read(columns).await
+                transport.ask(route, build(&columns)).await
             }
             outcome => outcome,
         }
     }
 
-    async fn columns(&self) -> Result<Arc<Columns>, SupabaseError> {
-        if let Some(columns) = &*self.shared.columns.read().await {
+    /// Learns the columns if they are not known. Stale ones are learnt anew, unless another reader has replaced them already.
+    async fn columns(&self, stale: Option<&Arc<Columns>>) -> Result<Arc<Columns>, SupabaseError> {
+        let mut known = self.shared.columns.lock().await;
+        let is_stale = |columns| stale.is_some_and(|stale| Arc::ptr_eq(columns, stale));
+        if let Some(columns) = known.as_ref().filter(|columns| !is_stale(columns)) {
             return Ok(Arc::clone(columns));
         }
-        self.learn_into(&mut *self.shared.columns.write().await)
-            .await
-    }
-
-    /// Learns the columns anew, unless another reader has replaced the stale ones already.
-    async fn learn_unless_newer(
-        &self,
-        stale: &Arc<Columns>,
-    ) -> Result<Arc<Columns>, SupabaseError> {
-        let mut known = self.shared.columns.write().await;
-        if known
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, stale))
-        {
-            *known = None;
-        }
-        self.learn_into(&mut known).await
-    }
-
-    async fn learn_into(
-        &self,
-        known: &mut Option<Arc<Columns>>,
-    ) -> Result<Arc<Columns>, SupabaseError> {
-        if let Some(columns) = known {
-            return Ok(Arc::clone(columns));
-        }
+        *known = None;
         let columns = Arc::new(self.learn().await?);
         if columns.missing.is_empty() {
             *known = Some(Arc::clone(&columns));
@@ -562,7 +519,7 @@ impl Supabase {
     }
 
     async fn forget(&self, column: &str) {
-        if let Some(columns) = &mut *self.shared.columns.write().await {
+        if let Some(columns) = &mut *self.shared.columns.lock().await {
             Arc::make_mut(columns)
                 .present
                 .retain(|name| *name != column);
