@@ -31,7 +31,7 @@ mod tests;
 pub use self::doctor::{Caller, Doctor, Examined, Lease, Role, Sender, Trigger, Vault};
 pub use self::lease::LeaseAnswer;
 pub use self::pause::{LastPause, PauseAnswer};
-pub use self::test_event::{Answer, Journey, RequestId, TestEvent, TestResult};
+pub use self::test_event::{Answer, Journey, Noted, RequestId, TestResult};
 
 #[derive(Debug, Clone)]
 pub struct Settings {

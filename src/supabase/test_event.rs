@@ -23,24 +23,6 @@ const LOOKS: u32 = 20;
 #[serde(transparent)]
 pub struct RequestId(i64);
 
-/// What the database did when it was asked for a test event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TestEvent {
-    Queued(RequestId),
-    /// Vault cannot be read, or lacks a usable secret or address.
-    NotSigned {
-        why: String,
-    },
-    /// `pg_net` did not take it.
-    NotQueued {
-        why: String,
-    },
-    /// Another was sent less than ten seconds ago.
-    TooSoon,
-    /// There is no such function, or the role may not call it: the SQL in the database is an older one.
-    NoFunction,
-}
-
 /// What has become of a test event.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -48,30 +30,36 @@ pub enum TestResult {
     /// So many requests wait before it.
     Queued { ahead: u64 },
     /// It was sent, and this is what `pg_net` has noted.
-    Answered {
-        /// `None`: no answer came.
-        status: Option<u16>,
-        timed_out: bool,
-        /// libcurl's words.
-        error: Option<String>,
-        /// The first 200 characters of the body.
-        content: Option<String>,
-    },
+    Answered(Noted),
     /// Neither queued nor answered, or another test event was sent since.
     #[serde(other)]
     Unknown,
 }
 
+/// What `pg_net` has noted of a request that it has sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Noted {
+    /// `None`: no answer came.
+    pub status: Option<u16>,
+    pub timed_out: bool,
+    /// libcurl's words.
+    pub error: Option<String>,
+    /// The first 200 characters of the body.
+    pub content: Option<String>,
+}
+
 /// How far a test event came.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Journey {
-    /// The database cannot send one.
+    /// There is no such function, or the role may not call it: the SQL in the database is an older one.
     NoFunction,
-    /// Another one was under way all the time.
+    /// Another was sent less than ten seconds ago; or others were under way all the time.
     TooSoon,
+    /// Vault cannot be read, or lacks a usable secret or address.
     NotSigned {
         why: String,
     },
+    /// `pg_net` did not take it.
     NotQueued {
         why: String,
     },
@@ -83,10 +71,7 @@ pub enum Journey {
     /// It left the queue, and `pg_net` has noted no answer.
     Lost,
     Answered {
-        status: Option<u16>,
-        timed_out: bool,
-        error: Option<String>,
-        content: Option<String>,
+        noted: Noted,
         after: Duration,
     },
 }
@@ -104,19 +89,14 @@ impl Journey {
             Self::NotQueued { .. } => EventFault::NotQueued,
             Self::Queued { .. } => EventFault::NotSent,
             Self::Lost => EventFault::NoAnswerNoted,
-            Self::Answered { status: None, .. } => EventFault::Unreachable,
-            Self::Answered {
-                status: Some(200),
-                content,
-                ..
-            } => match Answer::read(content.as_deref(), nonce) {
-                Answer::Ours | Answer::Older => return EventTest::Arrived,
-                Answer::Another => EventFault::AnotherServer,
+            Self::Answered { noted, .. } => match noted.status {
+                None => EventFault::Unreachable,
+                Some(200) => match Answer::read(noted.content.as_deref(), nonce) {
+                    Answer::Ours | Answer::Older => return EventTest::Arrived,
+                    Answer::Another => EventFault::AnotherServer,
+                },
+                Some(status) => EventFault::Refused(status),
             },
-            Self::Answered {
-                status: Some(status),
-                ..
-            } => EventFault::Refused(*status),
         })
     }
 }
@@ -159,12 +139,9 @@ impl Supabase {
         let give_up_at = Instant::now() + patience + pause;
         let request = loop {
             match self.send_test_event(nonce).await? {
-                TestEvent::Queued(request) => break request,
-                TestEvent::NotSigned { why } => return Ok(Journey::NotSigned { why }),
-                TestEvent::NotQueued { why } => return Ok(Journey::NotQueued { why }),
-                TestEvent::NoFunction => return Ok(Journey::NoFunction),
-                TestEvent::TooSoon if Instant::now() >= give_up_at => return Ok(Journey::TooSoon),
-                TestEvent::TooSoon => sleep(pause).await,
+                Ok(request) => break request,
+                Err(Journey::TooSoon) if Instant::now() < give_up_at => sleep(pause).await,
+                Err(journey) => return Ok(journey),
             }
         };
 
@@ -174,19 +151,9 @@ impl Supabase {
             let result = self.test_result(request).await?;
             let is_late = sent_at.elapsed() >= patience;
             match result {
-                TestResult::Answered {
-                    status,
-                    timed_out,
-                    error,
-                    content,
-                } => {
-                    return Ok(Journey::Answered {
-                        status,
-                        timed_out,
-                        error,
-                        content,
-                        after: sent_at.elapsed(),
-                    });
+                TestResult::Answered(noted) => {
+                    let after = sent_at.elapsed();
+                    return Ok(Journey::Answered { noted, after });
                 }
                 TestResult::Queued { ahead } => {
                     let first = *first_ahead.get_or_insert(ahead);
@@ -202,22 +169,27 @@ impl Supabase {
         }
     }
 
-    /// Has the database send a test event. One request.
-    pub async fn send_test_event(&self, nonce: Nonce) -> Result<TestEvent, SupabaseError> {
+    /// Has the database send a test event. One request. `Err` inside `Ok`: the event was not queued.
+    pub async fn send_test_event(
+        &self,
+        nonce: Nonce,
+    ) -> Result<Result<RequestId, Journey>, SupabaseError> {
         let transport = &self.shared.transport;
         let asked = json!({ "nonce": nonce }).to_string();
         let request = transport.request(self.shared.api.rpc(SEND, asked));
         let answer = transport.exchange("test_event", request).await?;
         if let Some(refused) = refused(&answer.body) {
-            return Ok(refused);
+            return Ok(Err(refused));
         }
         match transport.judge(answer) {
-            Ok(answer) => serde_json::from_slice(&answer.body)
-                .map(TestEvent::Queued)
-                .map_err(|_| SupabaseError::Malformed {
-                    what: "no id of a request",
-                }),
-            Err(error) if is_no_function_of_ours(&error) => Ok(TestEvent::NoFunction),
+            Ok(answer) => {
+                serde_json::from_slice(&answer.body)
+                    .map(Ok)
+                    .map_err(|_| SupabaseError::Malformed {
+                        what: "no id of a request",
+                    })
+            }
+            Err(error) if is_no_function_of_ours(&error) => Ok(Err(Journey::NoFunction)),
             Err(error) => Err(error),
         }
     }
@@ -235,16 +207,16 @@ impl Supabase {
 }
 
 /// A refusal of the function itself, by its own error codes. The HTTP status may be any.
-fn refused(body: &[u8]) -> Option<TestEvent> {
+fn refused(body: &[u8]) -> Option<Journey> {
     let error: Value = serde_json::from_slice(body).ok()?;
     let why = || {
         let message = error["message"].as_str().unwrap_or_default();
         message.chars().take(LONGEST_REASON).collect()
     };
     match error["code"].as_str()? {
-        "TW001" => Some(TestEvent::NotSigned { why: why() }),
-        "TW002" => Some(TestEvent::NotQueued { why: why() }),
-        "TW003" => Some(TestEvent::TooSoon),
+        "TW001" => Some(Journey::NotSigned { why: why() }),
+        "TW002" => Some(Journey::NotQueued { why: why() }),
+        "TW003" => Some(Journey::TooSoon),
         _ => None,
     }
 }

@@ -100,21 +100,15 @@ fn tell(journey: &Journey, nonce: Nonce, doctor: &Doctor, findings: &mut Finding
             )
             .to_owned(),
         ),
-        Journey::Answered {
-            status,
-            timed_out,
-            error,
-            content,
-            after,
-        } => {
+        Journey::Answered { noted, after } => {
             let to = address(doctor);
-            match status {
-                Some(200) => answered_well(content.as_deref(), nonce, &to, *after, lang),
-                Some(status) => (Mark::Bad, refused(*status, &to, lang)),
-                None => (
-                    Mark::Bad,
-                    undelivered(*timed_out, error.as_deref(), &to, lang),
-                ),
+            match noted.status {
+                Some(200) => answered_well(noted.content.as_deref(), nonce, &to, *after, lang),
+                Some(status) => (Mark::Bad, refused(status, &to, lang)),
+                None => {
+                    let error = noted.error.as_deref();
+                    (Mark::Bad, undelivered(noted.timed_out, error, &to, lang))
+                }
             }
         }
     };

@@ -9,7 +9,7 @@ fn nonce() -> Nonce {
     "0123456789abcdef0123456789abcdef".parse().unwrap()
 }
 
-async fn sent(reply: Reply) -> Result<TestEvent, SupabaseError> {
+async fn sent(reply: Reply) -> Result<Result<RequestId, Journey>, SupabaseError> {
     Scripted::start([reply])
         .await
         .client()
@@ -26,7 +26,7 @@ fn raised(status: u16, code: &str, message: &str) -> Reply {
 async fn a_test_event_is_asked_for_by_its_nonce_and_looked_for_by_its_id() {
     let server = Scripted::start([ok("7"), ok(r#"{"state": "queued", "ahead": 3}"#)]).await;
     let client = server.client();
-    let Ok(TestEvent::Queued(id)) = client.send_test_event(nonce()).await else {
+    let Ok(Ok(id)) = client.send_test_event(nonce()).await else {
         panic!("it is queued");
     };
     let result = client.test_result(id).await.unwrap();
@@ -57,18 +57,18 @@ async fn what_the_function_refuses_is_told_by_its_code_under_any_status() {
     for status in [400, 404, 500] {
         let not_signed = sent(raised(status, "TW001", "Vault has no usable secret")).await;
         let why = "Vault has no usable secret".to_owned();
-        assert_eq!(not_signed.unwrap(), TestEvent::NotSigned { why });
+        assert_eq!(not_signed.unwrap(), Err(Journey::NotSigned { why }));
         let not_queued = sent(raised(status, "TW002", "SQLSTATE 42501")).await;
         let why = "SQLSTATE 42501".to_owned();
-        assert_eq!(not_queued.unwrap(), TestEvent::NotQueued { why });
+        assert_eq!(not_queued.unwrap(), Err(Journey::NotQueued { why }));
         let too_soon = sent(raised(status, "TW003", "another test event")).await;
-        assert_eq!(too_soon.unwrap(), TestEvent::TooSoon);
+        assert_eq!(too_soon.unwrap(), Err(Journey::TooSoon));
     }
     let long = sent(raised(400, "TW002", &"ё".repeat(1_000)))
         .await
         .unwrap();
     let why = "ё".repeat(120);
-    assert_eq!(long, TestEvent::NotQueued { why });
+    assert_eq!(long, Err(Journey::NotQueued { why }));
 }
 
 #[actix_web::test]
@@ -80,7 +80,7 @@ async fn older_sql_is_told_from_a_database_that_is_busy() {
         (401, "42501"),
     ] {
         let answer = sent(refusal(status, code)).await;
-        assert!(matches!(answer, Ok(TestEvent::NoFunction)), "{answer:?}");
+        assert!(matches!(answer, Ok(Err(Journey::NoFunction))), "{answer:?}");
     }
     for (status, code) in [(401, "PGRST303"), (503, "PGRST002"), (500, "57014")] {
         let answer = sent(refusal(status, code)).await;
@@ -98,13 +98,14 @@ async fn older_sql_is_told_from_a_database_that_is_busy() {
 
 #[actix_web::test]
 async fn each_result_is_read() {
-    let answered =
-        |status, timed_out, error: Option<&str>, content: Option<&str>| TestResult::Answered {
+    let answered = |status, timed_out, error: Option<&str>, content: Option<&str>| {
+        TestResult::Answered(Noted {
             status,
             timed_out,
             error: error.map(str::to_owned),
             content: content.map(str::to_owned),
-        };
+        })
+    };
     for (body, expected) in [
         (r#"{"state": "unknown"}"#, TestResult::Unknown),
         (r#"{"state": "something new"}"#, TestResult::Unknown),
@@ -123,7 +124,7 @@ async fn each_result_is_read() {
     ] {
         let server = Scripted::start([ok("7"), ok(body)]).await;
         let client = server.client();
-        let Ok(TestEvent::Queued(id)) = client.send_test_event(nonce()).await else {
+        let Ok(Ok(id)) = client.send_test_event(nonce()).await else {
             panic!("it is queued");
         };
         assert_eq!(client.test_result(id).await.unwrap(), expected, "{body}");
@@ -135,10 +136,12 @@ fn each_end_of_the_way_is_a_result() {
     use EventFault::{AnotherServer, NoAnswerNoted, NotQueued, NotSent, NotSigned, Refused};
     let why = String::new;
     let answered = |status: Option<u16>, content: &str| Journey::Answered {
-        status,
-        timed_out: status.is_none(),
-        error: None,
-        content: Some(content.to_owned()),
+        noted: Noted {
+            status,
+            timed_out: status.is_none(),
+            error: None,
+            content: Some(content.to_owned()),
+        },
         after: Duration::ZERO,
     };
     let repeated = format!(r#"{{"status":"test","nonce":"{}"}}"#, nonce());
@@ -198,7 +201,10 @@ async fn a_test_event_is_followed_to_its_answer() {
         matches!(
             journey,
             Ok(Journey::Answered {
-                status: Some(200),
+                noted: Noted {
+                    status: Some(200),
+                    ..
+                },
                 ..
             })
         ),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    supabase::{Sender, Vault},
+    supabase::{Noted, Sender, Vault},
     words::Reader,
 };
 
@@ -51,20 +51,24 @@ fn queued(ahead: u64, is_moving: bool) -> Journey {
 
 fn answered(status: impl Into<Option<u16>>, content: &str) -> Journey {
     Journey::Answered {
-        status: status.into(),
-        timed_out: false,
-        error: None,
-        content: Some(content.to_owned()),
+        noted: Noted {
+            status: status.into(),
+            timed_out: false,
+            error: None,
+            content: Some(content.to_owned()),
+        },
         after: Duration::from_millis(400),
     }
 }
 
 fn failed(timed_out: bool, error: &str) -> Journey {
     Journey::Answered {
-        status: None,
-        timed_out,
-        error: Some(error.to_owned()),
-        content: None,
+        noted: Noted {
+            status: None,
+            timed_out,
+            error: Some(error.to_owned()),
+            content: None,
+        },
         after: Duration::from_secs(5),
     }
 }
