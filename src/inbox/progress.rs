@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{ContactId, DealId, KeyedHash, PipelineId, StageId};
-use stored::StoredProgress;
+use stored::StoredStep;
 
 /// What is done and decided for one row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StoredProgress", into = "StoredProgress")]
+#[serde(default)]
 pub struct Progress {
     /// Keyed hash of the row's e-mail, once it was read.
     pub person: Option<KeyedHash>,
@@ -21,9 +21,12 @@ pub struct Progress {
     /// When no contact was first found for the row.
     pub missed_since: Option<Timestamp>,
     pub daily_searches: DailySearches,
+    #[serde(flatten)]
     pub step: Step,
     /// The last move of a deal for this row. Stored before the move is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub moved: Option<Move>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub undo: Option<Undo>,
     /// amoCRM rejected a bulk write that this entry was part of: it is sent alone from now on.
     pub alone: bool,
@@ -32,7 +35,8 @@ pub struct Progress {
 }
 
 /// How far a row has come in amoCRM. A write that may be in flight belongs to the step that it ends.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredStep", into = "StoredStep")]
 pub enum Step {
     /// No deal is chosen.
     #[default]

@@ -1,30 +1,19 @@
-//! Progress as JSON: a flat form that every version so far reads and writes, so that an update can be taken back.
+//! The step as JSON: flat members that every version so far reads and writes, so that an update can be taken back.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Choice, Create, CreateFor, DailySearches, Move, Placed, Progress, Step, Undo, Why};
+use super::{Choice, Create, CreateFor, Placed, Step, Why};
 use crate::domain::{ContactId, DealId, KeyedHash};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct StoredProgress {
-    person: Option<KeyedHash>,
-    phone: Option<KeyedHash>,
-    absent_since: Option<Timestamp>,
-    missed_since: Option<Timestamp>,
-    daily_searches: DailySearches,
+pub(super) struct StoredStep {
     choice: Option<StoredChoice>,
     placed: Option<Placed>,
     noted: bool,
     intent: Option<Intent>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    moved: Option<Move>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    undo: Option<Undo>,
-    alone: bool,
-    unreadable: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,49 +47,23 @@ enum Intent {
     },
 }
 
-impl From<StoredProgress> for Progress {
-    fn from(stored: StoredProgress) -> Self {
-        let StoredProgress {
-            person,
-            phone,
-            absent_since,
-            missed_since,
-            daily_searches,
-            choice,
-            placed,
-            noted,
-            intent,
-            moved,
-            undo,
-            alone,
-            unreadable,
-        } = stored;
-        Self {
-            person,
-            phone,
-            absent_since,
-            missed_since,
-            daily_searches,
-            // No deal and no create of one: nothing is chosen.
-            step: choice
-                .and_then(|choice| step(&choice, placed, noted, intent.as_ref()))
-                .unwrap_or_default(),
-            moved,
-            undo,
-            alone,
-            unreadable,
-        }
+impl From<StoredStep> for Step {
+    fn from(stored: StoredStep) -> Self {
+        // No deal and no create of one: nothing is chosen.
+        step(stored).unwrap_or_default()
     }
 }
 
-fn step(
-    choice: &StoredChoice,
-    placed: Option<Placed>,
-    noted: bool,
-    intent: Option<&Intent>,
-) -> Option<Step> {
+fn step(stored: StoredStep) -> Option<Step> {
+    let StoredStep {
+        choice,
+        placed,
+        noted,
+        intent,
+    } = stored;
+    let choice = choice?;
     let Some(deal) = choice.deal else {
-        return create(choice, intent?).map(Step::Creating);
+        return create(&choice, &intent?).map(Step::Creating);
     };
     let choice = Choice {
         fingerprint: choice.fingerprint,
@@ -117,7 +80,7 @@ fn step(
             choice,
             how,
             note_resolve_after: match intent {
-                Some(Intent::Note { decisive_from }) => Some(*decisive_from),
+                Some(Intent::Note { decisive_from }) => Some(decisive_from),
                 Some(Intent::Create { .. }) | None => None,
             },
         },
@@ -152,10 +115,10 @@ fn create(choice: &StoredChoice, intent: &Intent) -> Option<Create> {
     })
 }
 
-impl From<Progress> for StoredProgress {
-    fn from(progress: Progress) -> Self {
-        let (placed, noted) = (progress.step.placed(), progress.step.is_noted());
-        let (choice, intent) = match progress.step {
+impl From<Step> for StoredStep {
+    fn from(step: Step) -> Self {
+        let (placed, noted) = (step.placed(), step.is_noted());
+        let (choice, intent) = match step {
             Step::Begun => (None, None),
             Step::Chosen(choice) | Step::Noted { choice, .. } => (Some(choice.into()), None),
             Step::Creating(create) => {
@@ -172,19 +135,10 @@ impl From<Progress> for StoredProgress {
             }
         };
         Self {
-            person: progress.person,
-            phone: progress.phone,
-            absent_since: progress.absent_since,
-            missed_since: progress.missed_since,
-            daily_searches: progress.daily_searches,
             choice,
             placed,
             noted,
             intent,
-            moved: progress.moved,
-            undo: progress.undo,
-            alone: progress.alone,
-            unreadable: progress.unreadable,
         }
     }
 }
