@@ -183,13 +183,14 @@ struct Shared {
 impl Inbox {
     /// Must be called inside a tokio runtime, which the inbox then lives on.
     pub async fn open(path: &Path, role: Role, clock: SharedClock) -> Result<Self, InboxError> {
-        let opened = sqlite::open(path, role, &clock).await?;
+        // Boxed, since a replacement would make the future of every command large.
+        let opened = Box::pin(sqlite::open(path, role, false, &clock)).await?;
         Ok(Self::of(path, opened, clock, Bounds::DEFAULT))
     }
 
     /// Opens the inbox as its owner, for the service: a damaged file must not prevent deliveries. See [`Replaced`].
     pub async fn open_or_replace(path: &Path, clock: SharedClock) -> Result<Self, InboxError> {
-        let opened = sqlite::open_or_replace(path, &clock).await?;
+        let opened = sqlite::open(path, Role::Owner, true, &clock).await?;
         Ok(Self::of(path, opened, clock, Bounds::DEFAULT))
     }
 
@@ -248,11 +249,7 @@ impl Inbox {
 
     /// Whether some process is the owner of this file.
     pub fn is_owned(path: &Path) -> Result<bool, InboxError> {
-        match sqlite::lock(path) {
-            Ok(_) => Ok(false),
-            Err(InboxError::AlreadyOwned { .. }) => Ok(true),
-            Err(error) => Err(error),
-        }
+        Ok(sqlite::try_lock(path, sqlite::LOCK)?.is_none())
     }
 
     /// Ends the process at a commit, as a crash would.

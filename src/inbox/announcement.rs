@@ -25,7 +25,7 @@ pub struct CommandTurn {
 impl Inbox {
     /// Announces a command. `None`: another one is at work.
     pub async fn announce_command(&self) -> Result<Option<CommandTurn>, InboxError> {
-        let Some(lock) = sqlite::try_lock_for_command(&self.shared.path)? else {
+        let Some(lock) = sqlite::try_lock(&self.shared.path, sqlite::COMMAND_LOCK)? else {
             return Ok(None);
         };
         let announcement = Announcement { is_noticed: false };
@@ -52,7 +52,7 @@ impl Inbox {
             return Ok(false);
         }
         // While the lock is ours no other command can announce itself.
-        let Some(lock) = sqlite::try_lock_for_command(&self.shared.path)? else {
+        let Some(lock) = sqlite::try_lock(&self.shared.path, sqlite::COMMAND_LOCK)? else {
             return Ok(true);
         };
         self.clear_state(COMMAND).await?;

@@ -51,9 +51,11 @@ pub(super) struct Opened {
     pub(super) lock: Option<File>,
 }
 
+/// `replaces`: a damaged file is set aside, and a new one takes its place. For an owner.
 pub(super) async fn open(
     path: &Path,
     role: Role,
+    replaces: bool,
     clock: &SharedClock,
 ) -> Result<Opened, InboxError> {
     let lock = match role {
@@ -64,44 +66,24 @@ pub(super) async fn open(
         Role::Guest => None,
     };
     // Empty and owned: its owner is just making it.
-    if is_emptied(path) && (role == Role::Owner || self::lock(path).is_ok()) {
-        return Err(cannot_open(path, Damaged::new(EMPTIED)));
-    }
-    let opened = open_file(path, role, clock).await;
-    match lock {
-        Some(lock) => owned(path, lock, opened),
-        None => opened.map_err(|cause| cannot_open(path, cause)),
-    }
-}
-
-/// As an owner. A damaged file is set aside, and a new one takes its place.
-pub(super) async fn open_or_replace(
-    path: &Path,
-    clock: &SharedClock,
-) -> Result<Opened, InboxError> {
-    let lock = own(path)?;
-    let opened = if is_emptied(path) {
+    let may_judge = || lock.is_some() || matches!(try_lock(path, LOCK), Ok(Some(_)));
+    let opened = if is_emptied(path) && may_judge() {
         Err(Damaged::new(EMPTIED).into())
     } else {
-        open_file(path, Role::Owner, clock).await
+        open_file(path, role, clock).await
     };
     let opened = match opened {
-        Err(cause) if cause.is::<Damaged>() => {
+        Err(cause) if replaces && cause.is::<Damaged>() => {
             tracing::error!(error = %cause, "inbox.damaged");
             open_new(path, clock).await
         }
         opened => opened,
     };
-    owned(path, lock, opened)
-}
-
-fn owned(path: &Path, lock: File, opened: Result<Opened, Cause>) -> Result<Opened, InboxError> {
     let opened = opened.map_err(|cause| cannot_open(path, cause))?;
-    mark_used(&lock).map_err(|source| cannot_open(path, source))?;
-    Ok(Opened {
-        lock: Some(lock),
-        ..opened
-    })
+    if let Some(lock) = &lock {
+        mark_used(lock).map_err(|source| cannot_open(path, source))?;
+    }
+    Ok(Opened { lock, ..opened })
 }
 
 async fn open_new(path: &Path, clock: &SharedClock) -> Result<Opened, Cause> {
@@ -140,7 +122,9 @@ fn mark_used(mut lock: &File) -> io::Result<()> {
 /// Takes the owner's lock, and completes what an earlier owner has begun.
 fn own(path: &Path) -> Result<File, InboxError> {
     make_folder(path).map_err(|source| cannot_open(path, source))?;
-    let lock = lock(path)?;
+    let lock = try_lock(path, LOCK)?.ok_or_else(|| InboxError::AlreadyOwned {
+        path: path.to_owned(),
+    })?;
     replace::complete(path).map_err(|source| cannot_open(path, source))?;
     Ok(lock)
 }
@@ -237,7 +221,10 @@ fn private_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-const LOCK: &str = ".lock";
+/// The lock of the owner.
+pub(super) const LOCK: &str = ".lock";
+/// The lock of the command that sends to amoCRM beside the owner.
+pub(super) const COMMAND_LOCK: &str = ".command";
 /// The write-ahead log.
 const LOG: &str = "-wal";
 
@@ -247,30 +234,9 @@ fn sibling(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The lock of the owner.
-pub(super) fn lock(path: &Path) -> Result<File, InboxError> {
-    let file = lock_file(path, LOCK)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(InboxError::AlreadyOwned {
-            path: path.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(cannot_open(path, source)),
-    }
-}
-
-/// The lock of the command that sends to amoCRM beside the owner; `None`: a command has it.
-pub(super) fn try_lock_for_command(path: &Path) -> Result<Option<File>, InboxError> {
-    let file = lock_file(path, ".command")?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(source)) => Err(cannot_open(path, source)),
-    }
-}
-
-/// A lock file beside the inbox. On the inbox itself, closing any handle would release SQLite's own locks.
-fn lock_file(path: &Path, suffix: &str) -> Result<File, InboxError> {
+/// Takes the lock of this name; `None`: another process has it. The lock is a file beside the inbox: on the inbox itself, closing
+/// any handle would release SQLite's own locks.
+pub(super) fn try_lock(path: &Path, suffix: &str) -> Result<Option<File>, InboxError> {
     let file = private_file(&sibling(path, suffix)).map_err(|source| cannot_open(path, source))?;
     // A command run by root must not leave a file that the service's account cannot open. For other accounts `fchown` fails.
     #[cfg(unix)]
@@ -278,7 +244,11 @@ fn lock_file(path: &Path, suffix: &str) -> Result<File, InboxError> {
         use std::os::unix::fs::{MetadataExt, fchown};
         let _ = fchown(&file, Some(inbox.uid()), Some(inbox.gid()));
     }
-    Ok(file)
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(cannot_open(path, source)),
+    }
 }
 
 /// SQLite found the file damaged. Its words name pages and tables, no content.

@@ -37,6 +37,7 @@ impl Fixture {
         let mut link = sqlite::open(
             &self.path(),
             Role::Guest,
+            false,
             &(self.clock.clone() as SharedClock),
         )
         .await
@@ -54,7 +55,7 @@ impl Fixture {
     async fn bounded(self, bounds: Bounds) -> Self {
         self.inbox.close().await;
         let clock = self.clock.clone() as SharedClock;
-        let opened = sqlite::open(&self.path(), Role::Owner, &clock)
+        let opened = sqlite::open(&self.path(), Role::Owner, false, &clock)
             .await
             .unwrap();
         let inbox = Inbox::of(&self.path(), opened, clock, bounds);

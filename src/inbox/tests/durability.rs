@@ -454,10 +454,15 @@ async fn folder_and_files_are_for_their_owner_alone() {
 #[tokio::test]
 async fn an_acknowledged_write_was_synced() {
     let t = Fixture::new().await;
-    let mut link = sqlite::open(&t.path(), Role::Guest, &(t.clock.clone() as SharedClock))
-        .await
-        .unwrap()
-        .link;
+    let mut link = sqlite::open(
+        &t.path(),
+        Role::Guest,
+        false,
+        &(t.clock.clone() as SharedClock),
+    )
+    .await
+    .unwrap()
+    .link;
     let conn = link.conn().await.unwrap();
     let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
         .fetch_one(&mut *conn)

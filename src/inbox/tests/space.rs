@@ -60,7 +60,7 @@ impl Fixture {
 
     async fn give_back(&self) -> bool {
         let clock = self.clock.clone() as SharedClock;
-        let mut link = sqlite::open(&self.path(), Role::Guest, &clock)
+        let mut link = sqlite::open(&self.path(), Role::Guest, false, &clock)
             .await
             .unwrap()
             .link;
