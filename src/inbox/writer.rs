@@ -227,7 +227,7 @@ impl Writer {
         let mut effects = Effects::default();
         let written = self.transact(&mut changes, &orphans, &mut effects).await;
         if effects.is_about_entries {
-            self.signals.death.after_commit();
+            self.signals.death.pass(true);
         }
         let works = written.is_ok() && !effects.is_ailing;
         let committed = match written {
@@ -330,7 +330,7 @@ impl Writer {
             execute(conn, "RELEASE change").await?;
         }
         if effects.is_about_entries {
-            self.signals.death.before_commit();
+            self.signals.death.pass(false);
         }
         execute(conn, end).await?;
         self.link.look_at_files()
@@ -420,23 +420,15 @@ struct Death {
 }
 
 impl Death {
-    fn before_commit(&self) {
-        let commit = self.commits.load(Ordering::Relaxed) + 1;
-        self.die_if_planned(DieAt {
-            commit,
-            committed: false,
-        });
-    }
-
-    fn after_commit(&self) {
-        let commit = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
-        self.die_if_planned(DieAt {
-            commit,
-            committed: true,
-        });
-    }
-
-    fn die_if_planned(&self, here: DieAt) {
+    /// Passes one side of a commit.
+    fn pass(&self, committed: bool) {
+        let before = self
+            .commits
+            .fetch_add(u64::from(committed), Ordering::Relaxed);
+        let here = DieAt {
+            commit: before + 1,
+            committed,
+        };
         if self.at.get() == Some(&here) {
             std::process::abort();
         }

@@ -63,13 +63,13 @@ impl Writing {
     #[must_use]
     pub fn fault(self) -> Option<(InboxFault, Timestamp)> {
         match self {
+            Self::Fails {
+                since,
+                is_lasting: true,
+            } => Some((InboxFault::Unwritable, since)),
+            Self::Lost { since } => Some((InboxFault::FileLost, since)),
             Self::Full { since } => Some((InboxFault::Full, since)),
-            Self::Fails { .. } | Self::Lost { .. } | Self::Works => {
-                match self.over(SyncState::Starting) {
-                    SyncState::Inbox { fault, since } => Some((fault, since)),
-                    _ => None,
-                }
-            }
+            Self::Works | Self::Fails { .. } => None,
         }
     }
 
@@ -90,23 +90,13 @@ impl Writing {
     /// and no request is sent that cannot be recorded.
     #[must_use]
     pub fn over(self, engine: SyncState) -> SyncState {
-        match self {
-            Self::Fails {
-                since,
-                is_lasting: true,
-            } => SyncState::Inbox {
-                fault: InboxFault::Unwritable,
-                since,
-            },
-            Self::Lost { since } => SyncState::Inbox {
-                fault: InboxFault::FileLost,
-                since,
-            },
+        match (self.fault(), engine) {
             // The engine works off what there is: where it cannot, that is the cause.
-            Self::Full { since } if matches!(engine, SyncState::Starting | SyncState::Working) => {
+            (Some((InboxFault::Full, since)), SyncState::Starting | SyncState::Working) => {
                 SyncState::InboxFull { since }
             }
-            Self::Works | Self::Full { .. } | Self::Fails { .. } => engine,
+            (None | Some((InboxFault::Full, _)), _) => engine,
+            (Some((fault, since)), _) => SyncState::Inbox { fault, since },
         }
     }
 }
