@@ -8,7 +8,7 @@ use sqlx::{SqliteConnection, query, query_as};
 
 use super::{
     Inbox, InboxError, Source,
-    record::{database, json},
+    record::{execute, json},
 };
 
 /// When rows were last looked for and heard of. `None`: never, as far as is known.
@@ -86,17 +86,14 @@ impl Found {
         if self.0.is_empty() {
             return Ok(());
         }
-        let counted = query(COUNT_FOUND)
-            .bind(json("counters", &self)?)
-            .execute(conn)
-            .await;
-        counted.map(drop).map_err(database("count rows"))
+        let count = query(COUNT_FOUND).bind(json("counters", &self)?);
+        execute(conn, "count rows", count).await.map(drop)
     }
 }
 
 pub(super) async fn heard(conn: &mut SqliteConnection, at: Timestamp) -> Result<(), InboxError> {
-    let heard = query(HEARD).bind(at.as_millisecond()).execute(conn).await;
-    heard.map(drop).map_err(database("note an event"))
+    let hear = query(HEARD).bind(at.as_millisecond());
+    execute(conn, "note an event", hear).await.map(drop)
 }
 
 pub(super) async fn last_event(
@@ -111,10 +108,10 @@ pub(super) async fn count_indexed(
     conn: &mut SqliteConnection,
     change: i64,
 ) -> Result<(), InboxError> {
-    let counted = query(COUNT_INDEXED).bind(change).execute(conn).await;
-    counted
+    let count = query(COUNT_INDEXED).bind(change);
+    execute(conn, "count the contact index", count)
+        .await
         .map(drop)
-        .map_err(database("count the contact index"))
 }
 
 impl Inbox {

@@ -19,7 +19,7 @@ use super::{
     hourly,
     maintenance::{beyond_a_step, latest_rest, release},
     queries::LIVE_DUE,
-    record::{EntryRecord, ProgressColumns, Query, database, json},
+    record::{EntryRecord, ProgressColumns, Query, database, execute, json},
     writer::{Command, Handover, Turn},
 };
 use crate::domain::{ContactId, DealId, KeyedHash, Refusals, RowId};
@@ -269,12 +269,10 @@ impl Inbox {
                     take(&mut marked, row)?;
                 }
                 if !people.is_empty() {
-                    query(REMEMBER_PERSON)
+                    let remember = query(REMEMBER_PERSON)
                         .bind(json("people", &people)?)
-                        .bind(turn.now.as_millisecond())
-                        .execute(&mut *turn.conn)
-                        .await
-                        .map_err(database("remember a person"))?;
+                        .bind(turn.now.as_millisecond());
+                    execute(turn.conn, "remember a person", remember).await?;
                 }
                 Ok(())
             })
@@ -509,14 +507,11 @@ async fn claim(
             Ok(entry) => entries.push(entry),
             Err(error) => {
                 tracing::error!(entry.seq = seq, %error, "an entry cannot be read: parked");
-                query(
+                let park = query(
                     "UPDATE entry SET state = 'parked', claim = NULL, reason = ?2 WHERE seq = ?1",
-                )
-                .bind(seq)
-                .bind(RECORD_UNREADABLE)
-                .execute(&mut *turn.conn)
-                .await
-                .map_err(database("park an entry"))?;
+                );
+                let park = park.bind(seq).bind(RECORD_UNREADABLE);
+                execute(turn.conn, "park an entry", park).await?;
             }
         }
     }
@@ -577,28 +572,21 @@ pub(super) async fn set_state(
     key: &'static str,
     value: &str,
 ) -> Result<(), InboxError> {
-    query(
+    let write = query(
         "INSERT INTO state (key, json) VALUES (?, ?)
          ON CONFLICT (key) DO UPDATE SET json = excluded.json",
     )
     .bind(key)
-    .bind(value)
-    .execute(conn)
-    .await
-    .map(drop)
-    .map_err(database("write its state"))
+    .bind(value);
+    execute(conn, "write its state", write).await.map(drop)
 }
 
 pub(super) async fn clear_state(
     conn: &mut SqliteConnection,
     key: &'static str,
 ) -> Result<(), InboxError> {
-    query("DELETE FROM state WHERE key = ?")
-        .bind(key)
-        .execute(conn)
-        .await
-        .map(drop)
-        .map_err(database("clear its state"))
+    let clear = query("DELETE FROM state WHERE key = ?").bind(key);
+    execute(conn, "clear its state", clear).await.map(drop)
 }
 
 #[derive(Debug, Serialize)]

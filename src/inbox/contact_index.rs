@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use sqlx::{SqliteConnection, query, query_as, sqlite::SqliteQueryResult};
+use sqlx::{SqliteConnection, query, query_as};
 
 use super::{
     Inbox, InboxError,
     activity::count_indexed,
     commands::{clear_state, set_state},
-    record::{database, json},
+    record::{execute, json},
 };
 use crate::domain::{ContactId, KeyedHash};
 
@@ -45,13 +45,14 @@ async fn change(
     statement: &'static str,
     values: String,
 ) -> Result<i64, InboxError> {
-    let changed = query(statement).bind(values).execute(conn).await;
-    let changed = changed.map_err(database("write the contact index"))?;
-    Ok(rows(&changed))
+    let change = query(statement).bind(values);
+    execute(conn, "write the contact index", change)
+        .await
+        .map(signed)
 }
 
-fn rows(changed: &SqliteQueryResult) -> i64 {
-    i64::try_from(changed.rows_affected()).unwrap_or(i64::MAX)
+fn signed(rows: u64) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
 impl Inbox {
@@ -98,9 +99,9 @@ impl Inbox {
     pub async fn drop_contact_index(&self, key: &'static str) -> Result<(), InboxError> {
         self.write(move |turn| {
             Box::pin(async move {
-                let emptied = query("DELETE FROM contact_index").execute(&mut *turn.conn);
-                let emptied = emptied.await.map_err(database("empty the contact index"))?;
-                count_indexed(turn.conn, -rows(&emptied)).await?;
+                let empty = query("DELETE FROM contact_index");
+                let emptied = execute(turn.conn, "empty the contact index", empty).await?;
+                count_indexed(turn.conn, -signed(emptied)).await?;
                 clear_state(turn.conn, key).await
             })
         })

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, query, query_as};
 use super::{
     CreateFor, Fact, Inbox, InboxError,
     history::{self, Line},
-    record::{database, json, timestamp},
+    record::{database, execute, json, timestamp},
 };
 use crate::domain::{DealId, KeyedHash, RowId};
 
@@ -98,8 +98,9 @@ impl Inbox {
         self.write(move |turn| {
             Box::pin(async move {
                 let planned = query(GIVE_UP).bind(columns).bind(look_at.as_millisecond());
-                let planned = planned.execute(&mut *turn.conn).await;
-                planned.map(drop).map_err(database("give up creates"))
+                execute(turn.conn, "give up creates", planned)
+                    .await
+                    .map(drop)
             })
         })
         .await
@@ -179,8 +180,7 @@ impl Inbox {
                             .bind(deal.map(DealId::get))
                             .bind(json("late deals", late)?),
                     };
-                    let stored = stored.execute(&mut *turn.conn).await;
-                    stored.map_err(database("store a late look"))?;
+                    execute(turn.conn, "store a late look", stored).await?;
                     if let LateDeals::Found { late, .. } = late {
                         let facts: Vec<Fact> = late.into_iter().map(Fact::LateDeal).collect();
                         let numbered = query_as(

@@ -6,7 +6,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     InboxError, Outcome, Settlement, UndoLeft, Why,
-    record::{database, json},
+    record::{execute, json},
 };
 use crate::domain::{DealId, StageId};
 
@@ -140,28 +140,23 @@ pub(super) async fn append(
     if lines.is_empty() {
         return Ok(());
     }
-    sqlx::query(
+    let write = sqlx::query(
         "INSERT INTO history (entry, nr, at, text)
          SELECT value ->> 0, value ->> 1, ?2, value ->> 2 FROM json_each(?1)",
     )
     .bind(json("history", lines)?)
-    .bind(now.as_millisecond())
-    .execute(&mut *conn)
-    .await
-    .map_err(database("write history"))?;
+    .bind(now.as_millisecond());
+    execute(conn, "write history", write).await?;
 
     let old = lines.iter().map(|Line(entry, nr, _)| (*entry, nr - KEPT));
     let old: Vec<(i64, i64)> = old.filter(|(_, nr)| *nr > 0).collect();
     if old.is_empty() {
         return Ok(());
     }
-    sqlx::query(
+    let shorten = sqlx::query(
         "DELETE FROM history
          WHERE (entry, nr) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))",
     )
-    .bind(json("history", &old)?)
-    .execute(conn)
-    .await
-    .map(drop)
-    .map_err(database("shorten history"))
+    .bind(json("history", &old)?);
+    execute(conn, "shorten history", shorten).await.map(drop)
 }

@@ -5,7 +5,7 @@ use sqlx::{SqliteConnection, query, query_as};
 
 use super::{
     Inbox, InboxError,
-    record::{Query, database},
+    record::{Query, execute},
 };
 
 const MILLISECONDS: i64 = 3_600_000;
@@ -54,9 +54,10 @@ pub(super) async fn count_synced(
         return Ok(());
     }
     let synced = i64::try_from(synced).unwrap_or(i64::MAX);
-    let counted = query(COUNT).bind(hour_of(now)).bind(synced);
-    let counted = counted.execute(conn).await;
-    counted.map(drop).map_err(database("count what was synced"))
+    let count = query(COUNT).bind(hour_of(now)).bind(synced);
+    execute(conn, "count what was synced", count)
+        .await
+        .map(drop)
 }
 
 impl Inbox {
@@ -66,8 +67,7 @@ impl Inbox {
             Box::pin(async move {
                 let hour = hour_of(turn.now);
                 for statement in [query(LOOK).bind(hour), query(FORGET).bind(hour - KEPT)] {
-                    let done = statement.execute(&mut *turn.conn).await;
-                    done.map_err(database("keep the numbers of an hour"))?;
+                    execute(turn.conn, "keep the numbers of an hour", statement).await?;
                 }
                 Ok(())
             })

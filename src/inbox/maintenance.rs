@@ -10,7 +10,7 @@ use super::{
     ClaimToken, Inbox, InboxError,
     activity::count_indexed,
     bounds::{Bounds, CHUNK, CHUNKS, GONE_KEPT, Space, free_to_keep},
-    record::{database, json},
+    record::{database, execute, json},
 };
 use crate::domain::{KeyedHash, RowId};
 
@@ -82,20 +82,14 @@ impl Inbox {
                 let mut purged: u64 = 0;
                 for (statement, before) in [(PURGE_DONE, before), (PURGE_GONE, gone_before)] {
                     let left = u64::from(CHUNK).saturating_sub(purged);
-                    purged += query(statement)
+                    let purge = query(statement)
                         .bind(before.as_millisecond())
-                        .bind(i64::try_from(left).unwrap_or(0))
-                        .execute(&mut *turn.conn)
-                        .await
-                        .map_err(database("purge done entries"))?
-                        .rows_affected();
+                        .bind(i64::try_from(left).unwrap_or(0));
+                    purged += execute(turn.conn, "purge done entries", purge).await?;
                 }
                 if purged < u64::from(CHUNK) {
-                    query(PURGE_PEOPLE)
-                        .bind(before.as_millisecond())
-                        .execute(&mut *turn.conn)
-                        .await
-                        .map_err(database("purge people"))?;
+                    let purge = query(PURGE_PEOPLE).bind(before.as_millisecond());
+                    execute(turn.conn, "purge people", purge).await?;
                 }
                 Ok(purged)
             })
@@ -108,8 +102,8 @@ impl Inbox {
         let rows = json("rows", &rows)?;
         self.write(move |turn| {
             Box::pin(async move {
-                let removed = query(REMOVE).bind(rows).execute(&mut *turn.conn).await;
-                removed.map(drop).map_err(database("remove entries"))
+                let remove = query(REMOVE).bind(rows);
+                execute(turn.conn, "remove entries", remove).await.map(drop)
             })
         })
         .await
@@ -138,12 +132,8 @@ impl Inbox {
                 }
                 let mut forgotten = 0;
                 for statement in FORGET {
-                    let done = query(statement)
-                        .bind(&rows)
-                        .bind(&people)
-                        .execute(&mut *turn.conn)
-                        .await;
-                    let done = done.map_err(database("forget"))?.rows_affected();
+                    let forget = query(statement).bind(&rows).bind(&people);
+                    let done = execute(turn.conn, "forget", forget).await?;
                     if statement == FORGET_INDEXED {
                         let done = i64::try_from(done).unwrap_or(i64::MAX);
                         count_indexed(turn.conn, -done).await?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{
-    Decode, Sqlite, Type,
+    Decode, Sqlite, SqliteConnection, Type,
     error::BoxDynError,
     query::QueryAs,
     sqlite::{SqliteArguments, SqliteTypeInfo, SqliteValueRef},
@@ -109,6 +109,16 @@ pub(super) fn json<T: Serialize + ?Sized>(
     value: &T,
 ) -> Result<String, InboxError> {
     serde_json::to_string(value).map_err(|_| InboxError::Corrupt { what })
+}
+
+/// Runs a statement that has no rows. Answers how many rows of its table it has changed.
+pub(super) async fn execute(
+    conn: &mut SqliteConnection,
+    what: &'static str,
+    statement: sqlx::query::Query<'_, Sqlite, SqliteArguments>,
+) -> Result<u64, InboxError> {
+    let done = statement.execute(conn).await.map_err(database(what))?;
+    Ok(done.rows_affected())
 }
 
 /// For `map_err`: a value that cannot be decoded is a corrupt value, any other error is one of the database.

@@ -8,7 +8,7 @@ use crate::{
     inbox::{
         Arrival, BackfillId, Fact, InboxError, Source, Stored, activity, history,
         history::Line,
-        record::{database, json},
+        record::{execute, json},
         writer::Turn,
     },
 };
@@ -130,12 +130,10 @@ async fn hear(turn: &mut Turn<'_>, heard: Vec<Columns<'_>>) -> Result<(), InboxE
     if heard.is_empty() {
         return Ok(());
     }
-    sqlx::query(HEAR)
-        .bind(json("arrivals", &heard)?)
-        .execute(&mut *turn.conn)
+    let hear = sqlx::query(HEAR).bind(json("arrivals", &heard)?);
+    execute(turn.conn, "note further arrivals", hear)
         .await
         .map(drop)
-        .map_err(database("note further arrivals"))
 }
 
 /// Answers whether there was such an entry.
@@ -143,11 +141,8 @@ async fn lift(turn: &mut Turn<'_>, lifting: &HashSet<RowId>) -> Result<bool, Inb
     if lifting.is_empty() {
         return Ok(false);
     }
-    let lifted = sqlx::query(LIFT)
+    let lift = sqlx::query(LIFT)
         .bind(json("rows", lifting)?)
-        .bind(turn.now.as_millisecond())
-        .execute(&mut *turn.conn)
-        .await
-        .map_err(database("lift an entry"))?;
-    Ok(lifted.rows_affected() > 0)
+        .bind(turn.now.as_millisecond());
+    Ok(execute(turn.conn, "lift an entry", lift).await? > 0)
 }
