@@ -416,19 +416,22 @@ impl Alerts {
         }
     }
 
+    /// `change`: what will have been said beside all that was.
+    fn message(&self, kind: Kind, text: String, change: impl FnOnce(&mut Said)) -> Message {
+        let mut then = self.said.clone();
+        change(&mut then);
+        Message { kind, text, then }
+    }
+
     fn replaced(&self, seen: &Seen) -> Option<Message> {
         let replaced = seen.replaced.as_ref()?;
         if self.said.replaced_at == Some(replaced.at) {
             return None;
         }
-        Some(Message {
-            kind: Kind::Replaced,
-            text: messages::replaced(replaced, &self.reader),
-            then: Said {
-                replaced_at: Some(replaced.at),
-                ..self.said.clone()
-            },
-        })
+        let text = messages::replaced(replaced, &self.reader);
+        Some(self.message(Kind::Replaced, text, |said| {
+            said.replaced_at = Some(replaced.at);
+        }))
     }
 
     fn inbox(&self, seen: &Seen) -> Option<Message> {
@@ -444,14 +447,8 @@ impl Alerts {
             since,
             at: seen.now,
         };
-        Some(Message {
-            kind: Kind::Inbox,
-            text: messages::inbox(fault, since, before.is_some(), &self.reader),
-            then: Said {
-                inbox: Some(inbox),
-                ..self.said.clone()
-            },
-        })
+        let text = messages::inbox(fault, since, before.is_some(), &self.reader);
+        Some(self.message(Kind::Inbox, text, |said| said.inbox = Some(inbox)))
     }
 
     fn writable(&self, seen: &Seen) -> Option<Message> {
@@ -459,14 +456,8 @@ impl Alerts {
         if !has_passed(self.pace.sure_after, self.writable_since?, seen.now) {
             return None;
         }
-        Some(Message {
-            kind: Kind::Writable,
-            text: messages::writable(inbox.since, &self.reader),
-            then: Said {
-                inbox: None,
-                ..self.said.clone()
-            },
-        })
+        let text = messages::writable(inbox.since, &self.reader);
+        Some(self.message(Kind::Writable, text, |said| said.inbox = None))
     }
 
     fn halted(&self, seen: &Seen) -> Option<Message> {
@@ -485,20 +476,9 @@ impl Alerts {
             since,
             at: seen.now,
         };
-        Some(Message {
-            kind: Kind::Halted,
-            text: messages::halted(
-                cause,
-                since,
-                seen.halt.as_ref(),
-                before.is_some(),
-                &self.reader,
-            ),
-            then: Said {
-                halt: Some(halt),
-                ..self.said.clone()
-            },
-        })
+        let (stored, is_known) = (seen.halt.as_ref(), before.is_some());
+        let text = messages::halted(cause, since, stored, is_known, &self.reader);
+        Some(self.message(Kind::Halted, text, |said| said.halt = Some(halt)))
     }
 
     /// A token that has ended is not announced: the halt is.
@@ -519,14 +499,8 @@ impl Alerts {
             expires_at: end.expires_at,
             days,
         });
-        Some(Message {
-            kind: Kind::Expiring,
-            text: messages::expiring(*end, seen.now, &self.reader),
-            then: Said {
-                tokens,
-                ..self.said.clone()
-            },
-        })
+        let text = messages::expiring(*end, seen.now, &self.reader);
+        Some(self.message(Kind::Expiring, text, |said| said.tokens = tokens))
     }
 
     fn recovered(&self, seen: &Seen) -> Option<Message> {
@@ -534,14 +508,8 @@ impl Alerts {
         if !has_passed(self.pace.sure_after, self.free_since?, seen.now) {
             return None;
         }
-        Some(Message {
-            kind: Kind::Recovered,
-            text: messages::recovered(halt.cause, halt.since, seen.state, &self.reader),
-            then: Said {
-                halt: None,
-                ..self.said.clone()
-            },
-        })
+        let text = messages::recovered(halt.cause, halt.since, seen.state, &self.reader);
+        Some(self.message(Kind::Recovered, text, |said| said.halt = None))
     }
 
     /// What is decided within some minutes is not worth a message.
@@ -558,14 +526,10 @@ impl Alerts {
         if !has_passed(self.pace.gather, first, seen.now) {
             return None;
         }
-        Some(Message {
-            kind: Kind::InDoubt,
-            text: messages::in_doubt(&news),
-            then: Said {
-                doubts_until: news.iter().map(|it| it.since).max(),
-                ..self.said.clone()
-            },
-        })
+        let text = messages::in_doubt(&news);
+        Some(self.message(Kind::InDoubt, text, |said| {
+            said.doubts_until = news.iter().map(|it| it.since).max();
+        }))
     }
 
     fn doubled(&self, seen: &Seen) -> Option<Message> {
@@ -573,14 +537,10 @@ impl Alerts {
         if !has_passed(self.pace.gather, first.found_at, seen.now) {
             return None;
         }
-        Some(Message {
-            kind: Kind::Doubled,
-            text: messages::doubled(&seen.doubled),
-            then: Said {
-                doubled_until: seen.doubled.iter().map(|it| it.found_at).max(),
-                ..self.said.clone()
-            },
-        })
+        let text = messages::doubled(&seen.doubled);
+        Some(self.message(Kind::Doubled, text, |said| {
+            said.doubled_until = seen.doubled.iter().map(|it| it.found_at).max();
+        }))
     }
 
     fn parked(&self, seen: &Seen) -> Option<Message> {
@@ -596,25 +556,17 @@ impl Alerts {
             .filter(|stuck| has_passed(all_there, stuck.since, seen.now))
             .collect();
         let until = ready.iter().map(|stuck| stuck.since).max()?;
-        Some(Message {
-            kind: Kind::Parked,
-            text: messages::parked(&ready),
-            then: Said {
-                parked_until: Some(until),
-                ..self.said.clone()
-            },
-        })
+        let text = messages::parked(&ready);
+        Some(self.message(Kind::Parked, text, |said| said.parked_until = Some(until)))
     }
 
     /// Its beginning, or its end.
     fn trouble(&self, trouble: Trouble, seen: &Seen) -> Option<Message> {
         let said_at = self.said.troubles.get(&trouble).copied();
-        let mut then = self.said.clone();
         if self.is_there(trouble, seen) {
             if said_at.is_some_and(|at| !has_passed(self.pace.day, at, seen.now)) {
                 return None;
             }
-            then.troubles.insert(trouble, seen.now);
             let text = match trouble {
                 Trouble::Late => messages::late(&seen.late, self.pace.late_after, &self.reader),
                 Trouble::Unresolved => {
@@ -623,21 +575,22 @@ impl Alerts {
                 Trouble::Disk => messages::disk(seen.disk?),
                 Trouble::Silence => messages::silent(seen.silence?, &self.reader),
             };
-            let kind = trouble.begins();
-            return Some(Message { kind, text, then });
+            return Some(self.message(trouble.begins(), text, |said| {
+                said.troubles.insert(trouble, seen.now);
+            }));
         }
         if said_at.is_none() || !Self::is_over(trouble, seen) {
             return None;
         }
-        then.troubles.remove(&trouble);
         let text = match trouble {
             Trouble::Late => messages::moving(),
             Trouble::Unresolved => messages::resolved(),
             Trouble::Disk => messages::disk_freed(seen.disk?),
             Trouble::Silence => messages::arriving(),
         };
-        let kind = trouble.ends();
-        Some(Message { kind, text, then })
+        Some(self.message(trouble.ends(), text, |said| {
+            said.troubles.remove(&trouble);
+        }))
     }
 
     fn is_there(&self, trouble: Trouble, seen: &Seen) -> bool {
@@ -679,14 +632,11 @@ impl Alerts {
 
     fn digest(&self, seen: &Seen) -> Option<Message> {
         let digest = seen.digest.as_ref()?;
-        Some(Message {
-            kind: Kind::Digest,
-            text: digest.text(&self.reader),
-            then: Said {
-                digest_until: Some(digest.until),
-                ..self.said.clone()
-            },
-        })
+        Some(
+            self.message(Kind::Digest, digest.text(&self.reader), |said| {
+                said.digest_until = Some(digest.until);
+            }),
+        )
     }
 
     /// `None`: held back. A message that is held back is not said: it is made anew, up to date, when there is room again.

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -11,9 +11,7 @@ use super::{
     TelegramError, has_passed,
 };
 use crate::{
-    domain::{
-        Chain, EventFailure, EventTests, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd,
-    },
+    domain::{Chain, EventFailure, EventTests, Refusals, SharedClock, SyncState, SyncStatus},
     inbox::{DiskSpace, EVENT_TESTS, HALT, Inbox, InboxError, REFUSALS, REPLACED, State, Writing},
 };
 
@@ -34,13 +32,10 @@ pub struct Watch {
     writing: watch::Receiver<Writing>,
     clock: SharedClock,
     telegram: Telegram,
-    tokens: Vec<TokenEnd>,
-    digests: Option<Schedule>,
-    zone: TimeZone,
+    settings: Settings,
     service: Arc<dyn Service>,
     /// Requests to amoCRM are counted from this number and time on.
     counted: (u64, Timestamp),
-    pace: Pace,
     stop: CancellationToken,
     /// The inbox is lost: the next message is the last one.
     is_last: bool,
@@ -65,12 +60,9 @@ impl Watch {
     ) -> Result<Self, reqwest::Error> {
         Ok(Self {
             telegram: Telegram::new(settings)?,
-            tokens: settings.tokens.clone(),
-            digests: settings.digests.clone(),
-            zone: settings.zone.clone(),
+            settings: settings.clone(),
             service,
             counted: (0, clock.now()),
-            pace: settings.pace,
             writing: inbox.writing(),
             inbox,
             status,
@@ -86,9 +78,13 @@ impl Watch {
             tracing::warn!(error = %Chain(&error), "alerts.forgotten");
             None
         });
-        let mut alerts = Alerts::new(self.pace, self.zone.clone(), said.unwrap_or_default());
+        let mut alerts = Alerts::new(
+            self.settings.pace,
+            self.settings.zone.clone(),
+            said.unwrap_or_default(),
+        );
         let before = alerts.said().clone();
-        alerts.begin_digests(self.digests.is_some(), self.clock.now());
+        alerts.begin_digests(self.settings.digests.is_some(), self.clock.now());
         if *alerts.said() != before {
             self.remember(alerts.said()).await;
         }
@@ -114,7 +110,7 @@ impl Watch {
                         self.remember(alerts.said()).await;
                     }
                     Sent::Dropped(asked) => {
-                        let quiet = self.pace.quiet;
+                        let quiet = self.settings.pace.quiet;
                         let quiet = quiet
                             .after(dropped)
                             .max(asked.unwrap_or_default())
@@ -131,7 +127,7 @@ impl Watch {
             }
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = tokio::time::sleep(self.pace.look_every) => {}
+                () = tokio::time::sleep(self.settings.pace.look_every) => {}
                 changed = self.status.changed(), if engine_lives => engine_lives = changed.is_ok(),
                 // The sender lives in the inbox, which is held here.
                 _ = self.writing.changed() => {}
@@ -166,7 +162,7 @@ impl Watch {
                 late: Vec::new(),
                 unresolved: Vec::new(),
                 doubled: Vec::new(),
-                tokens: self.tokens.clone(),
+                tokens: self.settings.tokens.clone(),
                 inbox: writing.fault(),
                 replaced: None,
                 disk: None,
@@ -182,22 +178,24 @@ impl Watch {
             refusals: self.inbox.state(REFUSALS).await?.unwrap_or_default(),
             parked: self.inbox.parked_after(said.parked_until()).await?,
             late: {
-                let since = ago(self.pace.late_after);
+                let since = ago(self.settings.pace.late_after);
                 self.inbox.pending_since(since, LATE_LISTED).await?
             },
             unresolved: {
-                let since = ago(self.pace.unresolved_after);
+                let since = ago(self.settings.pace.unresolved_after);
                 self.inbox.unresolved_since(since, LATE_LISTED).await?
             },
             doubled: {
                 let until = said.doubled_until();
                 self.inbox.doubled_after(until, LATE_LISTED).await?
             },
-            tokens: self.tokens.clone(),
+            tokens: self.settings.tokens.clone(),
             inbox: writing.fault(),
             replaced: self.inbox.state(REPLACED).await?,
             disk: self.disk(),
-            silence: self.silence(ago(self.pace.tests_count_for)).await?,
+            silence: self
+                .silence(ago(self.settings.pace.tests_count_for))
+                .await?,
             digest: self.digest(said, now).await?,
         })
     }
@@ -220,7 +218,8 @@ impl Watch {
         let now = self.clock.now();
         let due = self.is_digest_due(alerts.said(), now);
         let due = due.and_then(|(schedule, _)| schedule.last(now));
-        let is_late = due.is_some_and(|due| has_passed(self.pace.leave_digest_after, due, now));
+        let is_late =
+            due.is_some_and(|due| has_passed(self.settings.pace.leave_digest_after, due, now));
         if is_late && self.service.holds_lease() == Some(false) {
             alerts.skip_digest(now);
             self.count_anew(alerts.said());
@@ -230,7 +229,7 @@ impl Watch {
 
     /// The schedule, and the end of the last one.
     fn is_digest_due(&self, said: &Said, now: Timestamp) -> Option<(&Schedule, Timestamp)> {
-        let (schedule, until) = (self.digests.as_ref()?, said.digest_until?);
+        let (schedule, until) = (self.settings.digests.as_ref()?, said.digest_until?);
         schedule.is_due(until, now).then_some((schedule, until))
     }
 
@@ -282,7 +281,7 @@ impl Watch {
                 count("sent");
                 return Sent::Taken;
             };
-            let Some(pause) = pause_before_retry(&self.pace, &error, tries) else {
+            let Some(pause) = pause_before_retry(&self.settings.pace, &error, tries) else {
                 tracing::warn!(kind, tries, error = %Chain(&error), "alerts.dropped");
                 count("dropped");
                 return Sent::Dropped(error.retry_after());
@@ -325,6 +324,8 @@ fn count(outcome: &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+
     use super::*;
     use crate::{
         domain::{Clock as _, DigestEvery, EventFault, EventTest, RowId, TestClock},
