@@ -24,7 +24,6 @@ use actix_web::{
 use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
-use serde::Serialize;
 use serde_json::{Value, json};
 use strum::VariantNames;
 use tokio::net::TcpSocket;
@@ -165,49 +164,28 @@ async fn healthz(state: web::Data<HttpState>) -> HttpResponse {
         .json(json!({ "status": "ok" }))
 }
 
-/// The part of the state that is public.
-#[derive(Debug, Serialize)]
-struct StateName {
-    state: &'static str,
-}
-
-/// What is told beside the public port: whether events arrive, and whether the service looks for rows. In whole seconds;
-/// `null`: never, as far as is known.
-#[derive(Debug, Serialize)]
-struct FullReport {
-    sync: SyncReport,
-    last_event_age_seconds: Option<i64>,
-    last_sweep_age_seconds: Option<i64>,
-}
-
-/// The state with its reason and times, and what a person can do about it.
-#[derive(Debug, Serialize)]
-struct SyncReport {
-    #[serde(flatten)]
-    state: SyncState,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'static str>,
-}
-
+/// The public part of the state is its name.
 async fn readyz(state: web::Data<HttpState>) -> HttpResponse {
-    let state_name = StateName {
-        state: shown(&state.inbox, &state.sync_status).into_str(),
-    };
-    readiness(&state.inbox, json!({ "sync": state_name }))
+    let name = shown(&state.inbox, &state.sync_status).into_str();
+    readiness(&state.inbox, json!({ "sync": { "state": name } }))
 }
 
+/// What is told beside the public port: the state with its reason and times, what a person can do about it, whether events
+/// arrive, and whether the service looks for rows. Ages in whole seconds; `null`: never, as far as is known.
 async fn full_readyz(page: web::Data<MetricsPage>) -> HttpResponse {
     let state = shown(&page.inbox, &page.sync_status);
-    let hint = state.hint();
     let activity = page.inbox.activity();
     let now = page.clock.now();
     let age = |at: Timestamp| now.duration_since(at).as_secs().max(0);
-    let report = FullReport {
-        sync: SyncReport { state, hint },
-        last_event_age_seconds: activity.event.map(age),
-        last_sweep_age_seconds: activity.any_sweep().map(age),
-    };
-    readiness(&page.inbox, json!(report))
+    let mut report = json!({
+        "sync": state,
+        "last_event_age_seconds": activity.event.map(age),
+        "last_sweep_age_seconds": activity.any_sweep().map(age),
+    });
+    if let Some(hint) = state.hint() {
+        report["sync"]["hint"] = json!(hint);
+    }
+    readiness(&page.inbox, report)
 }
 
 /// Only the inbox decides the status code: during a halt the service still takes deliveries.
