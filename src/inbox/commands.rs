@@ -175,22 +175,30 @@ impl Inbox {
         answer.await.unwrap_or(Err(InboxError::Closed))
     }
 
-    /// `only`: this lane; else the live one if anything is due in it. `None` when nothing is due.
-    pub async fn claim(&self, limit: u32, only: Option<Lane>) -> Result<Option<Claim>, InboxError> {
-        self.claim_but(limit, only, Vec::new()).await
-    }
-
-    /// As [`Inbox::claim`], and none of these rows.
+    /// `only`: this lane; else the live one if anything is due in it. None of the rows `not`. `None` when nothing is due; with
+    /// `or_nothing` also if more than `limit` live rows are due.
     pub async fn claim_but(
         &self,
         limit: u32,
         only: Option<Lane>,
+        or_nothing: bool,
         not: Vec<RowId>,
     ) -> Result<Option<Claim>, InboxError> {
         let not = json("rows", &not)?;
         let lanes = only.map_or(vec![Lane::Live, Lane::Backfill], |only| vec![only]);
         let handover = self.write(move |turn| {
             Box::pin(async move {
+                if or_nothing {
+                    let due: u32 = query_scalar(LIVE_DUE)
+                        .bind(turn.now.as_millisecond())
+                        .bind(limit.saturating_add(1))
+                        .fetch_one(&mut *turn.conn)
+                        .await
+                        .map_err(database("count what is due"))?;
+                    if due > limit {
+                        return Ok(None);
+                    }
+                }
                 for lane in lanes {
                     let due = query_as(CLAIM).bind(turn.now.as_millisecond());
                     let due = due.bind(lane).bind(limit).bind(not.clone());
@@ -200,28 +208,6 @@ impl Inbox {
                     }
                 }
                 Ok(None)
-            })
-        });
-        Ok(handover.await?.and_then(Handover::taken))
-    }
-
-    /// Claims what is due in the live lane, but none of these rows; nothing if that is more than `most`.
-    pub async fn claim_few(&self, most: u32, not: Vec<RowId>) -> Result<Option<Claim>, InboxError> {
-        let not = json("rows", &not)?;
-        let handover = self.write(move |turn| {
-            Box::pin(async move {
-                let now = turn.now.as_millisecond();
-                let due: u32 = query_scalar(LIVE_DUE)
-                    .bind(now)
-                    .bind(most.saturating_add(1))
-                    .fetch_one(&mut *turn.conn)
-                    .await
-                    .map_err(database("count what is due"))?;
-                if due > most {
-                    return Ok(None);
-                }
-                let due = query_as(CLAIM).bind(now).bind(Lane::Live);
-                claim(turn, Lane::Live, due.bind(most).bind(not)).await
             })
         });
         Ok(handover.await?.and_then(Handover::taken))

@@ -33,6 +33,16 @@ use crate::domain::{Clock, ContactId, DealId, KeyedHash, PipelineId, StageId, Te
 
 const MINUTE: Duration = Duration::from_mins(1);
 
+impl Inbox {
+    pub(crate) async fn claim(
+        &self,
+        limit: u32,
+        only: Option<Lane>,
+    ) -> Result<Option<Claim>, InboxError> {
+        self.claim_but(limit, only, false, Vec::new()).await
+    }
+}
+
 fn row(n: u128) -> RowId {
     RowId::new(Uuid::from_u128(n))
 }

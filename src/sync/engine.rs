@@ -251,7 +251,7 @@ impl Engine {
         let soon = later(self.ctx.now(), self.ctx.timings.person_busy);
         if refusals.is_in_doubt() {
             if self.runs.is_empty() {
-                let mut claim = inbox.claim_but(1, None, refusals.rows()).await?;
+                let mut claim = inbox.claim_but(1, None, false, refusals.rows()).await?;
                 if claim.is_none() {
                     claim = inbox.claim_one_of(refusals.in_doubt(), true).await?;
                 }
@@ -295,13 +295,12 @@ impl Engine {
             let is_for_few = self.large_at_work + 1 == PARALLEL_RUNS;
             let may_backfill = !is_for_few && !self.backfill_at_work;
             let only = (!may_backfill).then_some(Lane::Live);
-            let inbox = &self.ctx.inbox;
-            let claim = if is_for_few {
-                inbox.claim_few(FEW, but.clone()).await?
-            } else {
-                inbox.claim_but(RUN, only, but.clone()).await?
-            };
-            let Some(claim) = claim else {
+            let limit = if is_for_few { FEW } else { RUN };
+            let claim = self
+                .ctx
+                .inbox
+                .claim_but(limit, only, is_for_few, but.clone());
+            let Some(claim) = claim.await? else {
                 return self.next_due(!may_backfill).await;
             };
             self.spawn(claim, Treatment::Usual);

@@ -41,12 +41,32 @@ async fn a_claim_may_be_for_one_lane() {
 async fn a_few_are_claimed_together_or_not_at_all() {
     let t = Fixture::new().await;
     t.store([backfilled(1), delivered(2), delivered(3)]).await;
-    assert!(t.inbox.claim_few(1, Vec::new()).await.unwrap().is_none());
-    let claim = t.inbox.claim_few(2, vec![row(3)]).await.unwrap();
+    assert!(
+        t.inbox
+            .claim_but(1, Some(Lane::Live), true, Vec::new())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let claim = t
+        .inbox
+        .claim_but(2, Some(Lane::Live), true, vec![row(3)])
+        .await
+        .unwrap();
     assert_eq!(rows_of(&claim.unwrap().entries), [row(2)]);
-    let claim = t.inbox.claim_few(2, Vec::new()).await.unwrap();
+    let claim = t
+        .inbox
+        .claim_but(2, Some(Lane::Live), true, Vec::new())
+        .await
+        .unwrap();
     assert_eq!(rows_of(&claim.unwrap().entries), [row(3)]);
-    assert!(t.inbox.claim_few(2, Vec::new()).await.unwrap().is_none());
+    assert!(
+        t.inbox
+            .claim_but(2, Some(Lane::Live), true, Vec::new())
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test]
