@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 use sqlx::{AssertSqlSafe, query, query_as};
 
 use super::{
@@ -15,14 +14,14 @@ use crate::domain::{DealId, KeyedHash, RowId};
 
 const GIVE_UP: &str = "
     INSERT INTO given_up (entry, name, made_for, look_at)
-    SELECT seq, value ->> 'name', value ->> 'made_for', ?2
-    FROM json_each(?1) JOIN entry ON entry.row_id = value ->> 'row'
+    SELECT seq, value ->> 1, value ->> 2, ?2
+    FROM json_each(?1) JOIN entry ON entry.row_id = value ->> 0
     WHERE true
     ON CONFLICT (entry, name) DO UPDATE SET
         made_for = excluded.made_for, look_at = excluded.look_at, found_at = NULL, deal = NULL, late = NULL";
 
 pub(super) const GIVEN_UP_DUE: &str = "
-    SELECT row_id, name, made_for FROM given_up JOIN entry ON seq = entry
+    SELECT row_id, name, made_for, look_at FROM given_up JOIN entry ON seq = entry
     WHERE look_at IS NOT NULL AND (look_at <= ?1 OR look_at > ?2)
     ORDER BY look_at LIMIT ?3";
 
@@ -33,7 +32,9 @@ pub(super) const DOUBLED_AFTER: &str = "
     SELECT row_id, deal, late, found_at FROM given_up JOIN entry ON seq = entry
     WHERE found_at > ?1 AND deal IS NOT NULL ORDER BY found_at LIMIT ?2";
 
-const OF_ROW: &str = "entry = (SELECT seq FROM entry WHERE row_id = ?1) AND name = ?2";
+/// A look that was planned anew meanwhile has another time.
+const OF_LOOK: &str =
+    "entry = (SELECT seq FROM entry WHERE row_id = ?1) AND name = ?2 AND look_at = ?3";
 
 /// A create that was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,12 +68,8 @@ pub struct Doubled {
     pub found_at: Timestamp,
 }
 
-#[derive(Debug, Serialize)]
-struct Columns {
-    row: RowId,
-    name: KeyedHash,
-    made_for: String,
-}
+/// Row, name, contact of the deal.
+type Columns = (RowId, KeyedHash, String);
 
 impl Inbox {
     /// Plans a last look for these creates. To be stored before their entries forget them.
@@ -85,15 +82,12 @@ impl Inbox {
             return Ok(());
         }
         let columns = given_up.into_iter().map(|it| {
-            Ok(Columns {
-                row: it.row,
-                name: it.name,
-                made_for: json("the contact of a deal", &it.made_for)?,
-            })
+            let made_for = json("the contact of a deal", &it.made_for)?;
+            Ok((it.row, it.name, made_for))
         });
         let columns = json(
             "given up creates",
-            &columns.collect::<Result<Vec<_>, InboxError>>()?,
+            &columns.collect::<Result<Vec<Columns>, InboxError>>()?,
         )?;
         self.write(move |turn| {
             Box::pin(async move {
@@ -106,30 +100,32 @@ impl Inbox {
         .await
     }
 
-    /// Those to be looked for now. A time more than `pause` away was stored before the clock was put back.
+    /// Those to be looked for now, each with the time of its look. A time more than `pause` away was stored before the clock was
+    /// put back.
     pub async fn given_up_due(
         &self,
         now: Timestamp,
         pause: Duration,
         limit: u32,
-    ) -> Result<Vec<GivenUp>, InboxError> {
+    ) -> Result<Vec<(GivenUp, Timestamp)>, InboxError> {
         let latest = now.saturating_add(pause).unwrap_or(Timestamp::MAX);
         let query = query_as(GIVEN_UP_DUE)
             .bind(now.as_millisecond())
             .bind(latest.as_millisecond())
             .bind(limit);
-        let due: Vec<(RowId, KeyedHash, String)> =
+        let due: Vec<(RowId, KeyedHash, String, i64)> =
             self.read("list given up creates", query).await?;
-        let due = due.into_iter().map(|(row, name, made_for)| {
+        let due = due.into_iter().map(|(row, name, made_for, look_at)| {
             let corrupt = |_| InboxError::Corrupt {
                 what: "a create that was given up",
             };
             let made_for = serde_json::from_str(&made_for).map_err(corrupt)?;
-            Ok(GivenUp {
+            let given_up = GivenUp {
                 row,
                 name,
                 made_for,
-            })
+            };
+            Ok((given_up, timestamp(look_at)?))
         });
         due.collect()
     }
@@ -152,26 +148,30 @@ impl Inbox {
         timestamp(first).map(Some)
     }
 
-    /// Stores what a look has found, each late deal with a line in the history of its row.
+    /// Stores what the looks of these times have found, each late deal with a line in the history of its row. A look that was
+    /// planned anew meanwhile stays.
     pub async fn looked_late(
         &self,
-        results: Vec<(GivenUp, LateDeals)>,
+        results: Vec<(GivenUp, Timestamp, LateDeals)>,
         again_at: Timestamp,
     ) -> Result<(), InboxError> {
         self.write(move |turn| {
             Box::pin(async move {
-                for (GivenUp { row, name, .. }, late) in results {
+                for (GivenUp { row, name, .. }, look_at, late) in results {
                     let statement = match &late {
-                        LateDeals::None => format!("DELETE FROM given_up WHERE {OF_ROW}"),
+                        LateDeals::None => format!("DELETE FROM given_up WHERE {OF_LOOK}"),
                         LateDeals::Unknown => {
-                            format!("UPDATE given_up SET look_at = ?3 WHERE {OF_ROW}")
+                            format!("UPDATE given_up SET look_at = ?4 WHERE {OF_LOOK}")
                         }
                         LateDeals::Found { .. } => format!(
-                            "UPDATE given_up SET look_at = NULL, found_at = ?3, deal = ?4, late = ?5 WHERE {OF_ROW}"
+                            "UPDATE given_up SET look_at = NULL, found_at = ?4, deal = ?5, late = ?6 WHERE {OF_LOOK}"
                         ),
                     };
                     let statement = AssertSqlSafe(statement);
-                    let stored = query(statement).bind(row.to_string()).bind(name.to_string());
+                    let stored = query(statement)
+                        .bind(row.to_string())
+                        .bind(name.to_string())
+                        .bind(look_at.as_millisecond());
                     let stored = match &late {
                         LateDeals::None => stored,
                         LateDeals::Unknown => stored.bind(again_at.as_millisecond()),
@@ -180,8 +180,10 @@ impl Inbox {
                             .bind(deal.map(DealId::get))
                             .bind(json("late deals", late)?),
                     };
-                    execute(turn.conn, "store a late look", stored).await?;
-                    if let LateDeals::Found { late, .. } = late {
+                    let stored = execute(turn.conn, "store a late look", stored).await?;
+                    if let LateDeals::Found { late, .. } = late
+                        && stored > 0
+                    {
                         let facts: Vec<Fact> = late.into_iter().map(Fact::LateDeal).collect();
                         let numbered = query_as(
                             "UPDATE entry SET events = events + 1 WHERE row_id = ? RETURNING seq, events",

@@ -34,12 +34,13 @@ impl Context {
     pub(super) async fn look_for_late_creates(&self) -> Result<(), Failure> {
         let (now, pause) = (self.now(), self.timings.late_look);
         let due = self.inbox.given_up_due(now, pause, AT_ONCE).await?;
+        let (due, look_at): (Vec<_>, Vec<_>) = due.into_iter().unzip();
         let ids = distinct(due.iter().map(|it| it.row));
         let rows = self.supabase.rows(&ids).await?.rows;
         let rows: HashMap<RowId, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
         let found = self.find_late_deals(&due, &rows).await?;
         let mut results = Vec::new();
-        for (given_up, found) in due.into_iter().zip(found) {
+        for ((given_up, look_at), found) in due.into_iter().zip(look_at).zip(found) {
             let Some(entry) = self.inbox.entry(given_up.row).await? else {
                 continue;
             };
@@ -54,7 +55,7 @@ impl Context {
                     tracing::error!(row.id = %given_up.row, deal.id = deal, late = late.get(), "sync.late_deal");
                 }
             }
-            results.push((given_up, late));
+            results.push((given_up, look_at, late));
         }
         self.inbox.looked_late(results, later(now, pause)).await?;
         Ok(())

@@ -18,10 +18,11 @@ fn given_up(n: u128, name: u8) -> GivenUp {
 
 impl Fixture {
     async fn due(&self) -> Vec<GivenUp> {
-        self.inbox
-            .given_up_due(self.now(), PAUSE, 99)
-            .await
-            .unwrap()
+        let due = self.inbox.given_up_due(self.now(), PAUSE, 99).await;
+        due.unwrap()
+            .into_iter()
+            .map(|(given_up, _)| given_up)
+            .collect()
     }
 
     async fn next(&self) -> Option<Timestamp> {
@@ -58,9 +59,9 @@ async fn a_create_that_was_given_up_is_due_once_after_its_pause_also_after_a_res
         late: vec![DealId::new(60)],
     };
     let results = vec![
-        (creates[0], LateDeals::None),
-        (creates[1], again),
-        (creates[2], found),
+        (creates[0], at, LateDeals::None),
+        (creates[1], at, again),
+        (creates[2], at, found),
     ];
     t.inbox.looked_late(results, later).await.unwrap();
     assert_eq!((t.due().await, t.next().await), (vec![], Some(later)));
@@ -78,6 +79,36 @@ async fn a_create_that_was_given_up_is_due_once_after_its_pause_also_after_a_res
     assert_eq!(
         history.last().unwrap().facts,
         [Fact::LateDeal(DealId::new(60))]
+    );
+}
+
+#[tokio::test]
+async fn a_look_that_was_planned_anew_outlives_the_result_of_the_former_one() {
+    let t = Fixture::new().await;
+    t.store([swept(1), swept(2), swept(3)]).await;
+    let creates = [given_up(1, 1), given_up(2, 1), given_up(3, 1)];
+    let former = t.give_up(&creates).await;
+    t.clock.advance(PAUSE);
+    assert_eq!(t.due().await, creates);
+    // Meanwhile the same creates are given up once more.
+    let anew = t.give_up(&creates).await;
+    let late = vec![DealId::new(60)];
+    let results = vec![
+        (creates[0], former, LateDeals::None),
+        (creates[1], former, LateDeals::Unknown),
+        (creates[2], former, LateDeals::Found { deal: None, late }),
+    ];
+    let later = anew + PAUSE;
+    t.inbox.looked_late(results, later).await.unwrap();
+
+    assert_eq!((t.due().await, t.next().await), (vec![], Some(anew)));
+    t.clock.advance(PAUSE);
+    assert_eq!(t.due().await, creates);
+    let history = t.inbox.history(row(3)).await.unwrap();
+    assert!(
+        !history
+            .iter()
+            .any(|line| line.facts == [Fact::LateDeal(DealId::new(60))])
     );
 }
 
