@@ -43,19 +43,19 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let config = Config::load(false)?;
     let settings = Settings::from_config(&config);
     let mut findings = Findings::new(terminal.reader().clone());
-    findings.good(
-        "settings",
-        terminal.pick("all of sound form", "у всех правильный вид"),
-    );
+    let mut section = findings.on("settings");
+    section.good("all of sound form", "у всех правильный вид");
     for warning in &config.warnings {
-        findings.warn("settings", warning.in_lang(terminal.lang()).to_owned());
+        section.warn(&*warning.english, &*warning.russian);
     }
     for (file, mode) in Inbox::open_to_others(&settings.inbox_path) {
-        let text = terminal.pick(
-            "others may read this file: chmod 600",
-            "этот файл доступен другим пользователям машины: chmod 600",
+        let file = file.display();
+        findings.on("inbox").warn(
+            format!("others may read this file: chmod 600 {file} ({mode:04o})"),
+            format!(
+                "этот файл доступен другим пользователям машины: chmod 600 {file} ({mode:04o})"
+            ),
         );
-        findings.warn("inbox", format!("{text} {} ({mode:04o})", file.display()));
     }
     disk::check(&settings.inbox_path, &mut findings);
     supabase::check(&config, &settings, !options.no_event, &mut findings).await?;
@@ -112,9 +112,9 @@ mod tests {
     #[test]
     fn marks_and_names_are_in_the_readers_language() {
         let mut findings = Findings::new(Reader::in_utc(Lang::English));
-        findings.good("stage", "S");
-        findings.warn("pg_net", "P");
-        findings.bad("lease", "L");
+        findings.on("stage").good("S", "S");
+        findings.on("pg_net").warn("P", "P");
+        findings.on("lease").bad("L", "L");
         assert_eq!(
             in_columns(&findings.lines, Lang::English),
             [

@@ -66,7 +66,16 @@ const QUOTED: [&str; 25] = [
 ];
 
 /// Calls whose first two arguments are one text in English and in Russian.
-const PAIRS: [&str; 4] = ["pick(", "Wording::fixed(", "Wording::new(", " fixed("];
+const PAIRS: [&str; 8] = [
+    "pick(",
+    "Wording::fixed(",
+    "Wording::new(",
+    " fixed(",
+    ".good(",
+    ".advise(",
+    ".warn(",
+    ".bad(",
+];
 
 /// Calls that show their text to a person as it is.
 const SHOWN: [&str; 2] = [".say(", ".complain("];

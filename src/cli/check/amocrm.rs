@@ -1,9 +1,12 @@
 //! The amoCRM side: account, pipeline, stage.
 
-use amocrm::{AmoCrm, Target};
+use amocrm::{Account, AmoCrm, Target};
 use secrecy::ExposeSecret;
 
-use super::{findings::Findings, keys};
+use super::{
+    findings::{Findings, Mark},
+    keys,
+};
 use crate::{
     app::Settings,
     cli::{
@@ -14,7 +17,7 @@ use crate::{
         terminal::Terminal,
     },
     config::Config,
-    domain::{HaltCause, StageId, TokenEnd},
+    domain::{HaltCause, Refused, StageId, TokenEnd},
     sync::rules::deal::target_problem,
     words::Lang,
 };
@@ -25,55 +28,55 @@ pub(super) async fn check(
     findings: &mut Findings,
     terminal: &mut Terminal,
 ) -> Outcome {
-    const WHAT: &str = "amocrm";
-    let lang = findings.reader.lang;
     let (Some(amocrm), Some(sending)) = (&config.amocrm, settings.sending) else {
-        findings.warn(
-            WHAT,
-            lang.pick(
-                "AMOCRM_ENABLED=false: nothing is sent",
-                "AMOCRM_ENABLED=false: отправка выключена",
-            ),
+        findings.on("amocrm").warn(
+            "AMOCRM_ENABLED=false: nothing is sent",
+            "AMOCRM_ENABLED=false: отправка выключена",
         );
         return Ok(());
     };
     let end = TokenEnd::read("AMOCRM_ACCESS_TOKEN", amocrm.token.expose_secret());
     keys::judge_end(end, clock().now(), findings);
+    let mut section = findings.on("amocrm");
     if let Some(halt) = stored_halt(&settings.inbox_path).await? {
+        let (lang, since) = (section.reader.lang, halt.since);
         let text = lang.pick("sending has been stopped since", "отправка остановлена с");
         let rows: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
-        let rows = rows.join(" ");
-        let detail = format!("{text} {}: {} {rows}", halt.since, halt.detail);
-        findings.bad(WHAT, detail.trim_end());
+        let detail = format!("{text} {since}: {} {}", halt.detail, rows.join(" "));
+        section.add(Mark::Bad, detail.trim_end());
         if halt.cause == HaltCause::AmocrmForbidden {
             return Ok(());
         }
     }
     let refusals = stored_refusals(&settings.inbox_path).await?;
-    for refused in refusals.refused() {
-        let (operation, in_russian) =
-            (refused.operation.into_str(), refused.operation.in_russian());
-        let text = lang.pick(
-            format!("in doubt since {}: {operation}", refused.since),
-            format!("под сомнением с {}: {in_russian}", refused.since),
+    for Refused {
+        row,
+        operation,
+        since,
+        reason,
+        ..
+    } in refusals.refused()
+    {
+        let (name, in_russian) = (operation.into_str(), operation.in_russian());
+        section.warn(
+            format!("in doubt since {since}: {name}: {reason}; {row}"),
+            format!("под сомнением с {since}: {in_russian}: {reason}; {row}"),
         );
-        let row = refused.row;
-        findings.warn(WHAT, format!("{text}: {}; {row}", refused.reason));
     }
-    if !refusals.held().is_empty() {
-        let text = lang.pick(
-            "held since a 403, until a write works for another row:",
-            "ждут после 403, пока не обработана другая строка:",
+    let held = refusals.held().len();
+    if held > 0 {
+        section.warn(
+            format!("held since a 403, until a write works for another row: {held}"),
+            format!("ждут после 403, пока не обработана другая строка: {held}"),
         );
-        findings.warn(WHAT, format!("{text} {}", refusals.held().len()));
     }
     let room = match Room::take(&settings.inbox_path, terminal).await {
         Ok(room) => room,
         Err(error) => {
-            let text = lang.pick("not asked:", "не проверена:");
-            findings.warn(
-                WHAT,
-                format!("{text} {}", failure::told(&error, findings.reader.lang)),
+            let told = failure::told(&error, section.reader.lang);
+            section.warn(
+                format!("not asked: {told}"),
+                format!("не проверена: {told}"),
             );
             return Ok(());
         }
@@ -86,45 +89,39 @@ pub(super) async fn check(
 
 /// Account, pipeline and stage.
 async fn ask(amocrm: &AmoCrm, target: Target, findings: &mut Findings) {
-    const WHAT: &str = "amocrm";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("amocrm");
     match amocrm.account().await {
-        Ok(account) => {
-            let text = lang.pick("account", "аккаунт");
-            findings.good(
-                WHAT,
-                format!("{text} «{}» ({})", account.name, account.subdomain),
-            );
-        }
+        Ok(Account {
+            name, subdomain, ..
+        }) => section.good(
+            format!("account «{name}» ({subdomain})"),
+            format!("аккаунт «{name}» ({subdomain})"),
+        ),
         Err(error) => {
-            let todo = lang.pick(
-                "check AMOCRM_SUBDOMAIN and AMOCRM_ACCESS_TOKEN",
-                "проверьте AMOCRM_SUBDOMAIN и AMOCRM_ACCESS_TOKEN",
-            );
-            findings.bad(
-                WHAT,
-                format!("{}; {todo}", failure::told(&error, findings.reader.lang)),
+            let told = failure::told(&error, section.reader.lang);
+            section.bad(
+                format!("{told}; check AMOCRM_SUBDOMAIN and AMOCRM_ACCESS_TOKEN"),
+                format!("{told}; проверьте AMOCRM_SUBDOMAIN и AMOCRM_ACCESS_TOKEN"),
             );
             return;
         }
     }
     match amocrm.pipelines().await {
         Ok(pipelines) => check_target(&pipelines.items, target, findings),
-        Err(error) => findings.bad(WHAT, failure::told(&error, findings.reader.lang)),
+        Err(error) => section.fail(Mark::Bad, &error),
     }
 }
 
 fn check_target(pipelines: &[amocrm::Pipeline], target: Target, findings: &mut Findings) {
-    const WHAT: &str = "stage";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("stage");
     if let Some(problem) = target_problem(pipelines, target) {
-        let todo = lang.pick(
-            "see `tripwire-sync pipelines`",
-            "смотрите `tripwire-sync pipelines`",
-        );
+        let lang = section.reader.lang;
         let trouble = lang.pick(trouble(pipelines, target), problem);
         let choice = choice(pipelines, target, lang);
-        findings.bad(WHAT, format!("{trouble}; {choice}; {todo}"));
+        section.bad(
+            format!("{trouble}; {choice}; see `tripwire-sync pipelines`"),
+            format!("{trouble}; {choice}; смотрите `tripwire-sync pipelines`"),
+        );
         return;
     }
     let pipeline = pipelines
@@ -137,10 +134,10 @@ fn check_target(pipelines: &[amocrm::Pipeline], target: Target, findings: &mut F
             .find(|stage| stage.id == target.stage)
     });
     if let (Some(pipeline), Some(stage)) = (pipeline, stage) {
-        let (of, at) = lang.pick(("pipeline", "stage"), ("воронка", "этап"));
-        findings.good(
-            WHAT,
-            format!("{of} «{}», {at} «{}»", pipeline.name, stage.name),
+        let (pipeline, stage) = (&pipeline.name, &stage.name);
+        section.good(
+            format!("pipeline «{pipeline}», stage «{stage}»"),
+            format!("воронка «{pipeline}», этап «{stage}»"),
         );
     }
 }

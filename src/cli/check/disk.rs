@@ -8,7 +8,6 @@ use crate::{
     words::Lang,
 };
 
-const WHAT: &str = "inbox";
 const MIB: u64 = 1024 * 1024;
 /// With less, one import could fill the disk, and the inbox would refuse events.
 const LEAST: u64 = 64 * MIB;
@@ -17,15 +16,13 @@ const ENOUGH: u64 = 512 * MIB;
 const TIMES_THE_INBOX: u64 = 3;
 
 pub(super) fn check(path: &Path, findings: &mut Findings) {
+    let mut section = findings.on("inbox");
     match Inbox::space(path) {
-        Ok(space) => findings.add(WHAT, mark(space), text(space, findings.reader.lang)),
-        Err(error) => {
-            let text = findings.reader.lang.pick(
-                "the free space of its disk cannot be told:",
-                "не удалось узнать, сколько места на диске:",
-            );
-            findings.warn(WHAT, format!("{text} {error}"));
-        }
+        Ok(space) => section.add(mark(space), text(space, section.reader.lang)),
+        Err(error) => section.warn(
+            format!("the free space of its disk cannot be told: {error}"),
+            format!("не удалось узнать, сколько места на диске: {error}"),
+        ),
     }
 }
 

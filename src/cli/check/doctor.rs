@@ -4,9 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::findings::{Findings, Mark};
+use super::findings::{Findings, Mark, Section};
 use crate::supabase::{Doctor, LastPause, Lease, PauseAnswer, Trigger, Vault};
-use crate::words::Lang;
 
 /// Where the service takes events.
 const PATH: &str = "/webhooks/supabase";
@@ -70,12 +69,9 @@ pub(super) fn no_doctor(takes_bearer: bool, findings: &mut Findings) {
             "до этого событий нет, строки находит только сверка",
         )
     };
-    findings.warn(
-        "database",
-        lang.pick(
-            format!("the service's SQL has not been run in this project, or an older one was: run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3); {meanwhile}"),
-            format!("SQL сервиса в этом проекте не выполнен или выполнен старый: выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3); {meanwhile}"),
-        ),
+    findings.on("database").warn(
+        format!("the service's SQL has not been run in this project, or an older one was: run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3); {meanwhile}"),
+        format!("SQL сервиса в этом проекте не выполнен или выполнен старый: выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3); {meanwhile}"),
     );
 }
 
@@ -83,23 +79,17 @@ fn version(version: Option<u32>, findings: &mut Findings) {
     if version.is_some_and(|version| version >= VERSION) {
         return;
     }
-    findings.warn(
-        "database",
-        findings.reader.lang.pick(
-            "the SQL in this project is an older one: a login that may insert rows can make its functions run code as postgres, and they send no test event. Run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
-            "в этом проекте старый SQL: имеющий право вставлять строки может выполнить через его функции свой код с правами postgres, и проверочных событий они не шлют. Выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
-        ),
+    findings.on("database").warn(
+        "the SQL in this project is an older one: a login that may insert rows can make its functions run code as postgres, and they send no test event. Run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
+        "в этом проекте старый SQL: имеющий право вставлять строки может выполнить через его функции свой код с правами postgres, и проверочных событий они не шлют. Выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
     );
 }
 
 /// The ids of the table are of another type, so that each event is refused and no row can be named.
 pub(super) fn not_uuid(other: &str, findings: &mut Findings) {
-    findings.bad(
-        "database",
-        findings.reader.lang.pick(
-            format!("tripwire_users.id is {other}, and the service needs uuid: is this the project of the Tripwire platform?"),
-            format!("колонка tripwire_users.id не uuid ({other}), а сервису нужен uuid: это проект платформы Tripwire?"),
-        ),
+    findings.on("database").bad(
+        format!("tripwire_users.id is {other}, and the service needs uuid: is this the project of the Tripwire platform?"),
+        format!("колонка tripwire_users.id не uuid ({other}), а сервису нужен uuid: это проект платформы Tripwire?"),
     );
 }
 
@@ -113,18 +103,15 @@ fn is_lookalike(doctor: &Doctor, findings: &mut Findings) -> bool {
 
 /// The table lacks the one column that is ours.
 pub(super) fn lookalike(findings: &mut Findings) {
-    findings.bad(
-        "database",
-        findings.reader.lang.pick(
-            "tripwire_users has no column amocrm_deal_id here: another project of the same school has a table of this name. If SUPABASE_URL is the project of the Tripwire platform, run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3), which adds the column",
-            "в tripwire_users здесь нет колонки amocrm_deal_id: таблица с таким именем есть и в другом проекте этой школы. Если SUPABASE_URL — проект платформы Tripwire, выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3): он добавит колонку",
-        ),
+    findings.on("database").bad(
+        "tripwire_users has no column amocrm_deal_id here: another project of the same school has a table of this name. If SUPABASE_URL is the project of the Tripwire platform, run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3), which adds the column",
+        "в tripwire_users здесь нет колонки amocrm_deal_id: таблица с таким именем есть и в другом проекте этой школы. Если SUPABASE_URL — проект платформы Tripwire, выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3): он добавит колонку",
     );
 }
 
 fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
-    const WHAT: &str = "rights";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("rights");
+    let lang = section.reader.lang;
     let caller = &doctor.caller;
     let role = caller.name.as_deref().unwrap_or("?");
     let has = |columns: &[String], column: &str| columns.iter().any(|it| it == column);
@@ -132,7 +119,7 @@ fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
         "run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
         "выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
     );
-    let before = findings.lines.len();
+    let before = section.lines.len();
 
     let unreadable: Vec<&str> = NEEDED
         .into_iter()
@@ -140,12 +127,9 @@ fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
         .collect();
     if !unreadable.is_empty() {
         let columns = unreadable.join(", ");
-        findings.bad(
-            WHAT,
-            lang.pick(
-                format!("the role {role} may not read {columns}: {run_again}"),
-                format!("роли {role} нельзя читать {columns}: {run_again}"),
-            ),
+        section.bad(
+            format!("the role {role} may not read {columns}: {run_again}"),
+            format!("роли {role} нельзя читать {columns}: {run_again}"),
         );
     }
     for (column, mark) in [(DEAL, Mark::Bad), (CONTACT, Mark::Warning)] {
@@ -154,7 +138,7 @@ fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
                 format!("the role {role} may not write {column}: {run_again}"),
                 format!("роли {role} нельзя записывать {column}: {run_again}"),
             );
-            findings.add(WHAT, mark, text);
+            section.add(mark, text);
         }
     }
     if doctor.rls && !caller.bypasses_rls {
@@ -163,42 +147,30 @@ fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
             (caller.update_policy, "UPDATE"),
         ] {
             if !is_there {
-                findings.bad(
-                    WHAT,
-                    lang.pick(
-                        format!("row level security is on and no policy for {command} holds for the role {role}: it gets 0 rows and no error; {run_again}"),
-                        format!("включена RLS, а политики {command} для роли {role} нет: она получает 0 строк без ошибки; {run_again}"),
-                    ),
+                section.bad(
+                    format!("row level security is on and no policy for {command} holds for the role {role}: it gets 0 rows and no error; {run_again}"),
+                    format!("включена RLS, а политики {command} для роли {role} нет: она получает 0 строк без ошибки; {run_again}"),
                 );
             }
         }
     }
-    if findings.lines.len() == before {
-        findings.good(
-            WHAT,
-            lang.pick(
-                format!("the role {role} may read the table and write the deal's id"),
-                format!("роль {role} может читать таблицу и записывать номер сделки"),
-            ),
+    if section.lines.len() == before {
+        section.good(
+            format!("the role {role} may read the table and write the deal's id"),
+            format!("роль {role} может читать таблицу и записывать номер сделки"),
         );
     }
 
     for column in note_columns {
         if has(&doctor.columns, column) && !has(&caller.may_select, column) {
-            findings.warn(
-                WHAT,
-                lang.pick(
-                    format!("NOTE_TEMPLATE names {{{column}}}, which the role {role} may not read; if notes are to hold it, run: grant select ({column}) on public.tripwire_users to {role};"),
-                    format!("в NOTE_TEMPLATE есть {{{column}}}, а роли {role} эту колонку читать нельзя; если она нужна в примечании, выполните: grant select ({column}) on public.tripwire_users to {role};"),
-                ),
+            section.warn(
+                format!("NOTE_TEMPLATE names {{{column}}}, which the role {role} may not read; if notes are to hold it, run: grant select ({column}) on public.tripwire_users to {role};"),
+                format!("в NOTE_TEMPLATE есть {{{column}}}, а роли {role} эту колонку читать нельзя; если она нужна в примечании, выполните: grant select ({column}) on public.tripwire_users to {role};"),
             );
         } else if !has(&doctor.columns, column) {
-            findings.warn(
-                WHAT,
-                lang.pick(
-                    format!("NOTE_TEMPLATE names {{{column}}}, and the table has no such column: it stays empty"),
-                    format!("в NOTE_TEMPLATE есть {{{column}}}, а в таблице такой колонки нет: место останется пустым"),
-                ),
+            section.warn(
+                format!("NOTE_TEMPLATE names {{{column}}}, and the table has no such column: it stays empty"),
+                format!("в NOTE_TEMPLATE есть {{{column}}}, а в таблице такой колонки нет: место останется пустым"),
             );
         }
     }
@@ -206,8 +178,8 @@ fn rights(doctor: &Doctor, note_columns: &[&str], findings: &mut Findings) {
 
 /// Whether the trigger is there, so that Vault matters.
 fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
-    const WHAT: &str = "trigger";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("trigger");
+    let lang = section.reader.lang;
     let Trigger {
         present,
         enabled,
@@ -217,12 +189,9 @@ fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
     let hooks = doctor.dashboard_webhooks.join(", ");
 
     if !present && ours.takes_bearer && !hooks.is_empty() {
-        findings.good(
-            WHAT,
-            lang.pick(
-                format!("the service's trigger is absent; the dashboard's webhooks deliver, unsigned: {hooks}"),
-                format!("триггера сервиса нет; события шлют вебхуки панели, без подписи: {hooks}"),
-            ),
+        section.good(
+            format!("the service's trigger is absent; the dashboard's webhooks deliver, unsigned: {hooks}"),
+            format!("триггера сервиса нет; события шлют вебхуки панели, без подписи: {hooks}"),
         );
     } else if !present {
         let (mark, lasting) = if ours.sweeps {
@@ -248,45 +217,30 @@ fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
                 "триггера нет, событий нет: {lasting}; выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3)"
             ),
         );
-        findings.add(WHAT, mark, text);
+        section.add(mark, text);
     } else if !is_ours {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                "tripwire_sync_notify calls a foreign function: run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
-                "tripwire_sync_notify вызывает чужую функцию: выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
-            ),
+        section.bad(
+            "tripwire_sync_notify calls a foreign function: run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
+            "tripwire_sync_notify вызывает чужую функцию: выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
         );
     } else if !enabled {
-        findings.warn(
-            WHAT,
-            lang.pick(
-                "switched off, no events come; on again: alter table public.tripwire_users enable trigger tripwire_sync_notify;",
-                "выключен, событий нет; включить: alter table public.tripwire_users enable trigger tripwire_sync_notify;",
-            ),
+        section.warn(
+            "switched off, no events come; on again: alter table public.tripwire_users enable trigger tripwire_sync_notify;",
+            "выключен, событий нет; включить: alter table public.tripwire_users enable trigger tripwire_sync_notify;",
         );
     } else if insert_only {
-        findings.good(
-            WHAT,
-            lang.pick("fires on INSERT only", "срабатывает только на INSERT"),
-        );
+        section.good("fires on INSERT only", "срабатывает только на INSERT");
     } else {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                "fires on more than INSERT, so the service's own writes come back as events: run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
-                "срабатывает не только на INSERT, и изменения самого сервиса возвращаются событиями: выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
-            ),
+        section.bad(
+            "fires on more than INSERT, so the service's own writes come back as events: run the SQL of `tripwire-sync setup-sql` again (docs/supabase.md, step 3)",
+            "срабатывает не только на INSERT, и изменения самого сервиса возвращаются событиями: выполните SQL из `tripwire-sync setup-sql` снова (docs/supabase.md, шаг 3)",
         );
     }
 
     if !hooks.is_empty() && (present || !ours.takes_bearer) {
-        findings.warn(
-            WHAT,
-            lang.pick(
-                format!("the dashboard has webhooks of its own on this table: {hooks}. They are not signed and carry the whole row; if they point here, delete them (Database, Webhooks)"),
-                format!("в панели есть свои вебхуки на эту таблицу: {hooks}. Они без подписи и несут всю строку; если они направлены сюда, удалите их (Database, Webhooks)"),
-            ),
+        section.warn(
+            format!("the dashboard has webhooks of its own on this table: {hooks}. They are not signed and carry the whole row; if they point here, delete them (Database, Webhooks)"),
+            format!("в панели есть свои вебхуки на эту таблицу: {hooks}. Они без подписи и несут всю строку; если они направлены сюда, удалите их (Database, Webhooks)"),
         );
     }
     if present || !hooks.is_empty() {
@@ -296,33 +250,26 @@ fn trigger(doctor: &Doctor, ours: &Ours, findings: &mut Findings) -> bool {
 }
 
 fn sender(doctor: &Doctor, findings: &mut Findings) {
-    const WHAT: &str = "pg_net";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("pg_net");
     let Some(version) = &doctor.pg_net else {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                "not switched on, so no event is sent: Database, Extensions, pg_net",
-                "выключен, события не отправляются: Database, Extensions, pg_net",
-            ),
+        section.bad(
+            "not switched on, so no event is sent: Database, Extensions, pg_net",
+            "выключен, события не отправляются: Database, Extensions, pg_net",
         );
         return;
     };
     match doctor.queued {
-        Some(queued) if queued > USUAL_QUEUE => findings.warn(
-            WHAT,
-            lang.pick(
-                format!("{version}; {queued} events wait to be sent. If they do not get fewer: select net.worker_restart();"),
-                format!("{version}; событий в очереди: {queued}. Если их не становится меньше: select net.worker_restart();"),
-            ),
+        Some(queued) if queued > USUAL_QUEUE => section.warn(
+            format!("{version}; {queued} events wait to be sent. If they do not get fewer: select net.worker_restart();"),
+            format!("{version}; событий в очереди: {queued}. Если их не становится меньше: select net.worker_restart();"),
         ),
-        Some(_) | None => findings.good(WHAT, version),
+        Some(_) | None => section.add(Mark::Good, version),
     }
 }
 
 fn vault(vault: &Vault, ours: &Ours, findings: &mut Findings) {
-    const WHAT: &str = "vault";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("vault");
+    let lang = section.reader.lang;
     let address_again = lang.pick(
         "run the SQL of `tripwire-sync setup-sql` (docs/supabase.md, step 3)",
         "выполните SQL из `tripwire-sync setup-sql` (docs/supabase.md, шаг 3)",
@@ -332,58 +279,39 @@ fn vault(vault: &Vault, ours: &Ours, findings: &mut Findings) {
         "выполните SQL из `tripwire-sync setup-sql --secret` (docs/supabase.md, шаг 3)",
     );
     if let Some(error) = &vault.error {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                format!("the trigger cannot read Vault ({error}), no event is sent: switch it on (Database, Extensions, supabase_vault), then run the SQL of `tripwire-sync setup-sql` as the role postgres, in the dashboard"),
-                format!("триггер не может читать Vault ({error}), события не отправляются: включите его (Database, Extensions, supabase_vault), затем выполните SQL из `tripwire-sync setup-sql` от роли postgres, в панели"),
-            ),
+        section.bad(
+            format!("the trigger cannot read Vault ({error}), no event is sent: switch it on (Database, Extensions, supabase_vault), then run the SQL of `tripwire-sync setup-sql` as the role postgres, in the dashboard"),
+            format!("триггер не может читать Vault ({error}), события не отправляются: включите его (Database, Extensions, supabase_vault), затем выполните SQL из `tripwire-sync setup-sql` от роли postgres, в панели"),
         );
         return;
     }
-    address(vault, address_again, findings);
-    secrets(vault, ours, secret_again, findings);
+    address(vault, address_again, &mut section);
+    secrets(vault, ours, secret_again, &mut section);
 }
 
-fn address(vault: &Vault, again: &str, findings: &mut Findings) {
-    const WHAT: &str = "vault";
-    let lang = findings.reader.lang;
+fn address(vault: &Vault, again: &str, section: &mut Section<'_>) {
     let Some(url) = &vault.url else {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                format!("tripwire_webhook_url is missing or no address, no event is sent: {again}"),
-                format!(
-                    "tripwire_webhook_url нет или это не адрес, события не отправляются: {again}"
-                ),
-            ),
+        section.bad(
+            format!("tripwire_webhook_url is missing or no address, no event is sent: {again}"),
+            format!("tripwire_webhook_url нет или это не адрес, события не отправляются: {again}"),
         );
         return;
     };
     let path = vault.url_path.as_deref().unwrap_or_default();
     if !url.starts_with("https://") && !is_this_machine(url) {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                format!("events go to {url}{path} in the clear, and a redirect to https:// would lose them: {again}"),
-                format!("события идут на {url}{path} без шифрования, а перенаправление на https:// их потеряло бы: {again}"),
-            ),
+        section.bad(
+            format!("events go to {url}{path} in the clear, and a redirect to https:// would lose them: {again}"),
+            format!("события идут на {url}{path} без шифрования, а перенаправление на https:// их потеряло бы: {again}"),
         );
     } else if path.ends_with(PATH) {
-        findings.good(
-            WHAT,
-            lang.pick(
-                format!("events go to {url}{path}"),
-                format!("события идут на {url}{path}"),
-            ),
+        section.good(
+            format!("events go to {url}{path}"),
+            format!("события идут на {url}{path}"),
         );
     } else {
-        findings.warn(
-            WHAT,
-            lang.pick(
-                format!("events go to {url}{path}, and the service takes them at {PATH}: right only if your proxy leads there; else {again}"),
-                format!("события идут на {url}{path}, а сервис принимает их на {PATH}: верно, только если туда ведёт ваш прокси; иначе {again}"),
-            ),
+        section.warn(
+            format!("events go to {url}{path}, and the service takes them at {PATH}: right only if your proxy leads there; else {again}"),
+            format!("события идут на {url}{path}, а сервис принимает их на {PATH}: верно, только если туда ведёт ваш прокси; иначе {again}"),
         );
     }
 }
@@ -401,86 +329,71 @@ fn is_this_machine(origin: &str) -> bool {
 }
 
 /// An event carries a signature by each secret in Vault, and one that we know is enough.
-fn secrets(vault: &Vault, ours: &Ours, again: &str, findings: &mut Findings) {
-    const WHAT: &str = "vault";
-    let lang = findings.reader.lang;
+fn secrets(vault: &Vault, ours: &Ours, again: &str, section: &mut Section<'_>) {
     let theirs: BTreeSet<&String> = vault.fingerprints.iter().collect();
     let known: BTreeSet<&String> = ours.fingerprints.iter().collect();
     let common = theirs.intersection(&known).count();
 
     if theirs.is_empty() {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                format!("tripwire_webhook_secret is missing or no secret, no event is sent: {again}"),
-                format!("tripwire_webhook_secret нет или это не секрет, события не отправляются: {again}"),
+        section.bad(
+            format!("tripwire_webhook_secret is missing or no secret, no event is sent: {again}"),
+            format!(
+                "tripwire_webhook_secret нет или это не секрет, события не отправляются: {again}"
             ),
         );
     } else if common == 0 {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                format!("the database signs with a secret that WEBHOOK_SECRET does not hold, every event is refused (401): {again}, with the .env of the service beside it"),
-                format!("база подписывает секретом, которого нет в WEBHOOK_SECRET, все события отклоняются (401): {again}, рядом с .env сервиса"),
-            ),
+        section.bad(
+            format!("the database signs with a secret that WEBHOOK_SECRET does not hold, every event is refused (401): {again}, with the .env of the service beside it"),
+            format!("база подписывает секретом, которого нет в WEBHOOK_SECRET, все события отклоняются (401): {again}, рядом с .env сервиса"),
         );
     } else if common == theirs.len() && common == known.len() {
         if common == 1 {
-            findings.good(
-                WHAT,
-                lang.pick(
-                    "signs with the secret that WEBHOOK_SECRET holds",
-                    "подписывает тем секретом, что в WEBHOOK_SECRET",
-                ),
+            section.good(
+                "signs with the secret that WEBHOOK_SECRET holds",
+                "подписывает тем секретом, что в WEBHOOK_SECRET",
             );
         } else {
-            findings.advise(
-                WHAT,
-                lang.pick(
-                    format!("the secret is being replaced: the database signs with all {common} that WEBHOOK_SECRET holds. Next: take the old one out of WEBHOOK_SECRET and restart the service (docs/supabase.md, Replace the secret, 3)"),
-                    format!("идёт замена секрета: база подписывает всеми {common}, что есть в WEBHOOK_SECRET. Дальше: уберите старый из WEBHOOK_SECRET и перезапустите сервис (docs/supabase.md, Replace the secret, 3)"),
-                ),
+            section.advise(
+                format!("the secret is being replaced: the database signs with all {common} that WEBHOOK_SECRET holds. Next: take the old one out of WEBHOOK_SECRET and restart the service (docs/supabase.md, Replace the secret, 3)"),
+                format!("идёт замена секрета: база подписывает всеми {common}, что есть в WEBHOOK_SECRET. Дальше: уберите старый из WEBHOOK_SECRET и перезапустите сервис (docs/supabase.md, Replace the secret, 3)"),
             );
         }
     } else {
-        findings.warn(WHAT, replacing(theirs.len(), known.len(), common, lang));
+        replacing(theirs.len(), known.len(), common, section);
     }
     if vault.unusable > 0 {
         let count = vault.unusable;
-        findings.warn(
-            WHAT,
-            lang.pick(
-                format!("tripwire_webhook_secret has parts that are no secret (whsec_…): {count}; {again}"),
-                format!("в tripwire_webhook_secret есть части, которые не секрет (whsec_…): {count}; {again}"),
-            ),
+        section.warn(
+            format!("tripwire_webhook_secret has parts that are no secret (whsec_…): {count}; {again}"),
+            format!("в tripwire_webhook_secret есть части, которые не секрет (whsec_…): {count}; {again}"),
         );
     }
 }
 
 /// The state of a replacement in which the two sides hold different secrets, and its next step.
-fn replacing(theirs: usize, known: usize, common: usize, lang: Lang) -> String {
+fn replacing(theirs: usize, known: usize, common: usize, section: &mut Section<'_>) {
     if common == theirs {
-        return lang.pick(
+        section.warn(
             format!("the secret is being replaced: WEBHOOK_SECRET holds {known}, the database signs with {theirs} of them. Next: run the SQL of `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 2)"),
             format!("идёт замена секрета: в WEBHOOK_SECRET секретов {known}, база подписывает {theirs} из них. Дальше: выполните SQL из `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 2)"),
         );
-    }
-    if common == known {
-        return lang.pick(
+    } else if common == known {
+        section.warn(
             format!("the secret is being replaced: the database signs with {theirs}, WEBHOOK_SECRET holds {known} of them. Last step: run the SQL of `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 4)"),
             format!("идёт замена секрета: база подписывает {theirs}, в WEBHOOK_SECRET {known} из них. Последний шаг: выполните SQL из `tripwire-sync setup-sql --secret` (docs/supabase.md, Replace the secret, 4)"),
         );
-    }
-    lang.pick(
+    } else {
+        section.warn(
         format!("the database signs with {theirs} secrets, WEBHOOK_SECRET holds {known}, both have {common}: run the SQL of `tripwire-sync setup-sql --secret` with the .env of the service beside it (docs/supabase.md, Replace the secret)"),
         format!("база подписывает {theirs} секретами, в WEBHOOK_SECRET их {known}, общих {common}: выполните SQL из `tripwire-sync setup-sql --secret`, имея рядом .env сервиса (docs/supabase.md, Replace the secret)"),
-    )
+    );
+    }
 }
 
 /// The database stamps its events by its own clock, and we refuse what is too old or too new by ours.
 fn clocks(theirs: Timestamp, ours: &Ours, findings: &mut Findings) {
-    const WHAT: &str = "clock";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("clock");
+    let lang = section.reader.lang;
     let ahead: SignedDuration = theirs.duration_since(ours.at);
     let apart = ahead.unsigned_abs();
     let seconds = ahead.as_secs_f64();
@@ -494,71 +407,59 @@ fn clocks(theirs: Timestamp, ours: &Ours, findings: &mut Findings) {
         format!("события с разницей больше {tolerance} с отклоняются (WEBHOOK_TOLERANCE): включите на этой машине синхронизацию времени (NTP)"),
     );
     if apart > ours.tolerance {
-        findings.bad(WHAT, format!("{text}; {why}"));
+        section.add(Mark::Bad, format!("{text}; {why}"));
     } else if apart > ours.tolerance / WORTH_A_WORD {
-        findings.warn(WHAT, format!("{text}; {why}"));
+        section.add(Mark::Warning, format!("{text}; {why}"));
     } else {
-        findings.good(WHAT, text);
+        section.add(Mark::Good, text);
     }
 }
 
 fn lease(lease: Option<&Lease>, holder: Option<&str>, findings: &mut Findings) {
-    const WHAT: &str = "lease";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("lease");
     let Some(Lease {
         held_by,
         seconds_left,
     }) = lease.filter(|lease| lease.seconds_left > 0.0)
     else {
-        findings.good(
-            WHAT,
-            lang.pick(
-                "it is free: no service is syncing right now",
-                "свободно: сейчас ни один сервис не отправляет",
-            ),
+        section.good(
+            "it is free: no service is syncing right now",
+            "свободно: сейчас ни один сервис не отправляет",
         );
         return;
     };
-    let text = if holder == Some(held_by) {
-        lang.pick(
+    if holder == Some(held_by) {
+        section.good(
             format!("held by the service with this inbox, for {seconds_left:.0} s more"),
             format!("у сервиса с этой очередью, ещё {seconds_left:.0} с"),
-        )
+        );
     } else {
-        lang.pick(
+        section.good(
             format!("held by {held_by} for {seconds_left:.0} s more: that service syncs, others only accept"),
             format!("у {held_by}, ещё {seconds_left:.0} с: отправляет тот сервис, остальные только принимают"),
-        )
-    };
-    findings.good(WHAT, text);
+        );
+    }
 }
 
 /// Whether a pause holds for all services, and whether there is one.
 pub(super) fn pause(answer: Option<&PauseAnswer>, findings: &mut Findings) {
-    const WHAT: &str = "pause";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("pause");
     match answer {
-        None => findings.advise(
-            WHAT,
-            lang.pick(
-                "the database has no function tripwire_sync_pause, so a pause holds for one machine only: run the SQL of `tripwire-sync setup-sql`",
-                "в базе нет функции tripwire_sync_pause, поэтому пауза действует только на одной машине: выполните SQL из `tripwire-sync setup-sql`",
-            ),
+        None => section.advise(
+            "the database has no function tripwire_sync_pause, so a pause holds for one machine only: run the SQL of `tripwire-sync setup-sql`",
+            "в базе нет функции tripwire_sync_pause, поэтому пауза действует только на одной машине: выполните SQL из `tripwire-sync setup-sql`",
         ),
         Some(PauseAnswer {
             last: Some(LastPause { is_paused: true, changed_at, .. }),
             ..
         }) => {
-            let since = findings.reader.time(*changed_at);
-            findings.warn(
-                WHAT,
-                lang.pick(
-                    format!("all services are paused since {since}: go on with `tripwire-sync resume`"),
-                    format!("все сервисы на паузе с {since}: продолжить — `tripwire-sync resume`"),
-                ),
+            let since = section.reader.time(*changed_at);
+            section.warn(
+                format!("all services are paused since {since}: go on with `tripwire-sync resume`"),
+                format!("все сервисы на паузе с {since}: продолжить — `tripwire-sync resume`"),
             );
         }
-        Some(_) => findings.good(WHAT, lang.pick("there is none", "нет")),
+        Some(_) => section.good("there is none", "нет"),
     }
 }
 

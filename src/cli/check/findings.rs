@@ -1,6 +1,11 @@
 //! What a check saw: one line each.
 
-use crate::words::{Lang, Reader};
+use std::error::Error;
+
+use crate::{
+    cli::failure,
+    words::{Lang, Reader},
+};
 
 /// How one thing stands. What was not set up is a warning, what was set up wrongly is bad. What works and could be better is
 /// advice.
@@ -85,23 +90,51 @@ impl Findings {
         self.lines.iter().any(|line| line.mark == Mark::Bad)
     }
 
-    pub(in crate::cli) fn good(&mut self, what: &'static str, text: impl Into<String>) {
-        self.add(what, Mark::Good, text.into());
+    pub(super) fn on(&mut self, what: &'static str) -> Section<'_> {
+        Section {
+            what,
+            reader: &self.reader,
+            lines: &mut self.lines,
+        }
+    }
+}
+
+/// Adds lines about one thing.
+#[derive(Debug)]
+pub(super) struct Section<'a> {
+    what: &'static str,
+    pub(super) reader: &'a Reader,
+    pub(super) lines: &'a mut Vec<Line>,
+}
+
+impl Section<'_> {
+    pub(super) fn good(&mut self, english: impl Into<String>, russian: impl Into<String>) {
+        self.choose(Mark::Good, english.into(), russian.into());
     }
 
-    pub(super) fn advise(&mut self, what: &'static str, text: impl Into<String>) {
-        self.add(what, Mark::Advice, text.into());
+    pub(super) fn advise(&mut self, english: impl Into<String>, russian: impl Into<String>) {
+        self.choose(Mark::Advice, english.into(), russian.into());
     }
 
-    pub(in crate::cli) fn warn(&mut self, what: &'static str, text: impl Into<String>) {
-        self.add(what, Mark::Warning, text.into());
+    pub(super) fn warn(&mut self, english: impl Into<String>, russian: impl Into<String>) {
+        self.choose(Mark::Warning, english.into(), russian.into());
     }
 
-    pub(in crate::cli) fn bad(&mut self, what: &'static str, text: impl Into<String>) {
-        self.add(what, Mark::Bad, text.into());
+    pub(super) fn bad(&mut self, english: impl Into<String>, russian: impl Into<String>) {
+        self.choose(Mark::Bad, english.into(), russian.into());
     }
 
-    pub(in crate::cli) fn add(&mut self, what: &'static str, mark: Mark, text: String) {
+    fn choose(&mut self, mark: Mark, english: String, russian: String) {
+        self.add(mark, self.reader.pick(english, russian));
+    }
+
+    pub(super) fn fail(&mut self, mark: Mark, error: &(dyn Error + 'static)) {
+        self.add(mark, failure::told(error, self.reader.lang));
+    }
+
+    /// A text that is in the reader's language already.
+    pub(super) fn add(&mut self, mark: Mark, text: impl Into<String>) {
+        let (what, text) = (self.what, text.into());
         self.lines.push(Line { what, mark, text });
     }
 }

@@ -42,91 +42,64 @@ pub(in crate::cli) fn judge(
     now: Timestamp,
     findings: &mut Findings,
 ) {
-    const WHAT: &str = "key";
-    let lang = findings.reader.lang;
     if let Key::Legacy(claims) = key
         && let Some(of) = &claims.project
         && is_other_project(project, of)
     {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                format!("SUPABASE_KEY belongs to the project {of}, SUPABASE_URL is another one"),
-                format!("SUPABASE_KEY от проекта {of}, а SUPABASE_URL указывает на другой"),
-            ),
+        findings.on("key").bad(
+            format!("SUPABASE_KEY belongs to the project {of}, SUPABASE_URL is another one"),
+            format!("SUPABASE_KEY от проекта {of}, а SUPABASE_URL указывает на другой"),
         );
     }
     if let Some(token) = token {
         judge_token(token, now, findings);
         if let Key::Secret = key {
-            findings.advise(
-                WHAT,
-                lang.pick(
-                    "SUPABASE_KEY is a secret key, which SUPABASE_JWT does not need: a publishable key (sb_publishable_…) would do, and can do nothing alone",
-                    "SUPABASE_KEY — секретный ключ, хотя вместе с SUPABASE_JWT достаточно публичного (sb_publishable_…), который сам по себе не даёт прав",
-                ),
+            findings.on("key").advise(
+                "SUPABASE_KEY is a secret key, which SUPABASE_JWT does not need: a publishable key (sb_publishable_…) would do, and can do nothing alone",
+                "SUPABASE_KEY — секретный ключ, хотя вместе с SUPABASE_JWT достаточно публичного (sb_publishable_…), который сам по себе не даёт прав",
             );
         }
         return;
     }
     match key {
-        Key::Secret => findings.advise(WHAT, recommended(findings)),
-        Key::Publishable => findings.bad(
-            WHAT,
-            lang.pick(
-                "SUPABASE_KEY is the publishable key, which may not read the table: set SUPABASE_JWT too (`tripwire-sync jwt`), or a secret key instead",
-                "SUPABASE_KEY — публичный ключ, прочитать таблицу с ним нельзя: задайте ещё SUPABASE_JWT (`tripwire-sync jwt`) или возьмите секретный ключ",
-            ),
+        Key::Secret => recommend(findings),
+        Key::Publishable => findings.on("key").bad(
+            "SUPABASE_KEY is the publishable key, which may not read the table: set SUPABASE_JWT too (`tripwire-sync jwt`), or a secret key instead",
+            "SUPABASE_KEY — публичный ключ, прочитать таблицу с ним нельзя: задайте ещё SUPABASE_JWT (`tripwire-sync jwt`) или возьмите секретный ключ",
         ),
         Key::Legacy(claims) => judge_legacy(claims, now, findings),
-        Key::Other => findings.good(
-            WHAT,
-            lang.pick(
-                "SUPABASE_KEY is of an unknown kind: taken as it is",
-                "тип ключа SUPABASE_KEY не распознан: ключ используется как есть",
-            ),
+        Key::Other => findings.on("key").good(
+            "SUPABASE_KEY is of an unknown kind: taken as it is",
+            "тип ключа SUPABASE_KEY не распознан: ключ используется как есть",
         ),
     }
 }
 
 fn judge_legacy(claims: &TokenClaims, now: Timestamp, findings: &mut Findings) {
-    const WHAT: &str = "key";
-    let lang = findings.reader.lang;
     match claims.role.as_deref() {
         Some("service_role") => {
-            findings.advise(WHAT, recommended(findings));
-            findings.warn(
-                WHAT,
-                lang.pick(
-                    "SUPABASE_KEY is a legacy key; Supabase is to switch these off (announced for the end of 2026): make a secret key in Project Settings, API Keys",
-                    "SUPABASE_KEY — ключ старого образца; Supabase их отключает (объявлено на конец 2026 года): создайте секретный ключ в Project Settings, API Keys",
-                ),
+            recommend(findings);
+            findings.on("key").warn(
+                "SUPABASE_KEY is a legacy key; Supabase is to switch these off (announced for the end of 2026): make a secret key in Project Settings, API Keys",
+                "SUPABASE_KEY — ключ старого образца; Supabase их отключает (объявлено на конец 2026 года): создайте секретный ключ в Project Settings, API Keys",
             );
         }
-        Some(ROLE) => findings.bad(
-            WHAT,
-            lang.pick(
-                "SUPABASE_KEY holds the token of the role tripwire_sync: put it into SUPABASE_JWT, and the publishable key here",
-                "в SUPABASE_KEY токен роли tripwire_sync: его место в SUPABASE_JWT, а здесь нужен публичный ключ",
-            ),
+        Some(ROLE) => findings.on("key").bad(
+            "SUPABASE_KEY holds the token of the role tripwire_sync: put it into SUPABASE_JWT, and the publishable key here",
+            "в SUPABASE_KEY токен роли tripwire_sync: его место в SUPABASE_JWT, а здесь нужен публичный ключ",
         ),
-        role => findings.bad(
-            WHAT,
-            lang.pick(
-                format!("SUPABASE_KEY is the key of the role {0}, which may not do this work: take a secret key, or SUPABASE_JWT beside it", role.unwrap_or("-")),
-                format!("SUPABASE_KEY — ключ роли {0}, прав для этой работы у неё нет: возьмите секретный ключ или добавьте SUPABASE_JWT", role.unwrap_or("-")),
-            ),
+        role => findings.on("key").bad(
+            format!("SUPABASE_KEY is the key of the role {0}, which may not do this work: take a secret key, or SUPABASE_JWT beside it", role.unwrap_or("-")),
+            format!("SUPABASE_KEY — ключ роли {0}, прав для этой работы у неё нет: возьмите секретный ключ или добавьте SUPABASE_JWT", role.unwrap_or("-")),
         ),
     }
     judge_end(end("SUPABASE_KEY", claims), now, findings);
 }
 
 fn judge_token(token: &TokenClaims, now: Timestamp, findings: &mut Findings) {
-    const WHAT: &str = "key";
-    let lang = findings.reader.lang;
     match token.role.as_deref() {
         Some(ROLE) => {}
-        Some("service_role") => findings.advise(WHAT, recommended(findings)),
+        Some("service_role") => recommend(findings),
         role => {
             let role = role.unwrap_or("-");
             let mark = if matches!(role, "anon" | "authenticated" | "-") {
@@ -134,21 +107,21 @@ fn judge_token(token: &TokenClaims, now: Timestamp, findings: &mut Findings) {
             } else {
                 Mark::Warning
             };
-            let text = lang.pick(
+            let text = findings.reader.pick(
                 format!("SUPABASE_JWT is a token of the role {role}, not of {ROLE}: make one with `tripwire-sync jwt`"),
                 format!("SUPABASE_JWT — токен роли {role}, а не {ROLE}: создайте другой командой `tripwire-sync jwt`"),
             );
-            findings.add(WHAT, mark, text);
+            findings.on("key").add(mark, text);
         }
     }
     judge_end(end("SUPABASE_JWT", token), now, findings);
 }
 
-fn recommended(findings: &Findings) -> &'static str {
-    findings.reader.lang.pick(
+fn recommend(findings: &mut Findings) {
+    findings.on("key").advise(
         "this key may do anything in the project; recommended: the role tripwire_sync, which may only do this work (docs/supabase.md, step 4)",
         "этот ключ даёт все права в проекте; лучше роль tripwire_sync, у которой есть только нужные (docs/supabase.md, шаг 4)",
-    )
+    );
 }
 
 fn end(name: &'static str, claims: &TokenClaims) -> Option<TokenEnd> {
@@ -158,37 +131,33 @@ fn end(name: &'static str, claims: &TokenClaims) -> Option<TokenEnd> {
 
 /// Whether a token still lives, and for how long.
 pub(super) fn judge_end(end: Option<TokenEnd>, now: Timestamp, findings: &mut Findings) {
-    const WHAT: &str = "token";
-    let lang = findings.reader.lang;
     let Some(end) = end else {
         return;
     };
+    let mut section = findings.on("token");
     let name = end.name;
-    let day = findings.reader.day(end.expires_at);
+    let day = section.reader.day(end.expires_at);
     let left = end.left(now);
     if left.is_zero() {
-        findings.bad(
-            WHAT,
-            lang.pick(
-                format!("{name} expired on {day}: make another and restart the service"),
-                format!("срок {name} истёк {day}: создайте новый и перезапустите сервис"),
-            ),
+        section.bad(
+            format!("{name} expired on {day}: make another and restart the service"),
+            format!("срок {name} истёк {day}: создайте новый и перезапустите сервис"),
         );
         return;
     }
     let days = left.as_secs() / (24 * 3600);
-    let text = lang.pick(
+    let text = section.reader.pick(
         format!("{name} is good until {day}, for {days} more days"),
         format!("{name} действует до {day}, ещё {days} дн."),
     );
     if end.is_soon(now) {
-        let todo = lang.pick(
+        let todo = section.reader.pick(
             "make another in time, or nothing is synced from then on",
             "создайте новый заранее, иначе после этого дня отправка остановится",
         );
-        findings.warn(WHAT, format!("{text}: {todo}"));
+        section.add(Mark::Warning, format!("{text}: {todo}"));
     } else {
-        findings.good(WHAT, text);
+        section.add(Mark::Good, text);
     }
 }
 

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use super::{
     doctor::{self, Ours},
     event,
-    findings::Findings,
+    findings::{Findings, Mark},
     keys::{self, Key},
 };
 use crate::{
@@ -20,7 +20,6 @@ use crate::{
     sync::lease::HOLDER,
 };
 
-const WHAT: &str = "supabase";
 /// After so many rows in a row without an event, deliveries probably do not arrive.
 const SILENT: u64 = 3;
 
@@ -37,48 +36,45 @@ pub(super) async fn check(
     sends_event: bool,
     findings: &mut Findings,
 ) -> Outcome {
-    let lang = findings.reader.lang;
     let project = &config.supabase;
     let key = Key::of(project.key.expose_secret());
     let token = project.jwt.as_ref();
     let token = token.map(|jwt| TokenClaims::read(jwt.expose_secret()).unwrap_or_default());
     keys::judge(&key, token.as_ref(), &project.url, clock().now(), findings);
 
+    let mut section = findings.on("supabase");
     let supabase = Supabase::new(settings.supabase.clone(), clock())?;
     let columns = match supabase.probe().await {
         Ok(columns) => columns,
         Err(error) => {
+            let told = failure::told(&error, section.reader.lang);
             // The request came through to the database, so neither address nor keys are to blame.
-            let todo = if matches!(error, SupabaseError::Theirs { .. }) {
-                lang.pick(
-                    "mend that policy, trigger or function in the dashboard's SQL editor; the statement is in Logs, Postgres",
-                    "исправьте эту политику, триггер или функцию в SQL Editor; сам запрос — в Logs, Postgres",
-                )
+            if matches!(error, SupabaseError::Theirs { .. }) {
+                section.bad(
+                    format!("{told}; mend that policy, trigger or function in the dashboard's SQL editor; the statement is in Logs, Postgres"),
+                    format!("{told}; исправьте эту политику, триггер или функцию в SQL Editor; сам запрос — в Logs, Postgres"),
+                );
             } else {
-                lang.pick(
-                    "check SUPABASE_URL, SUPABASE_KEY and SUPABASE_JWT",
-                    "проверьте SUPABASE_URL, SUPABASE_KEY и SUPABASE_JWT",
-                )
-            };
-            findings.bad(
-                WHAT,
-                format!("{}; {todo}", failure::told(&error, findings.reader.lang)),
-            );
+                section.bad(
+                    format!("{told}; check SUPABASE_URL, SUPABASE_KEY and SUPABASE_JWT"),
+                    format!("{told}; проверьте SUPABASE_URL, SUPABASE_KEY и SUPABASE_JWT"),
+                );
+            }
             return Ok(());
         }
     };
     if columns.missing.is_empty() {
-        let text = lang.pick(
-            "table tripwire_users, columns:",
-            "таблица tripwire_users, колонки:",
+        let present = columns.present.join(", ");
+        section.good(
+            format!("table tripwire_users, columns: {present}"),
+            format!("таблица tripwire_users, колонки: {present}"),
         );
-        findings.good(WHAT, format!("{text} {}", columns.present.join(", ")));
     } else {
-        let text = lang.pick(
-            "columns missing or not readable:",
-            "нет колонок или прав на них:",
+        let missing = columns.missing.join(", ");
+        section.bad(
+            format!("columns missing or not readable: {missing}"),
+            format!("нет колонок или прав на них: {missing}"),
         );
-        findings.bad(WHAT, format!("{text} {}", columns.missing.join(", ")));
     }
     let remembered = remembered(&settings.inbox_path).await?;
     let mut knows_id_type = false;
@@ -103,9 +99,7 @@ pub(super) async fn check(
             if doctor.version.is_some() {
                 match supabase.pause(None, settings.supabase.timeout).await {
                     Ok(answer) => doctor::pause(answer.as_ref(), findings),
-                    Err(error) => {
-                        findings.warn("pause", failure::told(&error, findings.reader.lang));
-                    }
+                    Err(error) => findings.on("pause").fail(Mark::Warning, &error),
                 }
             }
             knows_id_type = doctor.id_type.is_some();
@@ -120,7 +114,7 @@ pub(super) async fn check(
                 doctor::no_doctor(config.webhook.bearer.is_some(), findings);
             }
         }
-        Err(error) => findings.warn(WHAT, failure::told(&error, findings.reader.lang)),
+        Err(error) => findings.on("supabase").fail(Mark::Warning, &error),
     }
     if columns.missing.is_empty() {
         check_rows(&supabase, settings, knows_id_type, findings).await;
@@ -150,27 +144,24 @@ async fn check_rows(
     knows_id_type: bool,
     findings: &mut Findings,
 ) {
-    let lang = findings.reader.lang;
+    let mut section = findings.on("supabase");
     let ours = Period::since(settings.maintenance.rows.since);
     match supabase.count_unsynced(ours).await {
-        Ok(count) => {
-            let text = lang.pick(
-                "rows to sync since SYNC_SINCE:",
-                "строк к обработке с SYNC_SINCE:",
-            );
-            findings.good(WHAT, format!("{text} {count}"));
-        }
-        Err(error) => findings.bad(WHAT, failure::told(&error, findings.reader.lang)),
+        Ok(count) => section.good(
+            format!("rows to sync since SYNC_SINCE: {count}"),
+            format!("строк к обработке с SYNC_SINCE: {count}"),
+        ),
+        Err(error) => section.fail(Mark::Bad, &error),
     }
     match supabase.has_uuids().await {
         Ok(Some(is_uuid)) if is_uuid || knows_id_type => {}
-        Ok(Some(_)) => doctor::not_uuid(lang.pick("another type", "другого типа"), findings),
-        Ok(None) | Err(_) => findings.warn(
-            WHAT,
-            lang.pick(
-                "no row can be read: the table is empty, or a policy hides its rows",
-                "не видно ни одной строки: таблица пуста или их скрывает политика RLS",
-            ),
+        Ok(Some(_)) => doctor::not_uuid(
+            section.reader.pick("another type", "другого типа"),
+            findings,
+        ),
+        Ok(None) | Err(_) => section.warn(
+            "no row can be read: the table is empty, or a policy hides its rows",
+            "не видно ни одной строки: таблица пуста или их скрывает политика RLS",
         ),
     }
 }
@@ -191,8 +182,7 @@ async fn remembered(path: &Path) -> Result<Remembered, InboxError> {
 
 /// Reports how the entries came: all of them, and the newest.
 fn tell_heard(heard: &Heard, findings: &mut Findings) {
-    const WHAT: &str = "events";
-    let lang = findings.reader.lang;
+    let mut section = findings.on("events");
     let Heard {
         entries,
         by_delivery,
@@ -200,31 +190,28 @@ fn tell_heard(heard: &Heard, findings: &mut Findings) {
         since_by_sweep,
     } = *heard;
     if entries == 0 {
-        findings.good(WHAT, lang.pick("the inbox is empty", "очередь пуста"));
+        section.good("the inbox is empty", "очередь пуста");
         return;
     }
     let told = match last_by_delivery {
         Some(at) => {
-            let at = findings.reader.time(at);
-            lang.pick(
+            let at = section.reader.time(at);
+            section.reader.pick(
                 format!("{by_delivery} of {entries} rows in the inbox were told of by an event, the newest at {at}"),
                 format!("строк в очереди: {entries}, о {by_delivery} пришло событие, о самой новой {at}"),
             )
         }
-        None => lang.pick(
+        None => section.reader.pick(
             format!("none of the {entries} rows in the inbox was told of by an event"),
             format!("строк в очереди: {entries}, ни об одной не пришло событие"),
         ),
     };
     if since_by_sweep < SILENT {
-        findings.good(WHAT, told);
+        section.add(Mark::Good, told);
         return;
     }
-    findings.warn(
-        WHAT,
-        lang.pick(
-            format!("{told}; the {since_by_sweep} rows since then arrived without an event and were found by the sweep (docs/supabase.md, step 6)"),
-            format!("{told}; после неё без события найдено сверкой строк: {since_by_sweep} (docs/supabase.md, шаг 6)"),
-        ),
+    section.warn(
+        format!("{told}; the {since_by_sweep} rows since then arrived without an event and were found by the sweep (docs/supabase.md, step 6)"),
+        format!("{told}; после неё без события найдено сверкой строк: {since_by_sweep} (docs/supabase.md, шаг 6)"),
     );
 }

@@ -1,65 +1,58 @@
 //! The Telegram side: bot and chat. Nothing is sent.
 
-use super::findings::Findings;
+use super::findings::{Findings, Mark, Section};
 use crate::{
     alerts::{Settings, Telegram, TelegramError},
     cli::Outcome,
     cli::failure,
 };
 
-const WHAT: &str = "telegram";
-
 pub(super) async fn check(settings: &Settings, findings: &mut Findings) -> Outcome {
-    let lang = findings.reader.lang;
+    let mut section = findings.on("telegram");
     let telegram = Telegram::new(settings)?;
     let bot = match telegram.bot_name().await {
         Ok(name) => name,
         Err(error) => {
-            complain(&error, findings);
+            complain(&error, &mut section);
             return Ok(());
         }
     };
     match telegram.look_at_chat().await {
-        Ok(()) => {
-            let text = lang.pick(
-                "knows the chat of TELEGRAM_CHAT_ID",
-                "знает чат из TELEGRAM_CHAT_ID",
-            );
-            findings.good(WHAT, format!("@{bot} {text}"));
-        }
-        Err(error) => complain(&error, findings),
+        Ok(()) => section.good(
+            format!("@{bot} knows the chat of TELEGRAM_CHAT_ID"),
+            format!("@{bot} знает чат из TELEGRAM_CHAT_ID"),
+        ),
+        Err(error) => complain(&error, &mut section),
     }
     Ok(())
 }
 
-fn complain(error: &TelegramError, findings: &mut Findings) {
+fn complain(error: &TelegramError, section: &mut Section<'_>) {
+    let reader = section.reader;
     let todo = match error {
         TelegramError::Moved { to } => {
-            let text = findings.reader.lang.pick(
-                "the group became a supergroup; alerts find it by themselves. Set TELEGRAM_CHAT_ID to",
-                "группа стала супергруппой; сообщения найдут её сами. Впишите в TELEGRAM_CHAT_ID",
+            section.advise(
+                format!("the group became a supergroup; alerts find it by themselves. Set TELEGRAM_CHAT_ID to {to}"),
+                format!("группа стала супергруппой; сообщения найдут её сами. Впишите в TELEGRAM_CHAT_ID {to}"),
             );
-            findings.advise(WHAT, format!("{text} {to}"));
             return;
         }
-        TelegramError::Token { .. } => findings.reader.lang.pick(
+        TelegramError::Token { .. } => reader.pick(
             "copy TELEGRAM_BOT_TOKEN from @BotFather again",
             "скопируйте TELEGRAM_BOT_TOKEN у @BotFather ещё раз",
         ),
-        TelegramError::Chat { .. } => findings.reader.lang.pick(
+        TelegramError::Chat { .. } => reader.pick(
             "check TELEGRAM_CHAT_ID; add the bot to the group, or write to it first",
             "проверьте TELEGRAM_CHAT_ID; добавьте бота в группу или напишите ему первым",
         ),
         TelegramError::NotSent(_)
         | TelegramError::NoAnswer(_)
         | TelegramError::Throttled { .. }
-        | TelegramError::Unexpected { .. } => findings.reader.lang.pick(
+        | TelegramError::Unexpected { .. } => reader.pick(
             "check the network and TELEGRAM_BASE_URL, and try again",
             "проверьте сеть и TELEGRAM_BASE_URL и попробуйте ещё раз",
         ),
     };
-    findings.bad(
-        WHAT,
-        format!("{}: {todo}", failure::told(error, findings.reader.lang)),
-    );
+    let told = failure::told(error, reader.lang);
+    section.add(Mark::Bad, format!("{told}: {todo}"));
 }
