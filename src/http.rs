@@ -41,7 +41,7 @@ pub use signature::Verifier;
 pub use webhook::LONGEST_BODY;
 
 use crate::{
-    domain::{Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
+    domain::{Lang, Refusals, SharedClock, SyncState, SyncStatus, TokenEnd},
     inbox::{Inbox, InboxError, REFUSALS},
 };
 
@@ -182,7 +182,7 @@ async fn full_readyz(page: web::Data<MetricsPage>) -> HttpResponse {
         "last_event_age_seconds": activity.event.map(age),
         "last_sweep_age_seconds": activity.any_sweep().map(age),
     });
-    if let Some(hint) = state.hint() {
+    if let Some(hint) = state.hint(Lang::Russian) {
         report["sync"]["hint"] = json!(hint);
     }
     readiness(&page.inbox, report)

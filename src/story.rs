@@ -422,7 +422,7 @@ fn told_stopped(stopped: &Stopped, reader: &Reader) -> String {
     match stopped {
         Stopped::Halted(halt) => {
             let since = reader.pick("halted since", "остановлена с");
-            let what = reader.pick(halt.cause.into_str(), halt.cause.hint());
+            let what = reader.pick(halt.cause.into_str(), halt.cause.hint(Lang::Russian));
             let rows: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
             let text = format!(
                 "{since} {}: {what}. {} {}",

@@ -5,7 +5,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 pub use crate::domain::Lang;
 use crate::{
-    domain::{StageId, SyncState},
+    domain::StageId,
     inbox::{Fact, Names, State, UndoLeft, Why},
 };
 
@@ -114,12 +114,6 @@ pub fn state(state: State, lang: Lang) -> &'static str {
 #[must_use]
 pub fn why(why: Why, lang: Lang) -> &'static str {
     lang.pick(en::why(why), ru::why(why))
-}
-
-/// What a person can do about a state; `None` when there is nothing to do.
-#[must_use]
-pub fn hint(state: SyncState, lang: Lang) -> Option<&'static str> {
-    lang.pick::<fn(SyncState) -> Option<&'static str>>(en::hint, SyncState::hint)(state)
 }
 
 /// Why a move is not undone.

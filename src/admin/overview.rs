@@ -10,7 +10,7 @@ use crate::{
     domain::{Halt, SyncState},
     inbox::{Activity, Counts, HALT, InboxError, PAUSED, State},
     sync::{lease::standby, pause::held_by},
-    words::{self, Reader},
+    words::Reader,
 };
 
 /// Entries wait some seconds until their row settles, and a run takes a while.
@@ -95,7 +95,7 @@ impl Overview {
         Sentence {
             tone,
             text,
-            hint: words::hint(self.state, reader.lang),
+            hint: self.state.hint(reader.lang),
             detail,
         }
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     domain::{EventFailure, Halt, HaltCause, InboxFault, Refused, RowId, SyncState, TokenEnd},
     inbox::{DiskSpace, Doubled, Replaced, Stuck},
-    words::Reader,
+    words::{Lang, Reader},
 };
 
 /// With these a message stays below the 4,096 characters that Telegram takes.
@@ -27,7 +27,7 @@ pub(super) fn halted(
     let mut text = format!(
         "⛔ tripwire-sync: отправка {still}остановлена с {}\n\n{}.",
         reader.minute(since),
-        cause.hint(),
+        cause.hint(Lang::Russian),
     );
     if let Some(halt) = halt {
         if !halt.detail.is_empty() {
@@ -57,7 +57,7 @@ pub(super) fn inbox(fault: InboxFault, since: Timestamp, again: bool, reader: &R
         "⛔ tripwire-sync: {what} {still}{stopped} с {}\n\n{}.\n\n\
          События сейчас не принимаются. Их строки найдёт сверка, когда {end}.",
         reader.minute(since),
-        fault.hint(),
+        fault.hint(Lang::Russian),
     )
 }
 
@@ -102,7 +102,7 @@ pub(super) fn recovered(
     state: SyncState,
     reader: &Reader,
 ) -> String {
-    let now = match state.hint() {
+    let now = match state.hint(Lang::Russian) {
         None => "отправка снова работает".to_owned(),
         Some(hint) => format!("причина остановки устранена. {hint}"),
     };

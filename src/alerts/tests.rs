@@ -174,7 +174,9 @@ fn a_halt_is_told_at_once_with_what_to_do() {
 
     assert_eq!(message.kind, Kind::Halted);
     assert!(
-        message.text.contains(HaltCause::AmocrmToken.hint()),
+        message
+            .text
+            .contains(HaltCause::AmocrmToken.hint(Lang::Russian)),
         "{}",
         message.text
     );
@@ -692,7 +694,11 @@ fn an_inbox_that_cannot_be_written_is_told_once_and_each_day_until_it_can() {
 
     let first = only(scene.look());
     assert_eq!(first.kind, Kind::Inbox);
-    assert!(first.text.contains(InboxFault::Unwritable.hint()));
+    assert!(
+        first
+            .text
+            .contains(InboxFault::Unwritable.hint(Lang::Russian))
+    );
     assert!(first.text.contains("22.11 10:00 UTC"), "{}", first.text);
     assert_eq!(scene.look_after(23 * HOUR), []);
 
@@ -729,7 +735,11 @@ fn every_fault_of_the_inbox_is_told_after_another() {
             _ => SyncState::Inbox { fault, since },
         };
         let message = only(scene.look());
-        assert!(message.text.contains(fault.hint()), "{}", message.text);
+        assert!(
+            message.text.contains(fault.hint(Lang::Russian)),
+            "{}",
+            message.text
+        );
     }
 }
 

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 use tokio::sync::watch;
 
-use super::HaltCause;
+use super::{HaltCause, Lang};
 
 /// The state of the engine. The engine sends every change; the HTTP side only reads it. `into_str`: the name used in logs,
 /// metrics and `/readyz`.
@@ -60,87 +60,100 @@ pub enum InboxFault {
 pub type SyncStatus = watch::Receiver<SyncState>;
 
 impl SyncState {
-    /// What a person can do about it, in Russian; `None` when there is nothing to do.
+    /// What a person can do about it; `None` when there is nothing to do.
     #[must_use]
-    pub fn hint(self) -> Option<&'static str> {
-        match self {
-            Self::Starting | Self::Working => None,
-            Self::Standby {
-                held_by_another: true,
-            } => Some(
+    pub fn hint(self, lang: Lang) -> Option<&'static str> {
+        Some(match self {
+            Self::Starting | Self::Working => return None,
+            Self::Standby { held_by_another: true } => lang.pick(
+                "Another service syncs: this one accepts events, and goes on by itself if that one stops",
                 "Синхронизирует другой сервис: этот принимает события и продолжит сам, если тот остановится",
             ),
-            Self::Standby {
-                held_by_another: false,
-            } => Some(
+            Self::Standby { held_by_another: false } => lang.pick(
+                "Supabase does not confirm the lease (tripwire_sync_lease): sending goes on by itself once it answers",
                 "Supabase не подтверждает право на отправку (tripwire_sync_lease): она возобновится сама, когда он ответит",
             ),
-            Self::Holding => Some(
+            Self::Holding => lang.pick(
+                "Sending is switched off by AMOCRM_ENABLED=false: rows are kept, and go once it is switched on",
                 "Отправка выключена настройкой AMOCRM_ENABLED=false: записи копятся и обработаются после включения",
             ),
-            Self::Paused { .. } => Some(
+            Self::Paused { .. } => lang.pick(
+                "Sending was paused by hand, or after the inbox was damaged: `tripwire-sync resume` goes on",
                 "Отправка приостановлена вручную или после повреждения файла очереди: продолжить можно командой tripwire-sync resume",
             ),
-            Self::Halted { cause, .. } => Some(cause.hint()),
-            Self::Inbox { fault, .. } => Some(fault.hint()),
-            Self::InboxFull { .. } => Some(InboxFault::Full.hint()),
-        }
+            Self::Halted { cause, .. } => cause.hint(lang),
+            Self::Inbox { fault, .. } => fault.hint(lang),
+            Self::InboxFull { .. } => InboxFault::Full.hint(lang),
+        })
     }
 }
 
 impl InboxFault {
-    /// What a person can do about it, in Russian.
+    /// What a person can do about it.
     #[must_use]
-    pub fn hint(self) -> &'static str {
+    pub fn hint(self, lang: Lang) -> &'static str {
         match self {
-            Self::Unwritable => {
-                "Файл очереди (inbox.db) не записывается: освободите место на диске, проверьте права и режим диска; приём возобновится сам"
-            }
-            Self::Full => {
-                "Файл очереди (inbox.db) достиг предела, и готовых записей, которые можно убрать, в нём нет: разберите отложенные (tripwire-sync entries --state parked) и ожидающие записи; приём возобновится сам"
-            }
-            Self::FileLost => {
-                "Файл очереди (inbox.db) удалён, заменён или перемещён на ходу: сервис завершается и при запуске откроет файл, который найдёт по прежнему пути. Если файл цел, верните его на место при остановленном сервисе"
-            }
+            Self::Unwritable => lang.pick(
+                "The inbox (inbox.db) cannot be written: make room on the disk, check its mode and the rights; events are taken again by themselves",
+                "Файл очереди (inbox.db) не записывается: освободите место на диске, проверьте права и режим диска; приём возобновится сам",
+            ),
+            Self::Full => lang.pick(
+                "The inbox (inbox.db) has reached its bounds and holds no done entry that could be removed: look at what is parked (tripwire-sync entries --state parked) and at what waits; events are taken again by themselves",
+                "Файл очереди (inbox.db) достиг предела, и готовых записей, которые можно убрать, в нём нет: разберите отложенные (tripwire-sync entries --state parked) и ожидающие записи; приём возобновится сам",
+            ),
+            Self::FileLost => lang.pick(
+                "The inbox (inbox.db) was removed, replaced or moved while it was open: the service ends, and opens what it finds there at its start. If the file is whole, put it back while the service is stopped",
+                "Файл очереди (inbox.db) удалён, заменён или перемещён на ходу: сервис завершается и при запуске откроет файл, который найдёт по прежнему пути. Если файл цел, верните его на место при остановленном сервисе",
+            ),
         }
     }
 }
 
 impl HaltCause {
-    /// What ends the halt, in Russian.
+    /// What ends the halt.
     #[must_use]
-    pub fn hint(self) -> &'static str {
+    pub fn hint(self, lang: Lang) -> &'static str {
         match self {
-            Self::AmocrmToken => {
-                "amoCRM не принимает токен: выпустите новый, замените его в настройках и перезапустите сервис"
-            }
-            Self::AmocrmPayment => {
-                "Подписка amoCRM не оплачена: после оплаты отправка возобновится сама"
-            }
-            Self::AmocrmForbidden => {
-                "amoCRM закрыла доступ (403): выясните причину в поддержке amoCRM, затем выполните tripwire-sync resume"
-            }
-            Self::AmocrmStage => {
-                "Воронка или этап из настроек не подходят: сверьте их номера с выводом tripwire-sync pipelines"
-            }
-            Self::AmocrmAccount => {
-                "amoCRM отказывает всем строкам: проверьте адрес аккаунта (AMOCRM_SUBDOMAIN), тариф и права пользователя, который выпустил токен. Чтобы отложить одну строку: tripwire-sync park <строка>"
-            }
-            Self::SupabaseKey => {
-                "Supabase не принимает ключ или отказывает в правах: проверьте SUPABASE_KEY и SUPABASE_JWT, право и политику SELECT"
-            }
-            Self::SupabaseSchema => {
-                "В Supabase нет нужной таблицы или колонки: выполните SQL из `tripwire-sync setup-sql`"
-            }
-            Self::SupabaseProject => {
-                "Проект Supabase остановлен, не оплачен, открыт только для чтения или отвечает не как Supabase: проверьте SUPABASE_URL и сам проект в панели Supabase"
-            }
-            Self::SupabaseDatabase => {
-                "Чтение таблицы прерывает политика, триггер или функция самой базы: исправьте её в панели Supabase (SQL Editor; подробности в Logs, Postgres)"
-            }
-            Self::SupabaseWriteBack => {
-                "Supabase не даёт записать номер сделки: дайте роли право и политику UPDATE и проверьте триггеры и ограничения таблицы. Чтобы отложить одну строку: tripwire-sync park <строка>"
-            }
+            Self::AmocrmToken => lang.pick(
+                "amoCRM does not take the token: make a new one, put it into the settings, and start the service again",
+                "amoCRM не принимает токен: выпустите новый, замените его в настройках и перезапустите сервис",
+            ),
+            Self::AmocrmPayment => lang.pick(
+                "The amoCRM subscription is not paid: once it is, sending goes on by itself",
+                "Подписка amoCRM не оплачена: после оплаты отправка возобновится сама",
+            ),
+            Self::AmocrmForbidden => lang.pick(
+                "amoCRM has forbidden access (403): find out why from amoCRM's support, then run tripwire-sync resume",
+                "amoCRM закрыла доступ (403): выясните причину в поддержке amoCRM, затем выполните tripwire-sync resume",
+            ),
+            Self::AmocrmStage => lang.pick(
+                "Pipeline or stage of the settings cannot be used: compare their ids with those of tripwire-sync pipelines",
+                "Воронка или этап из настроек не подходят: сверьте их номера с выводом tripwire-sync pipelines",
+            ),
+            Self::AmocrmAccount => lang.pick(
+                "amoCRM refuses all rows: check the account's address (AMOCRM_SUBDOMAIN), its plan, and the rights of the user whose token it is. To set one row aside: tripwire-sync park <row>",
+                "amoCRM отказывает всем строкам: проверьте адрес аккаунта (AMOCRM_SUBDOMAIN), тариф и права пользователя, который выпустил токен. Чтобы отложить одну строку: tripwire-sync park <строка>",
+            ),
+            Self::SupabaseKey => lang.pick(
+                "Supabase does not take the key, or refuses a right: check SUPABASE_KEY and SUPABASE_JWT, and the grant and policy for SELECT",
+                "Supabase не принимает ключ или отказывает в правах: проверьте SUPABASE_KEY и SUPABASE_JWT, право и политику SELECT",
+            ),
+            Self::SupabaseSchema => lang.pick(
+                "Supabase lacks a table or a column: run the SQL of `tripwire-sync setup-sql`",
+                "В Supabase нет нужной таблицы или колонки: выполните SQL из `tripwire-sync setup-sql`",
+            ),
+            Self::SupabaseProject => lang.pick(
+                "The Supabase project is stopped, not paid, read-only, or answers unlike Supabase: check SUPABASE_URL, and the project in Supabase's dashboard",
+                "Проект Supabase остановлен, не оплачен, открыт только для чтения или отвечает не как Supabase: проверьте SUPABASE_URL и сам проект в панели Supabase",
+            ),
+            Self::SupabaseDatabase => lang.pick(
+                "A policy, a trigger or a function of the database itself breaks off the reading of the table: mend it in Supabase's dashboard (SQL Editor; more in Logs, Postgres)",
+                "Чтение таблицы прерывает политика, триггер или функция самой базы: исправьте её в панели Supabase (SQL Editor; подробности в Logs, Postgres)",
+            ),
+            Self::SupabaseWriteBack => lang.pick(
+                "Supabase does not let the deal id be written: give the role the grant and the policy for UPDATE, and check the table's triggers and constraints. To set one row aside: tripwire-sync park <row>",
+                "Supabase не даёт записать номер сделки: дайте роли право и политику UPDATE и проверьте триггеры и ограничения таблицы. Чтобы отложить одну строку: tripwire-sync park <строка>",
+            ),
         }
     }
 }

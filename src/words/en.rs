@@ -1,10 +1,7 @@
 //! In English, and in `--json`.
 
 use super::{Lang, between, moved};
-use crate::{
-    domain::{HaltCause, InboxFault, SyncState},
-    inbox::{Fact, Names, UndoLeft, Why},
-};
+use crate::inbox::{Fact, Names, UndoLeft, Why};
 
 pub(super) fn fact(fact: &Fact, names: &Names) -> String {
     let words = match fact {
@@ -88,80 +85,5 @@ pub(super) fn why(why: Why) -> &'static str {
         Why::ClosedLost => "recently lost",
         Why::NoDeal => "no usable deal",
         Why::NoContact => "no contact",
-    }
-}
-
-/// As [`SyncState::hint`].
-pub(super) fn hint(state: SyncState) -> Option<&'static str> {
-    Some(match state {
-        SyncState::Starting | SyncState::Working => return None,
-        SyncState::Standby {
-            held_by_another: true,
-        } => {
-            "Another service syncs: this one accepts events, and goes on by itself if that one stops"
-        }
-        SyncState::Standby {
-            held_by_another: false,
-        } => {
-            "Supabase does not confirm the lease (tripwire_sync_lease): sending goes on by itself once it answers"
-        }
-        SyncState::Holding => {
-            "Sending is switched off by AMOCRM_ENABLED=false: rows are kept, and go once it is switched on"
-        }
-        SyncState::Paused { .. } => {
-            "Sending was paused by hand, or after the inbox was damaged: `tripwire-sync resume` goes on"
-        }
-        SyncState::Halted { cause, .. } => halt(cause),
-        SyncState::Inbox { fault, .. } => inbox(fault),
-        SyncState::InboxFull { .. } => inbox(InboxFault::Full),
-    })
-}
-
-fn inbox(fault: InboxFault) -> &'static str {
-    match fault {
-        InboxFault::Unwritable => {
-            "The inbox (inbox.db) cannot be written: make room on the disk, check its mode and the rights; events are taken again by themselves"
-        }
-        InboxFault::Full => {
-            "The inbox (inbox.db) has reached its bounds and holds no done entry that could be removed: look at what is parked (tripwire-sync entries --state parked) and at what waits; events are taken again by themselves"
-        }
-        InboxFault::FileLost => {
-            "The inbox (inbox.db) was removed, replaced or moved while it was open: the service ends, and opens what it finds there at its start. If the file is whole, put it back while the service is stopped"
-        }
-    }
-}
-
-fn halt(cause: HaltCause) -> &'static str {
-    match cause {
-        HaltCause::AmocrmToken => {
-            "amoCRM does not take the token: make a new one, put it into the settings, and start the service again"
-        }
-        HaltCause::AmocrmPayment => {
-            "The amoCRM subscription is not paid: once it is, sending goes on by itself"
-        }
-        HaltCause::AmocrmForbidden => {
-            "amoCRM has forbidden access (403): find out why from amoCRM's support, then run tripwire-sync resume"
-        }
-        HaltCause::AmocrmStage => {
-            "Pipeline or stage of the settings cannot be used: compare their ids with those of tripwire-sync pipelines"
-        }
-        HaltCause::AmocrmAccount => {
-            "amoCRM refuses all rows: check the account's address (AMOCRM_SUBDOMAIN), its plan, and the rights of the user whose token it is. To set one row aside: tripwire-sync park <row>"
-        }
-        HaltCause::SupabaseKey => {
-            "Supabase does not take the key, or refuses a right: check SUPABASE_KEY and SUPABASE_JWT, and the grant and policy for SELECT"
-        }
-        HaltCause::SupabaseSchema => {
-            "Supabase lacks a table or a column: run the SQL of `tripwire-sync setup-sql`"
-        }
-        HaltCause::SupabaseProject => {
-            "The Supabase project is stopped, not paid, read-only, or answers unlike Supabase: check SUPABASE_URL, and the project in Supabase's dashboard"
-        }
-        HaltCause::SupabaseDatabase => {
-            "A policy, a trigger or a function of the database itself breaks off the reading of the table: mend it in Supabase's dashboard (SQL Editor; more in Logs, Postgres)"
-        }
-        HaltCause::SupabaseWriteBack => {
-            "Supabase does not let the deal id be written: give the role the grant and the policy for UPDATE, and check the table's triggers and constraints. To set one row aside: tripwire-sync park <row>"
-        }
     }
 }

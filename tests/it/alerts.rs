@@ -10,7 +10,7 @@ use tripwire_sync::{
     alerts::{self, Pace, Schedule},
     app::{self, SelfTest},
     config::Config,
-    domain::{DigestEvery, EventTestTimings, HaltCause, RowId},
+    domain::{DigestEvery, EventTestTimings, HaltCause, Lang, RowId},
     inbox::State,
 };
 use wiremock::{
@@ -239,7 +239,10 @@ async fn a_halt_and_its_end_are_told_once_each_over_restarts() {
     assert_eq!(world.deliver(broken).await, 202);
     let parked = bot.message(3).await;
 
-    assert!(halted.contains(HaltCause::AmocrmToken.hint()), "{halted}");
+    assert!(
+        halted.contains(HaltCause::AmocrmToken.hint(Lang::Russian)),
+        "{halted}"
+    );
     assert!(recovered.contains("снова работает"), "{recovered}");
     assert!(parked.contains("отложено записей: 1"), "{parked}");
     for message in [halted, recovered, parked] {
@@ -275,7 +278,7 @@ async fn thirty_parked_entries_are_one_message() {
     let named = rows.iter().filter(|row| parked.contains(&row.to_string()));
     assert_eq!(named.count(), 5, "{parked}");
     assert!(
-        halted.contains(HaltCause::AmocrmForbidden.hint()),
+        halted.contains(HaltCause::AmocrmForbidden.hint(Lang::Russian)),
         "{halted}"
     );
     world.stop().await;

@@ -4,7 +4,10 @@ use std::{fs, path::Path, time::Duration};
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, sqlite::SqliteConnectOptions};
-use tripwire_sync::{domain::InboxFault, inbox::Writing};
+use tripwire_sync::{
+    domain::{InboxFault, Lang},
+    inbox::Writing,
+};
 
 use crate::{
     alerts::Bot,
@@ -99,7 +102,8 @@ async fn a_lost_inbox_is_told_and_ends_the_process_and_the_next_one_finds_every_
             ended.err
         );
         let mut next = Service::launch(launch()).await;
-        bot.until_said(InboxFault::FileLost.hint()).await;
+        bot.until_said(InboxFault::FileLost.hint(Lang::Russian))
+            .await;
 
         next.until_synced(row).await;
         next.stop().await.assert_code(0);

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use sandbox::DealId;
 use serde_json::{Value, json};
 use tripwire_sync::{
-    domain::{InboxFault, RowId, SystemClock},
+    domain::{InboxFault, Lang, RowId, SystemClock},
     http::signature,
     inbox::{Inbox, Role},
 };
@@ -211,7 +211,8 @@ async fn survives_a_full_disk(world: World, disk: Disk) {
     ] {
         assert!(metrics.lines().any(|have| have == line), "{metrics}");
     }
-    bot.until_said(InboxFault::Unwritable.hint()).await;
+    bot.until_said(InboxFault::Unwritable.hint(Lang::Russian))
+        .await;
 
     disk.free(&service);
     until_ready_says(&service, |it| it.status == 200).await;

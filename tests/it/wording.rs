@@ -37,11 +37,15 @@ const NAMES: [&str; 30] = [
 ];
 
 /// Titles in Supabase's dashboard and in the guide, pieces of SQL, and values of settings.
-const QUOTED: [&str; 25] = [
+const QUOTED: [&str; 29] = [
     "Project Settings, Data API",
     "Кнопка Connect",
     "tripwire-sync check",
     "tripwire-sync jwt",
+    "tripwire-sync resume",
+    "tripwire-sync pipelines",
+    "tripwire-sync park <",
+    "tripwire-sync entries --state parked",
     "Project Settings, API Keys",
     "Project Settings, JWT Keys",
     "SQL editor",

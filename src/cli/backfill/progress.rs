@@ -157,7 +157,7 @@ pub(in crate::cli) fn why(state: SyncState, terminal: &Terminal) -> Option<Strin
             .to_owned(),
         SyncState::Halted { cause, .. } => {
             let halted = terminal.pick("halted", "остановлено");
-            let cause = terminal.pick(cause.into_str(), cause.hint());
+            let cause = terminal.pick(cause.into_str(), cause.hint(terminal.lang()));
             format!("{halted}: {cause}")
         }
         SyncState::Standby {
@@ -182,10 +182,15 @@ pub(in crate::cli) fn why(state: SyncState, terminal: &Terminal) -> Option<Strin
                 InboxFault::Full => "the inbox file is full",
                 InboxFault::FileLost => "the inbox file was removed, replaced or moved",
             };
-            terminal.pick(english, fault.hint()).to_owned()
+            terminal
+                .pick(english, fault.hint(terminal.lang()))
+                .to_owned()
         }
         SyncState::InboxFull { .. } => terminal
-            .pick("the inbox file is full", InboxFault::Full.hint())
+            .pick(
+                "the inbox file is full",
+                InboxFault::Full.hint(terminal.lang()),
+            )
             .to_owned(),
     };
     Some(text)
