@@ -282,6 +282,7 @@ fn zone(reader: &mut Reader<'_>) -> Result<TimeZone, Absent> {
 
 /// Every part is read before the first `?`, so that nothing stops at the first problem.
 fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
+    use DigestEvery::{Day, Week};
     use variable::{
         DIGEST, METRICS_ADDR, NOTE_TEMPLATE, RECONCILE_INTERVAL, RETENTION_DAYS, SELF_TEST,
         SETTLE_DELAY, SYNC_SINCE,
@@ -299,8 +300,10 @@ fn read(reader: &mut Reader<'_>, is_terminal: bool) -> Result<Config, Absent> {
     let inbox_path = inbox_path(reader);
     let retention = reader.or(RETENTION_DAYS, parse::days(1), parse::DAY * 90);
     let telegram = telegram(reader);
-    let digest = reader.or(DIGEST, parse::digest, Some(DigestEvery::Week));
-    let self_test = reader.or(SELF_TEST, parse::self_test, true);
+    let digests = [("weekly", Some(Week)), ("daily", Some(Day)), ("off", None)];
+    let digest = reader.or(DIGEST, parse::one_of(&digests), Some(Week));
+    let is_daily = parse::one_of(&[("daily", true), ("off", false)]);
+    let self_test = reader.or(SELF_TEST, is_daily, true);
     let heartbeat = heartbeat(reader);
     let zone = zone(reader);
     let log = log(reader, is_terminal);
@@ -405,6 +408,7 @@ fn supabase(reader: &mut Reader<'_>) -> Result<SupabaseConfig, Absent> {
 }
 
 fn amocrm(reader: &mut Reader<'_>) -> Result<Option<AmocrmConfig>, Absent> {
+    use MissingContact::{Create, Wait};
     use variable::{
         AMOCRM_BATCH_SIZE, AMOCRM_CONTACT_SCAN, AMOCRM_ENABLED, AMOCRM_MISSING_CONTACT,
         AMOCRM_REQUESTS_PER_SECOND, AMOCRM_REUSE_CLOSED_DAYS, AMOCRM_TRIPWIRE_PIPELINE_ID,
@@ -418,11 +422,8 @@ fn amocrm(reader: &mut Reader<'_>) -> Result<Option<AmocrmConfig>, Absent> {
     let token = amocrm_token(reader, is_needed);
     let pipeline = reader.needed(AMOCRM_TRIPWIRE_PIPELINE_ID, parse::amocrm_id, is_needed);
     let stage = reader.needed(AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID, parse::amocrm_id, is_needed);
-    let missing_contact = reader.or(
-        AMOCRM_MISSING_CONTACT,
-        parse::missing_contact,
-        MissingContact::Wait,
-    );
+    let missing_contact = parse::one_of(&[("wait", Wait), ("create", Create)]);
+    let missing_contact = reader.or(AMOCRM_MISSING_CONTACT, missing_contact, Wait);
     let reuse_closed = reader.or(AMOCRM_REUSE_CLOSED_DAYS, parse::days(0), parse::DAY * 90);
     let requests_per_second = reader.or(AMOCRM_REQUESTS_PER_SECOND, parse::number(1, 7), 6);
     let batch_size = reader.or(AMOCRM_BATCH_SIZE, parse::number(1, 250), 50);
@@ -573,12 +574,11 @@ fn admin(reader: &mut Reader<'_>) -> Result<Option<AdminConfig>, Absent> {
 }
 
 fn log(reader: &mut Reader<'_>, is_terminal: bool) -> Result<LogConfig, Absent> {
-    let usual = if is_terminal {
-        LogFormat::Pretty
-    } else {
-        LogFormat::Json
-    };
-    let format = reader.or(variable::LOG_FORMAT, parse::log_format, usual);
+    use LogFormat::{Json, Pretty};
+
+    let usual = if is_terminal { Pretty } else { Json };
+    let format = parse::one_of(&[("json", Json), ("pretty", Pretty)]);
+    let format = reader.or(variable::LOG_FORMAT, format, usual);
     let filter = reader.or(variable::RUST_LOG, parse::log_filter, "info".to_owned());
     Ok(LogConfig {
         format: format?,

@@ -13,8 +13,7 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::LogFormat;
-use crate::domain::{DigestEvery, MissingContact, NoteTemplate, WebhookSecret, Wording};
+use crate::domain::{NoteTemplate, WebhookSecret, Wording};
 
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
@@ -27,23 +26,39 @@ fn wrong<T>(
     Err(Wording::new(english, russian))
 }
 
-fn placeholder<T>() -> Form<T> {
-    wrong(
-        "still holds the placeholder of the instructions",
-        "осталось значение-образец из инструкции",
-    )
-}
+const PLACEHOLDER: Wording = Wording::fixed(
+    "still holds the placeholder of the instructions",
+    "осталось значение-образец из инструкции",
+);
 
-/// `your_access_token_here` and its kin.
-fn is_placeholder(text: &str) -> bool {
+/// Refuses `your_access_token_here` and its kin.
+fn no_placeholder(text: &str) -> Form<()> {
     let text = text.to_lowercase();
-    ["your_", "your-", "changeme", "change_me", "change-me"]
+    let is_one = ["your_", "your-", "changeme", "change_me", "change-me"]
         .iter()
         .any(|mark| text.contains(mark))
         || text.ends_with("_here")
         || text.ends_with("-here")
         || (text.starts_with('<') && text.ends_with('>'))
-        || text.chars().all(|c| c == 'x')
+        || text.chars().all(|c| c == 'x');
+    if is_one { Err(PLACEHOLDER) } else { Ok(()) }
+}
+
+/// One of these words, in upper or lower case.
+pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&str) -> Form<T> {
+    move |text| {
+        let found = words
+            .iter()
+            .find(|(word, _)| text.eq_ignore_ascii_case(word));
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let names = names.join(", ");
+            Wording::new(
+                format!("is none of these: {names}"),
+                format!("допустимые значения: {names}"),
+            )
+        })
+    }
 }
 
 pub(super) fn address(text: &str) -> Form<SocketAddr> {
@@ -159,9 +174,7 @@ fn not_a_time<T>() -> Form<T> {
 }
 
 pub(super) fn webhook_secrets(text: &str) -> Form<Vec<WebhookSecret>> {
-    if is_placeholder(text) {
-        return placeholder();
-    }
+    no_placeholder(text)?;
     let texts: Vec<_> = text
         .split(|c: char| c.is_whitespace() || c == ',')
         .filter(|text| !text.is_empty())
@@ -195,9 +208,7 @@ pub(super) fn webhook_secrets(text: &str) -> Form<Vec<WebhookSecret>> {
 
 /// Anything that can travel in a header.
 pub(super) fn secret(text: &str) -> Form<SecretString> {
-    if is_placeholder(text) {
-        return placeholder();
-    }
+    no_placeholder(text)?;
     if text.to_lowercase().starts_with("bearer ") {
         return wrong(
             "begins with the word Bearer: only what follows is wanted",
@@ -236,9 +247,7 @@ fn token(text: &str, shortest: usize) -> Form<SecretString> {
 
 /// An address whose path or query only the owner knows.
 pub(super) fn secret_url(text: &str) -> Form<SecretString> {
-    if is_placeholder(text) {
-        return placeholder();
-    }
+    no_placeholder(text)?;
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "https" | "http") && url.has_host() => {
             Ok(String::from(url).into())
@@ -319,9 +328,7 @@ fn of_the_database<T>() -> Form<T> {
 }
 
 fn url(text: &str) -> Form<Url> {
-    if is_placeholder(text) {
-        return placeholder();
-    }
+    no_placeholder(text)?;
     let Ok(url) = Url::parse(text) else {
         return wrong("is not a URL", "нужен URL");
     };
@@ -342,9 +349,7 @@ fn url(text: &str) -> Form<Url> {
 
 /// `school` of `https://school.amocrm.ru`
 pub(super) fn amocrm_subdomain(text: &str) -> Form<Url> {
-    if is_placeholder(text) {
-        return placeholder();
-    }
+    no_placeholder(text)?;
     if text.contains(['.', '/', ':']) {
         return wrong(
             "is more than the first word of the account's address (else set AMOCRM_BASE_URL)",
@@ -363,44 +368,16 @@ pub(super) fn amocrm_subdomain(text: &str) -> Form<Url> {
 
 pub(super) fn amocrm_id(text: &str) -> Form<i64> {
     // The numbers of the instructions that came with the dashboard.
-    if matches!(text, "123456" | "789012") || is_placeholder(text) {
-        return placeholder();
+    if matches!(text, "123456" | "789012") {
+        return Err(PLACEHOLDER);
     }
+    no_placeholder(text)?;
     match text.parse() {
         Ok(id) if id > 0 => Ok(id),
         _ => wrong(
             "is not an id: a positive whole number",
             "нужен номер: целое число больше нуля",
         ),
-    }
-}
-
-pub(super) fn missing_contact(text: &str) -> Form<MissingContact> {
-    match text.to_lowercase().as_str() {
-        "wait" => Ok(MissingContact::Wait),
-        "create" => Ok(MissingContact::Create),
-        _ => wrong("is neither wait nor create", "нужно wait или create"),
-    }
-}
-
-pub(super) fn digest(text: &str) -> Form<Option<DigestEvery>> {
-    match text.to_lowercase().as_str() {
-        "weekly" => Ok(Some(DigestEvery::Week)),
-        "daily" => Ok(Some(DigestEvery::Day)),
-        "off" => Ok(None),
-        _ => wrong(
-            "is none of weekly, daily and off",
-            "нужно weekly, daily или off",
-        ),
-    }
-}
-
-/// Whether it is daily.
-pub(super) fn self_test(text: &str) -> Form<bool> {
-    match text.to_lowercase().as_str() {
-        "daily" => Ok(true),
-        "off" => Ok(false),
-        _ => wrong("is neither daily nor off", "нужно daily или off"),
     }
 }
 
@@ -465,14 +442,6 @@ pub(super) fn note_template(text: &str) -> Form<NoteTemplate> {
         let in_russian = unknown.in_russian();
         Wording::new(unknown.to_string(), in_russian)
     })
-}
-
-pub(super) fn log_format(text: &str) -> Form<LogFormat> {
-    match text.to_lowercase().as_str() {
-        "json" => Ok(LogFormat::Json),
-        "pretty" => Ok(LogFormat::Pretty),
-        _ => wrong("is neither json nor pretty", "нужно json или pretty"),
-    }
 }
 
 pub(super) fn log_filter(text: &str) -> Form<String> {
