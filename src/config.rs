@@ -181,37 +181,31 @@ impl Config {
     ) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(vars);
         let config = read(&mut reader, is_terminal);
-        suggest::point_out(&mut reader, variable::NAMES);
+        suggest::point_out(&mut reader);
         let warnings = std::mem::take(&mut reader.warnings);
         let config = reader.finish(config)?;
         Ok(Self { warnings, ..config })
     }
 
     pub fn inbox_path_from_vars(vars: &BTreeMap<String, String>) -> Result<PathBuf, ConfigErrors> {
-        let mut reader = Reader::new(vars);
-        let (path, zone) = (inbox_path(&mut reader), zone(&mut reader));
-        suggest::point_out(&mut reader, &[variable::DATABASE_URL, variable::TIME_ZONE]);
-        reader.finish(zone.and(path))
+        part(vars, |reader| {
+            let (path, zone) = (inbox_path(reader), zone(reader));
+            zone.and(path)
+        })
     }
 
     pub fn webhook_secrets_from_vars(
         vars: &BTreeMap<String, String>,
     ) -> Result<Vec<WebhookSecret>, ConfigErrors> {
-        let mut reader = Reader::new(vars);
-        let secrets = reader.optional(variable::WEBHOOK_SECRET, parse::webhook_secrets);
-        suggest::point_out(&mut reader, &[variable::WEBHOOK_SECRET]);
-        reader.finish(secrets.map(Option::unwrap_or_default))
+        part(vars, |reader| {
+            reader.or(variable::WEBHOOK_SECRET, parse::webhook_secrets, Vec::new())
+        })
     }
 
     pub fn supabase_from_vars(
         vars: &BTreeMap<String, String>,
     ) -> Result<SupabaseConfig, ConfigErrors> {
-        use variable::{SUPABASE_JWT, SUPABASE_KEY, SUPABASE_URL};
-
-        let mut reader = Reader::new(vars);
-        let supabase = supabase(&mut reader);
-        suggest::point_out(&mut reader, &[SUPABASE_URL, SUPABASE_KEY, SUPABASE_JWT]);
-        reader.finish(supabase)
+        part(vars, supabase)
     }
 
     /// `None`: no alerts.
@@ -224,23 +218,24 @@ impl Config {
     }
 
     pub fn amocrm_from_vars(vars: &BTreeMap<String, String>) -> Result<AmocrmAccess, ConfigErrors> {
-        let mut reader = Reader::new(vars);
-        let base_url = amocrm_base_url(&mut reader, true);
-        let token = amocrm_token(&mut reader, true);
-        suggest::point_out(
-            &mut reader,
-            &[
-                variable::AMOCRM_BASE_URL,
-                variable::AMOCRM_SUBDOMAIN,
-                variable::AMOCRM_ACCESS_TOKEN,
-            ],
-        );
-        let access = base_url.and_then(|base_url| {
-            let token = token?;
+        part(vars, |reader| {
+            let base_url = amocrm_base_url(reader, true);
+            let token = amocrm_token(reader, true);
+            let (base_url, token) = (base_url?, token?);
             Ok(AmocrmAccess { base_url, token })
-        });
-        reader.finish(access)
+        })
     }
+}
+
+/// Reads some of the settings, and points out the names that look like one of these.
+fn part<T>(
+    vars: &BTreeMap<String, String>,
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, Absent>,
+) -> Result<T, ConfigErrors> {
+    let mut reader = Reader::new(vars);
+    let value = read(&mut reader);
+    suggest::point_out(&mut reader);
+    reader.finish(value)
 }
 
 /// The language that the person at the terminal has chosen.

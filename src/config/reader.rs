@@ -75,6 +75,8 @@ fn is_between_quotes(text: &str) -> bool {
 /// Reads on after a problem, and notes all of them.
 pub(super) struct Reader<'a> {
     vars: &'a BTreeMap<String, String>,
+    /// The names of the settings that were read or found missing.
+    pub(super) asked: Vec<&'static str>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Wording>,
 }
@@ -83,6 +85,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(vars: &'a BTreeMap<String, String>) -> Self {
         Self {
             vars,
+            asked: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
         }
@@ -106,6 +109,7 @@ impl<'a> Reader<'a> {
         name: &'static str,
         form: impl FnOnce(&str) -> Result<T, Wording>,
     ) -> Result<Option<T>, Absent> {
+        self.asked.push(name);
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
@@ -156,6 +160,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn missing(&mut self, name: &'static str, wrong: Wording) {
+        self.asked.push(name);
         self.note(name, wrong, true);
     }
 

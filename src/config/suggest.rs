@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::reader::Reader;
+use super::{hooks, reader::Reader, variable};
 use crate::domain::Wording;
 
 /// How sure we are.
@@ -14,16 +14,17 @@ enum Likeness {
     Misspelt,
 }
 
-/// Says for each such variable which of `ours` it looks like.
+/// Says for each such variable which of the settings that were read it looks like.
 ///
 /// A misspelt name is a problem if our setting is not set: `SETTLE_DELEY` does not mean that the default is wanted. A
 /// related name is a hint in the problem of a missing setting, and else a warning.
-pub(super) fn point_out(reader: &mut Reader<'_>, ours: &[&'static str]) {
+pub(super) fn point_out(reader: &mut Reader<'_>) {
+    let known = [variable::NAMES, hooks::NAMES].concat();
     for name in reader.names() {
-        if super::variable::NAMES.contains(&name) || super::hooks::NAMES.contains(&name) {
+        if known.contains(&name) {
             continue;
         }
-        let Some((likeness, meant)) = nearest(name, ours) else {
+        let Some((likeness, meant)) = nearest(name, &reader.asked) else {
             continue;
         };
         let missing = reader

@@ -48,13 +48,7 @@ macro_rules! settings {
         },)*];
 
         /// The names of all settings, and of those that are only there to be warned of. [`hooks`](super::hooks) has more.
-        pub(super) const NAMES: &[&str] = &[
-            $($($name,)*)*
-            AMOCRM_CLIENT_ID,
-            AMOCRM_CLIENT_SECRET,
-            AMOCRM_REDIRECT_URI,
-            AMOCRM_REFRESH_TOKEN,
-        ];
+        pub(super) const NAMES: &[&str] = &[$($($name,)*)* OAUTH[0], OAUTH[1], OAUTH[2], OAUTH[3]];
     };
 }
 
@@ -238,16 +232,11 @@ settings! {
 }
 
 /// Of features that this version does not have.
-pub(super) const AMOCRM_CLIENT_ID: &str = "AMOCRM_CLIENT_ID";
-pub(super) const AMOCRM_CLIENT_SECRET: &str = "AMOCRM_CLIENT_SECRET";
-pub(super) const AMOCRM_REDIRECT_URI: &str = "AMOCRM_REDIRECT_URI";
-pub(super) const AMOCRM_REFRESH_TOKEN: &str = "AMOCRM_REFRESH_TOKEN";
-
 pub(super) const OAUTH: [&str; 4] = [
-    AMOCRM_CLIENT_ID,
-    AMOCRM_CLIENT_SECRET,
-    AMOCRM_REDIRECT_URI,
-    AMOCRM_REFRESH_TOKEN,
+    "AMOCRM_CLIENT_ID",
+    "AMOCRM_CLIENT_SECRET",
+    "AMOCRM_REDIRECT_URI",
+    "AMOCRM_REFRESH_TOKEN",
 ];
 
 pub(super) fn example(name: &str) -> Option<Wording> {
