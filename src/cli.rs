@@ -8,8 +8,10 @@ use std::{
 
 use amocrm::AmoError;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use jiff::tz::TimeZone;
+use strum::VariantArray;
 
 use crate::{
     app::{self, App, Died, Settings, StartError},
@@ -80,8 +82,8 @@ enum Command {
     /// Print the inbox
     Entries {
         /// Only entries in this state
-        #[arg(long, value_enum)]
-        state: Option<EntryState>,
+        #[arg(long, value_parser = state())]
+        state: Option<State>,
         /// How many at most, latest change first
         #[arg(long, default_value_t = 100)]
         limit: u32,
@@ -135,25 +137,10 @@ enum Command {
     Jwt(jwt::Options),
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum EntryState {
-    Pending,
-    Claimed,
-    Waiting,
-    Parked,
-    Done,
-}
-
-impl From<EntryState> for State {
-    fn from(state: EntryState) -> Self {
-        match state {
-            EntryState::Pending => Self::Pending,
-            EntryState::Claimed => Self::Claimed,
-            EntryState::Waiting => Self::Waiting,
-            EntryState::Parked => Self::Parked,
-            EntryState::Done => Self::Done,
-        }
-    }
+/// The states by their names.
+fn state() -> impl TypedValueParser<Value = State> {
+    let names = State::VARIANTS.iter().map(State::into_str);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<State>())
 }
 
 /// Why a command did not succeed. The exit code is 2 for usage and settings, else 1.
@@ -277,7 +264,7 @@ async fn run(command: Command, terminal: &mut Terminal) -> Outcome {
         Command::Backfill(options) => backfill::run(&options, terminal).await,
         Command::Undo(options) => undo::run(&options, terminal).await,
         Command::Entries { state, limit, json } => {
-            entries::list(state.map(State::from), limit, json, terminal).await
+            entries::list(state, limit, json, terminal).await
         }
         Command::Explain { whom, json } => explain::run(&whom, json, terminal).await,
         Command::Retry { rows, parked } => entries::retry(rows, parked, terminal).await,

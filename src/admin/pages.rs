@@ -12,7 +12,6 @@ use actix_web::{
 use jiff::Timestamp;
 use maud::Markup;
 use serde::Deserialize;
-use strum::VariantArray;
 
 use super::{
     Failure, Handled, Shared,
@@ -244,11 +243,7 @@ impl Page {
         let Some(name) = self.state.as_deref().filter(|name| !name.is_empty()) else {
             return Ok(None);
         };
-        let state = State::VARIANTS
-            .iter()
-            .copied()
-            .find(|it| it.into_str() == name);
-        state.map(Some).ok_or(Failure::NotFound)
+        name.parse().map(Some).map_err(|_| Failure::NotFound)
     }
 
     /// The first page is 1.

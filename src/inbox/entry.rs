@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use strum::{IntoStaticStr, VariantArray, VariantNames};
+use strum::{EnumString, IntoStaticStr, VariantArray, VariantNames};
 
 use super::{history::Fact, progress::Progress};
 use crate::domain::{ContactId, DealId, KeyedHash, RowId};
@@ -75,6 +75,7 @@ pub enum Stored {
     Deserialize,
     sqlx::Type,
     IntoStaticStr,
+    EnumString,
     VariantArray,
 )]
 #[serde(rename_all = "snake_case")]
