@@ -1,7 +1,9 @@
 //! The pages: what each address answers to a browser.
 
+use std::future::ready;
+
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpRequest, HttpResponse, Route,
     cookie::{Cookie, SameSite, time::Duration as CookieAge},
     http::{
         StatusCode,
@@ -15,12 +17,12 @@ use serde::Deserialize;
 
 use super::{
     Failure, Handled, Shared,
-    actions::{self, Action, Done, Reach},
+    actions::{self, Action, Done},
     look,
     overview::Overview,
     search::Wanted,
     session::LASTS,
-    views::{self, Notice},
+    views,
     visitor::{COOKIE, Visitor, comes_from_elsewhere, reader, role_of_token},
 };
 use crate::{
@@ -42,9 +44,18 @@ type Admin = web::Data<Shared>;
 pub(super) fn routes(cfg: &mut web::ServiceConfig) {
     cfg.route("", look().to(overview))
         .route("/", look().to(async || see_other("/admin")))
-        .route("/style.css", look().to(style))
-        .route("/script.js", look().to(script))
-        .route("/icon.svg", look().to(icon))
+        .route(
+            "/style.css",
+            asset("text/css; charset=utf-8", include_str!("style.css")),
+        )
+        .route(
+            "/script.js",
+            asset("text/javascript; charset=utf-8", include_str!("script.js")),
+        )
+        .route(
+            "/icon.svg",
+            asset("image/svg+xml", include_str!("icon.svg")),
+        )
         .route("/login", look().to(login_form))
         .route("/login", web::post().to(login))
         .route("/logout", web::post().to(logout))
@@ -87,22 +98,8 @@ async fn page(
     })
 }
 
-async fn style() -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("text/css; charset=utf-8")
-        .body(include_str!("style.css"))
-}
-
-async fn script() -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("text/javascript; charset=utf-8")
-        .body(include_str!("script.js"))
-}
-
-async fn icon() -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("image/svg+xml")
-        .body(include_str!("icon.svg"))
+fn asset(content_type: &'static str, text: &'static str) -> Route {
+    look().to(move || ready(HttpResponse::Ok().content_type(content_type).body(text)))
 }
 
 async fn nothing(request: HttpRequest, admin: Admin) -> HttpResponse {
@@ -178,30 +175,12 @@ fn session_cookie(request: &HttpRequest, value: String, age: CookieAge) -> Cooki
 /// What an action that is over has come to, in the address that the browser is sent to.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Over {
-    done: Option<String>,
-    rows: Option<u64>,
-    services: Option<String>,
+    pub(super) done: Option<String>,
+    pub(super) rows: Option<u64>,
+    pub(super) services: Option<String>,
 }
 
 impl Over {
-    fn notice(&self) -> Option<Notice> {
-        let rows = Done::Rows(self.rows.unwrap_or_default());
-        let done = match self.services.as_deref() {
-            Some("all") => Done::Switched(Reach::All),
-            Some("here") => Done::Switched(Reach::Here),
-            Some("unknown") => Done::Switched(Reach::Unknown),
-            _ => rows,
-        };
-        Some(match (self.done.as_deref()?, done) {
-            ("retry" | "retry-parked", Done::Rows(rows)) => Notice::Retried(rows),
-            ("park", Done::Rows(rows)) => Notice::Parked(rows),
-            ("sweep", _) => Notice::Sweeping,
-            ("pause", Done::Switched(reach)) => Notice::Paused(reach),
-            ("resume", Done::Switched(reach)) => Notice::Resumed(reach),
-            _ => return None,
-        })
-    }
-
     /// The address that shows what an action has come to.
     fn address(action: Action, done: Done) -> String {
         let page = action
@@ -224,7 +203,7 @@ async fn overview(request: HttpRequest, admin: Admin, over: web::Query<Over>) ->
         let newest = inbox.entries(None, FEW).await?;
         let hours = inbox.hours(overview.now).await?;
         let lists = [parked.as_slice(), newest.as_slice()];
-        let content = views::overview(visitor, &overview, &hours, lists, over.notice());
+        let content = views::overview(visitor, &overview, &hours, lists, &over);
         Ok(html(StatusCode::OK, content))
     })
     .await
@@ -308,14 +287,7 @@ async fn row(
         let stories = story::read(inbox, vec![entry]).await?;
         let story = stories.first().ok_or(Failure::NotFound)?;
         let is_standby = standby(inbox).await?.is_some();
-        let content = views::row(
-            admin,
-            visitor,
-            story,
-            stopped.as_ref(),
-            is_standby,
-            over.notice(),
-        );
+        let content = views::row(admin, visitor, story, stopped.as_ref(), is_standby, &over);
         Ok(html(StatusCode::OK, content))
     })
     .await

@@ -10,7 +10,7 @@ use super::{
     api::next_attempt,
     chart::{chart, day_label, hour_label, last_day, last_month},
     overview::{Overview, numbers},
-    pages::Entries,
+    pages::{Entries, Over},
     visitor::Visitor,
 };
 use crate::{
@@ -19,16 +19,6 @@ use crate::{
     story::{Links, Stopped, Story},
     words::Reader,
 };
-
-/// What an action has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Notice {
-    Retried(u64),
-    Parked(u64),
-    Sweeping,
-    Paused(Reach),
-    Resumed(Reach),
-}
 
 // ---- the frame ----
 
@@ -131,50 +121,51 @@ fn sentence_case(text: &str) -> String {
     first.into_iter().flatten().chain(letters).collect()
 }
 
-fn notice(notice: Option<Notice>, reader: &Reader) -> Markup {
-    let Some(notice) = notice else {
-        return html! {};
-    };
-    let text = match notice {
-        Notice::Retried(0) => reader
+/// What an action that is over has come to; nothing for an address to which no action leads.
+fn notice(over: &Over, reader: &Reader) -> Markup {
+    let rows = over.rows.unwrap_or_default();
+    let reached = over.services.as_deref();
+    let reached = reached.and_then(|services| reached_services(services, reader));
+    let text = match (over.done.as_deref(), rows, reached) {
+        (Some("retry" | "retry-parked"), 0, None) => reader
             .pick(
                 "Nothing was changed: there is nothing to retry, or it is being worked on.",
                 "Ничего не изменено: повторять нечего, или строка уже в работе.",
             )
             .to_owned(),
-        Notice::Retried(rows) => reader.pick(
+        (Some("retry" | "retry-parked"), _, None) => reader.pick(
             format!("To be tried again: {rows}."),
             format!("Будут повторены: {rows}."),
         ),
-        Notice::Parked(0) => reader
+        (Some("park"), 0, None) => reader
             .pick(
                 "Nothing was changed: the row is done, parked already, or being worked on.",
                 "Ничего не изменено: строка готова, уже отложена или в работе.",
             )
             .to_owned(),
-        Notice::Parked(_) => reader.pick("Parked.", "Отложено.").to_owned(),
-        Notice::Sweeping => reader
+        (Some("park"), _, None) => reader.pick("Parked.", "Отложено.").to_owned(),
+        (Some("sweep"), ..) => reader
             .pick(
                 "The sweep begins as soon as it can.",
                 "Сверка начнётся при первой возможности.",
             )
             .to_owned(),
-        Notice::Paused(reach) => format!(
-            "{} {}",
-            reader.pick("Paused.", "Пауза включена."),
-            reached(reach, reader)
-        ),
-        Notice::Resumed(reach) => format!(
-            "{} {}",
-            reader.pick("Sending goes on.", "Отправка продолжается."),
-            reached(reach, reader)
-        ),
+        (Some("pause"), _, Some(reached)) => {
+            format!("{} {reached}", reader.pick("Paused.", "Пауза включена."))
+        }
+        (Some("resume"), _, Some(reached)) => {
+            let goes_on = reader.pick("Sending goes on.", "Отправка продолжается.");
+            format!("{goes_on} {reached}")
+        }
+        _ => return html! {},
     };
     html! { p.notice id="notice" role="status" { (text) } }
 }
 
-fn reached(reach: Reach, reader: &Reader) -> &'static str {
-    match reach {
+fn reached_services(services: &str, reader: &Reader) -> Option<&'static str> {
+    let reach = [Reach::All, Reach::Here, Reach::Unknown];
+    let reach = reach.into_iter().find(|it| it.as_str() == services)?;
+    Some(match reach {
         Reach::All => reader.pick(
             "This holds for all services on the project: they ask every 15 seconds.",
             "Это касается всех сервисов проекта: они узнают об этом в течение 15 секунд.",
@@ -187,7 +178,7 @@ fn reached(reach: Reach, reader: &Reader) -> &'static str {
             "The database does not answer: other services may not know of it. Do it again later.",
             "База не отвечает: другие сервисы могут об этом не знать. Повторите позже.",
         ),
-    }
+    })
 }
 
 // ---- the overview ----
@@ -197,7 +188,7 @@ pub(super) fn overview(
     overview: &Overview,
     hours: &[Hour],
     [parked, newest]: [&[Entry]; 2],
-    done: Option<Notice>,
+    over: &Over,
 ) -> Markup {
     let reader = &visitor.reader;
     let present = overview.present();
@@ -206,7 +197,7 @@ pub(super) fn overview(
     let title = reader.pick("Overview", "Обзор");
     let content = html! {
         h1.hidden { (title) }
-        (notice(done, reader))
+        (notice(over, reader))
         (status(overview, reader))
         (counts(overview, reader))
         @if visitor.is_admin() { (buttons(visitor, overview)) }
@@ -563,14 +554,14 @@ pub(super) fn row(
     story: &Story,
     stopped: Option<&Stopped>,
     is_standby: bool,
-    done: Option<Notice>,
+    over: &Over,
 ) -> Markup {
     let reader = &visitor.reader;
     let entry = &story.entry;
     let title = reader.pick("Student", "Ученик");
     let content = html! {
         h1 id="title" data-live { (title) " " (badge(entry, reader)) }
-        (notice(done, reader))
+        (notice(over, reader))
         (links(admin, entry, reader))
         section id="story" data-live aria-labelledby="story-title" {
             h2 id="story-title" { (reader.pick("Story", "Что известно")) }
