@@ -4,11 +4,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::findings::{Findings, Line};
-use unicode_width::UnicodeWidthStr;
 
 use super::{
     CommandError, Outcome,
-    terminal::{Terminal, padded},
+    terminal::{Terminal, aligned},
 };
 use crate::{app::Settings, config::Config, inbox::Inbox, words::Lang};
 
@@ -91,17 +90,9 @@ fn print(findings: &Findings, as_json: bool, terminal: &mut Terminal) -> Outcome
 fn in_columns(lines: &[Line], lang: Lang) -> Vec<String> {
     let cells = lines
         .iter()
-        .map(|line| [line.mark.word(lang), line.about(lang), line.text.as_str()]);
-    let cells: Vec<[&str; 3]> = cells.collect();
-    let width = |column: usize| cells.iter().map(|cells| cells[column].width()).max();
+        .map(|line| [line.mark.word(lang), line.about(lang), &line.text]);
     // The columns stand where they stand in most checks.
-    let mark = width(0).unwrap_or_default().max(7);
-    let about = width(1).unwrap_or_default().max(9);
-    let line = |[word, name, text]: &[&str; 3]| {
-        let (word, name) = (padded(word, mark), padded(name, about));
-        format!("{word}  {name}  {text}")
-    };
-    cells.iter().map(line).collect()
+    aligned(&cells.collect::<Vec<_>>(), &[7, 9])
 }
 
 #[cfg(test)]

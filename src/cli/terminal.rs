@@ -1,6 +1,9 @@
 //! What a person sees: two languages, plain lines, tables.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use unicode_width::UnicodeWidthStr as _;
 
@@ -54,10 +57,9 @@ impl Terminal {
 
     /// Labels as wide as the widest of them, each with its text, behind `indent`.
     pub(super) fn pairs(&mut self, indent: &str, pairs: &[(&str, String)]) -> io::Result<()> {
-        let widths = pairs.iter().map(|(label, _)| label.width());
-        let width = widths.max().unwrap_or_default();
-        for (label, text) in pairs {
-            self.say(&format!("{indent}{}  {text}", padded(label, width)))?;
+        let rows = pairs.iter().map(|(label, text)| [*label, text]);
+        for line in aligned(&rows.collect::<Vec<_>>(), &[]) {
+            self.say(&format!("{indent}{line}"))?;
         }
         Ok(())
     }
@@ -71,41 +73,36 @@ impl Terminal {
     }
 }
 
-/// Filled with spaces to a width on the screen, where an ideograph takes two columns and an accent none.
-pub(super) fn padded(text: &str, width: usize) -> String {
-    let missing = width.saturating_sub(text.width());
-    format!("{text}{}", " ".repeat(missing))
+/// The lines of a table whose columns are as wide as their widest cell, and at least as wide as `least` says. The width is that
+/// on the screen, where an ideograph takes two columns and an accent none.
+pub(super) fn aligned<R: AsRef<[C]>, C: AsRef<str>>(rows: &[R], least: &[usize]) -> Vec<String> {
+    let mut widths = least.to_vec();
+    for row in rows.iter().map(AsRef::as_ref) {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.as_ref().width().max(*width);
+        }
+    }
+    let line = |row: &R| {
+        let cells = row.as_ref().iter().map(AsRef::as_ref).zip(&widths);
+        let filled = |(cell, width): (&str, &usize)| {
+            let missing = width.saturating_sub(cell.width());
+            format!("{cell}{}", " ".repeat(missing))
+        };
+        let cells: Vec<String> = cells.map(filled).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     // A cell has no lines.
-    let rows: Vec<Vec<_>> = rows
+    let rows = rows
         .iter()
-        .map(|row| row.iter().map(|cell| harmless(cell, &[])).collect())
-        .collect();
-    let width = |column: usize| {
-        let cells = rows
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.width());
-        cells
-            .chain([head[column].width()])
-            .max()
-            .unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| padded(cell, width))
-            .collect();
-        padded.join("  ").trim_end().to_owned()
-    };
-    let body = rows
-        .iter()
-        .map(|row| line(row.iter().map(AsRef::as_ref).collect()));
-    std::iter::once(line(head.to_vec())).chain(body).collect()
+        .map(|row| row.iter().map(|cell| harmless(cell, &[])).collect());
+    let head = head.iter().map(|cell| Cow::from(*cell)).collect();
+    let rows: Vec<Vec<_>> = std::iter::once(head).chain(rows).collect();
+    aligned(&rows, &[])
 }
 
 #[cfg(test)]
