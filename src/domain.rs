@@ -45,10 +45,10 @@ pub(crate) use text::harmless;
 pub use token::{TokenClaims, TokenEnd};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
 
-/// The user agent of all requests. Stable, and never a browser's: Supabase refuses secret keys from browsers.
-/// With commit and date where the build knows them.
+/// The version of this program, with commit and date where the build knows them.
 pub const VERSION: &str = env!("TRIPWIRE_VERSION");
 
+/// The user agent of all requests. Stable, and never a browser's: Supabase refuses secret keys from browsers.
 pub const USER_AGENT: &str = concat!("tripwire-sync/", env!("CARGO_PKG_VERSION"));
 
 /// What happens to a row whose e-mail no contact has.
