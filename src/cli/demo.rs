@@ -4,12 +4,10 @@
 
 mod render;
 
-use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
 
-use amocrm::Target;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::{Timestamp, tz::TimeZone};
 use sandbox::{
     AmoQuirks, DealId, PipelineId, PostgrestQuirks, Recorded, Sandbox, StageId, WebhookTarget,
     scenario::{Scenario, Setting},
@@ -17,31 +15,23 @@ use sandbox::{
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::time::Instant;
-use url::Url;
 use uuid::Uuid;
 
 use self::render::{tell_deal, tell_requests};
 use super::{
-    CommandError, Outcome, clock, entries::state_in_words, new_secret, terminal::Terminal,
-    told_to_stop,
+    CommandError, Outcome, clock, entries::state_in_words, new_secret, sandbox::variables,
+    terminal::Terminal, told_to_stop,
 };
 use crate::{
-    admin,
-    app::{self, App, Sending, amocrm_settings},
-    domain::{self, MissingContact, NoteTemplate, TestHooks, WebhookSecret},
-    http::Verifier,
+    app::{App, Settings},
+    config::Config,
     inbox::State,
-    supabase,
-    sync::{
-        self, Maintenance, rules::deal::Rules, rules::eligibility::RowRules,
-        rules::timings::Timings,
-    },
     telemetry,
 };
 
 /// The rate that amoCRM allows. The demo shows that the service uses all of it.
 const REQUESTS_PER_SECOND: u32 = 7;
-const SETTLE_DELAY: Duration = Duration::from_millis(500);
+const SETTLE_DELAY: &str = "500ms";
 /// How often the demo looks whether something has happened.
 const GLANCE: Duration = Duration::from_millis(20);
 /// One row takes about two seconds.
@@ -69,17 +59,14 @@ struct Shop {
 struct OperatorPage {
     admin_token: String,
     viewer_token: String,
-    /// Of its times.
-    zone: TimeZone,
 }
 
 impl OperatorPage {
-    fn new(zone: TimeZone) -> Self {
+    fn new() -> Self {
         let token = || Uuid::new_v4().simple().to_string();
         Self {
             admin_token: token(),
             viewer_token: token(),
-            zone,
         }
     }
 }
@@ -119,17 +106,12 @@ impl Stage {
         sandbox: Sandbox,
         pipeline: PipelineId,
         bought: StageId,
-        zone: TimeZone,
     ) -> Result<Self, CommandError> {
-        let target = Target {
-            pipeline: domain::PipelineId::new(pipeline.get()),
-            stage: domain::StageId::new(bought.get()),
-        };
         let folder = tempfile::tempdir()?;
         let secret = new_secret();
-        let page = OperatorPage::new(zone);
-        let inbox = folder.path().join("inbox.db");
-        let settings = settings(&sandbox, target, &secret, &page, inbox)?;
+        let page = OperatorPage::new();
+        let mut settings = settings(&sandbox, pipeline, bought, &secret, &page)?;
+        settings.inbox_path = folder.path().join("inbox.db");
         let app = App::start(settings, clock(), telemetry::install_metrics()?).await?;
         sandbox.postgrest.on_insert(WebhookTarget {
             url: format!("http://{}/webhooks/supabase", app.address),
@@ -195,86 +177,42 @@ impl Stage {
     }
 }
 
+/// The settings of a service beside this sandbox. A variable that is not named here has its default: the environment is not read.
 fn settings(
     sandbox: &Sandbox,
-    target: Target,
+    pipeline: PipelineId,
+    bought: StageId,
     secret: &str,
     page: &OperatorPage,
-    inbox: PathBuf,
-) -> Result<app::Settings, CommandError> {
-    let timings = Timings::default();
-    let note = NoteTemplate::default();
-    let url = |text: String| Url::parse(&text).map_err(|error| CommandError::Failed(error.into()));
-    let any_port = || std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let key = WebhookSecret::parse(secret).map_err(|error| CommandError::Failed(error.into()))?;
-    let token = SecretString::from(sandbox.amo.token());
-    let mut amocrm = amocrm_settings(
-        url(sandbox.amo.url())?,
-        token,
-        REQUESTS_PER_SECOND,
-        &timings,
-    );
-    // No request has gone to this amoCRM yet.
-    amocrm.assume_full_window = false;
-    Ok(app::Settings {
-        bind_addr: any_port(),
-        metrics_addr: any_port(),
-        verifier: Verifier {
-            secrets: vec![key],
-            token: None,
-            tolerance: Duration::from_mins(5),
-        },
-        inbox_path: inbox,
-        supabase: supabase::Settings {
-            project_url: url(sandbox.postgrest.url())?,
-            key: SecretString::from(sandbox.postgrest.key()),
-            jwt: None,
-            note_columns: note.columns(),
-            largest_answer: supabase::LARGEST_ANSWER,
-            connect_timeout: timings.connect_timeout,
-            timeout: timings.read_timeout,
-            extra_roots: Vec::new(),
-        },
-        maintenance: Maintenance {
-            rows: RowRules {
-                since: Timestamp::UNIX_EPOCH,
-                settle_delay: SETTLE_DELAY,
-            },
-            sweep_every: Some(Duration::from_mins(5)),
-            sweep_after_another: true,
-            retention: Duration::from_hours(2160),
-        },
-        sending: Some(Sending {
-            amocrm,
-            sync: sync::Settings {
-                rules: Rules {
-                    target,
-                    reuse_closed: Duration::from_hours(2160),
-                },
-                missing_contact: MissingContact::Wait,
-                note,
-                batch_size: 50,
-                contact_scan: true,
-                inspect_every: None,
-                amocrm_fingerprint: String::new(),
-                supabase_fingerprint: String::new(),
-            },
-        }),
-        timings,
-        hooks: TestHooks::default(),
-        telegram: None,
-        tokens: Vec::new(),
-        outside_watcher: None,
-        self_test: None,
-        operator_page: Some(admin::Settings {
-            admin_token: SecretString::from(page.admin_token.clone()),
-            viewer_token: Some(SecretString::from(page.viewer_token.clone())),
-            // This amoCRM has no pages.
-            amocrm: None,
-            zone: page.zone.clone(),
-        }),
-        tells_systemd: false,
-    })
+) -> Result<Settings, CommandError> {
+    let any_port = || "127.0.0.1:0".to_owned();
+    let mut variables = variables(sandbox, pipeline, bought, secret);
+    variables.extend([
+        ("BIND_ADDR", any_port()),
+        ("METRICS_ADDR", any_port()),
+        ("SETTLE_DELAY", SETTLE_DELAY.to_owned()),
+        (
+            "AMOCRM_REQUESTS_PER_SECOND",
+            REQUESTS_PER_SECOND.to_string(),
+        ),
+        ("ADMIN_TOKEN", page.admin_token.clone()),
+        ("VIEWER_TOKEN", page.viewer_token.clone()),
+    ]);
+    let variables = variables.into_iter();
+    let variables = variables.map(|(name, value)| (name.to_owned(), value));
+    let mut settings = Settings::from_config(&Config::from_vars(&variables.collect(), false)?);
+    if let Some(sending) = &mut settings.sending {
+        // No request has gone to this amoCRM yet.
+        sending.amocrm.assume_full_window = false;
+        sending.sync.inspect_every = None;
+    }
+    if let Some(operator_page) = &mut settings.operator_page {
+        // This amoCRM has no pages.
+        operator_page.amocrm = None;
+    }
+    settings.self_test = None;
+    settings.tells_systemd = false;
+    Ok(settings)
 }
 
 // ---- one row ----
@@ -282,13 +220,7 @@ fn settings(
 async fn one_row(keep: bool, terminal: &mut Terminal) -> Outcome {
     let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
     let (shop, deal) = open_shop(&sandbox);
-    let stage = Stage::set(
-        sandbox,
-        shop.pipeline,
-        shop.bought,
-        terminal.reader().zone.clone(),
-    )
-    .await?;
+    let stage = Stage::set(sandbox, shop.pipeline, shop.bought).await?;
 
     terminal.say(terminal.pick(
         "A student pays. In amoCRM there is a deal with her e-mail:",
@@ -459,13 +391,7 @@ fn deal_id_of(sandbox: &Sandbox, row: Uuid) -> Option<String> {
 async fn many_rows(rows: u32, keep: bool, terminal: &mut Terminal) -> Outcome {
     let sandbox = Sandbox::start(AmoQuirks::default(), PostgrestQuirks::default())?;
     let setting = Setting::build(&sandbox.amo);
-    let stage = Stage::set(
-        sandbox,
-        setting.pipeline,
-        setting.target,
-        terminal.reader().zone.clone(),
-    )
-    .await?;
+    let stage = Stage::set(sandbox, setting.pipeline, setting.target).await?;
 
     let began = Instant::now();
     let count = usize::try_from(rows).unwrap_or(usize::MAX);

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use sandbox::{
-    AmoQuirks, PostgrestQuirks, Sandbox, WebhookTarget,
+    AmoQuirks, PipelineId, PostgrestQuirks, Sandbox, StageId, WebhookTarget,
     scenario::{Scenario, Setting},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -51,22 +51,29 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
         "# settings for a service beside it; Ctrl-C ends it",
         "# настройки для сервиса рядом; остановить — Ctrl-C",
     ))?;
-    for (name, value) in [
-        ("WEBHOOK_SECRET", secret),
-        ("AMOCRM_BASE_URL", sandbox.amo.url()),
-        ("AMOCRM_ACCESS_TOKEN", sandbox.amo.token()),
-        ("AMOCRM_TRIPWIRE_PIPELINE_ID", setting.pipeline.to_string()),
-        (
-            "AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID",
-            setting.target.to_string(),
-        ),
-        ("SUPABASE_URL", sandbox.postgrest.url()),
-        ("SUPABASE_KEY", sandbox.postgrest.key()),
-        ("SYNC_SINCE", "2020-01-01".to_owned()),
-    ] {
+    for (name, value) in variables(&sandbox, setting.pipeline, setting.target, &secret) {
         terminal.say(&format!("{name}={value}"))?;
     }
     told_to_stop()?.await;
     sandbox.stop().await;
     Ok(())
+}
+
+/// The settings of a service beside the sandbox, with `stage` as the one that a purchase leads to.
+pub(super) fn variables(
+    sandbox: &Sandbox,
+    pipeline: PipelineId,
+    stage: StageId,
+    secret: &str,
+) -> Vec<(&'static str, String)> {
+    vec![
+        ("WEBHOOK_SECRET", secret.to_owned()),
+        ("AMOCRM_BASE_URL", sandbox.amo.url()),
+        ("AMOCRM_ACCESS_TOKEN", sandbox.amo.token()),
+        ("AMOCRM_TRIPWIRE_PIPELINE_ID", pipeline.to_string()),
+        ("AMOCRM_TRIPWIRE_STAGE_BOUGHT_ID", stage.to_string()),
+        ("SUPABASE_URL", sandbox.postgrest.url()),
+        ("SUPABASE_KEY", sandbox.postgrest.key()),
+        ("SYNC_SINCE", "2020-01-01".to_owned()),
+    ]
 }
