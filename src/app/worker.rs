@@ -1,12 +1,12 @@
 //! The engine without a receiver: for a command that works an inbox off.
 
-use amocrm::{AmoCrm, Simulation};
+use amocrm::Simulation;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Died, Settings, StartError, Works};
 use crate::{
-    domain::{SharedClock, StageId, SyncStatus},
+    domain::{SharedClock, SyncStatus},
     inbox::Inbox,
 };
 
@@ -14,7 +14,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Worker {
     pub status: SyncStatus,
-    amocrm: Option<AmoCrm>,
     stop: CancellationToken,
     engine: JoinHandle<()>,
     inbox: Inbox,
@@ -56,7 +55,6 @@ impl Worker {
         )?;
         Ok(Self {
             status: works.status,
-            amocrm: works.amocrm,
             stop: works.stop,
             engine: tokio::spawn(works.work.go()),
             inbox: inbox.clone(),
@@ -67,18 +65,6 @@ impl Worker {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.engine.is_finished() || self.inbox.is_lost()
-    }
-
-    /// The stages of all pipelines; none if amoCRM does not tell.
-    pub async fn stage_names(&self) -> Vec<(StageId, String)> {
-        let Some(amocrm) = &self.amocrm else {
-            return Vec::new();
-        };
-        let Ok(pipelines) = amocrm.pipelines().await else {
-            return Vec::new();
-        };
-        let stages = pipelines.items.into_iter().flat_map(|it| it.stages);
-        stages.map(|stage| (stage.id, stage.name)).collect()
     }
 
     /// Lets what is in flight end, as the stop of the service does.

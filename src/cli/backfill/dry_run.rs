@@ -26,8 +26,8 @@ use crate::{
     },
     domain::{ContactId, DealId, HaltCause, RowId, StageId, SyncState},
     inbox::{
-        self, Arrival, Entry, HALT, Inbox, InboxError, PAUSED, Placed, REFUSALS, RELEASED, Revival,
-        Role, Source, State, Step, Why,
+        self, Arrival, Entry, HALT, Inbox, InboxError, Names, PAUSED, Placed, REFUSALS, RELEASED,
+        Revival, Role, Source, State, Step, Why,
     },
     supabase::{Period, SupabaseError},
     sync::Walk,
@@ -305,7 +305,6 @@ struct DryRun {
 impl DryRun {
     /// Reports each row when the engine is done with it.
     async fn follow(&mut self, worker: &Worker, inbox: &Inbox, terminal: &mut Terminal) -> Outcome {
-        let mut stages = StageNames::default();
         let mut told_at = Instant::now();
         let mut glance = interval(GLANCE);
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -328,8 +327,7 @@ impl DryRun {
                 match would {
                     Some(would) => {
                         told_at = Instant::now();
-                        self.note(row, &would, worker, &mut stages, terminal)
-                            .await?;
+                        self.note(row, &would, inbox, terminal).await?;
                     }
                     // For example, another row of the same person does not end.
                     None if told_at.elapsed() > STANDSTILL => {
@@ -393,8 +391,7 @@ impl DryRun {
         &mut self,
         row: RowId,
         would: &Planned,
-        worker: &Worker,
-        stages: &mut StageNames,
+        inbox: &Inbox,
         terminal: &mut Terminal,
     ) -> Outcome {
         *self.totals.entry(would.name()).or_default() += 1;
@@ -402,7 +399,7 @@ impl DryRun {
             self.rows.push(would.as_value(row));
             return Ok(());
         }
-        let about = about(would, worker, stages, terminal).await;
+        let about = about(would, &inbox.names().await?, terminal);
         let what = in_words(would.name(), terminal);
         let line = format!("{row}  {what:<22}  {about}");
         Ok(terminal.say(line.trim_end())?)
@@ -470,42 +467,21 @@ fn in_words(name: &'static str, terminal: &Terminal) -> &'static str {
     terminal.pick(english, russian)
 }
 
-/// The names of the account's stages, asked for with the first row that names one.
-#[derive(Debug, Default)]
-struct StageNames(Option<Vec<(StageId, String)>>);
-
-impl StageNames {
-    async fn of(&mut self, stage: Option<StageId>, worker: &Worker) -> String {
-        let Some(stage) = stage else {
-            return "?".to_owned();
-        };
-        if self.0.is_none() {
-            self.0 = Some(worker.stage_names().await);
-        }
-        let mut names = self.0.iter().flatten();
-        let known = names.find(|(id, _)| *id == stage);
-        known.map_or_else(|| stage.to_string(), |(_, name)| format!("«{name}»"))
-    }
-}
-
-async fn about(
-    would: &Planned,
-    worker: &Worker,
-    stages: &mut StageNames,
-    terminal: &Terminal,
-) -> String {
+fn about(would: &Planned, names: &Names, terminal: &Terminal) -> String {
+    let stage = |id: Option<StageId>| match id {
+        None => "?".to_owned(),
+        Some(id) => names
+            .stage(id)
+            .map_or_else(|| id.to_string(), |name| format!("«{name}»")),
+    };
     let (deal, contact) = terminal.pick(("deal", "contact"), ("сделка", "контакт"));
     match would {
         Planned::Move {
             deal: id, from, to, ..
-        } => {
-            let from = stages.of(*from, worker).await;
-            let to = stages.of(Some(*to), worker).await;
-            format!("{deal} {id}: {from} → {to}")
-        }
+        } => format!("{deal} {id}: {} → {}", stage(*from), stage(Some(*to))),
         Planned::Leave {
             deal: Some(id), at, ..
-        } => format!("{deal} {id}: {}", stages.of(*at, worker).await),
+        } => format!("{deal} {id}: {}", stage(*at)),
         Planned::Leave { deal: None, .. } => terminal
             .pick("the one of an earlier row", "от предыдущей строки")
             .to_owned(),
