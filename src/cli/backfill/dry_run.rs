@@ -10,6 +10,7 @@ use std::{
 };
 
 use amocrm::Simulation;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -27,7 +28,7 @@ use crate::{
     domain::{ContactId, DealId, HaltCause, RowId, StageId, SyncState},
     inbox::{
         self, Arrival, Entry, HALT, Inbox, InboxError, Names, PAUSED, Placed, REFUSALS, RELEASED,
-        Revival, Role, Source, State, Step, Why,
+        Revival, Role, Source, State, Step,
     },
     supabase::{Period, SupabaseError},
     sync::Walk,
@@ -44,20 +45,21 @@ const TRIED_OFTEN: u32 = 3;
 const STANDSTILL: Duration = Duration::from_mins(10);
 const GLANCE: Duration = Duration::from_millis(500);
 
-/// What would be done for one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What would be done for one row. With `--json` the variant is the member `would`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "would", rename_all = "snake_case")]
 enum Planned {
     Move {
         deal: DealId,
         from: Option<StageId>,
         to: StageId,
-        why: Why,
+        why: &'static str,
     },
     /// `deal`: `None` = one that would be made for an earlier row.
     Leave {
         deal: Option<DealId>,
         at: Option<StageId>,
-        why: Why,
+        why: &'static str,
     },
     Create {
         contact: Option<ContactId>,
@@ -71,49 +73,10 @@ enum Planned {
     Park {
         reason: String,
     },
-    End(inbox::Outcome),
-}
-
-impl Planned {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Move { .. } => "move",
-            Self::Leave { .. } => "leave",
-            Self::Create { .. } => "create",
-            Self::CreateWithContact => "create_with_contact",
-            Self::Finish { .. } => "finish",
-            Self::Wait => "wait",
-            Self::Park { .. } => "park",
-            Self::End(outcome) => outcome.into_str(),
-        }
-    }
-
-    fn as_value(&self, row: RowId) -> Value {
-        let mut value = json!({ "row": row, "would": self.name() });
-        match self {
-            Self::Move {
-                deal,
-                from,
-                to,
-                why,
-            } => {
-                value["deal"] = json!(deal);
-                value["from"] = json!(from);
-                value["to"] = json!(to);
-                value["why"] = words::why(*why, Lang::English).into();
-            }
-            Self::Leave { deal, at, why } => {
-                value["deal"] = json!(deal);
-                value["at"] = json!(at);
-                value["why"] = words::why(*why, Lang::English).into();
-            }
-            Self::Create { contact } => value["contact"] = json!(contact),
-            Self::Finish { deal } => value["deal"] = json!(deal),
-            Self::Park { reason } => value["reason"] = json!(reason),
-            Self::CreateWithContact | Self::Wait | Self::End(_) => {}
-        }
-        value
-    }
+    #[serde(untagged)]
+    End {
+        would: inbox::Outcome,
+    },
 }
 
 pub(super) async fn run(
@@ -295,7 +258,7 @@ struct DryRun {
     left: Vec<(RowId, Option<Planned>)>,
     simulation: Simulation,
     target: Option<StageId>,
-    totals: BTreeMap<&'static str, u64>,
+    totals: BTreeMap<String, u64>,
     /// Kept for JSON only.
     rows: Vec<Value>,
     picker: Picker,
@@ -358,7 +321,7 @@ impl DryRun {
                     inbox::Outcome::Synced,
                     Step::Placed { choice, how, .. } | Step::Noted { choice, how },
                 ) => self.placed(&choice, how),
-                (outcome, _) => Planned::End(outcome),
+                (would, _) => Planned::End { would },
             }),
         }
     }
@@ -367,7 +330,7 @@ impl DryRun {
         let simulation = &self.simulation;
         let real = Some(choice.deal).filter(|deal| !simulation.is_made_deal(*deal));
         let stage = real.and_then(|deal| simulation.stage_in_amocrm(deal));
-        let why = choice.why;
+        let why = words::why(choice.why, Lang::English);
         match (placed, real, self.target) {
             (Placed::Created, _, _) => match choice.contact {
                 Some(contact) if simulation.is_made_contact(contact) => Planned::CreateWithContact,
@@ -394,13 +357,16 @@ impl DryRun {
         inbox: &Inbox,
         terminal: &mut Terminal,
     ) -> Outcome {
-        *self.totals.entry(would.name()).or_default() += 1;
+        let mut value = json!(would);
+        let name = value["would"].as_str().unwrap_or_default().to_owned();
+        *self.totals.entry(name.clone()).or_default() += 1;
         if self.as_json {
-            self.rows.push(would.as_value(row));
+            value["row"] = json!(row);
+            self.rows.push(value);
             return Ok(());
         }
         let about = about(would, &inbox.names().await?, terminal);
-        let what = in_words(would.name(), terminal);
+        let what = in_words(&name, terminal);
         let line = format!("{row}  {what:<22}  {about}");
         Ok(terminal.say(line.trim_end())?)
     }
@@ -450,7 +416,7 @@ impl DryRun {
     }
 }
 
-fn in_words(name: &'static str, terminal: &Terminal) -> &'static str {
+fn in_words<'n>(name: &'n str, terminal: &Terminal) -> &'n str {
     let (english, russian) = match name {
         "move" => ("move the deal", "перенести сделку"),
         "leave" => ("leave the deal, note", "сделка на месте"),
@@ -492,6 +458,45 @@ fn about(would: &Planned, names: &Names, terminal: &Terminal) -> String {
         | Planned::Finish { deal: None }
         | Planned::CreateWithContact
         | Planned::Wait
-        | Planned::End(_) => String::new(),
+        | Planned::End { .. } => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_has_its_name_and_its_members_also_those_that_are_not_known() {
+        let deal = DealId::new(41);
+        let unknown = Planned::Leave {
+            deal: None,
+            at: None,
+            why: "open",
+        };
+        let ended = Planned::End {
+            would: inbox::Outcome::AlreadyLinked,
+        };
+        for (planned, expected) in [
+            (
+                unknown,
+                json!({ "would": "leave", "deal": null, "at": null, "why": "open" }),
+            ),
+            (
+                Planned::Create { contact: None },
+                json!({ "would": "create", "contact": null }),
+            ),
+            (
+                Planned::CreateWithContact,
+                json!({ "would": "create_with_contact" }),
+            ),
+            (
+                Planned::Finish { deal: Some(deal) },
+                json!({ "would": "finish", "deal": 41 }),
+            ),
+            (ended, json!({ "would": "already_linked" })),
+        ] {
+            assert_eq!(json!(planned), expected);
+        }
     }
 }
