@@ -6,7 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use amocrm::AmoError;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -14,11 +13,10 @@ use jiff::tz::TimeZone;
 use strum::VariantArray;
 
 use crate::{
-    app::{self, App, Died, Settings, StartError},
+    app::{self, App, Settings},
     config::{self, Config, ConfigErrors},
     domain::{RowId, SharedClock, SystemClock, VERSION},
-    inbox::{InboxError, State},
-    supabase::SupabaseError,
+    inbox::State,
     telemetry,
     words::{Lang, Reader},
 };
@@ -146,7 +144,6 @@ fn state() -> impl TypedValueParser<Value = State> {
 /// Why a command did not succeed. The exit code is 2 for usage and settings, else 1.
 #[derive(Debug)]
 enum CommandError {
-    Settings(ConfigErrors),
     Failed(Box<dyn std::error::Error + Send + Sync>),
     /// The command has reported the failure already.
     Told,
@@ -154,34 +151,12 @@ enum CommandError {
     Misused,
 }
 
-impl From<ConfigErrors> for CommandError {
-    fn from(errors: ConfigErrors) -> Self {
-        Self::Settings(errors)
+/// Allowed beside the conversion of a type into itself, since `CommandError` is no [`std::error::Error`].
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for CommandError {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error))
     }
 }
-
-macro_rules! fails_with {
-    ($($error:ty),*) => {
-        $(impl From<$error> for CommandError {
-            fn from(error: $error) -> Self {
-                Self::Failed(error.into())
-            }
-        })*
-    };
-}
-fails_with!(
-    std::io::Error,
-    StartError,
-    Died,
-    InboxError,
-    room::NoRoom,
-    AmoError,
-    SupabaseError,
-    reqwest::Error,
-    serde_json::Error,
-    telemetry::LoggingError,
-    metrics_exporter_prometheus::BuildError
-);
 
 type Outcome = Result<(), CommandError>;
 
@@ -205,13 +180,13 @@ pub async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(CommandError::Told) => ExitCode::FAILURE,
         Err(CommandError::Misused) => ExitCode::from(2),
-        Err(CommandError::Settings(errors)) => {
-            terminal.complain(&errors.told(terminal.lang()));
-            ExitCode::from(2)
-        }
         // `… | head`: the reader has closed the pipe.
         Err(CommandError::Failed(error)) if is_broken_pipe(error.as_ref()) => ExitCode::FAILURE,
         Err(CommandError::Failed(error)) => {
+            if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+                terminal.complain(&errors.told(lang));
+                return ExitCode::from(2);
+            }
             terminal.complain(&failure::told(error.as_ref(), lang));
             ExitCode::FAILURE
         }

@@ -70,10 +70,7 @@ pub(super) fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     let Ok(expires_at) = now.checked_add(options.expires_in) else {
         return Err(CommandError::Misused);
     };
-    let token = mint(&key, now, expires_at).map_err(|error| {
-        let error: Box<dyn std::error::Error + Send + Sync> = error.into();
-        CommandError::Failed(error)
-    })?;
+    let token = mint(&key, now, expires_at)?;
 
     terminal.say(&token)?;
     for line in about(&key, expires_at, terminal) {

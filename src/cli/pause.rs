@@ -83,6 +83,5 @@ async fn tell_database(inbox: &Inbox, is_paused: bool) -> Result<bool, CommandEr
         clock: clock(),
         timeout: timings.lease.timeout,
     };
-    let shared = switch.share(is_paused).await;
-    shared.map_err(|error| CommandError::Failed(error.into()))
+    Ok(switch.share(is_paused).await?)
 }

@@ -7,7 +7,7 @@ use sandbox::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{CommandError, Outcome, new_secret, terminal::Terminal, told_to_stop};
+use super::{Outcome, new_secret, terminal::Terminal, told_to_stop};
 use crate::domain::WebhookSecret;
 
 const SEED: u64 = 1;
@@ -33,7 +33,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
         Some(secret) => secret.expose_secret().to_owned(),
         None => new_secret(),
     };
-    WebhookSecret::parse(&secret).map_err(|error| CommandError::Failed(error.into()))?;
+    WebhookSecret::parse(&secret)?;
     if let Some(url) = &options.webhook_url {
         sandbox.postgrest.on_insert(WebhookTarget {
             url: url.clone(),
