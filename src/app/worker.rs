@@ -20,25 +20,8 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// With a simulation no write is sent: the simulation answers them, and no lease is asked for.
     pub fn start(
-        settings: Settings,
-        inbox: &Inbox,
-        clock: &SharedClock,
-    ) -> Result<Self, StartError> {
-        Self::start_with(settings, inbox, clock, None)
-    }
-
-    /// As [`Worker::start`], but no write is sent: the simulation answers them, and no lease is asked for.
-    pub fn simulate(
-        settings: Settings,
-        inbox: &Inbox,
-        clock: &SharedClock,
-        simulation: Simulation,
-    ) -> Result<Self, StartError> {
-        Self::start_with(settings, inbox, clock, Some(simulation))
-    }
-
-    fn start_with(
         settings: Settings,
         inbox: &Inbox,
         clock: &SharedClock,

@@ -158,7 +158,7 @@ async fn look_ahead(
         as_json: options.json,
     };
     let simulation = foreseen.simulation.clone();
-    let worker = Worker::simulate(settings, &scratch.inbox, &clock(), simulation)?;
+    let worker = Worker::start(settings, &scratch.inbox, &clock(), Some(simulation))?;
     let ended = tokio::select! {
         ended = foreseen.follow(&worker, &scratch.inbox, terminal) => ended.map(|()| true),
         () = told_to_stop => Ok(false),

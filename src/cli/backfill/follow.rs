@@ -214,7 +214,7 @@ pub(in crate::cli) fn hands(
     if let Some(sending) = &mut settings.sending {
         sending.sync.inspect_every = None;
     }
-    Ok(Hands::Ours(Worker::start(settings, inbox, &clock())?))
+    Ok(Hands::Ours(Worker::start(settings, inbox, &clock(), None)?))
 }
 
 impl Hands {
