@@ -12,25 +12,11 @@ use crate::{
     inbox::Writing,
 };
 
-/// What systemd is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Notice {
-    Ready,
-    State(&'static str),
-    Stopping,
-}
-
-impl Notice {
-    /// In a thread of its own, since a systemd that hangs reads nothing.
-    async fn send(self) {
-        let sending = tokio::task::spawn_blocking(move || match self {
-            Self::Ready => notify(NotifyState::Ready),
-            Self::State(state) => notify(NotifyState::Status(state)),
-            Self::Stopping => notify(NotifyState::Stopping),
-        });
-        // The thread of a runtime that ends.
-        let _ = sending.await;
-    }
+/// In a thread of its own, since a systemd that hangs reads nothing.
+async fn send(state: NotifyState<'static>) {
+    let sending = tokio::task::spawn_blocking(move || notify(state));
+    // The thread of a runtime that ends.
+    let _ = sending.await;
 }
 
 /// The loops have come round. To be called by the watchdog's thread.
@@ -56,12 +42,12 @@ pub(super) fn start(
     stop: CancellationToken,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
-        Notice::Ready.send().await;
+        send(NotifyState::Ready).await;
         tokio::select! {
             () = tell_states(status, writing) => {}
             () = stop.cancelled() => {}
         }
-        Notice::Stopping.send().await;
+        send(NotifyState::Stopping).await;
     })
 }
 
@@ -71,7 +57,7 @@ async fn tell_states(mut status: SyncStatus, mut writing: watch::Receiver<Writin
         let engine: SyncState = *status.borrow_and_update();
         let state = writing.borrow_and_update().over(engine).into_str();
         if told != Some(state) {
-            Notice::State(state).send().await;
+            send(NotifyState::Status(state)).await;
             told = Some(state);
         }
         tokio::select! {
