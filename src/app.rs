@@ -38,7 +38,6 @@ use crate::{
     },
 };
 
-use destination::Destination;
 use outside_watcher::Signs;
 use watchdog::{Loop, Watchdog};
 pub use worker::Worker;
@@ -596,7 +595,9 @@ impl App {
     ) -> Result<Self, StartError> {
         let hooks = settings.hooks;
         let inbox = open_inbox(&settings, &clock).await?;
-        let destination = Destination::read(settings.sending.as_ref(), &inbox).await;
+        // The engine meets the trouble of an inbox, and logs it.
+        let names = inbox.names().await.unwrap_or_default();
+        let sending = settings.sending.clone();
         let supabase = settings.supabase.clone();
         let switch = Switch {
             inbox: inbox.clone(),
@@ -669,7 +670,7 @@ impl App {
             }
             work.go().await;
         };
-        destination.log_start(address, metrics_address);
+        destination::log_start(sending.as_ref(), &names, address, metrics_address);
         let systemd = settings
             .tells_systemd
             .then(|| systemd::start(status.clone(), inbox.writing(), stop.clone()));

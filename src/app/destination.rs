@@ -2,52 +2,30 @@
 
 use std::net::SocketAddr;
 
-use amocrm::Target;
 use url::Url;
 
 use super::Sending;
-use crate::{
-    domain::{PipelineId, StageId, VERSION},
-    inbox::{Inbox, Names},
-};
+use crate::{domain::VERSION, inbox::Names};
 
-/// Account, pipeline and stage, and the names that these had when they were last read.
-#[derive(Debug, Default)]
-pub(super) struct Destination {
-    account: Option<String>,
-    target: Option<Target>,
-    names: Names,
-}
-
-impl Destination {
-    pub(super) async fn read(sending: Option<&Sending>, inbox: &Inbox) -> Self {
-        let Some(sending) = sending else {
-            return Self::default();
-        };
-        Self {
-            account: account_of(&sending.amocrm.base_url),
-            target: Some(sending.sync.rules.target),
-            // The engine meets the trouble of an inbox, and logs it.
-            names: inbox.names().await.unwrap_or_default(),
-        }
-    }
-
-    pub(super) fn log_start(&self, address: SocketAddr, metrics_address: SocketAddr) {
-        let pipeline = self.target.map(|target| target.pipeline);
-        let stage = self.target.map(|target| target.stage);
-        let of = pipeline.zip(stage);
-        tracing::info!(
-            version = VERSION,
-            %address,
-            %metrics_address,
-            account = self.account,
-            pipeline.id = pipeline.map(PipelineId::get),
-            pipeline.name = pipeline.and_then(|it| self.names.pipeline(it)),
-            stage.id = stage.map(StageId::get),
-            stage.name = of.and_then(|(pipeline, stage)| self.names.stage_of(pipeline, stage)),
-            "service.started"
-        );
-    }
+/// Logs account, pipeline and stage. `names`: those that amoCRM gave when it was last read.
+pub(super) fn log_start(
+    sending: Option<&Sending>,
+    names: &Names,
+    address: SocketAddr,
+    metrics_address: SocketAddr,
+) {
+    let target = sending.map(|it| it.sync.rules.target);
+    tracing::info!(
+        version = VERSION,
+        %address,
+        %metrics_address,
+        account = sending.and_then(|it| account_of(&it.amocrm.base_url)),
+        pipeline.id = target.map(|it| it.pipeline.get()),
+        pipeline.name = target.and_then(|it| names.pipeline(it.pipeline)),
+        stage.id = target.map(|it| it.stage.get()),
+        stage.name = target.and_then(|it| names.stage_of(it.pipeline, it.stage)),
+        "service.started"
+    );
 }
 
 /// The subdomain, or the host where that is none of amoCRM's.
