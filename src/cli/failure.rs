@@ -36,6 +36,10 @@ fn in_russian(error: &(dyn Error + 'static)) -> String {
         start(error)
     } else if let Some(error) = error.downcast_ref::<NoRoom>() {
         match error {
+            NoRoom::Forbidden => {
+                "amoCRM запретила доступ (403): до `tripwire-sync resume` запросы не отправляются"
+                    .to_owned()
+            }
             NoRoom::AnotherCommand => "другая команда обращается к amoCRM".to_owned(),
             NoRoom::Unnoticed => {
                 "сервис не уступил этой команде запрос к amoCRM: он занят или завис, повторите позже"

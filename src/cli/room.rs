@@ -2,10 +2,17 @@
 
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
+use amocrm::AmoCrm;
 use tokio::time::{Instant, sleep};
 
-use super::{clock, terminal::Terminal};
-use crate::inbox::{CommandTurn, Inbox, InboxError, Role};
+use super::{CommandError, clock, terminal::Terminal};
+use crate::{
+    app::amocrm_settings,
+    config::AmocrmAccess,
+    domain::{Halt, HaltCause},
+    inbox::{CommandTurn, HALT, Inbox, InboxError, Role},
+    sync::rules::timings::Timings,
+};
 
 /// The service keeps the rest of the rate.
 pub(super) const REQUESTS_PER_SECOND: u32 = 1;
@@ -29,6 +36,8 @@ pub(super) struct Room {
 /// Why there is no room.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoRoom {
+    #[error("amoCRM has forbidden access (403): nothing is sent until `tripwire-sync resume`")]
+    Forbidden,
     #[error("another command is asking amoCRM")]
     AnotherCommand,
     #[error("the service has made no room for this command: it is busy or hangs, try again")]
@@ -39,15 +48,20 @@ pub(super) enum NoRoom {
 
 impl Room {
     /// Waits until the service on this inbox, if there is one, has made room. Before that, waits a limited time for a
-    /// command that came first.
-    pub(super) async fn take(path: &Path, terminal: &mut Terminal) -> Result<Self, NoRoom> {
-        if !path.exists() {
+    /// command that came first. Fails at once if amoCRM has forbidden access. `None`: no inbox is known.
+    pub(super) async fn take(path: Option<&Path>, terminal: &mut Terminal) -> Result<Self, NoRoom> {
+        let Some(path) = path.filter(|path| path.exists()) else {
             return Ok(Self {
                 announced: None,
                 is_beside_a_service: false,
             });
-        }
+        };
         let inbox = Inbox::open(path, Role::Guest, clock()).await?;
+        let halt: Option<Halt> = inbox.state(HALT).await?;
+        if halt.is_some_and(|halt| halt.cause == HaltCause::AmocrmForbidden) {
+            inbox.close().await;
+            return Err(NoRoom::Forbidden);
+        }
         let turn = announce(&inbox, terminal).await?;
         let is_beside_a_service = Inbox::is_owned(path)?;
         if is_beside_a_service {
@@ -71,7 +85,7 @@ impl Room {
     pub(super) fn within(&self, settings: amocrm::Settings) -> amocrm::Settings {
         amocrm::Settings {
             requests_per_second: NonZeroU32::new(REQUESTS_PER_SECOND).unwrap_or(NonZeroU32::MIN),
-            assume_full_window: self.is_beside_a_service,
+            assume_full_window: settings.assume_full_window || self.is_beside_a_service,
             ..settings
         }
     }
@@ -83,6 +97,31 @@ impl Room {
             inbox.close().await;
         }
     }
+}
+
+/// The settings of a client by which a command asks amoCRM: one that has not asked yet.
+pub(super) fn client(access: AmocrmAccess) -> amocrm::Settings {
+    let (url, token) = (access.base_url, access.token);
+    amocrm::Settings {
+        assume_full_window: false,
+        ..amocrm_settings(url, token, REQUESTS_PER_SECOND, &Timings::default())
+    }
+}
+
+/// Asks amoCRM within a room, which is given back afterwards.
+pub(super) async fn ask<T>(
+    path: Option<&Path>,
+    client: amocrm::Settings,
+    terminal: &mut Terminal,
+    questions: impl AsyncFnOnce(&AmoCrm) -> T,
+) -> Result<T, CommandError> {
+    let room = Room::take(path, terminal).await?;
+    let answers = match AmoCrm::new(room.within(client), clock()) {
+        Ok(amocrm) => Ok(questions(&amocrm).await),
+        Err(error) => Err(error.into()),
+    };
+    room.give_back().await;
+    answers
 }
 
 async fn announce(inbox: &Inbox, terminal: &mut Terminal) -> Result<CommandTurn, NoRoom> {

@@ -9,7 +9,7 @@ use std::{
     pin::pin,
 };
 
-use amocrm::AmoCrm;
+use amocrm::AmoError;
 use clap::Args;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -18,26 +18,21 @@ use self::report::{Change, End, Result as Became};
 use super::{
     CommandError, Outcome,
     backfill::{self, GLANCE, Hands},
-    clock,
     dates::When,
-    entries::{open, refuse_on_standby, stored_halt},
+    entries::{open, refuse_on_standby},
     explain::Whom,
-    pipelines,
-    room::{REQUESTS_PER_SECOND, Room},
+    room,
     terminal::Terminal,
     told_to_stop,
 };
 use crate::{
-    app::{Settings, amocrm_settings},
+    app::Settings,
     config::Config,
-    domain::{DealId, HaltCause, Refusals, RowId, SyncState},
+    domain::{DealId, Refusals, RowId, SyncState},
     inbox::{
         BackfillId, Entry, Inbox, InboxError, Move, PlacedFor, REFUSALS, State, Undo, UndoLeft,
     },
-    sync::{
-        rules::timings::Timings,
-        rules::undo::{WayBack, is_placed_later, undoable, way_back},
-    },
+    sync::rules::undo::{WayBack, is_placed_later, undoable, way_back},
     telemetry,
 };
 
@@ -171,27 +166,13 @@ async fn foresee(
     if deals.is_empty() {
         return Ok(changes);
     }
-    let halt = stored_halt(&settings.inbox_path).await?;
-    if halt.is_some_and(|halt| halt.cause == HaltCause::AmocrmForbidden) {
-        pipelines::refuse(terminal)?;
-    }
-    let access = Config::load_amocrm()?;
-    let client = amocrm_settings(
-        access.base_url,
-        access.token,
-        REQUESTS_PER_SECOND,
-        &Timings::default(),
-    );
-    let room = Room::take(&settings.inbox_path, terminal).await?;
-    let amocrm = AmoCrm::new(room.within(client), clock());
-    let read = async {
-        let amocrm = amocrm?;
+    let client = room::client(Config::load_amocrm()?);
+    let path = Some(settings.inbox_path.as_path());
+    let read = room::ask(path, client, terminal, async |amocrm| {
         let pipelines = amocrm.pipelines().await?;
-        Ok::<_, CommandError>((pipelines, amocrm.all_deals(&deals).await?))
-    };
-    let read = read.await;
-    room.give_back().await;
-    let (pipelines, found) = read?;
+        Ok::<_, AmoError>((pipelines, amocrm.all_deals(&deals).await?))
+    });
+    let (pipelines, found) = read.await??;
     let is_whole =
         pipelines.unreadable.is_none() && pipelines.items.iter().all(|pipeline| pipeline.is_whole);
     for change in &mut changes {

@@ -20,12 +20,10 @@ use crate::{
     app::{Sending, Settings, Worker},
     cli::{
         CommandError, Outcome, clock,
-        entries::stored_halt,
-        pipelines,
         room::{REQUESTS_PER_SECOND, Room},
         terminal::Terminal,
     },
-    domain::{ContactId, DealId, HaltCause, RowId, StageId, SyncState},
+    domain::{ContactId, DealId, RowId, StageId, SyncState},
     inbox::{
         self, Arrival, Entry, HALT, Inbox, InboxError, Names, PAUSED, Placed, REFUSALS, RELEASED,
         Revival, Role, Source, State, Step,
@@ -87,14 +85,9 @@ pub(super) async fn run(
     walk: Walk,
     terminal: &mut Terminal,
 ) -> Outcome {
-    if stored_halt(&settings.inbox_path)
-        .await?
-        .is_some_and(|halt| halt.cause == HaltCause::AmocrmForbidden)
-    {
-        return pipelines::refuse(terminal);
-    }
     tell_cost(options, (period, count), terminal)?;
-    let room = Room::take(&settings.inbox_path, terminal).await?;
+    let room = Room::take(Some(&settings.inbox_path), terminal).await?;
+    sending.amocrm.assume_full_window = false;
     sending.amocrm = room.within(sending.amocrm);
     sending.sync.inspect_every = None;
     settings.maintenance.sweep_every = None;

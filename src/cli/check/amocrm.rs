@@ -70,7 +70,7 @@ pub(super) async fn check(
             format!("ждут после 403, пока не обработана другая строка: {held}"),
         );
     }
-    let room = match Room::take(&settings.inbox_path, terminal).await {
+    let room = match Room::take(Some(&settings.inbox_path), terminal).await {
         Ok(room) => room,
         Err(error) => {
             let told = failure::told(&error, section.reader.lang);
@@ -81,7 +81,9 @@ pub(super) async fn check(
             return Ok(());
         }
     };
-    let amocrm = AmoCrm::new(room.within(sending.amocrm), clock())?;
+    let mut client = sending.amocrm;
+    client.assume_full_window = false;
+    let amocrm = AmoCrm::new(room.within(client), clock())?;
     ask(&amocrm, sending.sync.rules.target, findings).await;
     room.give_back().await;
     Ok(())

@@ -7,18 +7,11 @@ use serde_json::json;
 
 use self::judge::{Answer, Finding, Known, Seen, Verdict};
 use crate::{
-    app::amocrm_settings,
-    cli::{
-        CommandError, Outcome, clock,
-        entries::stored_halt,
-        pipelines,
-        room::{REQUESTS_PER_SECOND, Room},
-        terminal::Terminal,
-    },
+    cli::{CommandError, Outcome, clock, room, terminal::Terminal},
     config::Config,
-    domain::{Chain, HaltCause},
+    domain::Chain,
     inbox::{self, Inbox, InboxError, Role, State},
-    sync::{amocrm_reason, rules::timings::Timings},
+    sync::amocrm_reason,
 };
 
 mod judge;
@@ -31,22 +24,13 @@ const ENTRIES: u32 = 100;
 pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
     let access = Config::load_amocrm()?;
     let inbox_path = Config::load_inbox_path()?;
-    if let Some(halt) = stored_halt(&inbox_path).await?
-        && halt.cause == HaltCause::AmocrmForbidden
-    {
-        return pipelines::refuse(terminal);
-    }
-    let settings = amocrm_settings(
-        access.base_url,
-        access.token,
-        REQUESTS_PER_SECOND,
-        &Timings::default(),
-    );
     let notes = known_notes(&inbox_path).await?;
-    let room = Room::take(&inbox_path, terminal).await?;
-    let amocrm = AmoCrm::new(room.within(settings), clock())?;
-    let seen = ask(&amocrm, notes).await;
-    room.give_back().await;
+    let client = room::client(access);
+    let asked = room::ask(Some(&inbox_path), client, terminal, async |amocrm| {
+        let seen = ask(amocrm, notes).await;
+        (seen, amocrm.requests_sent())
+    });
+    let (seen, requests) = asked.await?;
     if let Answer::Failed(error) = &seen.changed
         && matches!(error.disposition(), Disposition::Halt(_))
     {
@@ -55,7 +39,7 @@ pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
         return Err(CommandError::Told);
     }
     let findings = judge::all(&seen, terminal.lang());
-    print(&findings, amocrm.requests_sent(), as_json, terminal)?;
+    print(&findings, requests, as_json, terminal)?;
     let is_bad = |it: &Finding| it.verdict == Verdict::Contradicted && it.assumption.is_relied_on();
     if findings.iter().any(is_bad) {
         return Err(CommandError::Told);

@@ -11,21 +11,18 @@ use super::{
 };
 use crate::{
     alerts::{self, Telegram, TelegramError},
-    app::{amocrm_settings, supabase_settings},
+    app::supabase_settings,
     cli::{
         CommandError,
         check::{
             findings::{Findings, Mark},
             keys::{self, Key},
         },
-        clock,
-        entries::stored_halt,
-        pipelines,
-        room::{REQUESTS_PER_SECOND, Room},
+        clock, room,
         terminal::Terminal,
     },
     config::{Config, SupabaseConfig, TelegramConfig},
-    domain::{Chain, HaltCause, NoteTemplate, TokenClaims},
+    domain::{Chain, NoteTemplate, TokenClaims},
     supabase::{Columns, Supabase, SupabaseError},
     sync::{amocrm_reason, rules::timings::Timings, supabase_reason},
     words::{Lang, Reader},
@@ -60,33 +57,11 @@ impl Looks {
         let lang = self.reader.lang;
         // A note of its own: who waits for a room is told so.
         let mut terminal = Terminal::new(self.reader.clone());
-        if let Some(path) = &self.inbox_path
-            && let Some(halt) = stored_halt(path).await?
-            && halt.cause == HaltCause::AmocrmForbidden
-        {
-            pipelines::refuse(&mut terminal)?;
-        }
-        let access = Config::amocrm_from_vars(values)?;
-        let mut settings = amocrm_settings(
-            access.base_url,
-            access.token,
-            REQUESTS_PER_SECOND,
-            &Timings::default(),
-        );
-        settings.assume_full_window = false;
-        let room = match &self.inbox_path {
-            Some(path) => Some(Room::take(path, &mut terminal).await?),
-            None => None,
-        };
-        if let Some(room) = &room {
-            settings = room.within(settings);
-        }
-        settings.assume_full_window |= std::mem::replace(&mut self.has_asked_amocrm, true);
-        let amocrm = AmoCrm::new(settings, clock())?;
-        let seen = account_and_pipelines(&amocrm).await;
-        if let Some(room) = room {
-            room.give_back().await;
-        }
+        let mut client = room::client(Config::amocrm_from_vars(values)?);
+        client.assume_full_window = std::mem::replace(&mut self.has_asked_amocrm, true);
+        let path = self.inbox_path.as_deref();
+        let seen = room::ask(path, client, &mut terminal, account_and_pipelines);
+        let seen = seen.await?;
         match seen {
             Ok((account, pipelines)) => {
                 let text = lang.pick("✓ amoCRM: account", "✓ amoCRM: аккаунт");
