@@ -5,14 +5,13 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
-use url::Url;
 
 use crate::{
     domain::{
-        Backoff, EventFailure, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState, TokenEnd,
+        Backoff, EventFailure, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState,
+        TelegramBot, TokenEnd,
     },
     inbox::{DiskSpace, Doubled, Replaced, Stuck},
     words::{Lang, Reader},
@@ -43,9 +42,7 @@ const ENDS_ANNOUNCED: [u32; 3] = [30, 7, 1];
 /// The bot, the chat, and how often.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub bot_token: SecretString,
-    pub chat_id: String,
-    pub base_url: Url,
+    pub bot: TelegramBot,
     /// Tokens that end. A person has to replace each before its end.
     pub tokens: Vec<TokenEnd>,
     /// Of the times in messages.

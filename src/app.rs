@@ -194,10 +194,8 @@ impl Settings {
                 url: heartbeat.url.clone(),
                 every: heartbeat.every,
             }),
-            telegram: config.telegram.as_ref().map(|telegram| alerts::Settings {
-                bot_token: telegram.bot_token.clone(),
-                chat_id: telegram.chat_id.clone(),
-                base_url: telegram.base_url.clone(),
+            telegram: config.telegram.as_ref().map(|bot| alerts::Settings {
+                bot: bot.clone(),
                 tokens: token_ends(config),
                 zone: config.zone.clone(),
                 digests: config.digest.map(|every| alerts::Schedule {

@@ -17,8 +17,8 @@ pub use self::{
 };
 use crate::{
     domain::{
-        DigestEvery, MissingContact, NoteTemplate, PipelineId, StageId, TestHooks, WebhookSecret,
-        Wording,
+        DigestEvery, MissingContact, NoteTemplate, PipelineId, StageId, TelegramBot, TestHooks,
+        WebhookSecret, Wording,
     },
     telemetry::LogFormat,
 };
@@ -51,7 +51,7 @@ pub struct Config {
     pub inbox_path: PathBuf,
     pub retention: Duration,
     /// `None`: no alerts.
-    pub telegram: Option<TelegramConfig>,
+    pub telegram: Option<TelegramBot>,
     /// `None`: no digests.
     pub digest: Option<DigestEvery>,
     /// Whether the database sends a test event once a day.
@@ -121,13 +121,6 @@ pub struct AmocrmConfig {
 pub struct AmocrmAccess {
     pub base_url: Url,
     pub token: SecretString,
-}
-
-#[derive(Debug, Clone)]
-pub struct TelegramConfig {
-    pub bot_token: SecretString,
-    pub chat_id: String,
-    pub base_url: Url,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,7 +204,7 @@ impl Config {
     /// `None`: no alerts.
     pub fn telegram_from_vars(
         vars: &BTreeMap<String, String>,
-    ) -> Result<Option<TelegramConfig>, ConfigErrors> {
+    ) -> Result<Option<TelegramBot>, ConfigErrors> {
         let mut reader = Reader::new(vars);
         let telegram = telegram(&mut reader);
         reader.finish(telegram)
@@ -486,10 +479,10 @@ fn inbox_path(reader: &mut Reader<'_>) -> Result<PathBuf, Absent> {
     )
 }
 
-fn telegram(reader: &mut Reader<'_>) -> Result<Option<TelegramConfig>, Absent> {
+fn telegram(reader: &mut Reader<'_>) -> Result<Option<TelegramBot>, Absent> {
     use variable::{TELEGRAM_BASE_URL, TELEGRAM_BOT_TOKEN, TELEGRAM_CHAT_ID};
 
-    let bot_token = reader.optional(TELEGRAM_BOT_TOKEN, parse::telegram_token);
+    let token = reader.optional(TELEGRAM_BOT_TOKEN, parse::telegram_token);
     let chat_id = reader.optional(TELEGRAM_CHAT_ID, parse::chat_id);
     let base_url = reader.optional(TELEGRAM_BASE_URL, parse::base_url);
     match (
@@ -517,9 +510,9 @@ fn telegram(reader: &mut Reader<'_>) -> Result<Option<TelegramConfig>, Absent> {
         None => parse::base_url("https://api.telegram.org").map_err(|_| Absent)?,
     };
     warn_of_clear_text(reader, TELEGRAM_BASE_URL, &base_url);
-    let both = bot_token?.zip(chat_id?);
-    Ok(both.map(|(bot_token, chat_id)| TelegramConfig {
-        bot_token,
+    let both = token?.zip(chat_id?);
+    Ok(both.map(|(token, chat_id)| TelegramBot {
+        token,
         chat_id,
         base_url,
     }))

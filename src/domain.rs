@@ -17,6 +17,7 @@ mod note_template;
 mod price;
 mod refusals;
 mod sync_state;
+mod telegram_bot;
 #[cfg(test)]
 mod test_clock;
 mod test_hooks;
@@ -38,6 +39,7 @@ pub use outbound::{Clock, SharedClock, SystemClock};
 pub use price::Price;
 pub use refusals::{Blame, Operation, Refusals, Refused};
 pub use sync_state::{InboxFault, SyncState, SyncStatus};
+pub use telegram_bot::TelegramBot;
 #[cfg(test)]
 pub use test_clock::TestClock;
 pub use test_hooks::{DieAt, HangAt, TestHooks};

@@ -164,7 +164,7 @@ fn notice(over: &Over, reader: &Reader) -> Markup {
 
 fn reached_services(services: &str, reader: &Reader) -> Option<&'static str> {
     let reach = [Reach::All, Reach::Here, Reach::Unknown];
-    let reach = reach.into_iter().find(|it| it.as_str() == services)?;
+    let reach = reach.into_iter().find(|it| it.into_str() == services)?;
     Some(match reach {
         Reach::All => reader.pick(
             "This holds for all services on the project: they ask every 15 seconds.",

@@ -9,13 +9,12 @@ use std::{
 
 use outbound::{Failure, read_up_to};
 use reqwest::{StatusCode, header::CONTENT_TYPE};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::Settings;
-use crate::domain::{USER_AGENT, harmless};
+use crate::domain::{TelegramBot, USER_AGENT, harmless};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -26,8 +25,7 @@ const LONGEST_ANSWER: usize = 16 << 10;
 #[derive(Debug, Clone)]
 pub struct Telegram {
     http: reqwest::Client,
-    base_url: Url,
-    bot_token: SecretString,
+    bot: TelegramBot,
     /// The configured id, until Telegram names another.
     chat_id: Arc<Mutex<String>>,
 }
@@ -104,16 +102,15 @@ struct Bot {
 }
 
 impl Telegram {
-    pub fn new(settings: &Settings) -> Result<Self, reqwest::Error> {
+    pub fn new(bot: &TelegramBot) -> Result<Self, reqwest::Error> {
         let http = outbound::client_builder(USER_AGENT, CONNECT_TIMEOUT, &[])?
             .timeout(TIMEOUT)
             .build()
             .map_err(reqwest::Error::without_url)?;
         Ok(Self {
             http,
-            base_url: settings.base_url.clone(),
-            bot_token: settings.bot_token.clone(),
-            chat_id: Arc::new(Mutex::new(settings.chat_id.clone())),
+            bot: bot.clone(),
+            chat_id: Arc::new(Mutex::new(bot.chat_id.clone())),
         })
     }
 
@@ -141,8 +138,14 @@ impl Telegram {
         self.call("sendMessage", &message).await.map(drop)
     }
 
-    /// The bot's name, without its `@`.
-    pub async fn bot_name(&self) -> Result<String, TelegramError> {
+    /// Whether Telegram knows the bot, and the bot the chat. Returns the bot's name, without its `@`.
+    pub async fn look(&self) -> Result<String, TelegramError> {
+        let name = self.bot_name().await?;
+        self.look_at_chat().await?;
+        Ok(name)
+    }
+
+    pub(super) async fn bot_name(&self) -> Result<String, TelegramError> {
         let answer = self.call("getMe", &json!({})).await?;
         let me: Option<Me> = serde_json::from_slice(&answer).ok();
         let name = me.map(|me| me.result.username);
@@ -152,8 +155,7 @@ impl Telegram {
             .ok_or(TelegramError::Unexpected { status: 200 })
     }
 
-    /// Whether the bot knows the chat.
-    pub async fn look_at_chat(&self) -> Result<(), TelegramError> {
+    pub(super) async fn look_at_chat(&self) -> Result<(), TelegramError> {
         let chat = json!({ "chat_id": self.chat_id() });
         self.call("getChat", &chat).await.map(drop)
     }
@@ -204,9 +206,9 @@ impl Telegram {
     }
 
     fn address(&self, method: &str) -> Url {
-        let mut url = self.base_url.clone();
-        let root = self.base_url.path().trim_end_matches('/');
-        let token = self.bot_token.expose_secret();
+        let mut url = self.bot.base_url.clone();
+        let root = self.bot.base_url.path().trim_end_matches('/');
+        let token = self.bot.token.expose_secret();
         url.set_path(&format!("{root}/bot{token}/{method}"));
         url
     }

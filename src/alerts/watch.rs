@@ -59,7 +59,7 @@ impl Watch {
         stop: CancellationToken,
     ) -> Result<Self, reqwest::Error> {
         Ok(Self {
-            telegram: Telegram::new(settings)?,
+            telegram: Telegram::new(&settings.bot)?,
             settings: settings.clone(),
             service,
             counted: (0, clock.now()),
@@ -328,7 +328,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{Clock as _, DigestEvery, EventFault, EventTest, RowId, TestClock},
+        domain::{Clock as _, DigestEvery, EventFault, EventTest, RowId, TelegramBot, TestClock},
         inbox::{Arrival, Role, Source},
     };
 
@@ -352,9 +352,11 @@ mod tests {
         let path = folder.path().join("inbox.db");
         let inbox = Inbox::open(&path, Role::Owner, clock.clone()).await;
         let settings = Settings {
-            bot_token: "123456:token".into(),
-            chat_id: "-100500".to_owned(),
-            base_url: "http://127.0.0.1:9".parse().unwrap(),
+            bot: TelegramBot {
+                token: "123456:token".into(),
+                chat_id: "-100500".to_owned(),
+                base_url: "http://127.0.0.1:9".parse().unwrap(),
+            },
             tokens: Vec::new(),
             zone: TimeZone::UTC,
             digests: Some(Schedule {

@@ -59,7 +59,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     disk::check(&settings.inbox_path, &mut findings);
     supabase::check(&config, &settings, !options.no_event, &mut findings).await?;
     if let Some(telegram) = &settings.telegram {
-        telegram::check(telegram, &mut findings).await?;
+        telegram::check(&telegram.bot, &mut findings).await?;
     }
     amocrm::check(&config, settings, &mut findings, terminal).await?;
     print(&findings, options.json, terminal)?;

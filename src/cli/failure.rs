@@ -25,7 +25,8 @@ pub(super) fn told(error: &(dyn Error + 'static), lang: Lang) -> String {
     }
 }
 
-fn in_russian(error: &(dyn Error + 'static)) -> String {
+/// Without the chain of causes.
+pub(super) fn in_russian(error: &(dyn Error + 'static)) -> String {
     if let Some(error) = error.downcast_ref::<AmoError>() {
         amocrm_reason(error)
     } else if let Some(error) = error.downcast_ref::<SupabaseError>() {
@@ -48,7 +49,7 @@ fn in_russian(error: &(dyn Error + 'static)) -> String {
             NoRoom::Inbox(error) => inbox(error),
         }
     } else if let Some(error) = error.downcast_ref::<TelegramError>() {
-        telegram(error).to_owned()
+        telegram(error)
     } else if let Some(error) = error.downcast_ref::<Died>() {
         died(error).to_owned()
     } else if let Some(error) = error.downcast_ref::<WebhookSecretError>() {
@@ -107,9 +108,11 @@ fn died(error: &Died) -> &'static str {
     }
 }
 
-fn telegram(error: &TelegramError) -> &'static str {
+fn telegram(error: &TelegramError) -> String {
     match error {
-        TelegramError::Moved { .. } => "группа стала супергруппой",
+        TelegramError::Moved { to } => {
+            return format!("группа стала супергруппой, её id теперь {to}");
+        }
         TelegramError::Token { .. } => "Telegram не принимает токен бота",
         TelegramError::Chat { .. } => "Telegram не находит чат или не пускает в него бота",
         TelegramError::NotSent(_) => "нет соединения с Telegram",
@@ -117,6 +120,7 @@ fn telegram(error: &TelegramError) -> &'static str {
         TelegramError::Throttled { .. } => "Telegram ограничил частоту сообщений",
         TelegramError::Unexpected { .. } => "неожиданный ответ Telegram",
     }
+    .to_owned()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tripwire_sync::{
     alerts::{self, Pace, Schedule},
     app::{self, SelfTest},
     config::Config,
-    domain::{DigestEvery, EventTestTimings, HaltCause, Lang, RowId},
+    domain::{DigestEvery, EventTestTimings, HaltCause, Lang, RowId, TelegramBot},
     inbox::State,
 };
 use wiremock::{
@@ -79,9 +79,11 @@ fn telling(world: &World, url: &str) -> app::Settings {
     let moment = Duration::from_millis(20);
     app::Settings {
         telegram: Some(alerts::Settings {
-            bot_token: "123456:token".into(),
-            chat_id: "-100500".to_owned(),
-            base_url: url.parse().unwrap(),
+            bot: TelegramBot {
+                token: "123456:token".into(),
+                chat_id: "-100500".to_owned(),
+                base_url: url.parse().unwrap(),
+            },
             tokens: Vec::new(),
             zone: jiff::tz::TimeZone::UTC,
             digests: None,
@@ -208,8 +210,8 @@ fn whom_to_tell_is_taken_from_the_settings() {
     };
 
     let telegram = told(&vars).unwrap();
-    assert_eq!(telegram.chat_id, "-100500");
-    assert_eq!(telegram.base_url.as_str(), "https://api.telegram.org/");
+    assert_eq!(telegram.bot.chat_id, "-100500");
+    assert_eq!(telegram.bot.base_url.as_str(), "https://api.telegram.org/");
     assert_eq!(telegram.pace, Pace::default());
     vars.retain(|name, _| !name.starts_with("TELEGRAM"));
     assert!(told(&vars).is_none());

@@ -10,6 +10,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+use url::Url;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use super::*;
@@ -69,12 +70,18 @@ async fn read(stream: &mut TcpStream) {
     }
 }
 
+fn bot_at(base_url: Url) -> TelegramBot {
+    TelegramBot {
+        token: TOKEN.into(),
+        chat_id: "-100500".to_owned(),
+        base_url,
+    }
+}
+
 fn settings(base_url: Url) -> Settings {
     let moment = Duration::from_millis(5);
     Settings {
-        bot_token: TOKEN.into(),
-        chat_id: "-100500".to_owned(),
-        base_url,
+        bot: bot_at(base_url),
         tokens: Vec::new(),
         zone: jiff::tz::TimeZone::UTC,
         digests: None,
@@ -110,7 +117,7 @@ impl crate::alerts::Service for Alone {
 
 async fn sent_to(script: impl IntoIterator<Item = (u16, Value)>) -> Result<(), TelegramError> {
     let bot = Bot::start(script).await;
-    let telegram = Telegram::new(&settings(bot.url.clone())).unwrap();
+    let telegram = Telegram::new(&bot_at(bot.url.clone())).unwrap();
     telegram.send("проверка").await
 }
 
@@ -126,7 +133,7 @@ async fn a_message_is_plain_text_to_the_chat() {
     let bot = Bot::start([]).await;
     let url = bot.url.join("/proxy/").unwrap();
 
-    Telegram::new(&settings(url))
+    Telegram::new(&bot_at(url))
         .unwrap()
         .send("<b>_*проверка")
         .await
@@ -179,7 +186,7 @@ async fn a_group_that_became_a_supergroup_is_written_to_by_its_new_id() {
         "parameters": { "migrate_to_chat_id": -1_001_234_567_890_i64 },
     });
     let bot = Bot::start([(400, moved)]).await;
-    let telegram = Telegram::new(&settings(bot.url.clone())).unwrap();
+    let telegram = Telegram::new(&bot_at(bot.url.clone())).unwrap();
 
     telegram.send("первое").await.unwrap();
     telegram.clone().send("второе").await.unwrap();
@@ -207,7 +214,7 @@ async fn a_group_whose_new_id_is_refused_is_tried_by_the_old_one_again() {
     let moved = json!({ "parameters": { "migrate_to_chat_id": -1_001 } });
     let answers = [(400, moved.clone()), (403, json!({})), (400, moved)];
     let bot = Bot::start(answers).await;
-    let telegram = Telegram::new(&settings(bot.url.clone())).unwrap();
+    let telegram = Telegram::new(&bot_at(bot.url.clone())).unwrap();
 
     let refused = telegram.send("первое").await;
     assert!(
@@ -238,7 +245,7 @@ async fn the_bot_and_the_chat_are_looked_at() {
         (400, moved),
     ];
     let bot = Bot::start(answers).await;
-    let telegram = Telegram::new(&settings(bot.url.clone())).unwrap();
+    let telegram = Telegram::new(&bot_at(bot.url.clone())).unwrap();
 
     assert_eq!(telegram.bot_name().await.unwrap(), "school_bot");
     let odd = telegram.bot_name().await;
@@ -286,14 +293,14 @@ async fn a_message_is_taken_though_the_rest_of_the_answer_is_lost() {
         stream.write_all(answer).await.unwrap();
     });
 
-    let telegram = Telegram::new(&settings(url.parse().unwrap())).unwrap();
+    let telegram = Telegram::new(&bot_at(url.parse().unwrap())).unwrap();
     telegram.send("проверка").await.unwrap();
     bot.await.unwrap();
 }
 
 #[tokio::test]
 async fn no_connection_is_told_without_the_address() {
-    let telegram = Telegram::new(&settings(nowhere().await)).unwrap();
+    let telegram = Telegram::new(&bot_at(nowhere().await)).unwrap();
 
     let error = telegram.send("проверка").await.unwrap_err();
 

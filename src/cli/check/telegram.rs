@@ -2,23 +2,15 @@
 
 use super::findings::{Findings, Mark, Section};
 use crate::{
-    alerts::{Settings, Telegram, TelegramError},
-    cli::Outcome,
-    cli::failure,
+    alerts::{Telegram, TelegramError},
+    cli::{Outcome, failure},
+    domain::TelegramBot,
 };
 
-pub(super) async fn check(settings: &Settings, findings: &mut Findings) -> Outcome {
+pub(super) async fn check(bot: &TelegramBot, findings: &mut Findings) -> Outcome {
     let mut section = findings.on("telegram");
-    let telegram = Telegram::new(settings)?;
-    let bot = match telegram.bot_name().await {
-        Ok(name) => name,
-        Err(error) => {
-            complain(&error, &mut section);
-            return Ok(());
-        }
-    };
-    match telegram.look_at_chat().await {
-        Ok(()) => section.good(
+    match Telegram::new(bot)?.look().await {
+        Ok(bot) => section.good(
             format!("@{bot} knows the chat of TELEGRAM_CHAT_ID"),
             format!("@{bot} знает чат из TELEGRAM_CHAT_ID"),
         ),

@@ -10,7 +10,7 @@ use super::{
     plan::{self, Neighbour, Seen, Values},
 };
 use crate::{
-    alerts::{self, Telegram, TelegramError},
+    alerts::{Telegram, TelegramError},
     app::supabase_settings,
     cli::{
         CommandError,
@@ -18,13 +18,13 @@ use crate::{
             findings::{Findings, Mark},
             keys::{self, Key},
         },
-        clock, room,
+        clock, failure, room,
         terminal::Terminal,
     },
-    config::{Config, SupabaseConfig, TelegramConfig},
+    config::{Config, SupabaseConfig},
     domain::{Chain, NoteTemplate, TokenClaims},
     supabase::{Columns, Supabase, SupabaseError},
-    sync::{amocrm_reason, rules::timings::Timings, supabase_reason},
+    sync::rules::timings::Timings,
     words::{Lang, Reader},
 };
 
@@ -49,7 +49,7 @@ impl Looks {
         match neighbour {
             Neighbour::Amocrm => self.amocrm(&values, ask).await,
             Neighbour::Supabase => supabase(&values, &self.reader, ask).await,
-            Neighbour::Telegram => telegram(&values, &self.reader, ask).await,
+            Neighbour::Telegram => telegram(&values, self.reader.lang, ask).await,
         }
     }
 
@@ -106,15 +106,15 @@ fn wrong_amocrm(error: &AmoError, lang: Lang) -> Seen {
     };
     Seen::Wrong {
         names,
-        why: refused(error, &amocrm_reason(error), lang),
+        why: refused(error, lang),
     }
 }
 
 /// In Russian without the cause below, which only libraries tell.
-fn refused(error: &(dyn std::error::Error + 'static), in_russian: &str, lang: Lang) -> String {
+fn refused(error: &(dyn std::error::Error + 'static), lang: Lang) -> String {
     lang.pick(
         format!("does not work: {}", Chain(error)),
-        format!("не подходит: {in_russian}"),
+        format!("не подходит: {}", failure::in_russian(error)),
     )
 }
 
@@ -219,49 +219,25 @@ fn judge(
     };
     Err(Seen::Wrong {
         names,
-        why: refused(error, &supabase_reason(error), lang),
+        why: refused(error, lang),
     })
 }
 
-async fn telegram(
-    values: &Values,
-    reader: &Reader,
-    ask: &mut impl Ask,
-) -> Result<Seen, CommandError> {
-    let lang = reader.lang;
-    let Some(telegram) = Config::telegram_from_vars(values)? else {
-        return Ok(Seen::Good {
-            pipelines: Vec::new(),
-        });
+async fn telegram(values: &Values, lang: Lang, ask: &mut impl Ask) -> Result<Seen, CommandError> {
+    let good = Seen::Good {
+        pipelines: Vec::new(),
     };
-    let TelegramConfig {
-        bot_token,
-        chat_id,
-        base_url,
-    } = telegram;
-    let telegram = Telegram::new(&alerts::Settings {
-        bot_token,
-        chat_id,
-        base_url,
-        tokens: Vec::new(),
-        digests: None,
-        zone: reader.zone.clone(),
-        pace: alerts::Pace::scaled(1.0),
-    })?;
-    let seen = match telegram.bot_name().await {
-        Ok(bot) => telegram.look_at_chat().await.map(|()| bot),
-        Err(error) => Err(error),
+    let Some(bot) = Config::telegram_from_vars(values)? else {
+        return Ok(good);
     };
-    let error = match seen {
+    let error = match Telegram::new(&bot)?.look().await {
         Ok(bot) => {
             let text = lang.pick(
                 "✓ Telegram: this bot knows the chat:",
                 "✓ Telegram: бот знает чат:",
             );
             ask.tell(&format!("{text} @{bot}"));
-            return Ok(Seen::Good {
-                pipelines: Vec::new(),
-            });
+            return Ok(good);
         }
         Err(error) => error,
     };
@@ -275,24 +251,8 @@ async fn telegram(
     };
     Ok(Seen::Wrong {
         names,
-        why: refused(&error, &telegram_reason(&error), lang),
+        why: refused(&error, lang),
     })
-}
-
-fn telegram_reason(error: &TelegramError) -> String {
-    match error {
-        TelegramError::NotSent(_) => "нет соединения с Telegram".to_owned(),
-        TelegramError::NoAnswer(_) => "Telegram не отвечает".to_owned(),
-        TelegramError::Throttled { .. } => "Telegram ограничил частоту запросов (429)".to_owned(),
-        TelegramError::Token { status } => format!("Telegram не знает такого бота ({status})"),
-        TelegramError::Chat { status } => {
-            format!(
-                "бот не может писать в этот чат ({status}): добавьте его в группу или напишите ему первым"
-            )
-        }
-        TelegramError::Moved { to } => format!("группа стала супергруппой, её id теперь {to}"),
-        TelegramError::Unexpected { status } => format!("неожиданный ответ Telegram ({status})"),
-    }
 }
 
 #[cfg(test)]

@@ -440,7 +440,7 @@ fn telegram_needs_both_bot_and_chat() {
     let chat = ("TELEGRAM_CHAT_ID", "-1001234567890");
 
     let telegram = read(&[token, chat]).unwrap().telegram.unwrap();
-    assert_eq!(telegram.bot_token.expose_secret(), TELEGRAM_TOKEN);
+    assert_eq!(telegram.token.expose_secret(), TELEGRAM_TOKEN);
     assert_eq!(telegram.chat_id, "-1001234567890");
     assert_eq!(telegram.base_url.as_str(), "https://api.telegram.org/");
     let channel = read(&[token, ("TELEGRAM_CHAT_ID", "@school")]).unwrap();
