@@ -17,7 +17,7 @@ use self::follow::Backfill;
 use super::{
     CommandError, Outcome, clock,
     dates::{self, When},
-    entries::refuse_on_standby,
+    entries::{read_if_there, refuse_on_standby},
     terminal::Terminal,
     told_to_stop,
 };
@@ -179,13 +179,8 @@ async fn tell_what_it_means(
 }
 
 async fn open_entries(path: &Path) -> Result<u64, InboxError> {
-    if !path.exists() {
-        return Ok(0);
-    }
-    let inbox = Inbox::open(path, Role::Guest, clock()).await?;
-    let counts = inbox.counts().await;
-    inbox.close().await;
-    let by_state = counts?.by_state;
+    let counts = read_if_there(path, Inbox::counts).await?;
+    let by_state = counts.map(|counts| counts.by_state).unwrap_or_default();
     let open = [State::Pending, State::Claimed];
     Ok(open.iter().filter_map(|state| by_state.get(state)).sum())
 }

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::{CommandError, Outcome, clock, terminal::Terminal};
 use crate::{
     config::Config,
-    domain::{Halt, Refusals, RowId},
-    inbox::{Entry, Fact, HALT, Inbox, InboxError, Names, REFUSALS, Revival, Role, State},
+    domain::RowId,
+    inbox::{Entry, Fact, Inbox, InboxError, Names, Revival, Role, State},
     sync::lease::{LEASE, LeaseStatus, Record, standby},
     words::{self, Lang},
 };
@@ -210,26 +210,18 @@ pub(super) async fn park(rows: Vec<RowId>, terminal: &mut Terminal) -> Outcome {
     Ok(())
 }
 
-/// The halt on record, if there is an inbox and it holds one.
-pub(super) async fn stored_halt(path: &Path) -> Result<Option<Halt>, InboxError> {
+/// Reads from this inbox, beside a service that may run on it. `None`: there is no inbox.
+pub(super) async fn read_if_there<T>(
+    path: &Path,
+    read: impl AsyncFnOnce(&Inbox) -> Result<T, InboxError>,
+) -> Result<Option<T>, InboxError> {
     if !path.exists() {
         return Ok(None);
     }
     let inbox = Inbox::open(path, Role::Guest, clock()).await?;
-    let halt = inbox.state(HALT).await;
+    let found = read(&inbox).await;
     inbox.close().await;
-    halt
-}
-
-/// The refusals on record that are not decided yet.
-pub(super) async fn stored_refusals(path: &Path) -> Result<Refusals, InboxError> {
-    if !path.exists() {
-        return Ok(Refusals::default());
-    }
-    let inbox = Inbox::open(path, Role::Guest, clock()).await?;
-    let refusals = inbox.state(REFUSALS).await;
-    inbox.close().await;
-    Ok(refusals?.unwrap_or_default())
+    found.map(Some)
 }
 
 /// Fails on a standby: what is asked for must be asked of the service that syncs.

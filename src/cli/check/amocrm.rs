@@ -9,15 +9,10 @@ use super::{
 };
 use crate::{
     app::Settings,
-    cli::{
-        Outcome, clock,
-        entries::{stored_halt, stored_refusals},
-        failure,
-        room::Room,
-        terminal::Terminal,
-    },
+    cli::{Outcome, clock, entries::read_if_there, failure, room::Room, terminal::Terminal},
     config::Config,
-    domain::{HaltCause, Refused, StageId, TokenEnd},
+    domain::{Halt, HaltCause, Refusals, Refused, StageId, TokenEnd},
+    inbox::{HALT, REFUSALS},
     sync::rules::deal::target_problem,
     words::Lang,
 };
@@ -38,7 +33,13 @@ pub(super) async fn check(
     let end = TokenEnd::read("AMOCRM_ACCESS_TOKEN", amocrm.token.expose_secret());
     keys::judge_end(end, clock().now(), findings);
     let mut section = findings.on("amocrm");
-    if let Some(halt) = stored_halt(&settings.inbox_path).await? {
+    let stored = read_if_there(&settings.inbox_path, async |inbox| {
+        let halt: Option<Halt> = inbox.state(HALT).await?;
+        let refusals: Option<Refusals> = inbox.state(REFUSALS).await?;
+        Ok((halt, refusals.unwrap_or_default()))
+    });
+    let (halt, refusals) = stored.await?.unwrap_or_default();
+    if let Some(halt) = halt {
         let (lang, since) = (section.reader.lang, halt.since);
         let text = lang.pick("sending has been stopped since", "отправка остановлена с");
         let rows: Vec<String> = halt.rows.iter().map(ToString::to_string).collect();
@@ -48,7 +49,6 @@ pub(super) async fn check(
             return Ok(());
         }
     }
-    let refusals = stored_refusals(&settings.inbox_path).await?;
     for Refused {
         row,
         operation,

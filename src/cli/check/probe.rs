@@ -7,10 +7,10 @@ use serde_json::json;
 
 use self::judge::{Answer, Finding, Known, Seen, Verdict};
 use crate::{
-    cli::{CommandError, Outcome, clock, room, terminal::Terminal},
+    cli::{CommandError, Outcome, clock, entries::read_if_there, room, terminal::Terminal},
     config::Config,
     domain::Chain,
-    inbox::{self, Inbox, InboxError, Role, State},
+    inbox::{self, InboxError, State},
     sync::amocrm_reason,
 };
 
@@ -49,13 +49,10 @@ pub(super) async fn run(as_json: bool, terminal: &mut Terminal) -> Outcome {
 
 /// The notes that this inbox's service has written, by deal.
 async fn known_notes(path: &Path) -> Result<Vec<Known>, InboxError> {
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let inbox = Inbox::open(path, Role::Guest, clock()).await?;
-    let entries = inbox.entries(Some(State::Done), ENTRIES).await;
-    inbox.close().await;
-    let synced = entries?.into_iter();
+    let entries = read_if_there(path, async |inbox| {
+        inbox.entries(Some(State::Done), ENTRIES).await
+    });
+    let synced = entries.await?.unwrap_or_default().into_iter();
     let synced = synced.filter(|entry| entry.outcome == Some(inbox::Outcome::Synced));
     let noted = synced.filter_map(|entry| {
         let deal = entry.progress.step.choice()?.deal;

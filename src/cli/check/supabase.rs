@@ -1,7 +1,5 @@
 //! The Supabase side: what is asked, and in which order.
 
-use std::path::Path;
-
 use secrecy::ExposeSecret;
 
 use super::{
@@ -12,10 +10,10 @@ use super::{
 };
 use crate::{
     app::Settings,
-    cli::{Outcome, clock, failure},
+    cli::{Outcome, clock, entries::read_if_there, failure},
     config::Config,
     domain::{TokenClaims, WebhookSecret},
-    inbox::{Heard, Inbox, InboxError, Role},
+    inbox::Heard,
     supabase::{Doctor, Examined, Period, Supabase, SupabaseError},
     sync::lease::HOLDER,
 };
@@ -76,7 +74,13 @@ pub(super) async fn check(
             format!("нет колонок или прав на них: {missing}"),
         );
     }
-    let remembered = remembered(&settings.inbox_path).await?;
+    let remembered = read_if_there(&settings.inbox_path, async |inbox| {
+        Ok(Remembered {
+            holder: inbox.state(HOLDER).await?,
+            heard: inbox.heard().await?,
+        })
+    });
+    let remembered = remembered.await?.unwrap_or_default();
     let mut knows_id_type = false;
     match supabase.examine().await {
         Ok(Examined::Told { doctor, at }) => {
@@ -164,20 +168,6 @@ async fn check_rows(
             "не видно ни одной строки: таблица пуста или их скрывает политика RLS",
         ),
     }
-}
-
-async fn remembered(path: &Path) -> Result<Remembered, InboxError> {
-    if !path.exists() {
-        return Ok(Remembered::default());
-    }
-    let inbox = Inbox::open(path, Role::Guest, clock()).await?;
-    let holder = inbox.state(HOLDER).await;
-    let heard = inbox.heard().await;
-    inbox.close().await;
-    Ok(Remembered {
-        holder: holder?,
-        heard: heard?,
-    })
 }
 
 /// Reports how the entries came: all of them, and the newest.
