@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
-    domain::{Halt, KeyedHash, Refusals, Refused},
+    domain::{Halt, KeyedHash, Refusals, Refused, RowId},
     inbox::{
         Entry, HALT, HistoryLine, Inbox, InboxError, Known, Move, Names, Outcome, PAUSED, Placed,
         Progress, REFUSALS, State, Step, Undo,
@@ -28,6 +28,8 @@ pub struct Story {
     pub refused: Option<Refused>,
     /// amoCRM answered a request about the row with 403, so the row goes after all others.
     pub is_held: bool,
+    /// Why nothing is sent at the moment; `None` for an entry that the service does not touch by itself.
+    pub stopped: Option<Stopped>,
     pub history: Vec<HistoryLine>,
     /// Of amoCRM's pipelines and stages.
     pub names: Arc<Names>,
@@ -48,8 +50,8 @@ impl Links {
         let link = |path: String| Some(amocrm?.join(&path).ok()?.into());
         Self {
             deal: step
-                .choice()
-                .and_then(|choice| link(format!("leads/detail/{}", choice.deal))),
+                .deal()
+                .and_then(|deal| link(format!("leads/detail/{deal}"))),
             contact: step
                 .contact()
                 .and_then(|contact| link(format!("contacts/detail/{contact}"))),
@@ -58,19 +60,25 @@ impl Links {
 }
 
 /// Why nothing is sent at the moment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Stopped {
     Halted(Halt),
     Paused(jiff::Timestamp),
 }
 
 impl Stopped {
-    pub async fn read(inbox: &Inbox) -> Result<Option<Self>, InboxError> {
+    async fn read(inbox: &Inbox) -> Result<Option<Self>, InboxError> {
         Ok(match inbox.state(HALT).await? {
             Some(halt) => Some(Self::Halted(halt)),
             None => inbox.state(PAUSED).await?.map(Self::Paused),
         })
     }
+}
+
+/// The story of one row, if the inbox knows the row.
+pub async fn of(inbox: &Inbox, row: RowId) -> Result<Option<Story>, InboxError> {
+    let entry = inbox.entry(row).await?;
+    Ok(read(inbox, entry.into_iter().collect()).await?.pop())
 }
 
 /// The stories of these entries, in their order.
@@ -82,6 +90,7 @@ pub async fn read(inbox: &Inbox, entries: Vec<Entry>) -> Result<Vec<Story>, Inbo
     let known = inbox.people(people).await?;
     let refusals: Refusals = inbox.state(REFUSALS).await?.unwrap_or_default();
     let names = Arc::new(inbox.names().await?);
+    let stopped = Stopped::read(inbox).await?;
     let mut stories = Vec::new();
     for entry in entries {
         let person = entry.progress.person;
@@ -89,6 +98,7 @@ pub async fn read(inbox: &Inbox, entries: Vec<Entry>) -> Result<Vec<Story>, Inbo
             known: person.and_then(|person| known.get(&person).copied()),
             refused: refusals.of_row(entry.row).cloned(),
             is_held: refusals.held().contains(&entry.row),
+            stopped: stopped.clone().filter(|_| is_open(&entry)),
             history: inbox.history(entry.row).await?,
             names: Arc::clone(&names),
             entry,
@@ -104,76 +114,88 @@ impl Story {
         words::history(&line.facts, &self.names, lang)
     }
 
-    /// For programs: names and times are the same in every language and zone.
+    /// For programs: names and times are the same in every language and zone. `amocrm`: the account's address, if it is known.
     #[must_use]
-    pub fn as_value(&self, stopped: Option<&Stopped>) -> Value {
+    pub fn as_value(&self, amocrm: Option<&Url>) -> Value {
         let entry = &self.entry;
         let progress = &entry.progress;
         let step = &progress.step;
-        let choice = step.choice();
-        json!({
-            "row": entry.row,
-            "reference": entry.row.reference(),
-            "state": entry.state,
-            "outcome": entry.outcome,
-            "reason": entry.reason,
-            "lane": entry.lane,
-            "delivery": entry.delivery,
-            "stored_at": entry.stored_at,
-            "updated_at": entry.updated_at,
-            "next_attempt": next_attempt(entry),
-            "failed_attempts": entry.attempts,
-            "absent_since": progress.absent_since,
-            "missed_since": progress.missed_since,
-            "daily_searches": progress.daily_searches.in_vain,
-            "contact": step.contact(),
-            "deal": choice.map(|choice| choice.deal),
-            "why": step.why().map(|why| words::why(why, Lang::English)),
-            "placed": step.placed(),
-            "noted": step.is_noted(),
-            "intent": step.resolve_after().map(|resolve_after| {
-                let write = if matches!(step, Step::Creating(_)) { "create" } else { "note" };
-                json!({ "write": write, "decisive_from": resolve_after })
-            }),
-            "known": self.known.map(|known| json!({ "contact": known.contact, "deal": known.deal })),
-            "stopped": stopped.filter(|_| is_open(entry)).map(|stopped| match stopped {
-                Stopped::Halted(halt) => json!({ "reason": halt.cause, "since": halt.since }),
-                Stopped::Paused(since) => json!({ "reason": "paused", "since": since }),
-            }),
-            "refused": self.refused.as_ref().map(|refused| json!({
-                "operation": refused.operation,
-                "reason": refused.reason,
-                "since": refused.since,
-                "works_for_others": refused.works_for_others,
-            })),
-            "held": self.is_held,
-            "history": self.history.iter().map(|line| json!({
-                "at": line.at,
-                "text": self.told(line, Lang::English),
-            })).collect::<Vec<_>>(),
-        })
+        let mut value = entry_value(entry);
+        value["reference"] = json!(entry.row.reference());
+        value["lane"] = json!(entry.lane);
+        value["delivery"] = json!(entry.delivery);
+        value["absent_since"] = json!(progress.absent_since);
+        value["missed_since"] = json!(progress.missed_since);
+        value["daily_searches"] = json!(progress.daily_searches.in_vain);
+        value["why"] = json!(step.why().map(|why| words::why(why, Lang::English)));
+        value["placed"] = json!(step.placed());
+        value["noted"] = json!(step.is_noted());
+        value["intent"] = json!(step.resolve_after().map(|resolve_after| {
+            let write = if matches!(step, Step::Creating(_)) {
+                "create"
+            } else {
+                "note"
+            };
+            json!({ "write": write, "decisive_from": resolve_after })
+        }));
+        let known = self.known;
+        value["known"] =
+            json!(known.map(|known| json!({ "contact": known.contact, "deal": known.deal })));
+        value["stopped"] = json!(self.stopped.as_ref().map(|stopped| match stopped {
+            Stopped::Halted(halt) => json!({ "reason": halt.cause, "since": halt.since }),
+            Stopped::Paused(since) => json!({ "reason": "paused", "since": since }),
+        }));
+        value["refused"] = json!(self.refused.as_ref().map(|refused| json!({
+            "operation": refused.operation,
+            "reason": refused.reason,
+            "since": refused.since,
+            "works_for_others": refused.works_for_others,
+        })));
+        value["held"] = json!(self.is_held);
+        let told = |line: &HistoryLine| self.told(line, Lang::English);
+        let lines = self.history.iter();
+        let lines = lines.map(|line| json!({ "at": line.at, "text": told(line) }));
+        value["history"] = lines.collect();
+        value["links"] = json!(Links::of(entry, amocrm));
+        value
     }
 
     /// For a person: labels and texts, what matters most first.
     #[must_use]
-    pub fn lines(&self, stopped: Option<&Stopped>, reader: &Reader) -> Vec<(&'static str, String)> {
+    pub fn lines(&self, reader: &Reader) -> Vec<(&'static str, String)> {
         let mut lines = Lines {
             reader,
             lines: Vec::new(),
         };
-        lines.entry(&self.entry, stopped);
+        lines.entry(self);
         lines.doubt(self);
         lines.progress(&self.entry.progress, &self.names);
-        let chosen = self.entry.progress.step.choice();
-        let others = self
-            .known
-            .filter(|known| chosen.map(|choice| choice.deal) != Some(known.deal));
+        let chosen = self.entry.progress.step.deal();
+        let others = self.known.filter(|known| chosen != Some(known.deal));
         if let Some(known) = others {
             lines.known(known);
         }
         lines.origin(&self.entry);
         lines.lines
     }
+}
+
+/// What every list of entries tells programs of one.
+#[must_use]
+pub fn entry_value(entry: &Entry) -> Value {
+    let step = &entry.progress.step;
+    json!({
+        "row": entry.row,
+        "state": entry.state,
+        "outcome": entry.outcome,
+        "reason": entry.reason,
+        "contact": step.contact(),
+        "deal": step.deal(),
+        "failed_attempts": entry.attempts,
+        "stored_at": entry.stored_at,
+        "updated_at": entry.updated_at,
+        "next_attempt": next_attempt(entry),
+    })
 }
 
 /// Whether the service will touch it by itself.
@@ -184,7 +206,9 @@ fn is_open(entry: &Entry) -> bool {
     }
 }
 
-fn next_attempt(entry: &Entry) -> Option<jiff::Timestamp> {
+/// When the service tries it again; `None`: it does not, or is at it.
+#[must_use]
+pub fn next_attempt(entry: &Entry) -> Option<jiff::Timestamp> {
     match entry.state {
         State::Pending | State::Waiting => Some(entry.due_at),
         State::Claimed | State::Parked | State::Done => None,
@@ -214,13 +238,14 @@ impl Lines<'_> {
         }
     }
 
-    fn entry(&mut self, entry: &Entry, stopped: Option<&Stopped>) {
+    fn entry(&mut self, story: &Story) {
+        let entry = &story.entry;
         self.add("row", "строка", entry.row.to_string());
         self.add("state", "состояние", state(entry, self.reader));
         if let Some(reason) = &entry.reason {
             self.add("reason", "причина", reason);
         }
-        if let Some(stopped) = stopped.filter(|_| is_open(entry)) {
+        if let Some(stopped) = &story.stopped {
             self.add("sending", "отправка", told_stopped(stopped, self.reader));
         }
         self.add_time("next attempt", "следующая попытка", next_attempt(entry));
@@ -297,7 +322,7 @@ impl Lines<'_> {
             self.reader.pick(new.0, new.1).to_owned()
         });
         self.add("contact", "контакт", contact);
-        let deal = step.choice().map(|choice| choice.deal.to_string());
+        let deal = step.deal().map(|deal| deal.to_string());
         let deal = deal.unwrap_or_else(|| {
             self.reader
                 .pick("to be created", "будет создана")

@@ -25,8 +25,8 @@ use super::{
 use crate::{
     domain::RowId,
     http::{method_not_allowed, problem},
-    inbox::{Entry, State},
-    story::{self, Links, Stopped},
+    inbox::Entry,
+    story::{self, Links},
     words::{Lang, Reader},
 };
 
@@ -163,15 +163,9 @@ async fn entries(request: HttpRequest, admin: Admin, page: web::Query<Page>) -> 
 
 async fn row(request: HttpRequest, admin: Admin, row: web::Path<RowId>) -> HttpResponse {
     read(request, admin, async |admin, _| {
-        let inbox = admin.inbox();
-        let entry = inbox.entry(*row).await?.ok_or(Failure::NotFound)?;
-        let links = Links::of(&entry, admin.amocrm.as_ref());
-        let stopped = Stopped::read(inbox).await?;
-        let stories = story::read(inbox, vec![entry]).await?;
-        let story = stories.first().ok_or(Failure::NotFound)?;
-        let mut value = story.as_value(stopped.as_ref());
-        value["links"] = json!(links);
-        Ok(value)
+        let story = story::of(admin.inbox(), *row).await?;
+        let story = story.ok_or(Failure::NotFound)?;
+        Ok(story.as_value(admin.amocrm.as_ref()))
     })
     .await
 }
@@ -238,23 +232,7 @@ fn done_value(action: Action, done: Done) -> Value {
 }
 
 fn entry_value(entry: &Entry, admin: &Shared) -> Value {
-    let step = &entry.progress.step;
-    json!({
-        "row": entry.row,
-        "state": entry.state,
-        "outcome": entry.outcome,
-        "reason": entry.reason,
-        "contact": step.contact(),
-        "deal": step.choice().map(|choice| choice.deal),
-        "failed_attempts": entry.attempts,
-        "stored_at": entry.stored_at,
-        "updated_at": entry.updated_at,
-        "next_attempt": next_attempt(entry),
-        "links": Links::of(entry, admin.amocrm.as_ref()),
-    })
-}
-
-/// When the service tries it again; `None`: it does not, or is at it.
-pub(super) fn next_attempt(entry: &Entry) -> Option<jiff::Timestamp> {
-    matches!(entry.state, State::Pending | State::Waiting).then_some(entry.due_at)
+    let mut value = story::entry_value(entry);
+    value["links"] = json!(Links::of(entry, admin.amocrm.as_ref()));
+    value
 }

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     domain::RowId,
     inbox::{Entry, InboxError, State},
-    story::{self, Stopped},
+    story,
     sync::lease::standby,
 };
 
@@ -282,12 +282,9 @@ async fn row(
 ) -> HttpResponse {
     page(request, admin, async |admin, _, visitor| {
         let inbox = admin.inbox();
-        let entry = inbox.entry(*row).await?.ok_or(Failure::NotFound)?;
-        let stopped = Stopped::read(inbox).await?;
-        let stories = story::read(inbox, vec![entry]).await?;
-        let story = stories.first().ok_or(Failure::NotFound)?;
+        let story = story::of(inbox, *row).await?.ok_or(Failure::NotFound)?;
         let is_standby = standby(inbox).await?.is_some();
-        let content = views::row(admin, visitor, story, stopped.as_ref(), is_standby, &over);
+        let content = views::row(admin, visitor, &story, is_standby, &over);
         Ok(html(StatusCode::OK, content))
     })
     .await

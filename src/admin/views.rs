@@ -7,7 +7,6 @@ use strum::VariantArray;
 use super::{
     Failure, Shared,
     actions::{Action, Reach},
-    api::next_attempt,
     chart::{chart, day_label, hour_label, last_day, last_month},
     overview::{Overview, numbers},
     pages::{Entries, Over},
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     domain::{HaltCause, RowId},
     inbox::{Entry, Hour, Outcome, State},
-    story::{Links, Stopped, Story},
+    story::{Links, Story, next_attempt},
     words::Reader,
 };
 
@@ -496,7 +495,7 @@ fn entry_list(entries: &[Entry], reader: &Reader) -> Markup {
 }
 
 fn entry_item(entry: &Entry, reader: &Reader) -> Markup {
-    let deal = entry.progress.step.choice().map(|choice| choice.deal);
+    let deal = entry.progress.step.deal();
     html! {
         li.entry data-row=(entry.row) {
             (badge(entry, reader))
@@ -552,7 +551,6 @@ pub(super) fn row(
     admin: &Shared,
     visitor: &Visitor,
     story: &Story,
-    stopped: Option<&Stopped>,
     is_standby: bool,
     over: &Over,
 ) -> Markup {
@@ -566,7 +564,7 @@ pub(super) fn row(
         section id="story" data-live aria-labelledby="story-title" {
             h2 id="story-title" { (reader.pick("Story", "Что известно")) }
             dl {
-                @for (label, text) in story.lines(stopped, reader) {
+                @for (label, text) in story.lines(reader) {
                     div { dt { (label) } dd { (text) } }
                 }
             }
@@ -597,7 +595,7 @@ pub(super) fn row(
 fn links(admin: &Shared, entry: &Entry, reader: &Reader) -> Markup {
     let links = Links::of(entry, admin.amocrm.as_ref());
     let step = &entry.progress.step;
-    let deal = step.choice().map(|choice| choice.deal).zip(links.deal);
+    let deal = step.deal().zip(links.deal);
     let contact = step.contact().zip(links.contact);
     html! {
         div.links id="links" data-live {

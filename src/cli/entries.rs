@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     domain::RowId,
     inbox::{Entry, Fact, Inbox, InboxError, Names, Revival, Role, State},
+    story,
     sync::lease::{LEASE, LeaseStatus, Record, standby},
     words::{self, Lang},
 };
@@ -35,7 +36,10 @@ pub(super) async fn list(
             vec![
                 entry.row.to_string(),
                 state_in_words(entry.state, terminal).to_owned(),
-                deal_of(entry)
+                entry
+                    .progress
+                    .step
+                    .deal()
                     .map(|deal| deal.to_string())
                     .unwrap_or_default(),
                 entry.attempts.to_string(),
@@ -111,21 +115,9 @@ fn standing(lease: &Record, terminal: &Terminal) -> &'static str {
 }
 
 fn as_value(entry: &Entry) -> serde_json::Value {
-    json!({
-        "row": entry.row,
-        "state": entry.state,
-        "outcome": entry.outcome,
-        "reason": entry.reason,
-        "deal": deal_of(entry),
-        "failed_attempts": entry.attempts,
-        "stored_at": entry.stored_at,
-        "updated_at": entry.updated_at,
-        "due_at": entry.due_at,
-    })
-}
-
-fn deal_of(entry: &Entry) -> Option<crate::domain::DealId> {
-    Some(entry.progress.step.choice()?.deal)
+    let mut value = story::entry_value(entry);
+    value["due_at"] = json!(entry.due_at);
+    value
 }
 
 /// In English the name that `--state` takes.

@@ -2,7 +2,7 @@
 //!
 //! The output never repeats the e-mail that was asked for, since it may be pasted into a chat.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use url::Url;
 
 use super::{CommandError, Outcome as Told, entries::open, terminal::Terminal};
@@ -10,7 +10,7 @@ use crate::{
     config,
     domain::{Email, KeyedHash, RowId},
     inbox::{Entry, Inbox, InboxError},
-    story::{self, Links, Stopped, Story},
+    story::{self, Links, Story},
 };
 
 /// The row or person that is asked for.
@@ -55,26 +55,20 @@ pub(super) async fn run(whom: &str, as_json: bool, terminal: &mut Terminal) -> T
     let whom = Whom::of(whom, terminal)?;
     let amocrm = config::amocrm_url();
     let inbox = open(terminal).await?;
-    let read = read(&inbox, &whom).await;
+    let stories = async { story::read(&inbox, whom.entries(&inbox).await?).await }.await;
     inbox.close().await;
-    let (stories, stopped) = read?;
+    let stories = stories?;
 
     if as_json {
-        let list: Vec<Value> = stories
-            .iter()
-            .map(|story| {
-                let mut value = story.as_value(stopped.as_ref());
-                value["links"] = json!(Links::of(&story.entry, amocrm.as_ref()));
-                value
-            })
-            .collect();
+        let list = stories.iter().map(|story| story.as_value(amocrm.as_ref()));
+        let list: Vec<Value> = list.collect();
         terminal.say(&serde_json::to_string_pretty(&list)?)?;
     } else {
         for (i, story) in stories.iter().enumerate() {
             if i > 0 {
                 terminal.say("")?;
             }
-            tell(story, stopped.as_ref(), amocrm.as_ref(), terminal)?;
+            tell(story, amocrm.as_ref(), terminal)?;
         }
     }
     if stories.is_empty() {
@@ -93,19 +87,8 @@ pub(super) async fn run(whom: &str, as_json: bool, terminal: &mut Terminal) -> T
     Ok(())
 }
 
-async fn read(inbox: &Inbox, whom: &Whom) -> Result<(Vec<Story>, Option<Stopped>), InboxError> {
-    let entries = whom.entries(inbox).await?;
-    let stories = story::read(inbox, entries).await?;
-    Ok((stories, Stopped::read(inbox).await?))
-}
-
-fn tell(
-    story: &Story,
-    stopped: Option<&Stopped>,
-    amocrm: Option<&Url>,
-    terminal: &mut Terminal,
-) -> Told {
-    let mut lines = story.lines(stopped, terminal.reader());
+fn tell(story: &Story, amocrm: Option<&Url>, terminal: &mut Terminal) -> Told {
+    let mut lines = story.lines(terminal.reader());
     let Links { deal, contact } = Links::of(&story.entry, amocrm);
     for (label, link) in [
         (terminal.pick("deal in amoCRM", "сделка в amoCRM"), deal),

@@ -307,7 +307,7 @@ impl Change {
         let undoable = undoable(entry);
         Self {
             row: Some(entry.row),
-            deal: entry.progress.step.choice().map(|choice| choice.deal),
+            deal: entry.progress.step.deal(),
             moved: undoable.ok(),
             is_sent: entry.progress.undo == Some(Undo::Sent),
             result: match undoable {

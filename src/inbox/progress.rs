@@ -220,6 +220,12 @@ impl Create {
 impl Step {
     /// The chosen deal.
     #[must_use]
+    pub fn deal(&self) -> Option<DealId> {
+        Some(self.choice()?.deal)
+    }
+
+    /// The chosen deal, and why it was chosen.
+    #[must_use]
     pub fn choice(&self) -> Option<&Choice> {
         match self {
             Self::Begun | Self::Creating(_) => None,

@@ -224,7 +224,7 @@ impl Scratch {
             let entry = self.inbox.entry(*row).await?;
             let written = entry.filter(|entry| entry.progress.step.has_written());
             let would = written.map(|entry| Planned::Finish {
-                deal: entry.progress.step.choice().map(|choice| choice.deal),
+                deal: entry.progress.step.deal(),
             });
             if would.is_some() {
                 others.push(*row);

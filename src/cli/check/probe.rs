@@ -55,7 +55,7 @@ async fn known_notes(path: &Path) -> Result<Vec<Known>, InboxError> {
     let synced = entries.await?.unwrap_or_default().into_iter();
     let synced = synced.filter(|entry| entry.outcome == Some(inbox::Outcome::Synced));
     let noted = synced.filter_map(|entry| {
-        let deal = entry.progress.step.choice()?.deal;
+        let deal = entry.progress.step.deal()?;
         Some(Known {
             deal,
             row: entry.row,
