@@ -11,6 +11,7 @@ use std::{
 
 use actix_web::web::ServiceConfig;
 use amocrm::{AmoCrm, Simulation, Target};
+use futures::{FutureExt as _, future::BoxFuture};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rand::RngExt as _;
 use secrecy::{ExposeSecret, SecretString};
@@ -293,30 +294,12 @@ fn supabase_fingerprint(supabase: &supabase::Settings) -> String {
     )
 }
 
-/// What works on the inbox beside the receiver.
-#[derive(Debug)]
-enum Work {
-    Engine(Box<Engine>),
-    Hold(Box<Hold>),
-}
-
-impl Work {
-    async fn go(self) {
-        match self {
-            Self::Engine(engine) => engine.work().await,
-            Self::Hold(hold) => hold.work().await,
-        }
-    }
-}
-
-/// [`Work`] that has not begun yet, with the handles that the other parts keep.
-#[derive(Debug)]
+/// What works on the inbox beside the receiver, not begun yet, with the handles that the other parts keep.
 struct Works {
-    work: Work,
+    work: BoxFuture<'static, ()>,
     /// `None`: nothing is sent.
     amocrm: Option<AmoCrm>,
-    /// `None`: it is never asked for.
-    lease: Option<Lease>,
+    lease: Lease,
     status: SyncStatus,
     settled: watch::Receiver<u64>,
     heartbeat: Heartbeat,
@@ -342,8 +325,7 @@ impl Works {
         let (settled, count) = watch::channel(0);
         let heartbeat = Heartbeat::default();
         let jitter: Jitter = || rand::rng().random_range(0.0..1.0);
-        let (mut amocrm, mut holding) = (None, None);
-        let work = if let Some(sending) = sending {
+        let (work, amocrm, lease) = if let Some(sending) = sending {
             let (lease, client) = match simulation {
                 None => {
                     let lease = Lease::new(timings, clock.clone());
@@ -358,26 +340,25 @@ impl Works {
                 }
             };
             let client = client.map_err(StartError::Client)?;
-            amocrm = Some(client.clone());
-            holding = Some(lease.clone());
-            Work::Engine(Box::new(Engine::new(Parts {
+            let engine = Engine::new(Parts {
                 inbox: inbox.clone(),
-                amocrm: client,
+                amocrm: client.clone(),
                 supabase,
                 clock: clock.clone(),
                 maintenance,
                 settings: sending.sync,
                 timings: *timings,
                 jitter,
-                lease,
+                lease: lease.clone(),
                 stop: stop.clone(),
                 sweep_now: Arc::clone(&sweep_now),
                 heartbeat: heartbeat.clone(),
                 state,
                 settled,
-            })))
+            });
+            (engine.work().boxed(), Some(client), lease)
         } else {
-            Work::Hold(Box::new(Hold {
+            let hold = Hold {
                 inbox: inbox.clone(),
                 supabase,
                 clock: clock.clone(),
@@ -388,12 +369,15 @@ impl Works {
                 sweep_now: Arc::clone(&sweep_now),
                 heartbeat: heartbeat.clone(),
                 state,
-            }))
+            };
+            // It asks for no lease.
+            let lease = Lease::alone(timings, clock.clone());
+            (hold.work().boxed(), None, lease)
         };
         Ok(Self {
             work,
             amocrm,
-            lease: holding,
+            lease,
             status,
             settled: count,
             heartbeat,
@@ -407,13 +391,12 @@ impl Works {
 #[derive(Debug)]
 struct Running {
     amocrm: Option<AmoCrm>,
-    lease: Option<Lease>,
+    lease: Lease,
 }
 
 impl alerts::Service for Running {
-    /// A service that never asks for the lease is on its own.
     fn holds_lease(&self) -> Option<bool> {
-        self.lease.as_ref().map_or(Some(true), Lease::is_held)
+        self.lease.is_held()
     }
 
     fn requests_sent(&self) -> u64 {
@@ -666,7 +649,7 @@ impl App {
             if hooks.hang_at == Some(HangAt::Engine) {
                 block_for_ever();
             }
-            work.go().await;
+            work.await;
         };
         destination::log_start(sending.as_ref(), &names, address, metrics_address);
         let systemd = settings

@@ -30,8 +30,7 @@ pub(super) struct Parts {
     pub(super) inbox: Inbox,
     pub(super) supabase: Supabase,
     pub(super) clock: SharedClock,
-    /// `None`: it is never asked for, so this service is on its own.
-    pub(super) lease: Option<Lease>,
+    pub(super) lease: Lease,
     pub(super) stop: CancellationToken,
 }
 
@@ -51,8 +50,7 @@ impl SelfTest {
         sleep(self.timings.first_after).await;
         loop {
             // The receiver refuses a test event while the inbox takes no writes; another alert tells of that.
-            let is_ours = |lease: &Lease| lease.is_held() == Some(true);
-            if parts.lease.as_ref().is_none_or(is_ours)
+            if parts.lease.is_held() == Some(true)
                 && parts.inbox.accepts()
                 && let Err(error) = self.look(parts, started).await
             {

@@ -39,7 +39,7 @@ impl Worker {
         Ok(Self {
             status: works.status,
             stop: works.stop,
-            engine: tokio::spawn(works.work.go()),
+            engine: tokio::spawn(works.work),
             inbox: inbox.clone(),
         })
     }

@@ -13,6 +13,7 @@ use crate::{
     domain::{Clock as _, EventFailure, RowId, TestClock},
     inbox::{Arrival, Role, Source},
     supabase::{LARGEST_ANSWER, Settings},
+    sync::rules::timings::Timings,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -107,7 +108,7 @@ impl Scene {
                     .unwrap(),
                 supabase: Supabase::new(settings, clock.clone()).unwrap(),
                 clock: clock.clone(),
-                lease: None,
+                lease: Lease::alone(&Timings::default(), clock.clone()),
                 stop: CancellationToken::new(),
             },
             clock,
