@@ -207,6 +207,17 @@ impl Settings {
             }),
         }
     }
+
+    /// For an engine that works off the rows that a command names: no sweep, and no inspection of amoCRM.
+    #[must_use]
+    pub fn without_periodic_jobs(mut self) -> Self {
+        self.maintenance.sweep_every = None;
+        self.maintenance.sweep_after_another = false;
+        if let Some(sending) = &mut self.sending {
+            sending.sync.inspect_every = None;
+        }
+        self
+    }
 }
 
 /// Takes its thread with it, as a deadlock does.

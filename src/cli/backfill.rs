@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     app::Settings,
-    config::{AmocrmConfig, Config},
+    config::Config,
     domain::{Backoff, Disposition, RowId},
     inbox::{Inbox, InboxError, Role, State},
     supabase::{Period, Supabase, SupabaseError},
@@ -33,7 +33,7 @@ use crate::{
 
 pub(super) use self::{
     follow::{GLANCE, Hands, hands, is_undecided, open, patience_with_a_lease},
-    report::refused_again,
+    report::End,
 };
 
 mod dry_run;
@@ -89,34 +89,16 @@ impl Options {
 }
 
 pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
-    let config = Config::load(io::stderr().is_terminal())?;
-    let settings = Settings::from_config(&config);
-    let (Some(amocrm), Some(sending)) = (&config.amocrm, &settings.sending) else {
-        return nothing_would_be_sent(terminal);
-    };
+    let (config, settings) = begin(terminal)?;
     let period = options.period(clock().now(), &terminal.reader().zone);
-    if let (Some(since), Some(until)) = (period.since, period.until)
-        && since >= until
-    {
-        terminal.complain(terminal.pick(
-            "--since is not before --until",
-            "--since не раньше, чем --until",
-        ));
-        return Err(CommandError::Misused);
+    if let (Some(since), Some(until)) = (period.since, period.until) {
+        dates::in_order(since, until, terminal)?;
     }
     if settings.inbox_path.exists() {
         let inbox = Inbox::open(&settings.inbox_path, Role::Guest, clock()).await?;
         refuse_on_standby(&inbox, terminal).await?;
         inbox.close().await;
     }
-    // A log would tear the progress bar: on a terminal, only errors are logged.
-    let filter = if io::stderr().is_terminal() {
-        "error"
-    } else {
-        &config.log.filter
-    };
-    telemetry::init_logging(config.log.format, Some(filter))?;
-
     let supabase = Supabase::new(settings.supabase.clone(), clock())?;
     let count = patiently(SupabaseError::disposition, async || {
         supabase.count_unsynced(period).await
@@ -127,10 +109,9 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
     }
     let walk = Walk::new(supabase.clone(), period);
     if options.dry_run {
-        let sending = sending.clone();
-        return dry_run::run(options, (period, count), settings, sending, walk, terminal).await;
+        return dry_run::run(options, (period, count), settings, walk, terminal).await;
     }
-    tell_what_it_means(options, (period, count), amocrm, &settings, terminal).await?;
+    tell_what_it_means(options, (period, count), &config, terminal).await?;
     if !options.yes {
         ask(terminal)?;
     }
@@ -145,8 +126,7 @@ pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
 async fn tell_what_it_means(
     options: &Options,
     (period, count): (Period, u64),
-    amocrm: &AmocrmConfig,
-    settings: &Settings,
+    config: &Config,
     terminal: &mut Terminal,
 ) -> Outcome {
     let rows = terminal.pick("rows without a deal", "строк без сделки");
@@ -156,12 +136,14 @@ async fn tell_what_it_means(
         format!("; {at_most} {limit}")
     });
     terminal.complain(&format!("{rows}: {count} ({period}){limit}"));
-    let (pipeline, stage) = terminal.pick(("pipeline", "stage"), ("воронка", "этап"));
-    terminal.complain(&format!(
-        "amoCRM: {}, {pipeline} {}, {stage} {}",
-        amocrm.base_url, amocrm.pipeline, amocrm.stage
-    ));
-    let open = open_entries(&settings.inbox_path).await?;
+    if let Some(amocrm) = &config.amocrm {
+        let (pipeline, stage) = terminal.pick(("pipeline", "stage"), ("воронка", "этап"));
+        terminal.complain(&format!(
+            "amoCRM: {}, {pipeline} {}, {stage} {}",
+            amocrm.base_url, amocrm.pipeline, amocrm.stage
+        ));
+    }
+    let open = open_entries(&config.inbox_path).await?;
     if open > 0 {
         let others = terminal.pick(
             "entries in the inbox that are still open, and worked on as well:",
@@ -185,12 +167,26 @@ async fn open_entries(path: &Path) -> Result<u64, InboxError> {
     Ok(open.iter().filter_map(|state| by_state.get(state)).sum())
 }
 
-pub(super) fn nothing_would_be_sent(terminal: &mut Terminal) -> Outcome {
-    terminal.complain(terminal.pick(
-        "AMOCRM_ENABLED=false: nothing would be sent",
-        "AMOCRM_ENABLED=false: ничего не будет отправлено",
-    ));
-    Err(CommandError::Misused)
+/// The settings of a command that has rows worked off, and its log. Fails if nothing would be sent.
+pub(super) fn begin(terminal: &mut Terminal) -> Result<(Config, Settings), CommandError> {
+    let is_terminal = io::stderr().is_terminal();
+    let config = Config::load(is_terminal)?;
+    if config.amocrm.is_none() {
+        terminal.complain(terminal.pick(
+            "AMOCRM_ENABLED=false: nothing would be sent",
+            "AMOCRM_ENABLED=false: ничего не будет отправлено",
+        ));
+        return Err(CommandError::Misused);
+    }
+    // A log would tear what is printed: on a terminal, only errors are logged.
+    let filter = if is_terminal {
+        "error"
+    } else {
+        &config.log.filter
+    };
+    telemetry::init_logging(config.log.format, Some(filter))?;
+    let settings = Settings::from_config(&config);
+    Ok((config, settings))
 }
 
 /// Fails unless a person says yes.

@@ -8,7 +8,7 @@ use jiff::{
     tz::TimeZone,
 };
 
-use super::terminal::Terminal;
+use super::{CommandError, Outcome, terminal::Terminal};
 
 const WRONG: &str =
     "neither a date (2026-01-31) nor a time (2026-01-31T18:00, 2026-01-31T18:00:00+05:00)";
@@ -67,6 +67,18 @@ impl When {
 fn wall(time: DateTime, zone: &TimeZone) -> Timestamp {
     let time = zone.to_ambiguous_timestamp(time).compatible();
     time.unwrap_or(Timestamp::MAX)
+}
+
+/// Fails unless a period begins before it ends.
+pub(super) fn in_order(since: Timestamp, until: Timestamp, terminal: &mut Terminal) -> Outcome {
+    if since < until {
+        return Ok(());
+    }
+    terminal.complain(terminal.pick(
+        "--since is not before --until",
+        "--since не раньше, чем --until",
+    ));
+    Err(CommandError::Misused)
 }
 
 /// In words, with what a bare date was taken for.

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::{self, IsTerminal},
     pin::pin,
 };
 
@@ -14,11 +13,11 @@ use clap::Args;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use self::report::{Change, End, Result as Became};
+use self::report::{Change, Result as Became};
 use super::{
     CommandError, Outcome,
-    backfill::{self, GLANCE, Hands},
-    dates::When,
+    backfill::{self, End, GLANCE, Hands},
+    dates::{self, When},
     entries::{open, refuse_on_standby},
     explain::Whom,
     room,
@@ -33,7 +32,6 @@ use crate::{
         BackfillId, Entry, Inbox, InboxError, Move, PlacedFor, REFUSALS, State, Undo, UndoLeft,
     },
     sync::rules::undo::{WayBack, is_placed_later, undoable, way_back},
-    telemetry,
 };
 
 mod report;
@@ -68,20 +66,9 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: &Options, terminal: &mut Terminal) -> Outcome {
-    let config = Config::load(io::stderr().is_terminal())?;
-    let settings = Settings::from_config(&config);
-    if settings.sending.is_none() {
-        return backfill::nothing_would_be_sent(terminal);
-    }
+    let (_, settings) = backfill::begin(terminal)?;
     let inbox = open(terminal).await?;
     refuse_on_standby(&inbox, terminal).await?;
-    // A log would tear what is printed: on a terminal, only errors are logged.
-    let filter = if io::stderr().is_terminal() {
-        "error"
-    } else {
-        &config.log.filter
-    };
-    telemetry::init_logging(config.log.format, Some(filter))?;
     let changes = select(options, &inbox, terminal).await?;
     let names = inbox.names().await?;
     if options.dry_run {
@@ -117,13 +104,7 @@ async fn select(
     } else if let Some(since) = options.since {
         let since = since.begins(&zone);
         let until = options.until.map_or(Timestamp::MAX, |it| it.ends(&zone));
-        if since >= until {
-            terminal.complain(terminal.pick(
-                "--since is not before --until",
-                "--since не раньше, чем --until",
-            ));
-            return Err(CommandError::Misused);
-        }
+        dates::in_order(since, until, terminal)?;
         let entries = inbox.placed_since(since).await?;
         let of_the_period = entries.iter().filter(|entry| {
             // A move of an earlier version, and a create, have no time of their own.

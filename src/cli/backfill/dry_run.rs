@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Options, Picker, ask, dates, patiently, progress::span_text, told_to_stop};
 use crate::{
-    app::{Sending, Settings, Worker},
+    app::{Settings, Worker},
     cli::{
         CommandError, Outcome, clock,
         room::{REQUESTS_PER_SECOND, Room},
@@ -81,21 +81,19 @@ pub(super) async fn run(
     options: &Options,
     (period, count): (Period, u64),
     mut settings: Settings,
-    mut sending: Sending,
     walk: Walk,
     terminal: &mut Terminal,
 ) -> Outcome {
     tell_cost(options, (period, count), terminal)?;
     let room = Room::take(Some(&settings.inbox_path), terminal).await?;
-    sending.amocrm.assume_full_window = false;
-    sending.amocrm = room.within(sending.amocrm);
-    sending.sync.inspect_every = None;
-    settings.maintenance.sweep_every = None;
-    settings.maintenance.sweep_after_another = false;
+    settings = settings.without_periodic_jobs();
+    if let Some(sending) = &mut settings.sending {
+        sending.amocrm.assume_full_window = false;
+        sending.amocrm = room.within(sending.amocrm.clone());
+    }
     // A row will have settled by the time it is synced.
     settings.maintenance.rows.settle_delay = Duration::ZERO;
     settings.timings = settings.timings.of_a_dry_run();
-    settings.sending = Some(sending);
     let ended = look_ahead(options, settings, walk, terminal).await;
     room.give_back().await;
     ended

@@ -207,13 +207,8 @@ pub(in crate::cli) fn hands(
         "no service is running on this inbox: this command does the work; until it ends, none can be started",
         "с этой очередью не работает ни один сервис: строки обработает сама команда; до её конца сервис не запустится",
     ));
-    let mut settings = settings.clone();
     // No sweep: rows since `SYNC_SINCE` were not asked for, and `--limit 1` must mean one row.
-    settings.maintenance.sweep_every = None;
-    settings.maintenance.sweep_after_another = false;
-    if let Some(sending) = &mut settings.sending {
-        sending.sync.inspect_every = None;
-    }
+    let settings = settings.clone().without_periodic_jobs();
     Ok(Hands::Ours(Worker::start(settings, inbox, &clock(), None)?))
 }
 

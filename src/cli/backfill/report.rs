@@ -11,10 +11,12 @@ use crate::{
     inbox::BackfillId,
 };
 
-/// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+/// How the work on rows ended, be it a backfill or an undo.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", const_into_str)]
-pub(super) enum End {
+pub(in crate::cli) enum End {
+    DryRun,
+    #[default]
     Drained,
     Interrupted,
     /// Another machine syncs, and knows nothing of our inbox.
@@ -23,7 +25,32 @@ pub(super) enum End {
     InDoubt,
 }
 
-#[derive(Debug)]
+impl End {
+    /// What a person does about rows that are not finished.
+    pub(in crate::cli) fn advice(self, terminal: &Terminal) -> Option<&'static str> {
+        match self {
+            Self::DryRun | Self::Drained => None,
+            Self::Interrupted => Some(terminal.pick(
+                "interrupted: what is not finished stays in the inbox; run this again, or let `tripwire-sync serve` finish it",
+                "прервано: незавершённое осталось в очереди; запустите команду ещё раз или дайте закончить `tripwire-sync serve`",
+            )),
+            Self::Standby => Some(terminal.pick(
+                "another machine does the syncing, and will not look at this inbox: run this there, or stop the service there \
+                 and run this again",
+                "синхронизирует сервис на другой машине, и эту очередь он не видит: запустите команду там или остановите тот \
+                 сервис и повторите здесь",
+            )),
+            Self::InDoubt => Some(terminal.pick(
+                "refused again and again: whether for these rows alone, other rows will tell while `tripwire-sync serve` runs; \
+                 see `tripwire-sync check`, or set them aside with `tripwire-sync park`",
+                "отказ повторяется: только ли этим строкам, покажут другие строки, пока работает `tripwire-sync serve`; \
+                 см. `tripwire-sync check` или отложите их: `tripwire-sync park`",
+            )),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Totals {
     /// `None`: there was nothing to do.
     pub(super) backfill: Option<BackfillId>,
@@ -35,16 +62,8 @@ pub(super) struct Totals {
 }
 
 pub(super) fn nothing_to_do(as_json: bool, terminal: &mut Terminal) -> Outcome {
-    let none = Totals {
-        backfill: None,
-        standing: Standing::default(),
-        parked_before: 0,
-        waiting_before: 0,
-        took: Duration::ZERO,
-        end: End::Drained,
-    };
     if as_json {
-        return tell(&none, as_json, terminal);
+        return tell(&Totals::default(), as_json, terminal);
     }
     Ok(terminal.say(terminal.pick(
         "nothing to do: no row without a deal",
@@ -162,31 +181,8 @@ fn lines(totals: &Totals, terminal: &Terminal) -> Vec<Vec<String>> {
         .collect()
 }
 
-pub(in crate::cli) fn refused_again(terminal: &Terminal) -> &'static str {
-    terminal.pick(
-        "refused again and again: whether for these rows alone, other rows will tell while `tripwire-sync serve` runs; \
-         see `tripwire-sync check`, or set them aside with `tripwire-sync park`",
-        "отказ повторяется: только ли этим строкам, покажут другие строки, пока работает `tripwire-sync serve`; \
-         см. `tripwire-sync check` или отложите их: `tripwire-sync park`",
-    )
-}
-
 fn advice(totals: &Totals, terminal: &Terminal) -> Vec<&'static str> {
-    let mut advice = Vec::new();
-    match totals.end {
-        End::Drained => {}
-        End::Interrupted => advice.push(terminal.pick(
-            "interrupted: what is not finished stays in the inbox; run this again, or let `tripwire-sync serve` finish it",
-            "прервано: незавершённые строки остались в очереди; запустите команду ещё раз или `tripwire-sync serve`",
-        )),
-        End::Standby => advice.push(terminal.pick(
-            "another machine does the syncing, and will not look at this inbox: run this there, or stop the service there \
-             and run this again",
-            "синхронизирует сервис на другой машине, и эту очередь он не видит: запустите команду там или остановите тот \
-             сервис и повторите здесь",
-        )),
-        End::InDoubt => advice.push(refused_again(terminal)),
-    }
+    let mut advice: Vec<_> = totals.end.advice(terminal).into_iter().collect();
     if totals.standing.waiting > 0 {
         advice.push(terminal.pick(
             "a row that waits goes on by itself when its contact appears, while `tripwire-sync serve` runs",

@@ -6,24 +6,11 @@ use serde_json::json;
 use strum::IntoStaticStr;
 
 use crate::{
-    cli::{CommandError, Outcome, backfill, terminal::Terminal},
+    cli::{CommandError, Outcome, backfill::End, terminal::Terminal},
     domain::{DealId, RowId},
     inbox::{self, Entry, Move, Names, State, Undo, UndoLeft},
     words,
 };
-
-/// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "snake_case", const_into_str)]
-pub(super) enum End {
-    DryRun,
-    Drained,
-    Interrupted,
-    /// Another machine syncs, and knows nothing of our inbox.
-    Standby,
-    /// The remaining rows were refused. Only another row can tell whether they or all rows are refused.
-    InDoubt,
-}
 
 /// A row, and what becomes of its deal.
 #[derive(Debug, Clone)]
@@ -127,8 +114,13 @@ pub(super) fn tell(
         let lines: Vec<Vec<String>> = changes.iter().map(|it| line(it, names, terminal)).collect();
         terminal.table(&head, &lines)?;
     }
-    if let Some(advice) = advice(end, totals.contains_key("parked"), terminal) {
+    if let Some(advice) = end.advice(terminal) {
         terminal.complain(advice);
+    } else if totals.contains_key("parked") {
+        terminal.complain(terminal.pick(
+            "parked: see `tripwire-sync explain`; `tripwire-sync retry` tries the undo again",
+            "отложенные: `tripwire-sync explain`; `tripwire-sync retry` повторит возврат",
+        ));
     }
     let is_whole = match end {
         End::DryRun => true,
@@ -206,27 +198,5 @@ fn what(result: &Result, terminal: &Terminal) -> String {
         Result::Unreadable => terminal
             .pick("amoCRM's answer cannot be read", "ответ amoCRM не читается")
             .to_owned(),
-    }
-}
-
-fn advice(end: End, is_any_parked: bool, terminal: &Terminal) -> Option<&'static str> {
-    match end {
-        End::Interrupted => Some(terminal.pick(
-            "interrupted: what is not finished stays in the inbox; run this again, or let `tripwire-sync serve` finish it",
-            "прервано: незавершённое осталось в очереди; запустите команду ещё раз или дайте закончить `tripwire-sync serve`",
-        )),
-        End::Standby => Some(terminal.pick(
-            "another machine does the syncing, and will not look at this inbox: run this there, or stop the service there \
-             and run this again",
-            "синхронизацией занята другая машина, и эту очередь она не увидит: запустите команду там или остановите тот \
-             сервис и повторите здесь",
-        )),
-        End::InDoubt => Some(backfill::refused_again(terminal)),
-        End::DryRun | End::Drained => is_any_parked.then(|| {
-            terminal.pick(
-                "parked: see `tripwire-sync explain`; `tripwire-sync retry` tries the undo again",
-                "отложенные: `tripwire-sync explain`; `tripwire-sync retry` повторит возврат",
-            )
-        }),
     }
 }
