@@ -276,9 +276,9 @@ mod tests {
         assert_eq!(size.now(), 12);
         tokio::time::advance(HALVED_FOR / 2).await;
         size.was_too_big(12);
-        tokio::time::advance(HALVED_FOR - Duration::from_secs(1)).await;
+        tokio::time::advance(HALVED_FOR.mul_f64(0.99)).await;
         assert_eq!(size.now(), 6);
-        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::advance(HALVED_FOR.mul_f64(0.02)).await;
         assert_eq!(size.now(), 50);
     }
 

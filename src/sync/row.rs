@@ -214,7 +214,7 @@ impl InHand for Box<Attempt> {
 
 /// A row that was read and is to be synced, and what is known of it at its stage.
 #[derive(Debug)]
-pub(super) struct At<S> {
+pub(super) struct RowAt<S> {
     pub(super) attempt: Box<Attempt>,
     pub(super) row: Row,
     pub(super) email: Email,
@@ -223,15 +223,15 @@ pub(super) struct At<S> {
     pub(super) stage: S,
 }
 
-pub(super) type Loaded = At<()>;
-pub(super) type Matched = At<Contacts>;
-pub(super) type Chosen = At<DealChoice>;
+pub(super) type Loaded = RowAt<()>;
+pub(super) type Matched = RowAt<Contacts>;
+pub(super) type Chosen = RowAt<DealChoice>;
 /// The deal is in its place.
-pub(super) type Placed = At<DealId>;
+pub(super) type Placed = RowAt<DealId>;
 /// Our note is on the deal.
-pub(super) type Noted = At<Choice>;
+pub(super) type Noted = RowAt<Choice>;
 
-impl<S> At<S> {
+impl<S> RowAt<S> {
     /// The row, and what its stage knew of it.
     pub(super) fn apart(self) -> (Loaded, S) {
         let Self {
@@ -241,7 +241,7 @@ impl<S> At<S> {
             read_at,
             stage,
         } = self;
-        let row = At {
+        let row = RowAt {
             attempt,
             row,
             email,
@@ -252,9 +252,9 @@ impl<S> At<S> {
     }
 
     /// The row at another stage.
-    pub(super) fn map<T>(self, stage: impl FnOnce(S) -> T) -> At<T> {
+    pub(super) fn map<T>(self, stage: impl FnOnce(S) -> T) -> RowAt<T> {
         let (row, before) = self.apart();
-        At {
+        RowAt {
             attempt: row.attempt,
             row: row.row,
             email: row.email,
@@ -263,13 +263,13 @@ impl<S> At<S> {
         }
     }
 
-    /// As [`At::map`], where what the stage knew is no longer needed.
-    pub(super) fn to<T>(self, stage: T) -> At<T> {
+    /// As [`RowAt::map`], where what the stage knew is no longer needed.
+    pub(super) fn to<T>(self, stage: T) -> RowAt<T> {
         self.map(|_| stage)
     }
 }
 
-impl<S: Send> InHand for At<S> {
+impl<S: Send> InHand for RowAt<S> {
     fn attempt(&self) -> &Attempt {
         &self.attempt
     }

@@ -10,7 +10,7 @@ use super::{
     super::{
         batch::{Batch, distinct},
         contacts::search::{self, Query, search},
-        row::{At, Contacts, Ended, InHand, Loaded, Matched, StepResult, phone_of},
+        row::{Contacts, Ended, InHand, Loaded, Matched, RowAt, StepResult, phone_of},
         rules::contact::{AfterMiss, Answer, Miss, by_beginning, by_email, by_phone, with_email},
         rules::eligibility::{later, since},
         run::SMALLEST_BATCH,
@@ -32,7 +32,7 @@ struct Lookup {
     contacts: Vec<Contact>,
 }
 
-type Candidate = At<Lookup>;
+type Candidate = RowAt<Lookup>;
 
 impl Candidate {
     /// The contacts that the index names, and the one that was used for this person before.
@@ -322,11 +322,11 @@ fn second_look_at(batch: &Batch, row: &mut Candidate, now: Timestamp) -> Timesta
 /// Searches by phone. Returns the rows for which a contact is to be made.
 async fn search_phones(
     batch: &Batch,
-    rows: Vec<At<(Lookup, Phone)>>,
+    rows: Vec<RowAt<(Lookup, Phone)>>,
     found: &mut StepResult<Matched>,
 ) -> Result<Vec<Candidate>, InboxError> {
     let is_created = batch.ctx.settings.missing_contact == MissingContact::Create;
-    let query = |row: &At<(Lookup, Phone)>| Query::Phone(row.stage.1.clone());
+    let query = |row: &RowAt<(Lookup, Phone)>| Query::Phone(row.stage.1.clone());
     let mut to_make = Vec::new();
     for (row, search) in search(batch, rows, query, &mut found.ended).await? {
         let answer = by_phone(&row.stage.1, search);

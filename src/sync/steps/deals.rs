@@ -11,7 +11,7 @@ use super::{
         batch::{Batch, distinct},
         contacts::search::{Query, UNREADABLE, search},
         failure::Failure,
-        row::{At, Chosen, Contacts, DealChoice, InHand, Loaded, Matched, StepResult},
+        row::{Chosen, Contacts, DealChoice, InHand, Loaded, Matched, RowAt, StepResult},
         rules::contact::with_email,
         rules::deal::{Decision, Situation, decide},
     },
@@ -30,7 +30,7 @@ struct Deals {
     unread: Vec<DealId>,
 }
 
-type Candidate = At<Deals>;
+type Candidate = RowAt<Deals>;
 
 impl Candidate {
     fn new(row: Matched) -> Self {

@@ -10,7 +10,7 @@ use amocrm::Contact;
 use super::super::{
     batch::Batch,
     locks::LockKey,
-    row::{At, Ended, InHand, Matched, StepResult},
+    row::{Ended, InHand, Matched, RowAt, StepResult},
     rules::eligibility::later,
 };
 use crate::inbox::{DailySearches, Fact, InboxError, OpenWork};
@@ -61,9 +61,9 @@ pub(crate) async fn lock<T: InHand>(
 /// Locks the contacts that were found for a row. If another row has locked one of them, the row comes again later.
 pub(crate) fn lock_contacts<S: Send>(
     batch: &Batch,
-    mut row: At<S>,
+    mut row: RowAt<S>,
     contacts: &[Contact],
-) -> Result<At<S>, Ended> {
+) -> Result<RowAt<S>, Ended> {
     let attempt = &mut row.attempt;
     let mut contacts = contacts.iter();
     if contacts.all(|it| attempt.lock(&batch.ctx.locks, LockKey::Contact(it.id))) {

@@ -11,7 +11,7 @@ use super::{
         batch::Batch,
         bulk::{self, Failed, Item},
         failure::Failure,
-        row::{At, Chosen, DealChoice, Ended, InHand, Placed, StepResult},
+        row::{Chosen, DealChoice, Ended, InHand, Placed, RowAt, StepResult},
         rules::deal::{Placement, placement, stage_is_unknown},
         rules::eligibility::later,
         rules::note::{contact_name, deal_name},
@@ -57,7 +57,7 @@ pub(crate) async fn move_or_create(
 // ---- move ----
 
 /// A row whose deal is there.
-type ToMove = At<Deal>;
+type ToMove = RowAt<Deal>;
 
 impl ToMove {
     fn placed(mut self, how: inbox::Placed) -> Placed {
@@ -364,7 +364,7 @@ async fn create_deals(
 }
 
 /// A row whose deal is to be made.
-type ToCreate = At<CreateFor>;
+type ToCreate = RowAt<CreateFor>;
 
 impl ToCreate {
     /// From now on the deal may exist.
@@ -380,7 +380,7 @@ impl ToCreate {
 }
 
 /// `contact`: if it was made with the deal.
-fn created<S: Send>(mut row: At<S>, deal: DealId, contact: Option<ContactId>) -> Placed {
+fn created<S: Send>(mut row: RowAt<S>, deal: DealId, contact: Option<ContactId>) -> Placed {
     row.attempt.log(Fact::DealCreated(deal));
     let step = &mut row.attempt.progress.step;
     if let Step::Creating(create) = step {
@@ -389,7 +389,7 @@ fn created<S: Send>(mut row: At<S>, deal: DealId, contact: Option<ContactId>) ->
     row.to(deal)
 }
 
-fn new_deal(row: &At<ContactId>) -> NewDeal {
+fn new_deal(row: &RowAt<ContactId>) -> NewDeal {
     let (contact, row) = (row.stage, &row.row);
     NewDeal {
         name: deal_name(row),
@@ -483,11 +483,11 @@ pub(crate) async fn write_failed<T: InHand>(
 pub(crate) fn items_by<S: Send, B>(
     batch: &Batch,
     latest: Instant,
-    rows: Vec<At<S>>,
-    body: impl Fn(&At<S>) -> B,
-) -> Vec<Item<At<S>, B>> {
+    rows: Vec<RowAt<S>>,
+    body: impl Fn(&RowAt<S>) -> B,
+) -> Vec<Item<RowAt<S>, B>> {
     let fresh_for = batch.ctx.timings.fresh_for;
-    let item = |row: At<S>| Item {
+    let item = |row: RowAt<S>| Item {
         body: body(&row),
         // What it rests on is read again first when it is older.
         begin_by: latest.min(row.read_at + fresh_for),

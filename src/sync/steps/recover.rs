@@ -11,7 +11,7 @@ use super::{
         batch::{Batch, distinct},
         contacts::search::{Query, UNREADABLE, search},
         in_flight::Look,
-        row::{At, Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, StepResult},
+        row::{Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, RowAt, StepResult},
         rules::contact::with_email,
         rules::eligibility::{already_filled, later},
         rules::note::as_sent,
@@ -91,12 +91,12 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
 }
 
 /// The deal stands where an undo has brought it, and a person wants it in its place.
-fn is_moved_again<S>(row: &At<S>) -> bool {
+fn is_moved_again<S>(row: &RowAt<S>) -> bool {
     row.attempt.progress.undo == Some(Undo::Again)
 }
 
 /// Nothing was written: the next attempt chooses anew.
-fn anew<S: Send>(batch: &Batch, mut row: At<S>, why: Fact) -> Ended {
+fn anew<S: Send>(batch: &Batch, mut row: RowAt<S>, why: Fact) -> Ended {
     row.attempt.progress.step = Step::Begun;
     row.again_at(batch.now(), why)
 }
@@ -104,9 +104,9 @@ fn anew<S: Send>(batch: &Batch, mut row: At<S>, why: Fact) -> Ended {
 /// Reads the chosen deals. A row ends if its deal has vanished or left the pipeline.
 async fn read_chosen(
     batch: &Batch,
-    rows: Vec<At<DealId>>,
+    rows: Vec<RowAt<DealId>>,
     resumed: &mut Resumed,
-) -> Result<Vec<At<Deal>>, InboxError> {
+) -> Result<Vec<RowAt<Deal>>, InboxError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -138,7 +138,7 @@ async fn read_chosen(
 
 async fn resolve_notes(
     batch: &Batch,
-    rows: Vec<At<(DealId, Timestamp)>>,
+    rows: Vec<RowAt<(DealId, Timestamp)>>,
     resumed: &mut Resumed,
 ) -> Result<(), InboxError> {
     let rows = resumed.keep(batch.begin(rows));
@@ -186,11 +186,11 @@ async fn resolve_notes(
 }
 
 /// A create in doubt, and the contact whose deal it makes; `None`: the contact was not found.
-type Lost = At<(Create, Option<Contact>)>;
+type Lost = RowAt<(Create, Option<Contact>)>;
 
 async fn resolve_creates(
     batch: &Batch,
-    rows: Vec<At<Create>>,
+    rows: Vec<RowAt<Create>>,
     resumed: &mut Resumed,
 ) -> Result<(), InboxError> {
     let rows = resumed.keep(batch.begin(rows));
@@ -202,13 +202,13 @@ async fn resolve_creates(
         CreateFor::NewContact { .. } => None,
     };
     let look = Look::begin(&batch.ctx);
-    let ids = |row: &At<Create>| contact_of(&row.stage).into_iter().collect();
+    let ids = |row: &RowAt<Create>| contact_of(&row.stage).into_iter().collect();
     let asked = batch.read_contacts(rows, ids, &mut resumed.ended);
     let Some((rows, found)) = asked.await? else {
         return Ok(());
     };
     let contact = |create: &Create| found.get(&contact_of(create)?).cloned();
-    let lost = |row: At<Create>| {
+    let lost = |row: RowAt<Create>| {
         let contact = contact(&row.stage);
         row.map(|create| (create, contact))
     };
@@ -218,7 +218,7 @@ async fn resolve_creates(
 
 async fn resolve_creates_with_contact(
     batch: &Batch,
-    rows: Vec<At<Create>>,
+    rows: Vec<RowAt<Create>>,
     resumed: &mut Resumed,
 ) -> Result<(), InboxError> {
     let rows = resumed.keep(batch.begin(rows));
@@ -244,7 +244,7 @@ async fn resolve_creates_with_contact(
             lost.push(row.map(|create| (create, latest(same))));
         }
     }
-    let query = |row: &At<Create>| Query::Email(row.email.clone());
+    let query = |row: &RowAt<Create>| Query::Email(row.email.clone());
     for (row, found) in search(batch, to_search, query, &mut resumed.ended).await? {
         let same = with_email(&row.email, found.hits);
         let may_be_hidden = !newest.unreadable.is_none() || !found.unreadable.is_none();

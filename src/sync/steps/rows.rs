@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::{
     batch::{Batch, at_once},
     failure::Verdict,
-    row::{At, Attempt, Ended, InHand, Loaded, StepResult, phone_of},
+    row::{Attempt, Ended, InHand, Loaded, RowAt, StepResult, phone_of},
     rules::eligibility::{self, absent, eligibility},
 };
 use crate::{
@@ -55,8 +55,8 @@ pub(crate) async fn load(
 /// Reads rows again whose last read is too long ago.
 pub(crate) async fn refresh<S: Send>(
     batch: &Batch,
-    rows: Vec<At<S>>,
-) -> Result<StepResult<At<S>>, InboxError> {
+    rows: Vec<RowAt<S>>,
+) -> Result<StepResult<RowAt<S>>, InboxError> {
     let half = batch.ctx.timings.fresh_for / 2;
     let (old, fresh): (Vec<_>, Vec<_>) = rows
         .into_iter()
