@@ -40,12 +40,13 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sqlx::SqlitePool;
 use tokio::{
@@ -334,8 +335,7 @@ impl Inbox {
             if shared.commands.send(Command::Close(reply)).await.is_ok() {
                 let _ = answer.await;
             }
-            let mut lock = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            *lock = None;
+            *shared.lock.lock() = None;
         });
         if let Err(error) = closed.await {
             tracing::error!(%error, "closing the inbox failed");

@@ -1,10 +1,8 @@
 //! Wrong tokens slow down all next tries a little, and lock no visitor out.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep},
@@ -70,7 +68,7 @@ impl Brake {
     /// token must not be locked out by a crowd of wrong ones.
     pub(super) async fn hold(&self) {
         let delay = {
-            let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+            let wrong = *self.wrong.lock();
             wrong.map(|wrong| wrong.at(Instant::now()).delay())
         };
         if let Some(delay) = delay
@@ -83,7 +81,7 @@ impl Brake {
     /// Counts a wrong try. Returns whether it is the first one for a while.
     pub(super) fn wrong(&self) -> bool {
         let now = Instant::now();
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wrong = self.wrong.lock();
         let before = wrong.unwrap_or(Wrong {
             tries: 0,
             since: now,

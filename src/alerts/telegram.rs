@@ -2,12 +2,10 @@
 //!
 //! The token is a part of the address, so no address may reach an error or a log.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use outbound::{Failure, read_up_to};
+use parking_lot::Mutex;
 use reqwest::{StatusCode, header::CONTENT_TYPE};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -124,7 +122,7 @@ impl Telegram {
                     "{text}\n\nГруппа стала супергруппой: впишите в настройки TELEGRAM_CHAT_ID={to}"
                 );
                 self.send_to(to.to_string(), &text).await?;
-                *self.chat_id.lock().unwrap_or_else(PoisonError::into_inner) = to.to_string();
+                *self.chat_id.lock() = to.to_string();
                 Ok(())
             }
             sent => sent,
@@ -161,8 +159,7 @@ impl Telegram {
     }
 
     fn chat_id(&self) -> String {
-        let chat_id = self.chat_id.lock().unwrap_or_else(PoisonError::into_inner);
-        chat_id.clone()
+        self.chat_id.lock().clone()
     }
 
     async fn call(&self, method: &str, body: &Value) -> Result<Vec<u8>, TelegramError> {

@@ -1,14 +1,8 @@
 //! How many connections there may be, and which one has to go when a new one needs its place.
 
-use std::{
-    cell::Cell,
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{cell::Cell, collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -153,7 +147,7 @@ impl Places {
     /// than there are places: the server accepts a quarter more.
     pub(super) fn enter(&self) -> Place {
         let now = Instant::now();
-        let mut open = self.lock();
+        let mut open = self.shared.lock();
         open.make_room(1, now);
         let must_go = CancellationToken::new();
         let rank = open.rank(Standing::New);
@@ -167,10 +161,6 @@ impl Places {
             rank: Cell::new(rank),
             must_go,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Open> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -213,14 +203,14 @@ impl Place {
             Standing::New | Standing::Waiting => self.stand(Standing::Stranger),
             Standing::Stranger => {}
         }
-        let open = self.places.lock();
+        let open = self.places.shared.lock();
         open.connections.len() >= open.places
     }
 
     /// Closes connections above the number of places, which could not be closed when they came. Without this, a server full
     /// of such connections would accept no other.
     pub(super) fn make_room(&self) {
-        self.places.lock().make_room(0, Instant::now());
+        self.places.shared.lock().make_room(0, Instant::now());
     }
 
     /// It is the client's turn to send.
@@ -231,7 +221,7 @@ impl Place {
     }
 
     fn stand(&self, standing: Standing) {
-        let mut open = self.places.lock();
+        let mut open = self.places.shared.lock();
         // A connection that is being closed has no place any more.
         if let Some(guest) = open.connections.remove(&self.rank.get()) {
             let rank = open.rank(standing);
@@ -249,7 +239,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.lock().connections.remove(&self.rank.get());
+        self.places
+            .shared
+            .lock()
+            .connections
+            .remove(&self.rank.get());
     }
 }
 
@@ -403,10 +397,10 @@ mod tests {
             place.waits();
         }
         all[4].make_room();
-        assert_eq!(places.lock().connections.len(), 5);
+        assert_eq!(places.shared.lock().connections.len(), 5);
         advance(ROUND_TRIP).await;
         all[4].make_room();
-        assert_eq!(places.lock().connections.len(), 4);
+        assert_eq!(places.shared.lock().connections.len(), 4);
         assert!(all[0].must_go.is_cancelled());
     }
 
@@ -448,7 +442,7 @@ mod tests {
         assert_eq!(gone([&one, &other]), [false, true]);
         // A request that is verified after its connection was closed wins no place back.
         other.verified();
-        assert_eq!(places.lock().connections.len(), 2);
+        assert_eq!(places.shared.lock().connections.len(), 2);
     }
 
     #[test]

@@ -3,13 +3,9 @@
 //! An unverified sender decides how many requests are refused, so their number must not decide how much is written. No
 //! content of a refused request is trusted or logged.
 
-use std::{
-    mem,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{mem, net::IpAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{error, field::display, warn};
 
@@ -45,7 +41,7 @@ impl RefusalLog {
     }
 
     pub(super) fn note(&self, error: WebhookError, client: Option<IpAddr>) {
-        if lock(&self.tallies).note(error, client) {
+        if self.tallies.lock().note(error, client) {
             // A full channel has woken the task already.
             let _ = self.wake.try_send(());
         }
@@ -57,12 +53,8 @@ impl RefusalLog {
     }
 }
 
-fn lock(tallies: &Mutex<Tallies>) -> MutexGuard<'_, Tallies> {
-    tallies.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn write(tallies: &Mutex<Tallies>) {
-    let tallies = lock(tallies).take();
+    let tallies = tallies.lock().take();
     for tally in tallies {
         tally.log();
     }

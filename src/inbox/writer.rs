@@ -8,13 +8,14 @@ mod command;
 use std::{
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use sqlx::SqliteConnection;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -79,15 +80,11 @@ impl Signals {
     }
 
     pub(super) fn activity(&self) -> Activity {
-        *self.lock_activity()
+        *self.activity.lock()
     }
 
     pub(super) fn change_activity(&self, change: impl FnOnce(&mut Activity)) {
-        change(&mut self.lock_activity());
-    }
-
-    fn lock_activity(&self) -> MutexGuard<'_, Activity> {
-        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+        change(&mut self.activity.lock());
     }
 
     pub(super) fn die_at(&self, at: DieAt) {
@@ -116,12 +113,8 @@ impl Handover {
 impl Drop for Handover {
     fn drop(&mut self) {
         let lost = self.claim.take().map(|claim| claim.token);
-        lock(&self.orphans).extend(lost);
+        self.orphans.lock().extend(lost);
     }
-}
-
-fn lock(orphans: &Orphans) -> MutexGuard<'_, Vec<ClaimToken>> {
-    orphans.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]
@@ -191,7 +184,7 @@ impl Writer {
                 self.commands.close();
             }
         }
-        if !lock(&self.orphans).is_empty() {
+        if !self.orphans.lock().is_empty() {
             self.write(Vec::new()).await;
         }
         self.link.close().await;
@@ -223,7 +216,7 @@ impl Writer {
 
     /// Writes a group and answers it. An empty one only shows whether writing works.
     async fn write(&mut self, mut changes: Vec<Box<dyn Change>>) {
-        let orphans = mem::take(&mut *lock(&self.orphans));
+        let orphans = mem::take(&mut *self.orphans.lock());
         let mut effects = Effects::default();
         let written = self.transact(&mut changes, &orphans, &mut effects).await;
         if effects.is_about_entries {
@@ -245,7 +238,7 @@ impl Writer {
             Err(error) => {
                 tracing::error!(%error, "the inbox could not be written");
                 self.link.drop_connection();
-                lock(&self.orphans).extend(orphans);
+                self.orphans.lock().extend(orphans);
                 Err(InboxError::Database {
                     what: "write to its file",
                     source: Arc::new(error),
@@ -348,7 +341,7 @@ impl Writer {
             self.link.drop_connection();
         }
         let works = self.signals.writing.borrow().reaches_the_disk();
-        if !works || !lock(&self.orphans).is_empty() {
+        if !works || !self.orphans.lock().is_empty() {
             self.write(Vec::new()).await;
         }
         match self.link.look_for_others().await {

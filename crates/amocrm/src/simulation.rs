@@ -1,15 +1,13 @@
 //! Simulated writes, for a dry run: writes are answered from memory. Reads go to amoCRM, and include the changes of the
 //! simulated writes.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     Contact, ContactId, Deal, DealId, NewDeal, NewDealAndContact, NewNote, Note, NoteId, Phone,
     SharedClock, StageId, Target,
 };
+use parking_lot::Mutex;
 
 /// What simulated writes have changed; clones share it.
 #[derive(Debug, Clone)]
@@ -51,7 +49,7 @@ impl Simulation {
     /// The stage on which a deal stands in amoCRM, if it was read.
     #[must_use]
     pub fn stage_in_amocrm(&self, deal: DealId) -> Option<StageId> {
-        self.changes().stages.get(&deal).copied()
+        self.changes.lock().stages.get(&deal).copied()
     }
 
     #[must_use]
@@ -68,7 +66,7 @@ impl Simulation {
 
     /// Adds the simulated contacts among these ids, and to all contacts the deals that were made for them.
     pub(super) fn add_contacts(&self, ids: &[ContactId], contacts: &mut Vec<Contact>) {
-        let made = |id| self.changes().contacts.get(id).cloned();
+        let made = |id| self.changes.lock().contacts.get(id).cloned();
         contacts.extend(ids.iter().filter_map(made));
         self.with_made_deals(contacts);
     }
@@ -76,19 +74,19 @@ impl Simulation {
     /// Sets the stages of simulated moves, and adds the simulated deals among these ids.
     pub(super) fn add_deals(&self, ids: &[DealId], deals: &mut Vec<Deal>) {
         self.with_moves(deals);
-        let made = |id| self.changes().deals.get(id).cloned();
+        let made = |id| self.changes.lock().deals.get(id).cloned();
         deals.extend(ids.iter().filter_map(made));
     }
 
     pub(super) fn add_notes_of(&self, deals: &[DealId], notes: &mut Vec<Note>) {
-        let changes = self.changes();
+        let changes = self.changes.lock();
         let made = changes.notes.iter();
         notes.extend(made.filter(|note| deals.contains(&note.deal)).cloned());
     }
 
     /// A contact also has the deals that were made for it.
     pub(super) fn with_made_deals(&self, contacts: &mut [Contact]) {
-        let changes = self.changes();
+        let changes = self.changes.lock();
         for contact in contacts {
             let made = changes.deals.values();
             let of_contact = made.filter(|deal| deal.contacts.contains(&contact.id));
@@ -100,7 +98,7 @@ impl Simulation {
 
     /// The contacts that were made and have this e-mail or phone.
     pub(super) fn hits(&self, text: &str) -> Vec<Contact> {
-        let changes = self.changes();
+        let changes = self.changes.lock();
         let made = changes.contacts.values();
         made.filter(|contact| {
             let mut emails = contact.emails.iter();
@@ -114,7 +112,7 @@ impl Simulation {
     /// Sets the stages of simulated moves.
     pub(super) fn with_moves(&self, deals: &mut [Deal]) {
         let now = self.clock.now();
-        let mut changes = self.changes();
+        let mut changes = self.changes.lock();
         for deal in deals {
             changes.stages.insert(deal.id, deal.stage);
             if let Some(target) = changes.moved.get(&deal.id) {
@@ -129,7 +127,7 @@ impl Simulation {
     // ---- writes ----
 
     pub(super) fn move_deals(&self, deals: &[DealId], target: Target) -> Vec<Option<DealId>> {
-        let mut changes = self.changes();
+        let mut changes = self.changes.lock();
         changes.moved.extend(deals.iter().map(|id| (*id, target)));
         deals.iter().copied().map(Some).collect()
     }
@@ -148,7 +146,7 @@ impl Simulation {
     ) -> Vec<Option<(DealId, ContactId)>> {
         let now = self.clock.now();
         let made = deals.iter().map(|new| {
-            let id = ContactId::new(self.changes().next_id());
+            let id = ContactId::new(self.changes.lock().next_id());
             let contact = Contact {
                 id,
                 emails: vec![new.email.clone()],
@@ -158,7 +156,7 @@ impl Simulation {
                 created_at: now,
                 updated_at: now,
             };
-            self.changes().contacts.insert(id, contact);
+            self.changes.lock().contacts.insert(id, contact);
             let deal = self.make(&new.deal_name, id, target);
             self.with_deal(id, deal);
             (deal, id)
@@ -167,7 +165,7 @@ impl Simulation {
     }
 
     pub(super) fn add_notes(&self, notes: &[NewNote]) -> Vec<Option<NoteId>> {
-        let mut changes = self.changes();
+        let mut changes = self.changes.lock();
         let mut ids = Vec::with_capacity(notes.len());
         for note in notes {
             let id = NoteId::new(changes.next_id());
@@ -183,7 +181,7 @@ impl Simulation {
 
     fn make(&self, name: &str, contact: ContactId, target: Target) -> DealId {
         let now = self.clock.now();
-        let mut changes = self.changes();
+        let mut changes = self.changes.lock();
         let id = DealId::new(changes.next_id());
         let deal = Deal {
             id,
@@ -202,12 +200,8 @@ impl Simulation {
     }
 
     fn with_deal(&self, contact: ContactId, deal: DealId) {
-        if let Some(contact) = self.changes().contacts.get_mut(&contact) {
+        if let Some(contact) = self.changes.lock().contacts.get_mut(&contact) {
             contact.deals.push(deal);
         }
-    }
-
-    fn changes(&self) -> MutexGuard<'_, Changes> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,13 +7,11 @@ mod tests;
 use std::{
     collections::VecDeque,
     num::NonZeroU32,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::Refusal;
@@ -92,14 +90,14 @@ impl Throttle {
         let asked = Instant::now();
         let place = Place::take(&self.in_line);
         if let Some(limit) = begin_by
-            && self.state().pace.turn_after(place.ahead, asked, limit) > limit
+            && self.state.lock().pace.turn_after(place.ahead, asked, limit) > limit
         {
             return Err(Denied::TooLate);
         }
         let _next = in_time(begin_by, &self.next).await?;
         loop {
             let ready = {
-                let mut state = self.state();
+                let mut state = self.state.lock();
                 if let Some(refusal) = state.refusal {
                     return Err(Denied::Refused(refusal));
                 }
@@ -125,49 +123,51 @@ impl Throttle {
 
     /// A 429 for the request sent at `sent_at`.
     pub(super) fn slow_down(&self, sent_at: Instant, named: Option<Duration>) {
-        self.state().pace.refused(sent_at, Instant::now(), named);
+        self.state
+            .lock()
+            .pace
+            .refused(sent_at, Instant::now(), named);
     }
 
     /// Turns away all requests, those in the queue too, until [`Throttle::reset`].
     pub(super) fn turn_away(&self, refusal: Refusal) {
-        self.state().refusal = Some(refusal);
+        self.state.lock().refusal = Some(refusal);
     }
 
     pub(super) fn is_turning_away(&self) -> bool {
-        self.state().refusal.is_some()
+        self.state.lock().refusal.is_some()
     }
 
     pub(super) fn reset(&self) {
-        self.state().refusal = None;
+        self.state.lock().refusal = None;
     }
 
     /// See [`Pace::leave_to_others`].
     pub(super) fn leave_to_others(&self, sends: usize) {
-        self.state().pace.leave_to_others(sends, Instant::now());
+        self.state
+            .lock()
+            .pace
+            .leave_to_others(sends, Instant::now());
     }
 
     /// Any other answer than a 429.
     pub(super) fn answered(&self, sent_at: Instant) {
-        self.state().pace.answered(sent_at);
+        self.state.lock().pace.answered(sent_at);
     }
 
     pub(super) fn requests_sent(&self) -> u64 {
-        self.state().sent
+        self.state.lock().sent
     }
 
     pub(super) fn stamps(&self) -> Vec<Instant> {
-        self.state().stamps.iter().copied().collect()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().stamps.iter().copied().collect()
     }
 }
 
 impl Turn<'_> {
     /// Must be called right before sending: the time of sending counts, not that of the turn.
     pub(super) fn sent(self) -> Instant {
-        let mut state = self.throttle.state();
+        let mut state = self.throttle.state.lock();
         let now = Instant::now();
         state.pace.sent(self.number, now);
         if state.stamps.len() == STAMPS {
