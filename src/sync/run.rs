@@ -178,20 +178,19 @@ fn has_choice(row: &Loaded) -> bool {
 /// Waits until another batch may ask amoCRM, and cuts it then: how large it may be depends on whether the contact index can
 /// be used by that time.
 async fn next_batch(mut pass: Pass<'_>) -> Option<((Batch, Turn, Vec<Loaded>), Pass<'_>)> {
+    if pass.begun.is_empty() && pass.unmatched.is_empty() {
+        return None;
+    }
     let turns = pass.is_long.then(|| Arc::clone(&pass.whole.ctx.turns));
     let asking = match turns {
         Some(turns) => turns.acquire_owned().await.ok(),
         None => None,
     };
-    let batch = pass.cut_batch(asking)?;
-    Some((batch, pass))
+    Some((pass.cut_batch(asking), pass))
 }
 
 impl Pass<'_> {
-    fn cut_batch(
-        &mut self,
-        asking: Option<OwnedSemaphorePermit>,
-    ) -> Option<(Batch, Turn, Vec<Loaded>)> {
+    fn cut_batch(&mut self, asking: Option<OwnedSemaphorePermit>) -> (Batch, Turn, Vec<Loaded>) {
         let ctx = &self.whole.ctx;
         let is_begun = !self.begun.is_empty();
         // Each search takes a request, so the data of a large batch would be too old before it writes.
@@ -213,9 +212,6 @@ impl Pass<'_> {
         };
         let rest = rows.split_off(rows.len().min(size));
         let rows = mem::replace(rows, rest);
-        if rows.is_empty() {
-            return None;
-        }
         let canary = self.canary.clone();
         let (finished, canary) = if mem::take(&mut self.is_first) {
             (canary.map(CancellationToken::drop_guard), None)
@@ -237,7 +233,7 @@ impl Pass<'_> {
             is_long: self.is_long,
             ..self.whole.clone()
         };
-        Some((batch, turn, rows))
+        (batch, turn, rows)
     }
 }
 
