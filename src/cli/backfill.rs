@@ -33,6 +33,7 @@ use crate::{
 
 pub(super) use self::{
     follow::{GLANCE, Hands, hands, is_undecided, open, patience_with_a_lease},
+    progress::why,
     report::End,
 };
 

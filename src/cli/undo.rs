@@ -269,7 +269,7 @@ async fn follow(
             break Some(End::Standby);
         }
         let trouble = open.iter().find_map(|entry| entry.reason.clone());
-        let why = state.hint(terminal.lang()).map(str::to_owned).or(trouble);
+        let why = backfill::why(state, terminal).or(trouble);
         if why.is_some() && why != last_said {
             terminal.complain(why.as_deref().unwrap_or_default());
             last_said = why;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Options, Picker, ask, dates, patiently, progress::span_text, told_to_stop};
+use super::{Options, Picker, ask, dates, patiently, progress, progress::span_text, told_to_stop};
 use crate::{
     app::{Settings, Worker},
     cli::{
@@ -269,8 +269,9 @@ impl DryRun {
                 return Err(CommandError::Told);
             }
             let state = *worker.status.borrow();
-            if let SyncState::Halted { cause, .. } = state {
-                terminal.complain(cause.hint(terminal.lang()));
+            if let SyncState::Halted { .. } = state {
+                let why = progress::why(state, terminal).unwrap_or_default();
+                terminal.complain(&why);
                 return Err(CommandError::Told);
             }
             for (row, would) in std::mem::take(&mut self.left) {

@@ -155,7 +155,7 @@ impl<'t> Backfill<'t> {
             if state == SyncState::Working && standing.is_open_for(undecided) {
                 break Some(End::InDoubt);
             }
-            let mut why = state.hint(self.terminal.lang()).map(str::to_owned);
+            let mut why = progress::why(state, self.terminal);
             if let Hands::Others(watched) = &mut hands {
                 let patience = patience_with_a_service(&timings);
                 let gone_for = watched.gone_for(standing.ended(), &self.settings)?;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     cli::{clock, terminal::Terminal},
+    domain::{InboxFault, SyncState},
     inbox::{State, Tally},
 };
 
@@ -136,6 +137,63 @@ pub(super) fn span_text(span: Duration, terminal: &Terminal) -> String {
         seconds @ 120..7_200 => format!("{} {min}", seconds.div_ceil(60)),
         seconds => format!("{} {h} {} {min}", seconds / 3600, seconds % 3600 / 60),
     }
+}
+
+/// What keeps rows from moving, and what a person can do about it.
+pub(in crate::cli) fn why(state: SyncState, terminal: &Terminal) -> Option<String> {
+    let text = match state {
+        SyncState::Starting | SyncState::Working => return None,
+        SyncState::Holding => terminal
+            .pick(
+                "AMOCRM_ENABLED=false: nothing is sent",
+                "AMOCRM_ENABLED=false: отправка выключена",
+            )
+            .to_owned(),
+        SyncState::Paused { .. } => terminal
+            .pick(
+                "paused: `tripwire-sync resume`",
+                "пауза: `tripwire-sync resume`",
+            )
+            .to_owned(),
+        SyncState::Halted { cause, .. } => {
+            let halted = terminal.pick("halted", "остановлено");
+            let cause = terminal.pick(cause.into_str(), cause.hint(terminal.lang()));
+            format!("{halted}: {cause}")
+        }
+        SyncState::Standby {
+            held_by_another: false,
+        } => terminal
+            .pick(
+                "Supabase does not confirm the right to send",
+                "Supabase не подтверждает право на отправку",
+            )
+            .to_owned(),
+        SyncState::Standby {
+            held_by_another: true,
+        } => terminal
+            .pick(
+                "another machine does the syncing",
+                "синхронизирует сервис на другой машине",
+            )
+            .to_owned(),
+        SyncState::Inbox { fault, .. } => {
+            let english = match fault {
+                InboxFault::Unwritable => "the inbox file cannot be written",
+                InboxFault::Full => "the inbox file is full",
+                InboxFault::FileLost => "the inbox file was removed, replaced or moved",
+            };
+            terminal
+                .pick(english, fault.hint(terminal.lang()))
+                .to_owned()
+        }
+        SyncState::InboxFull { .. } => terminal
+            .pick(
+                "the inbox file is full",
+                InboxFault::Full.hint(terminal.lang()),
+            )
+            .to_owned(),
+    };
+    Some(text)
 }
 
 pub(super) fn service_is_gone(terminal: &Terminal) -> String {
@@ -330,5 +388,37 @@ mod tests {
         assert_eq!(standing, expected);
         assert_eq!((standing.ended(), standing.elsewhere()), (9, 4));
         assert!(!standing.is_drained());
+    }
+
+    #[test]
+    fn every_state_in_which_nothing_moves_says_why() {
+        let since = jiff::Timestamp::UNIX_EPOCH;
+        let terminal = Terminal::new(Reader::in_utc(Lang::English));
+        let halted = SyncState::Halted {
+            cause: crate::domain::HaltCause::AmocrmForbidden,
+            since,
+            next_probe: None,
+        };
+        for (state, words) in [
+            (SyncState::Holding, "AMOCRM_ENABLED"),
+            (SyncState::Paused { since }, "tripwire-sync resume"),
+            (halted, "amocrm_forbidden"),
+            (
+                SyncState::Standby {
+                    held_by_another: true,
+                },
+                "another machine",
+            ),
+            (
+                SyncState::Standby {
+                    held_by_another: false,
+                },
+                "Supabase",
+            ),
+        ] {
+            let told = why(state, &terminal).unwrap();
+            assert!(told.contains(words), "{told}");
+        }
+        assert_eq!(why(SyncState::Working, &terminal), None);
     }
 }
