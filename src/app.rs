@@ -283,26 +283,28 @@ pub(crate) fn amocrm_settings(
     }
 }
 
-fn amocrm_fingerprint(amocrm: &amocrm::Settings, target: Target) -> String {
-    format!(
+fn amocrm_fingerprint(amocrm: &amocrm::Settings, target: Target) -> SecretString {
+    let settings = format!(
         "{}\n{}\n{}\n{}",
         amocrm.base_url,
         amocrm.token.expose_secret(),
         target.pipeline,
         target.stage
-    )
+    );
+    settings.into()
 }
 
-fn supabase_fingerprint(supabase: &supabase::Settings) -> String {
+fn supabase_fingerprint(supabase: &supabase::Settings) -> SecretString {
     let jwt = supabase
         .jwt
         .as_ref()
         .map_or("", ExposeSecret::expose_secret);
-    format!(
+    let settings = format!(
         "{}\n{}\n{jwt}",
         supabase.project_url,
         supabase.key.expose_secret()
-    )
+    );
+    settings.into()
 }
 
 /// What works on the inbox beside the receiver, not begun yet, with the handles that the other parts keep.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use amocrm::{AmoCrm, AmoError, Pipeline};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use secrecy::SecretString;
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -85,8 +86,8 @@ pub struct Settings {
     /// How often token, pipeline and stage are checked, whether or not a row needs them; `None` = only when one does.
     pub inspect_every: Option<Duration>,
     /// For each neighbour, all settings that a halt over it may be about. Used only as hashes.
-    pub amocrm_fingerprint: String,
-    pub supabase_fingerprint: String,
+    pub amocrm_fingerprint: SecretString,
+    pub supabase_fingerprint: SecretString,
 }
 
 /// A number from 0 to 1, which spreads retries over time.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use amocrm::{AmoError, Refusal};
 use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
@@ -354,10 +355,10 @@ impl Context {
     /// Lets a halt be probed when the settings that it may be about have changed.
     pub(super) async fn compare_settings(&self) -> Result<(), InboxError> {
         let hasher = self.inbox.hasher();
-        let amocrm = &self.settings.amocrm_fingerprint;
+        let amocrm = self.settings.amocrm_fingerprint.expose_secret();
         let fingerprint = hasher.text("amocrm settings", amocrm);
         self.sending.settings_are(Side::Amocrm, fingerprint).await?;
-        let supabase = &self.settings.supabase_fingerprint;
+        let supabase = self.settings.supabase_fingerprint.expose_secret();
         let fingerprint = hasher.text("supabase settings", supabase);
         self.sending.settings_are(Side::Supabase, fingerprint).await
     }

@@ -261,8 +261,8 @@ impl World {
                 contact_scan: wishes.contact_scan,
                 // So that every request is about a student.
                 inspect_every: None,
-                amocrm_fingerprint: self.sandbox.amo.token(),
-                supabase_fingerprint: self.sandbox.postgrest.key(),
+                amocrm_fingerprint: self.sandbox.amo.token().into(),
+                supabase_fingerprint: self.sandbox.postgrest.key().into(),
             },
         }
     }
