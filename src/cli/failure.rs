@@ -17,10 +17,15 @@ use crate::{
     words::Lang,
 };
 
-/// In English the chain of causes says it all.
+/// In English the chain of causes says it all. A reason of our own has none.
 pub(super) fn told(error: &(dyn Error + 'static), lang: Lang) -> String {
+    let is_our_own = matches!(
+        error.downcast_ref(),
+        Some(NoRoom::Forbidden | NoRoom::AnotherCommand | NoRoom::Unnoticed)
+    );
     match lang {
         Lang::English => Chain(error).to_string(),
+        Lang::Russian if is_our_own => in_russian(error),
         Lang::Russian => format!("{} ({})", in_russian(error), Chain(error)),
     }
 }
@@ -111,16 +116,17 @@ fn died(error: &Died) -> &'static str {
 fn telegram(error: &TelegramError) -> String {
     match error {
         TelegramError::Moved { to } => {
-            return format!("группа стала супергруппой, её id теперь {to}");
+            format!("группа стала супергруппой, её id теперь {to}")
         }
-        TelegramError::Token { .. } => "Telegram не принимает токен бота",
-        TelegramError::Chat { .. } => "Telegram не находит чат или не пускает в него бота",
-        TelegramError::NotSent(_) => "нет соединения с Telegram",
-        TelegramError::NoAnswer(_) => "Telegram не ответил",
-        TelegramError::Throttled { .. } => "Telegram ограничил частоту сообщений",
-        TelegramError::Unexpected { .. } => "неожиданный ответ Telegram",
+        TelegramError::Token { status } => format!("Telegram не принимает токен бота ({status})"),
+        TelegramError::Chat { status } => {
+            format!("Telegram не находит чат или не пускает в него бота ({status})")
+        }
+        TelegramError::NotSent(_) => "нет соединения с Telegram".to_owned(),
+        TelegramError::NoAnswer(_) => "Telegram не ответил".to_owned(),
+        TelegramError::Throttled { .. } => "Telegram ограничил частоту сообщений (429)".to_owned(),
+        TelegramError::Unexpected { status } => format!("неожиданный ответ Telegram ({status})"),
     }
-    .to_owned()
 }
 
 #[cfg(test)]
@@ -142,6 +148,8 @@ mod tests {
         assert!(told(&wrapped, Lang::Russian).starts_with("файл очереди"));
         let error = AmoError::from(amocrm::Refusal::Unauthorized);
         assert!(told(&error, Lang::Russian).starts_with("amoCRM не принимает токен (401) ("));
+        let forbidden = told(&NoRoom::Forbidden, Lang::Russian);
+        assert!(!forbidden.contains("amoCRM has"), "{forbidden}");
         let error = io::Error::other("torn");
         assert_eq!(told(&error, Lang::Russian), "ошибка ввода-вывода (torn)");
     }

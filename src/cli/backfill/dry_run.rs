@@ -84,8 +84,11 @@ pub(super) async fn run(
     walk: Walk,
     terminal: &mut Terminal,
 ) -> Outcome {
-    tell_cost(options, (period, count), terminal)?;
     let room = Room::take(Some(&settings.inbox_path), terminal).await?;
+    if let Err(error) = tell_cost(options, (period, count), terminal) {
+        room.give_back().await;
+        return Err(error);
+    }
     settings = settings.without_periodic_jobs();
     if let Some(sending) = &mut settings.sending {
         sending.amocrm.assume_full_window = false;

@@ -249,10 +249,14 @@ async fn telegram(values: &Values, lang: Lang, ask: &mut impl Ask) -> Result<See
         | TelegramError::Throttled { .. }
         | TelegramError::Unexpected { .. } => vec![plan::BOT, plan::CHAT],
     };
-    Ok(Seen::Wrong {
-        names,
-        why: refused(&error, lang),
-    })
+    let mut why = refused(&error, lang);
+    if let TelegramError::Chat { .. } = error {
+        why += lang.pick(
+            ": add the bot to the group, or write to it first",
+            ": добавьте бота в группу или напишите ему первым",
+        );
+    }
+    Ok(Seen::Wrong { names, why })
 }
 
 #[cfg(test)]
