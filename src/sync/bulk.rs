@@ -31,14 +31,19 @@ impl BatchSize {
         }
     }
 
-    fn now(&self) -> usize {
+    pub(super) fn now(&self) -> usize {
         let halved = self.halved.lock().filter(|it| it.1 > Instant::now());
         halved.map_or(self.full, |(size, _)| size)
     }
 
-    /// A gateway has given up on a batch of so many items.
+    /// A gateway has given up on a batch of so many items. A single one says nothing of the size, and an outage must not
+    /// bring it down to one.
     fn was_too_big(&self, items: usize) {
-        let size = self.now().min((items / 2).max(1));
+        if items < 2 {
+            return;
+        }
+        let least = (self.full / 8).max(1);
+        let size = self.now().min((items / 2).max(least));
         *self.halved.lock() = Some((size, Instant::now() + HALVED_FOR));
         tracing::warn!(size, "sync.batches_halved");
     }
@@ -220,11 +225,11 @@ mod tests {
             *requests.borrow_mut() += 1;
             async { Err::<Vec<Option<u32>>, _>(too_big()) }
         };
-        let sent = write(&sizes, Operation::Note, items(10), answer).await;
+        let sent = write(&sizes, Operation::Note, items(20), answer).await;
         assert_eq!((sent.len(), *requests.borrow()), (1, 1));
-        assert_eq!(sent[0].as_ref().unwrap_err().rows.len(), 10);
+        assert_eq!(sent[0].as_ref().unwrap_err().rows.len(), 20);
         // The items that prove to be absent go again in half batches.
-        assert_eq!(sizes.now(), 5);
+        assert_eq!(sizes.now(), 10);
     }
 
     /// The whole batch may be carried out yet.
@@ -283,8 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn one_item_is_never_halved_and_those_sent_before_the_halving_halve_once() {
+    fn batches_halve_once_for_those_sent_before_and_neither_one_item_nor_an_outage_makes_them_tiny()
+    {
         let size = BatchSize::new(50);
+        size.was_too_big(1);
+        assert_eq!(size.now(), 50);
         for _ in 0..3 {
             size.was_too_big(50);
         }
@@ -292,6 +300,9 @@ mod tests {
         for _ in 0..9 {
             size.was_too_big(size.now());
         }
+        assert_eq!(size.now(), 6);
+        let size = BatchSize::new(1);
+        size.was_too_big(2);
         assert_eq!(size.now(), 1);
     }
 }

@@ -23,6 +23,9 @@ use crate::{
     inbox::InboxError,
 };
 
+/// The longest pause after a probe that the inbox has spoilt.
+const PROBE_AGAIN: Duration = Duration::from_mins(1);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Job {
     Inspect,
@@ -230,7 +233,9 @@ impl PeriodicJobs {
             ),
             Job::Sweep => (sweep_every, sweep_every),
             Job::ShortSweep => (short_sweep_every(&self.ctx), sweep_every),
-            Job::Look | Job::Probe | Job::Index | Job::LateCreates => (None, None),
+            // A halt that is over, and cannot be ended because of the inbox, is to end soon after.
+            Job::Probe => (None, Some(PROBE_AGAIN)),
+            Job::Look | Job::Index | Job::LateCreates => (None, None),
         };
         self.plan(job).ended(pause, every, longest);
         if job == Job::Inspect && self.ctx.sending.blocked().is_some() {

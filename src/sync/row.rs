@@ -1,4 +1,4 @@
-//! A row on its way through the steps: one type for each stage.
+//! A row on its way through the steps: [`RowAt`] a stage, whose type says what is known of the row there.
 //!
 //! ```text
 //! Attempt ─▶ Loaded ─▶ Matched ─▶ Chosen ─▶ Placed ─▶ Noted ─▶ Ended

@@ -199,7 +199,7 @@ impl Pass<'_> {
         } else if is_begun || ctx.index.is_usable() {
             batch_size(
                 ctx.amocrm.requests_per_second(),
-                ctx.settings.batch_size,
+                ctx.batch_size.now(),
                 ctx.timings.fresh_for,
             )
         } else {

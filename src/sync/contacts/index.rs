@@ -297,7 +297,9 @@ impl Context {
     /// given up.
     async fn fill_index(&self) -> Result<bool, Failure> {
         let began = Instant::now();
-        let (mut next, mut names_next) = (self.resume_filling().await?, false);
+        let Some((mut next, mut names_next)) = self.resume_filling().await? else {
+            return Ok(false);
+        };
         let mut next_at = Instant::now();
         let mut pages = FuturesOrdered::new();
         loop {
@@ -347,15 +349,18 @@ impl Context {
         }
     }
 
-    /// The page to go on with. Deleted contacts have moved others to earlier pages, so the filling goes back to a page
-    /// that begins with a known contact.
-    async fn resume_filling(&self) -> Result<u32, Failure> {
+    /// The page to go on with, and whether it was there before. Deleted contacts have moved others to earlier pages, so the
+    /// filling goes back to a page that begins with a known contact. `None`: sending has stopped.
+    async fn resume_filling(&self) -> Result<Option<(u32, bool)>, Failure> {
         let coverage = self.index.status.lock().coverage.clone();
         let Some(Filling::Pages { read, last }) = coverage.map(|it| it.filling) else {
-            return Ok(1);
+            return Ok(Some((1, false)));
         };
-        let mut number = read;
-        while number > 1 && self.may_index() {
+        let mut number = read.max(1);
+        while number > 1 {
+            if !self.may_index() {
+                return Ok(None);
+            }
             let page = self.amocrm.in_background().oldest_contacts(number).await?;
             let begins = page.contacts.first().map(|contact| contact.id);
             if begins.is_some_and(|id| id <= last) {
@@ -363,7 +368,7 @@ impl Context {
             }
             number -= 1;
         }
-        Ok(number.max(1))
+        Ok(Some((number, true)))
     }
 
     /// The time between two pages, if pages take `share` of seven requests.
