@@ -142,13 +142,14 @@ impl Engine {
     /// Begins what is due now, and returns when something will be due next.
     async fn turn(&mut self) -> Result<Option<Timestamp>, InboxError> {
         self.open_term();
+        // Before the state is published: what a command or the page reads of the lease must not lag behind it.
+        self.ctx.lease.record(&self.ctx.inbox).await?;
         if self.ctx.sending.refresh().await? {
             self.ctx.amocrm.reset();
             self.ctx.begin_anew().await?;
         }
         self.ctx.review_doubts().await?;
         self.leave_room_for_a_command().await;
-        self.ctx.lease.record(&self.ctx.inbox).await?;
         self.keep_house().await?;
         let blocked = self.ctx.sending.blocked();
         let mut next: Vec<Timestamp> = Vec::new();
