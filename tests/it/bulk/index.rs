@@ -328,6 +328,38 @@ async fn a_filling_goes_on_after_a_restart_and_overlooks_no_contact() {
 }
 
 #[tokio::test]
+async fn an_empty_answer_to_a_filling_that_goes_on_is_not_its_end() {
+    let mut world = World::prepare(at_the_real_rate());
+    let old: Vec<ContactId> = (0..2_000)
+        .map(|n| old_contact(&world, &format!("old{n}@example.kz")))
+        .collect();
+    launch(&mut world, 1.0).await;
+    let first = students(&world, "first", 21);
+    arrive(&world, &rows(&first)).await;
+    world
+        .until_asked("contacts.list", 4, |it| is_page(it) && it.status.is_some())
+        .await;
+    world.die().await;
+    // The first page that is read again begins with a known contact; what follows it is answered with nothing.
+    let next = world.asked("contacts.list") + 2;
+    let nothing = Fault::once(Point::amo("contacts.list").nth(2), Kind::NoContent);
+    world.sandbox.faults().add(nothing);
+    launch(&mut world, 1.0).await;
+    world
+        .until_asked("contacts.list", next, |it| it.status.is_some())
+        .await;
+    let searched = world.asked("contacts.search");
+    let insert = |n: usize| world.insert(&json!({"email": format!("old{n}@example.kz")}));
+    let sought: Vec<(RowId, DealId)> = (1_975..2_000)
+        .map(|n| (insert(n), world.deal(old[n], world.setting.before[0])))
+        .collect();
+    arrive(&world, &rows(&sought)).await;
+    until_each_has_its_deal(&world, &sought).await;
+    assert!(world.asked("contacts.search") >= searched + 25);
+    assert_eq!(changes(&world), 0, "it is not complete");
+}
+
+#[tokio::test]
 async fn the_index_of_another_account_is_not_used() {
     let mut world = World::prepare(together());
     launch(&mut world, 1.0).await;
