@@ -285,20 +285,27 @@ async fn a_contact_that_was_hidden_during_the_filling_is_found_by_the_second_loo
     assert_eq!(world.asked("contacts.search"), searched + 1);
 }
 
-#[tokio::test]
-async fn a_filling_goes_on_after_a_restart_and_overlooks_no_contact() {
-    const EACH: usize = 250;
-    let mut world = World::prepare(at_the_real_rate());
-    let old: Vec<ContactId> = (0..8 * EACH)
-        .map(|n| old_contact(&world, &format!("old{n}@example.kz")))
-        .collect();
-    launch(&mut world, 1.0).await;
-    let first = students(&world, "first", 21);
-    arrive(&world, &rows(&first)).await;
+/// Contacts on a page of the filling.
+const EACH: usize = 250;
+
+/// The contacts of an account, in the middle of whose filling the service has died.
+async fn die_while_it_is_filled(world: &mut World) -> Vec<ContactId> {
+    let old = (0..8 * EACH).map(|n| old_contact(world, &format!("old{n}@example.kz")));
+    let old = old.collect();
+    launch(world, 1.0).await;
+    let first = students(world, "first", 21);
+    arrive(world, &rows(&first)).await;
     world
         .until_asked("contacts.list", 4, |it| is_page(it) && it.status.is_some())
         .await;
     world.die().await;
+    old
+}
+
+#[tokio::test]
+async fn a_filling_goes_on_after_a_restart_and_overlooks_no_contact() {
+    let mut world = World::prepare(at_the_real_rate());
+    let old = die_while_it_is_filled(&mut world).await;
     let before = world.asked("contacts.list");
     // The next page begins behind what is known.
     world.sandbox.amo.world(|amo| {
@@ -330,16 +337,7 @@ async fn a_filling_goes_on_after_a_restart_and_overlooks_no_contact() {
 #[tokio::test]
 async fn an_empty_answer_to_a_filling_that_goes_on_is_not_its_end() {
     let mut world = World::prepare(at_the_real_rate());
-    let old: Vec<ContactId> = (0..2_000)
-        .map(|n| old_contact(&world, &format!("old{n}@example.kz")))
-        .collect();
-    launch(&mut world, 1.0).await;
-    let first = students(&world, "first", 21);
-    arrive(&world, &rows(&first)).await;
-    world
-        .until_asked("contacts.list", 4, |it| is_page(it) && it.status.is_some())
-        .await;
-    world.die().await;
+    let old = die_while_it_is_filled(&mut world).await;
     // The first page that is read again begins with a known contact; what follows it is answered with nothing.
     let next = world.asked("contacts.list") + 2;
     let nothing = Fault::once(Point::amo("contacts.list").nth(2), Kind::NoContent);
@@ -350,7 +348,7 @@ async fn an_empty_answer_to_a_filling_that_goes_on_is_not_its_end() {
         .await;
     let searched = world.asked("contacts.search");
     let insert = |n: usize| world.insert(&json!({"email": format!("old{n}@example.kz")}));
-    let sought: Vec<(RowId, DealId)> = (1_975..2_000)
+    let sought: Vec<(RowId, DealId)> = (old.len() - 25..old.len())
         .map(|n| (insert(n), world.deal(old[n], world.setting.before[0])))
         .collect();
     arrive(&world, &rows(&sought)).await;
