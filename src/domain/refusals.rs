@@ -1,8 +1,8 @@
 //! What a lasting refusal concerns: one row, or all of them.
 //!
 //! A refused row is *in doubt*. If the operation then works for another row, the refused row is tried once more, and is to
-//! blame if it is refused again; another reason, if both came alone, gives it one more try. If the operation is refused for
-//! three different rows, it is refused for all rows.
+//! blame if it is refused again; another reason gives it one more try, unless it is compared with the one of a bulk write. If
+//! the operation is refused for three different rows, it is refused for all rows.
 //!
 //! Rows whose requests amoCRM answered with 403 are *held*: a 403 may be a ban, so they are tried last and alone.
 
@@ -136,11 +136,11 @@ pub struct Refused {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Told {
-    /// For several rows at once: it says more than it would of this one.
+    /// For several rows at once.
     #[default]
     WithOthers,
     Alone,
-    /// Alone, after another reason that came alone.
+    /// Alone, after another reason.
     Otherwise,
 }
 
@@ -149,9 +149,15 @@ impl Refused {
         !self.works_for_others
     }
 
-    /// Two different answers tell of a neighbour that fails, and nothing of the row. This is believed once.
+    /// Two different answers tell of a neighbour that fails, and nothing of the row. This is believed once. A bulk write is
+    /// refused in other words than the same write of one row; a read is not.
     fn is_new_reason(&self, reason: &str) -> bool {
-        self.told == Told::Alone && !self.is_blamed && self.reason != reason
+        let is_comparable = match self.told {
+            Told::WithOthers => !self.operation.is_write(),
+            Told::Alone => true,
+            Told::Otherwise => false,
+        };
+        is_comparable && !self.is_blamed && self.reason != reason
     }
 
     fn counts(&self) -> bool {

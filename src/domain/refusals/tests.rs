@@ -61,6 +61,22 @@ fn after(steps: &[Step]) -> (Refusals, Option<Blame>, Vec<RowId>) {
     (refusals, blame, suspects)
 }
 
+/// As garbage to a read of several rows, and then a 500 to one of one row.
+#[test]
+fn a_read_that_is_refused_alone_for_another_reason_than_with_others_is_tried_once_more() {
+    let (mut refusals, read) = (Refusals::default(), Operation::ReadNotes);
+    let times = (Instant::now(), Timestamp::UNIX_EPOCH);
+    let later = times.0 + Duration::from_secs(1);
+    let refuse = |refusals: &mut Refusals, is_alone, reason| {
+        refusals.refuse(read, row(1), is_alone, reason, times)
+    };
+    assert_eq!(refuse(&mut refusals, false, "garbage"), Blame::Doubt);
+    refusals.worked(read, row(2), later);
+    assert_eq!(refuse(&mut refusals, true, "500"), Blame::Doubt);
+    assert_eq!(refusals.worked(read, row(2), later), [row(1)]);
+    assert_eq!(refuse(&mut refusals, true, "404"), Blame::Row);
+}
+
 #[test]
 fn the_blame_of_a_refusal_depends_on_what_became_of_other_rows() {
     let all_rows = |rows: &[u8]| Blame::AllRows(rows.iter().map(|n| row(*n)).collect());
