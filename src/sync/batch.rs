@@ -16,9 +16,7 @@ use super::{
     failure::{Asked, Chain, Failure, Verdict},
     report,
     row::{Ended, InHand, StepResult},
-    rules::eligibility::later,
-    rules::timings::GIVEN_UP_AFTER,
-    run::Treatment,
+    rules::timings::{GIVEN_UP_AFTER, later},
     sending::Blocked,
 };
 use crate::{
@@ -34,6 +32,24 @@ const PARALLEL_SEARCHES: usize = 8;
 /// In a batch of a short run: its requests have no background priority, so more of them would delay another batch's
 /// writes, which must begin soon after its reads.
 const PARALLEL_SEARCHES_OF_FEW: usize = 4;
+
+/// How the entries of a claim are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Treatment {
+    Usual,
+    /// One row, which has been refused before. It may write although an operation is in doubt.
+    Alone,
+    /// As [`Treatment::Alone`], and no other run may begin beside it.
+    Exclusive,
+    /// As [`Treatment::Exclusive`], during a halt, to find out whether the halt is over.
+    Probe,
+}
+
+impl Treatment {
+    pub(super) fn is_alone(self) -> bool {
+        self != Self::Usual
+    }
+}
 
 /// What the rows of a batch share.
 #[derive(Debug, Clone)]

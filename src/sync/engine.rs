@@ -10,12 +10,13 @@ use tokio::{
 
 use super::{
     Context, Parts,
+    batch::Treatment,
     contacts::FEW,
     failure::Chain,
     lease::{LeaseTask, Opening},
     periodic::PeriodicJobs,
-    rules::eligibility::later,
-    run::{Treatment, sync_claim},
+    rules::timings::later,
+    run::sync_claim,
     sending::{Blocked, probe_due},
 };
 use crate::{

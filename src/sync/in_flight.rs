@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Context, rules::eligibility::later};
+use super::{Context, rules::timings::later};
 use crate::domain::RowId;
 
 /// The writes of this process that may still land, by the monotonic clock. If the wall clock were put forward, a stored

@@ -11,7 +11,7 @@ use super::{
     batch::{distinct, is_unknown},
     failure::Failure,
     rules::contact::with_email,
-    rules::eligibility::later,
+    rules::timings::later,
     steps::recover::is_named,
 };
 use crate::{

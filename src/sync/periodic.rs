@@ -14,8 +14,7 @@ use tokio::{
 use super::{
     Context,
     failure::{Asked, Chain, Failure},
-    rules::eligibility::later,
-    rules::timings::Timings,
+    rules::timings::{Timings, later},
     sending::{Blocked, probe_due},
 };
 use crate::{

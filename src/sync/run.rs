@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Context,
-    batch::Batch,
+    batch::{Batch, Treatment},
     contacts::FEW,
     failure::Asked,
     row::{Attempt, InHand, Loaded},
@@ -34,24 +34,6 @@ pub(super) const SMALLEST_BATCH: usize = 50;
 const LARGEST_BATCH: usize = 480;
 /// The reads of a batch: contacts and deals, each in two requests if one does not hold them.
 const READS: usize = 4;
-
-/// How the entries of a claim are treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Treatment {
-    Usual,
-    /// One row, which has been refused before. It may write although an operation is in doubt.
-    Alone,
-    /// As [`Treatment::Alone`], and no other run may begin beside it.
-    Exclusive,
-    /// As [`Treatment::Exclusive`], during a halt, to find out whether the halt is over.
-    Probe,
-}
-
-impl Treatment {
-    pub(super) fn is_alone(self) -> bool {
-        self != Self::Usual
-    }
-}
 
 /// When a batch may ask amoCRM, and when it may write.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Context, contacts::index::known_by, failure::Failure, rules::eligibility::later};
+use super::{Context, contacts::index::known_by, failure::Failure, rules::timings::later};
 use crate::inbox::{InboxError, Revival};
 
 /// When the last look began.

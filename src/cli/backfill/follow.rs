@@ -18,8 +18,7 @@ use crate::{
     sync::{
         Walk,
         lease::{self, LeaseStatus},
-        rules::eligibility::later,
-        rules::timings::Timings,
+        rules::timings::{Timings, later},
         sending::{Blocked, state_of},
     },
 };

@@ -22,7 +22,7 @@ use super::{
     super::{
         Context,
         failure::{Asked, Failure},
-        rules::eligibility::later,
+        rules::timings::later,
     },
     FEW,
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::timings::Timings;
+use super::timings::{Timings, later};
 use crate::{
     domain::{Email, NotOneEmail},
     inbox::{Outcome, Progress, Settlement, Step, Undo},
@@ -150,10 +150,6 @@ fn settles_at(
     };
     let left = Duration::try_from(at.duration_until(later(since, delay))).ok()?;
     (!left.is_zero()).then(|| later(now, left))
-}
-
-pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
-    at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::eligibility::later;
 use crate::{domain::Backoff, inbox::DailySearches};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -258,6 +257,11 @@ impl LeaseTimings {
     pub fn usable(&self) -> Duration {
         self.lasting().saturating_sub(self.reserve)
     }
+}
+
+/// The time `by` after `at`.
+pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

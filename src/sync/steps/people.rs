@@ -11,7 +11,7 @@ use super::super::{
     batch::Batch,
     locks::LockKey,
     row::{Ended, InHand, Matched, RowAt, StepResult},
-    rules::eligibility::later,
+    rules::timings::later,
 };
 use crate::inbox::{DailySearches, Fact, InboxError, OpenWork};
 

@@ -7,10 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        batch::Batch,
+        batch::{Batch, Treatment},
         row::{Ended, InHand, Noted},
         rules::eligibility::already_filled,
-        run::Treatment,
     },
     rows::none_is_visible,
 };
