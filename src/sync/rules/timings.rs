@@ -43,8 +43,8 @@ pub struct Timings {
     pub late_look: Duration,
     /// Between two looks that must both find nothing: for a row that is gone, for a contact that is missing.
     pub second_look: Duration,
-    /// As [`Timings::second_look`], for a contact that only the index has missed: most second looks of an import then
-    /// come when it is over.
+    /// As [`Timings::second_look`], for a contact that only the index has missed: the second looks of an import, a search
+    /// each, then come when it is over. 20,000 rows take three and a half minutes.
     pub second_look_after_index: Duration,
     /// The pause while another row works on the same person.
     pub person_busy: Duration,
@@ -92,7 +92,7 @@ impl Timings {
             late_commit: d(30 * SECOND),
             late_look: d(10 * MINUTE),
             second_look: d(MINUTE),
-            second_look_after_index: d(2 * MINUTE),
+            second_look_after_index: d(5 * MINUTE),
             person_busy: d(SECOND),
             retry: Backoff {
                 first: d(5 * SECOND),
