@@ -62,6 +62,47 @@ fn amo_writes(world: &World) -> usize {
     world.amo_writes().len()
 }
 
+/// Once the index of contacts is filled, rows without a contact have their second look minutes later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_ends_after_the_second_look_of_rows_that_the_index_lacks() {
+    /// More than are searched for one by one.
+    const ROWS: usize = 21;
+    const LACKING: usize = 4;
+    let world = World::prepare(before_going_live());
+    let run = async || {
+        let backfill = backfill(&world, &["--yes", "--json"]);
+        let ended = backfill
+            .with("AMOCRM_MISSING_CONTACT", "create")
+            .run()
+            .await;
+        ended.assert_code(0);
+        json_of(&ended)
+    };
+    let created_at = "2026-02-10T00:00:00Z";
+    for n in 0..ROWS {
+        old_row(&world, &format!("filler{n}@example.kz"), created_at);
+    }
+    run().await;
+    let email = |n| format!("new{n}@example.kz");
+    for n in LACKING..ROWS {
+        old_row(&world, &email(n), created_at);
+    }
+    for n in 0..LACKING {
+        let phone = format!("+7 701 000 00 {n:02}");
+        let columns = json!({"email": email(n), "phone": phone, "created_at": created_at});
+        world.insert(&columns);
+    }
+    let searched = world.asked("contacts.search");
+    let totals = run().await;
+
+    assert_eq!(totals["done"], json!({"synced": ROWS}), "{totals}");
+    for n in 0..ROWS {
+        assert_eq!(world.deals_of(&email(n)).len(), 1, "{n}");
+    }
+    // By e-mail, by phone, by the beginning, and by e-mail once more before the create; the first look asked the index.
+    assert_eq!(world.asked("contacts.search"), searched + 4 * LACKING);
+}
+
 // ---- which rows ----
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

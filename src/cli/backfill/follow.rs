@@ -268,7 +268,7 @@ async fn standing(
     timings: &Timings,
 ) -> Result<Standing, InboxError> {
     // A waiting row that is due by then is between the two looks after which its contact counts as missing.
-    let soon = later(clock().now(), 2 * timings.second_look);
+    let soon = later(clock().now(), timings.second_look_within());
     Ok(Standing::new(total, &inbox.tally(id, soon).await?))
 }
 

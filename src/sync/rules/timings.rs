@@ -131,6 +131,12 @@ impl Timings {
         }
     }
 
+    /// A row whose contact is missing gets its second look within this time.
+    #[must_use]
+    pub fn second_look_within(&self) -> Duration {
+        self.second_look_after_index + self.second_look
+    }
+
     /// How long after its intent was stored a write may still land. After that a look that finds nothing resolves it.
     #[must_use]
     pub fn resolve_delay(&self) -> Duration {
