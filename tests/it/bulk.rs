@@ -4,6 +4,7 @@ mod index;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sandbox::{
     AmoQuirks, DealId, Fault, Kind, Point, Recorded, Server, When,
     scenario::{Case, Scenario},
@@ -11,7 +12,7 @@ use sandbox::{
 use serde_json::json;
 use tripwire_sync::{
     domain::RowId,
-    inbox::{Arrival, Source},
+    inbox::{Arrival, Fact, PAUSED, Source, State},
     sync::rules::timings::Timings,
 };
 
@@ -120,6 +121,80 @@ async fn creates_and_notes_that_a_gateway_gave_up_on_are_looked_for_before_any_g
             assert_eq!(sizes, [vec![40], again].concat(), "{operation} {when:?}");
         }
     }
+}
+
+/// Rows that are found together, each to be searched for, thrice as fast as amoCRM allows.
+fn searched_for(rows: usize) -> (World, Vec<RowId>) {
+    let world = World::prepare(Wishes {
+        requests_per_second: 21,
+        contact_scan: false,
+        ..together()
+    });
+    let insert = |n| {
+        world.student(&email(n));
+        world.insert(&json!({"email": email(n)}))
+    };
+    let rows = (0..rows).map(insert).collect();
+    (world, rows)
+}
+
+/// At amoCRM's rate the searches of a batch take eight seconds.
+#[tokio::test]
+async fn a_pause_ends_the_searches_of_the_batches_at_work() {
+    const ROWS: usize = 100;
+    /// Of two batches, eight each.
+    const BEGUN: usize = 16;
+    let (mut world, _) = searched_for(ROWS);
+    launch(&mut world, 0.1).await;
+    world.until_asked("contacts.search", 5, |_| true).await;
+    let inbox = world.inbox().clone();
+    inbox
+        .set_state(PAUSED, &Timestamp::UNIX_EPOCH)
+        .await
+        .unwrap();
+    world.until_sync_is("paused").await;
+    let asked = world.asked("contacts.search");
+    world.until_none_is(&[State::Claimed]).await;
+    let more = world.asked("contacts.search") - asked;
+    assert!(more <= BEGUN, "{more}");
+    assert_eq!(world.amo_writes().len(), 0);
+
+    inbox.clear_state(PAUSED).await.unwrap();
+    world.until_settled(ROWS).await;
+    for n in 0..ROWS {
+        let deal = world.deals_of(&email(n))[0];
+        assert_eq!(world.notes(deal).len(), 1, "{n}");
+    }
+}
+
+/// Its rows would be searched for and put back, and the row that is to go alone would wait for that.
+#[tokio::test]
+async fn after_a_refusal_no_further_batch_of_the_run_begins() {
+    const ROWS: usize = 160;
+    /// The first batch, and the one that searches beside it.
+    const BEGUN: usize = 100;
+    let (mut world, rows) = searched_for(ROWS);
+    // The sweep finds them in the order of their ids.
+    let first = (0..ROWS).min_by_key(|n| rows[*n]).unwrap();
+    let about = world.deals_of(&email(first))[0].to_string();
+    let move_it = Point::amo("leads.update").about(&about);
+    let refused = Kind::status(When::Before, 400);
+    world.sandbox.faults().add(Fault::always(move_it, refused));
+    launch(&mut world, 0.1).await;
+    world.until_settled(ROWS).await;
+
+    let mut searched = 0;
+    for (n, row) in rows.iter().enumerate() {
+        let history = world.inbox().history(*row).await.unwrap();
+        let put_back = history
+            .iter()
+            .filter(|line| line.facts.contains(&Fact::OneAtATime));
+        let mut first_facts = put_back.filter_map(|line| line.facts.first());
+        searched += usize::from(first_facts.any(|fact| *fact != Fact::OneAtATime));
+        let deal = world.deals_of(&email(n))[0];
+        assert_eq!(world.notes(deal).len(), usize::from(n != first), "{n}");
+    }
+    assert!(searched <= BEGUN, "{searched}");
 }
 
 // ---- somebody of this minute ----

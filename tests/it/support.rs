@@ -439,13 +439,16 @@ impl World {
 
     /// Waits until nothing is pending or claimed any more.
     pub(crate) async fn until_drained(&self) {
+        self.until_none_is(&[State::Pending, State::Claimed]).await;
+    }
+
+    pub(crate) async fn until_none_is(&self, states: &[State]) {
         let mut settled = self.app().settled.clone();
         let look = async {
             loop {
                 settled.mark_unchanged();
                 let counts = self.inbox().counts().await.unwrap();
-                let open = [State::Pending, State::Claimed];
-                if open
+                if states
                     .iter()
                     .all(|state| counts.by_state.get(state).copied().unwrap_or(0) == 0)
                 {
@@ -457,7 +460,7 @@ impl World {
         let drained = tokio::time::timeout(self.patience(), look).await;
         assert!(
             drained.is_ok(),
-            "not drained: {:?}",
+            "some are {states:?} still: {:?}",
             self.inbox().counts().await
         );
     }

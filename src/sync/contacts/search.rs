@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::{
     domain::{Email, Operation, Phone},
-    inbox::InboxError,
+    inbox::{Fact, InboxError},
 };
 
 pub(crate) const CUT_OFF: &str =
@@ -43,7 +43,8 @@ impl Query {
     }
 }
 
-/// Searches for each row. Rows whose search failed go to `ended`.
+/// Searches for each row. Rows whose search failed go to `ended`, and those whose search had not begun when sending was blocked:
+/// the searches of a batch may take a minute.
 pub(crate) async fn search<T: InHand>(
     batch: &Batch,
     rows: Vec<T>,
@@ -52,16 +53,24 @@ pub(crate) async fn search<T: InHand>(
 ) -> Result<Vec<(T, Search)>, InboxError> {
     let searches = rows.into_iter().map(|row| {
         let query = query(&row);
-        async move { (row, query.operation(), query.ask(batch).await) }
+        async move {
+            let answer = if batch.is_blocked() {
+                None
+            } else {
+                Some(query.ask(batch).await)
+            };
+            (row, query.operation(), answer)
+        }
     });
     let mut found = Vec::new();
     for (row, operation, answer) in at_once(batch.parallel_searches(), searches).await {
         match answer {
-            Ok(search) => {
+            None => ended.push(row.again_at(batch.now(), Fact::SendingStopped)),
+            Some(Ok(search)) => {
                 batch.answered(operation, [&row]).await?;
                 found.push((row, search));
             }
-            Err(error) => ended.extend(batch.fail(operation, vec![row], error).await?),
+            Some(Err(error)) => ended.extend(batch.fail(operation, vec![row], error).await?),
         }
     }
     Ok(found)
