@@ -144,11 +144,12 @@ impl Engine {
     async fn turn(&mut self) -> Result<Option<Timestamp>, InboxError> {
         self.open_term();
         // Before the state is published: what a command or the page reads of the lease must not lag behind it.
-        self.ctx.lease.record(&self.ctx.inbox).await?;
+        let recorded = self.ctx.lease.record(&self.ctx.inbox).await;
         if self.ctx.sending.refresh().await? {
             self.ctx.amocrm.reset();
             self.ctx.begin_anew().await?;
         }
+        recorded?;
         self.ctx.review_doubts().await?;
         self.leave_room_for_a_command().await;
         self.keep_house().await?;
