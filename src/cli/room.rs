@@ -57,8 +57,7 @@ impl Room {
             });
         };
         let inbox = Inbox::open(path, Role::Guest, clock()).await?;
-        let halt: Option<Halt> = inbox.state(HALT).await?;
-        if halt.is_some_and(|halt| halt.cause == HaltCause::AmocrmForbidden) {
+        if is_forbidden(&inbox).await? {
             inbox.close().await;
             return Err(NoRoom::Forbidden);
         }
@@ -97,6 +96,12 @@ impl Room {
             inbox.close().await;
         }
     }
+}
+
+/// Whether amoCRM has answered a 403, after which nothing may ask it.
+pub(super) async fn is_forbidden(inbox: &Inbox) -> Result<bool, InboxError> {
+    let halt: Option<Halt> = inbox.state(HALT).await?;
+    Ok(halt.is_some_and(|halt| halt.cause == HaltCause::AmocrmForbidden))
 }
 
 /// The settings of a client by which a command asks amoCRM: one that has not asked yet.

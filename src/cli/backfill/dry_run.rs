@@ -20,7 +20,8 @@ use crate::{
     app::{Settings, Worker},
     cli::{
         CommandError, Outcome, clock,
-        room::{REQUESTS_PER_SECOND, Room},
+        entries::read_if_there,
+        room::{self, NoRoom, REQUESTS_PER_SECOND, Room},
         terminal::Terminal,
     },
     domain::{ContactId, DealId, RowId, StageId, SyncState},
@@ -84,11 +85,13 @@ pub(super) async fn run(
     walk: Walk,
     terminal: &mut Terminal,
 ) -> Outcome {
-    let room = Room::take(Some(&settings.inbox_path), terminal).await?;
-    if let Err(error) = tell_cost(options, (period, count), terminal) {
-        room.give_back().await;
-        return Err(error);
+    let path = settings.inbox_path.clone();
+    if read_if_there(&path, room::is_forbidden).await? == Some(true) {
+        return Err(NoRoom::Forbidden.into());
     }
+    // Asked before there is room: the service beside this command gives up a part of its rate for it.
+    tell_cost(options, (period, count), terminal)?;
+    let room = Room::take(Some(&path), terminal).await?;
     settings = settings.without_periodic_jobs();
     if let Some(sending) = &mut settings.sending {
         sending.amocrm.assume_full_window = false;
