@@ -38,6 +38,8 @@ const READERS: u32 = 2;
 
 /// The write-ahead log is written into the file when it has this many pages of 4 KiB: 16 MB. The commit that brings it about
 /// waits for that. With SQLite's usual 1,000 pages it is one commit in ten of a burst, and their events are the slowest.
+/// No second connection does it beside the commits: after somebody has removed the log, it would write the removed one over the
+/// file.
 const CHECKPOINT_PAGES: &str = "4000";
 
 /// An opened file, not in use yet.
@@ -156,12 +158,7 @@ async fn open_file(path: &Path, role: Role, clock: &SharedClock) -> Result<Opene
         .max_connections(READERS)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_lazy_with(
-            SqliteConnectOptions::new()
-                .filename(path)
-                .read_only(true)
-                .busy_timeout(BUSY_TIMEOUT),
-        );
+        .connect_lazy_with(plain(path).read_only(true));
     Ok(Opened {
         link,
         readers,
@@ -184,11 +181,15 @@ async fn read_schema(path: &Path) -> Result<(), Cause> {
 }
 
 /// Options for a connection that does not read the file when it is opened.
+///
+/// A statement about many entries keeps a journal of its own. By default SQLite puts it into a file in the machine's folder for
+/// temporary files, which a container that is mounted read-only does not have.
 fn plain(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
         .busy_timeout(BUSY_TIMEOUT)
+        .pragma("temp_store", "memory")
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -309,9 +310,12 @@ async fn prepare(
         if voided > 0 {
             tracing::info!(entries = voided, "claims of a former process are void");
         }
-        maintenance::reschedule(&mut transaction, clock.now()).await?;
     }
     transaction.commit().await?;
+    if role == Role::Owner {
+        // Alone, since it may be about all entries: within a transaction it would keep a journal of them in memory.
+        maintenance::reschedule(conn, clock.now()).await?;
+    }
 
     link.look_for_others().await?;
     Ok((Hasher::new(&key), last_event))

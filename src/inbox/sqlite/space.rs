@@ -76,14 +76,15 @@ pub(super) async fn let_it_shrink(conn: &mut SqliteConnection, path: &Path) -> R
 }
 
 async fn rewrite(conn: &mut SqliteConnection) -> Result<(), Cause> {
-    for statement in [
-        "PRAGMA auto_vacuum = INCREMENTAL",
-        "VACUUM",
-        // The log holds the whole file by now.
-        "PRAGMA wal_checkpoint(TRUNCATE)",
-    ] {
-        sqlx::query(statement).execute(&mut *conn).await?;
-    }
+    let mut run = async |statement: &'static str| sqlx::query(statement).execute(&mut *conn).await;
+    run("PRAGMA auto_vacuum = INCREMENTAL").await?;
+    // The whole file may not fit into memory.
+    run("PRAGMA temp_store = FILE").await?;
+    let rewritten = run("VACUUM").await;
+    run("PRAGMA temp_store = MEMORY").await?;
+    rewritten?;
+    // The log holds the whole file by now.
+    run("PRAGMA wal_checkpoint(TRUNCATE)").await?;
     Ok(())
 }
 

@@ -451,28 +451,28 @@ async fn folder_and_files_are_for_their_owner_alone() {
     }
 }
 
+/// Of the connection that writes.
+async fn pragma(t: &Fixture, name: &str) -> String {
+    let clock = t.clock.clone() as SharedClock;
+    let opened = sqlite::open(&t.path(), Role::Guest, false, &clock).await;
+    let mut link = opened.unwrap().link;
+    let query = AssertSqlSafe(format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}"));
+    let value = sqlx::query_scalar(query).fetch_one(link.conn().await.unwrap());
+    value.await.unwrap()
+}
+
 #[tokio::test]
 async fn an_acknowledged_write_was_synced() {
     let t = Fixture::new().await;
-    let mut link = sqlite::open(
-        &t.path(),
-        Role::Guest,
-        false,
-        &(t.clock.clone() as SharedClock),
-    )
-    .await
-    .unwrap()
-    .link;
-    let conn = link.conn().await.unwrap();
-    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
-        .fetch_one(&mut *conn)
-        .await
-        .unwrap();
-    let journal: String = sqlx::query_scalar("PRAGMA journal_mode")
-        .fetch_one(&mut *conn)
-        .await
-        .unwrap();
-    assert_eq!((synchronous, journal.as_str()), (2, "wal"));
+    assert_eq!(pragma(&t, "synchronous").await, "2");
+    assert_eq!(pragma(&t, "journal_mode").await, "wal");
+}
+
+/// A container that is mounted read-only has no folder for temporary files.
+#[tokio::test]
+async fn journals_of_statements_are_kept_in_memory() {
+    let t = Fixture::new().await;
+    assert_eq!(pragma(&t, "temp_store").await, "2");
 }
 
 #[tokio::test]
