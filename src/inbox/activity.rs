@@ -56,23 +56,22 @@ const FOUND: [(&str, &str); 4] = [
     ("backfill", "found_backfill"),
 ];
 
-const COUNT_FOUND: &str = "
-    UPDATE counter SET n = counter.n + found.value
-    FROM (SELECT key, value FROM json_each(?1)) AS found WHERE counter.name = found.key";
+const INDEXED: &str = "contact_index";
 
-const COUNT_INDEXED: &str = "UPDATE counter SET n = n + ? WHERE name = 'contact_index'";
+const LAST_EVENT: &str = "last_event";
 
-const HEARD: &str = "
-    INSERT INTO counter (name, n) VALUES ('last_event', ?1) ON CONFLICT (name) DO UPDATE SET n = excluded.n";
+/// A number is added to; of the last event the time is kept.
+const COUNT: &str = "
+    INSERT INTO counter (name, n) SELECT key, value FROM json_each(?1) WHERE true
+    ON CONFLICT (name) DO UPDATE SET n = iif(name = 'last_event', excluded.n, counter.n + excluded.n)";
 
-const LAST_EVENT: &str = "SELECT n FROM counter WHERE name = 'last_event'";
-
-/// The numbers of rows to be counted, by the names of their counters.
+/// Changes to counters, by their names.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Found(HashMap<&'static str, u64>);
+pub(super) struct Counted(HashMap<&'static str, i64>);
 
-impl Found {
-    pub(super) fn add(&mut self, source: &Source) {
+impl Counted {
+    /// Of a row that the inbox did not know.
+    pub(super) fn found(&mut self, source: &Source) {
         let name = match source {
             Source::Webhook { .. } => "found_event",
             Source::ShortSweep => "found_short_sweep",
@@ -82,36 +81,31 @@ impl Found {
         *self.0.entry(name).or_default() += 1;
     }
 
+    pub(super) fn event(&mut self, at: Timestamp) {
+        self.0.insert(LAST_EVENT, at.as_millisecond());
+    }
+
+    /// Hashes that were added to the contact index, less those that were removed.
+    pub(super) fn indexed(change: i64) -> Self {
+        Self(HashMap::from([(INDEXED, change)]))
+    }
+
     pub(super) async fn store(self, conn: &mut SqliteConnection) -> Result<(), InboxError> {
         if self.0.is_empty() {
             return Ok(());
         }
-        let count = query(COUNT_FOUND).bind(json("counters", &self)?);
-        execute(conn, "count rows", count).await.map(drop)
+        let count = query(COUNT).bind(json("counters", &self)?);
+        execute(conn, "count", count).await.map(drop)
     }
-}
-
-pub(super) async fn heard(conn: &mut SqliteConnection, at: Timestamp) -> Result<(), InboxError> {
-    let hear = query(HEARD).bind(at.as_millisecond());
-    execute(conn, "note an event", hear).await.map(drop)
 }
 
 pub(super) async fn last_event(
     conn: &mut SqliteConnection,
 ) -> Result<Option<Timestamp>, sqlx::Error> {
-    let stored: Option<(i64,)> = query_as(LAST_EVENT).fetch_optional(conn).await?;
+    let stored: Option<(i64,)> = query_as("SELECT n FROM counter WHERE name = 'last_event'")
+        .fetch_optional(conn)
+        .await?;
     Ok(stored.and_then(|(at,)| Timestamp::from_millisecond(at).ok()))
-}
-
-/// `change`: hashes that were added to the contact index, less those that were removed.
-pub(super) async fn count_indexed(
-    conn: &mut SqliteConnection,
-    change: i64,
-) -> Result<(), InboxError> {
-    let count = query(COUNT_INDEXED).bind(change);
-    execute(conn, "count the contact index", count)
-        .await
-        .map(drop)
 }
 
 impl Inbox {
@@ -137,7 +131,7 @@ impl Inbox {
         let count = |name: &str| counters.get(name).map_or(0, |n| n.unsigned_abs());
         Ok(Counters {
             found: FOUND.map(|(found_by, name)| (found_by, count(name))),
-            indexed: count("contact_index"),
+            indexed: count(INDEXED),
         })
     }
 }

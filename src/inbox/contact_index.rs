@@ -9,7 +9,7 @@ use sqlx::{SqliteConnection, query, query_as};
 
 use super::{
     Inbox, InboxError,
-    activity::count_indexed,
+    activity::Counted,
     commands::{clear_state, set_state},
     record::{execute, json},
 };
@@ -70,7 +70,7 @@ impl Inbox {
             Box::pin(async move {
                 let removed = change(turn.conn, FORGET_CONTACTS, contacts).await?;
                 let added = change(turn.conn, INSERT, known_by).await?;
-                count_indexed(turn.conn, added - removed).await?;
+                Counted::indexed(added - removed).store(turn.conn).await?;
                 set_state(turn.conn, key, &coverage).await
             })
         })
@@ -89,7 +89,7 @@ impl Inbox {
         self.write(move |turn| {
             Box::pin(async move {
                 let removed = change(turn.conn, FORGET, known_by).await?;
-                count_indexed(turn.conn, -removed).await
+                Counted::indexed(-removed).store(turn.conn).await
             })
         })
         .await
@@ -101,7 +101,7 @@ impl Inbox {
             Box::pin(async move {
                 let empty = query("DELETE FROM contact_index");
                 let emptied = execute(turn.conn, "empty the contact index", empty).await?;
-                count_indexed(turn.conn, -signed(emptied)).await?;
+                Counted::indexed(-signed(emptied)).store(turn.conn).await?;
                 clear_state(turn.conn, key).await
             })
         })

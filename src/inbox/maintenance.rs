@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection, query, query_as, query_scalar};
 
 use super::{
     ClaimToken, Inbox, InboxError,
-    activity::count_indexed,
+    activity::Counted,
     bounds::{Bounds, CHUNK, CHUNKS, GONE_KEPT, Space, free_to_keep},
     record::{database, execute, json},
 };
@@ -136,7 +136,7 @@ impl Inbox {
                     let done = execute(turn.conn, "forget", forget).await?;
                     if statement == FORGET_INDEXED {
                         let done = i64::try_from(done).unwrap_or(i64::MAX);
-                        count_indexed(turn.conn, -done).await?;
+                        Counted::indexed(-done).store(turn.conn).await?;
                     }
                     forgotten += done;
                 }

@@ -6,7 +6,9 @@ use super::{Changed, change};
 use crate::{
     domain::RowId,
     inbox::{
-        Arrival, BackfillId, Fact, InboxError, Source, Stored, activity, history,
+        Arrival, BackfillId, Fact, InboxError, Source, Stored,
+        activity::Counted,
+        history,
         history::Line,
         record::{execute, json},
         writer::Turn,
@@ -79,7 +81,7 @@ pub(in crate::inbox) async fn store(
     let mut openings: Vec<(Changed, [Fact; 1])> = Vec::with_capacity(opened.len());
     let mut heard: HashMap<RowId, Columns<'_>> = HashMap::new();
     let mut lifting: HashSet<RowId> = HashSet::new();
-    let mut found = activity::Found::default();
+    let mut counted = Counted::default();
     let mut is_event = false;
     for (arrival, (row, delivery, backfill)) in arrivals.iter().zip(columns) {
         is_event |= delivery.is_some();
@@ -88,7 +90,7 @@ pub(in crate::inbox) async fn store(
                 let entry = entry.remove();
                 stored.push(entry.stored());
                 if entry.stored() == Stored::New {
-                    found.add(&arrival.source);
+                    counted.found(&arrival.source);
                 }
                 let fact = match (delivery, backfill) {
                     (Some(delivery), _) => Fact::Delivery(delivery.to_owned()),
@@ -113,10 +115,10 @@ pub(in crate::inbox) async fn store(
     }
     let lines: Vec<Line<'_>> = openings.iter().map(|(it, facts)| it.line(facts)).collect();
     history::append(turn.conn, turn.now, &lines).await?;
-    found.store(turn.conn).await?;
     if is_event {
-        activity::heard(turn.conn, turn.now).await?;
+        counted.event(turn.now);
     }
+    counted.store(turn.conn).await?;
     hear(turn, heard.into_values().collect()).await?;
     let is_any_lifted = lift(turn, &lifting).await?;
     if is_event {
