@@ -265,7 +265,7 @@ pub struct Tally {
     pub by_end: HashMap<(State, Option<Outcome>), u64>,
     /// How many entries that wait for a contact are looked up again by the time given.
     pub waiting_briefly: u64,
-    /// When the first of those that are pending falls due.
+    /// When the first of those that are pending or wait briefly falls due.
     pub next_due: Option<Timestamp>,
 }
 

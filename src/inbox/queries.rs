@@ -166,8 +166,11 @@ impl Inbox {
             tally.by_end.insert((state, outcome), count.unsigned_abs());
             match state {
                 State::Waiting => tally.waiting_briefly = due_soon.unsigned_abs(),
-                State::Pending => tally.next_due = Some(timestamp(first_due)?),
-                State::Claimed | State::Parked | State::Done => {}
+                State::Pending | State::Claimed | State::Parked | State::Done => {}
+            }
+            if state == State::Pending || state == State::Waiting && due_soon > 0 {
+                let due = timestamp(first_due)?;
+                tally.next_due = Some(tally.next_due.map_or(due, |earlier| earlier.min(due)));
             }
         }
         Ok(tally)
