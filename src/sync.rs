@@ -285,7 +285,7 @@ impl Context {
 /// Each step ends the attempts of some rows: done, waiting for a contact, parked, or to be tried again. `settle` stores
 /// these ends and passes the other rows on. After an error some rows are still claimed.
 async fn sync_batch(batch: &Batch, turn: Turn, rows: Vec<Loaded>) -> Result<(), InboxError> {
-    // While rows go one at a time, this batch could only search, and hold up the row that shall go alone.
+    // While rows go one at a time, this batch could not write, and its searches would hold up the row that goes alone.
     let rows = batch.settle(batch.stay_back(rows)).await?;
     let rows = batch.settle(people::lock(batch, rows).await?).await?;
     let (begun, fresh) = rows

@@ -102,7 +102,7 @@ impl Batch {
         self.again_if(self.is_blocked(), &Fact::SendingStopped, rows)
     }
 
-    /// While an operation is in doubt, no batch begins its writes to amoCRM: rows go one at a time.
+    /// While an operation is in doubt, no batch begins its searches or its writes to amoCRM: rows go one at a time.
     pub(super) fn stay_back<T: InHand>(&self, rows: Vec<T>) -> StepResult<T> {
         let is_to_wait = !self.treatment.is_alone() && self.ctx.doubts.is_in_doubt();
         self.again_if(is_to_wait, &Fact::OneAtATime, rows)

@@ -143,7 +143,8 @@ impl Engine {
     /// Begins what is due now, and returns when something will be due next.
     async fn turn(&mut self) -> Result<Option<Timestamp>, InboxError> {
         self.open_term();
-        // Before the state is published: what a command or the page reads of the lease must not lag behind it.
+        // Before the state is published: what a command or the page reads of the lease must not lag behind it. It may while the
+        // inbox takes no writes.
         let recorded = self.ctx.lease.record(&self.ctx.inbox).await;
         if self.ctx.sending.refresh().await? {
             self.ctx.amocrm.reset();

@@ -46,7 +46,7 @@ impl Context {
         let (mut since, mut is_learnt) = (None, true);
         for page in 1..=PAGES {
             if self.sending.blocked().is_some() {
-                // It is made again.
+                // The look is made again.
                 return Ok(());
             }
             let read = self.amocrm.changed_contacts(page).await?;

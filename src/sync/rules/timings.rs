@@ -131,7 +131,7 @@ impl Timings {
         }
     }
 
-    /// A row whose contact is missing gets its second look within this time.
+    /// The second look for a missing contact is due within this time, the rounding by [`Timings::together`] included.
     #[must_use]
     pub fn second_look_within(&self) -> Duration {
         self.second_look_after_index + self.second_look

@@ -97,7 +97,11 @@ pub(crate) async fn find(batch: &Batch, rows: Vec<Loaded>) -> Result<Sought, Inb
     let (mut found, rows) = StepResult::after(batch.begin(rows));
     let mut left = with_records(batch, rows).await?;
     let mut missed = Vec::new();
-    while !left.is_empty() {
+    loop {
+        left = found.keep(batch.begin(left));
+        if left.is_empty() {
+            break;
+        }
         let rows = if is_in_the_index(batch, left.len()).await? {
             look_up(batch, std::mem::take(&mut left)).await?
         } else {
