@@ -38,8 +38,8 @@ const READERS: u32 = 2;
 
 /// The write-ahead log is written into the file when it has this many pages of 4 KiB: 16 MB. The commit that brings it about
 /// waits for that. With SQLite's usual 1,000 pages it is one commit in ten of a burst, and their events are the slowest.
-/// No second connection does it beside the commits: after somebody has removed the log, it would write the removed one over the
-/// file.
+/// A second connection that does it beside the commits would be faster, and dangerous: it may go on with a log that was removed,
+/// and write that over the file.
 const CHECKPOINT_PAGES: &str = "4000";
 
 /// An opened file, not in use yet.

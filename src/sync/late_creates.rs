@@ -69,9 +69,6 @@ impl Context {
     ) -> Result<Vec<Option<Vec<DealId>>>, AmoError> {
         let mut deals_of = Vec::new();
         for given_up in due {
-            if self.sending.blocked().is_some() {
-                return Err(AmoError::NotPermitted);
-            }
             deals_of.push(match given_up.made_for {
                 CreateFor::Contact {
                     contact,

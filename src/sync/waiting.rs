@@ -45,10 +45,6 @@ impl Context {
         let mut found = HashSet::new();
         let (mut since, mut is_learnt) = (None, true);
         for page in 1..=PAGES {
-            if self.sending.blocked().is_some() {
-                // The look is made again.
-                return Ok(());
-            }
             let read = self.amocrm.changed_contacts(page).await?;
             let contacts = read.contacts.iter();
             let hashes = contacts.flat_map(|contact| known_by(self.inbox.hasher(), contact));

@@ -9,8 +9,8 @@ use sandbox::{
 };
 use serde_json::{Value, json};
 use tripwire_sync::{
-    domain::RowId,
-    inbox::{Arrival, Outcome, Placed, Source, State},
+    domain::{Halt, HaltCause, RowId},
+    inbox::{Arrival, HALT, Outcome, Placed, Source, State},
 };
 use uuid::Uuid;
 
@@ -464,10 +464,32 @@ async fn a_dry_run_leaves_the_inbox_alone_and_asks_before_it_takes_long() {
         world.insert(&json!({ "email": format!("student{n}@example.kz") }));
     }
     let asked = world.sandbox.amo.requests().len();
+    // It asks before it waits for the command that is asking amoCRM, and so takes no room meanwhile.
+    let inbox = world.guest().await;
+    let turn = inbox.announce_command().await.unwrap().unwrap();
     let long = backfill(&world, &["--dry-run"]).run().await;
     long.assert_code(2);
+    inbox.end_command(turn).await.unwrap();
     assert!(
         long.err.contains("3 min") && long.err.contains("--limit"),
+        "{long:#?}"
+    );
+
+    // A 403 is told before the question.
+    let forbidden = Halt {
+        cause: HaltCause::AmocrmForbidden,
+        since: Timestamp::UNIX_EPOCH,
+        probes: 0,
+        next_probe: None,
+        detail: String::new(),
+        operation: None,
+        rows: Vec::new(),
+    };
+    inbox.set_state(HALT, &forbidden).await.unwrap();
+    let long = backfill(&world, &["--dry-run"]).run().await;
+    long.assert_code(1);
+    assert!(
+        long.err.contains("403") && !long.err.contains("--limit"),
         "{long:#?}"
     );
     assert_eq!(world.sandbox.amo.requests().len(), asked);

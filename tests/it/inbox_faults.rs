@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use tripwire_sync::{
@@ -12,7 +13,7 @@ use tripwire_sync::{
 use crate::{
     alerts::Bot,
     program::{Launch, Service},
-    support::{EMAIL, Wishes, World},
+    support::{EMAIL, NowForTests, Wishes, World},
 };
 
 /// Something that a well-behaved process would not do to the file.
@@ -56,6 +57,25 @@ async fn a_write_whose_record_fails_is_not_sent() {
         tamper(&world, "DROP TRIGGER full").await;
         world.until_synced_once(row).await;
     }
+}
+
+/// The page and the metrics must not say that a service works that has lost the lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_another_service_has_is_told_although_it_cannot_be_recorded() {
+    let mut world = World::prepare(Wishes::brisk());
+    let mut settings = world.settings();
+    settings.timings.inbox_lasting = Duration::from_hours(1);
+    world.launch_with(settings).await;
+    world.until_sync_is("working").await;
+    tamper(
+        &world,
+        "CREATE TRIGGER full BEFORE INSERT ON state WHEN NEW.key = 'lease' BEGIN SELECT RAISE(ABORT, 'full'); END",
+    )
+    .await;
+    let until = Timestamp::now_for_tests() + SignedDuration::from_hours(1);
+    let postgrest = world.sandbox.postgrest.clone();
+    postgrest.set_lease(Some(("another", until)));
+    world.until_sync_is("standby").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

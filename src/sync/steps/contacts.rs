@@ -94,7 +94,7 @@ pub(crate) struct Sought {
 
 /// Finds the contacts of rows that have no deal yet.
 pub(crate) async fn find(batch: &Batch, rows: Vec<Loaded>) -> Result<Sought, InboxError> {
-    let (mut found, rows) = StepResult::after(batch.begin(rows));
+    let mut found = StepResult::default();
     let mut left = with_records(batch, rows).await?;
     let mut missed = Vec::new();
     loop {
