@@ -36,11 +36,12 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(10);
 
 const READERS: u32 = 2;
 
-/// The write-ahead log is written into the file when it has this many pages of 4 KiB: 16 MB. The commit that brings it about
-/// waits for that. With SQLite's usual 1,000 pages it is one commit in ten of a burst, and their events are the slowest.
+/// The write-ahead log is written into the file when it has this many pages of 4 KiB: 64 MB. The commit that brings it about
+/// waits for that, and so do the events behind it: with SQLite's usual 1,000 pages one in ten of a burst, with these fewer than
+/// one in a hundred.
 /// A second connection that does it beside the commits would be faster, and dangerous: it may go on with a log that was removed,
 /// and write that over the file.
-const CHECKPOINT_PAGES: &str = "4000";
+const CHECKPOINT_PAGES: &str = "16000";
 
 /// An opened file, not in use yet.
 #[derive(Debug)]
