@@ -150,7 +150,7 @@ mod tests {
             ContactByPhone ContactByBeginning Moved Noted NoteFound NoteWasThere
             SendingStopped OneAtATime PersonUnknown PersonAtWork PersonUnfinished
             ContactAtWork ContactUnfinished IndexBehind TargetUnusable EmailChanged
-            PersonChanged DealGone CreateNeverHappened CreateInDoubt NoteInDoubt BrokenOff Undo;
+            PersonChanged DealGone CreateNeverHappened MoveNeverHappened MoveInDoubt CreateInDoubt NoteInDoubt BrokenOff Undo;
             Fact::Delivery(_) => Fact::Delivery("7".to_owned());
             Fact::DealChosen(..) => Fact::DealChosen(deal, Why::Open);
             Fact::MovedFrom { .. } => Fact::MovedFrom {

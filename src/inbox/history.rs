@@ -77,8 +77,10 @@ pub enum Fact {
     PersonChanged,
     DealGone,
     CreateNeverHappened,
+    MoveNeverHappened,
     /// The deal of a create that was given up as never carried out.
     LateDeal(DealId),
+    MoveInDoubt,
     CreateInDoubt,
     NoteInDoubt,
     BrokenOff,
@@ -105,6 +107,7 @@ impl Fact {
                 | Self::MovedFrom { .. }
                 | Self::DealCreated(_)
                 | Self::Noted
+                | Self::MoveInDoubt
                 | Self::CreateInDoubt
                 | Self::NoteInDoubt
         )

@@ -352,6 +352,21 @@ impl Step {
 }
 
 impl Progress {
+    /// The move of the chosen deal, if it was sent and no answer says what has become of it.
+    #[must_use]
+    pub fn move_in_doubt(&self) -> Option<Move> {
+        let Step::Chosen(choice) = &self.step else {
+            return None;
+        };
+        self.moved.filter(|it| it.deal == choice.deal)
+    }
+
+    /// As [`Step::has_written`], for all writes of the entry.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        self.step.has_written() || self.move_in_doubt().is_some()
+    }
+
     /// As [`Step::is_open`], for all writes of the entry.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -41,9 +41,11 @@ pub(super) fn fact(fact: &Fact, names: &Names) -> String {
         Fact::PersonChanged => "e-mail or phone changed, choosing anew",
         Fact::DealGone => "the chosen deal is gone, choosing anew",
         Fact::CreateNeverHappened => "an earlier create never happened, choosing anew",
+        Fact::MoveNeverHappened => "an earlier move never happened, choosing anew",
         Fact::LateDeal(deal) => {
             return format!("the earlier create was carried out after all: deal {deal}");
         }
+        Fact::MoveInDoubt => "the fate of a move is open",
         Fact::CreateInDoubt => "the fate of a create is open",
         Fact::NoteInDoubt => "the fate of a note is open",
         Fact::BrokenOff => "run broken off",

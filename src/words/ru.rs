@@ -44,9 +44,11 @@ pub(super) fn fact(fact: &Fact, names: &Names) -> String {
         Fact::PersonChanged => "e-mail или телефон изменились: сделка выбирается заново",
         Fact::DealGone => "выбранной сделки больше нет: сделка выбирается заново",
         Fact::CreateNeverHappened => "сделка в прежней попытке не создана и выбирается заново",
+        Fact::MoveNeverHappened => "сделка в прежней попытке не перенесена и выбирается заново",
         Fact::LateDeal(deal) => {
             return format!("сделка {deal} из прежней попытки всё же создана");
         }
+        Fact::MoveInDoubt => "перенесена ли сделка, пока неизвестно",
         Fact::CreateInDoubt => "создана ли сделка, пока неизвестно",
         Fact::NoteInDoubt => "дошло ли примечание, пока неизвестно",
         Fact::BrokenOff => "попытка прервана",

@@ -6,7 +6,7 @@ use sandbox::{ContactId, DealId, Fault, Kind, Point, StageId, When, scenario::Mi
 use serde_json::json;
 use tripwire_sync::{
     domain::RowId,
-    inbox::{Entry, Outcome, Step},
+    inbox::{Entry, Outcome, State, Step},
 };
 
 use crate::support::{EMAIL, NAME, Wishes, World};
@@ -128,6 +128,77 @@ async fn an_email_corrected_after_the_move_changes_nothing_and_is_not_remembered
     // The next purchase of the other one is the other one's.
     let next = deliver(&world, json!({"email": OTHER})).await;
     assert_eq!(world.until_synced_once(next).await, second);
+}
+
+/// What people do to a row while the answer to the move of its deal is lost.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Email,
+    Blocked,
+    /// Another deal's id is filled in.
+    Linked,
+}
+
+/// The move, whose answer never comes, is carried out or not; the row changes before anyone knows.
+async fn changed_during_a_move(change: Change, is_carried_out: bool) -> (World, RowId, DealId) {
+    let world = World::start(Wishes::brisk()).await;
+    let deal = world.student(EMAIL);
+    let when = if is_carried_out {
+        When::After
+    } else {
+        When::Before
+    };
+    hold(&world, "leads.update", when);
+    let row = deliver(&world, json!({})).await;
+    world
+        .until_asked("leads.update", 1, |it| it.fault.is_some())
+        .await;
+    world.sandbox.postgrest.update_row(row, |row| {
+        let (column, value) = match change {
+            Change::Email => ("email", OTHER),
+            Change::Blocked => ("status", "blocked"),
+            Change::Linked => ("amocrm_deal_id", "1"),
+        };
+        row.insert(column.to_owned(), json!(value));
+    });
+    (world, row, deal)
+}
+
+#[tokio::test]
+async fn a_row_that_changes_while_its_move_is_in_doubt_is_finished_if_the_move_was_carried_out() {
+    for change in [Change::Email, Change::Blocked] {
+        let (world, row, deal) = changed_during_a_move(change, true).await;
+        assert_eq!(world.until_synced_once(row).await, deal, "{change:?}");
+        assert_eq!(world.stage(deal), world.setting.target);
+        assert_eq!(world.requests_to("leads.update").len(), 1);
+
+        let others = world.student(OTHER);
+        let next = deliver(&world, json!({"email": OTHER})).await;
+        assert_eq!(world.until_synced_once(next).await, others, "{change:?}");
+    }
+    let (world, row, deal) = changed_during_a_move(Change::Linked, true).await;
+    let entry = world.until_state(row, State::Parked).await;
+    assert!(entry.reason.unwrap().contains(&deal.to_string()));
+    let moved = entry.progress.placing_move().map(|it| it.deal.get());
+    assert_eq!(moved, Some(deal.get()), "an undo can bring it back");
+}
+
+#[tokio::test]
+async fn a_row_that_changes_while_its_move_is_in_doubt_is_another_one_if_the_move_never_happened() {
+    for change in [Change::Email, Change::Blocked, Change::Linked] {
+        let (world, row, deal) = changed_during_a_move(change, false).await;
+        let outcome = match change {
+            Change::Email => {
+                world.student(OTHER);
+                Outcome::Synced
+            }
+            Change::Blocked => Outcome::Skipped,
+            Change::Linked => Outcome::AlreadyLinked,
+        };
+        world.until_done(row, outcome).await;
+        assert_eq!(world.stage(deal), world.setting.before[0], "{change:?}");
+        assert_eq!(world.notes(deal), Vec::<String>::new());
+    }
 }
 
 #[tokio::test]

@@ -41,22 +41,19 @@ pub fn eligibility(
     now: Timestamp,
 ) -> Result<Email, Settlement> {
     progress.absent_since = None;
-    // A create in doubt is looked for first: the deal in the row may be the one that it made.
+    // A create or move in doubt is looked for first: the deal in the row may be the one that the create made, and a deal that
+    // was moved for another row's sake is to be told of.
+    let is_in_doubt =
+        matches!(progress.step, Step::Creating(_)) || progress.move_in_doubt().is_some();
     if let Some(filled) = &row.deal_id
-        && !matches!(progress.step, Step::Creating(_))
+        && !is_in_doubt
         && !is_moved_again(progress, filled)
     {
         return Err(already_filled(progress, filled));
     }
     // A row with a write to amoCRM is finished, whatever its status is by now.
-    if !progress.step.has_written() {
-        let status = row
-            .status
-            .as_deref()
-            .unwrap_or_default()
-            .trim()
-            .to_lowercase();
-        if STATUSES_SKIPPED.contains(&status.as_str()) {
+    if !progress.has_written() {
+        if is_skipped(row) {
             return Err(Settlement::Done(Outcome::Skipped));
         }
         if !entry.is_asked_for && row.created_at.is_some_and(|at| at < rules.since) {
@@ -81,6 +78,12 @@ pub fn eligibility(
         }
         .to_owned(),
     })
+}
+
+/// No student is made of such a row.
+pub(in crate::sync) fn is_skipped(row: &Row) -> bool {
+    let status = row.status.as_deref().unwrap_or_default();
+    STATUSES_SKIPPED.contains(&status.trim().to_lowercase().as_str())
 }
 
 /// A person has said `retry` after an undo, so the deal in the row is moved forward again.

@@ -13,16 +13,16 @@ use super::{
         in_flight::Look,
         row::{Chosen, DealChoice, Ended, InHand, Loaded, Noted, Placed, RowAt, StepResult},
         rules::contact::with_email,
-        rules::eligibility::already_filled,
+        rules::eligibility::{already_filled, is_skipped},
         rules::note::as_sent,
         rules::timings::later,
     },
     note::{has_our_note, hidden_notes, with_note},
-    rows::refresh,
+    rows::{fingerprint, refresh},
 };
 use crate::{
     domain::{ContactId, DealId, KeyedHash, Operation},
-    inbox::{Create, CreateFor, Fact, GivenUp, InboxError, Step, Undo},
+    inbox::{self, Create, CreateFor, Fact, GivenUp, InboxError, Step, Undo},
 };
 
 const CREATES: [Operation; 2] = [Operation::Create, Operation::CreateWithContact];
@@ -74,6 +74,7 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
         }
     }
     let mut with_note_in_doubt = Vec::new();
+    let look = Look::begin(&batch.ctx);
     for row in read_chosen(batch, with_deal, &mut resumed).await? {
         match row.attempt.progress.step {
             Step::Placed {
@@ -82,7 +83,10 @@ pub(crate) async fn resume(batch: &Batch, rows: Vec<Loaded>) -> Result<Resumed, 
                 Some(after) => with_note_in_doubt.push(row.map(|deal| (deal.id, after))),
                 None => resumed.placed.push(row.map(|deal| deal.id)),
             },
-            _ => resumed.chosen.push(row.map(DealChoice::Existing)),
+            _ => match resolve_move(batch, row, look) {
+                Ok(row) => resumed.chosen.push(row.map(DealChoice::Existing)),
+                Err(ended) => resumed.ended.push(ended),
+            },
         }
     }
     resolve_notes(batch, with_note_in_doubt, &mut resumed).await?;
@@ -135,6 +139,39 @@ async fn read_chosen(
         }
     }
     Ok(read)
+}
+
+/// A row whose deal a lost move has brought to its place is finished, as after an answer. A row that has become another one
+/// since goes back to its beginning, once the move cannot land any more; an unchanged one is moved again.
+fn resolve_move(batch: &Batch, mut row: RowAt<Deal>, look: Look) -> Result<RowAt<Deal>, Ended> {
+    let progress = &mut row.attempt.progress;
+    let Some(moved) = progress.move_in_doubt() else {
+        return Ok(row);
+    };
+    if row.stage.stage == moved.to {
+        let Some(filled) = &row.row.deal_id else {
+            return Ok(row);
+        };
+        progress.step.place(inbox::Placed::Moved);
+        let settlement = already_filled(progress, filled);
+        return Err(row.end(settlement));
+    }
+    let now_for = fingerprint(batch.ctx.inbox.hasher(), progress);
+    let is_same = progress
+        .step
+        .choice()
+        .is_some_and(|it| it.fingerprint == now_for);
+    if is_same && row.row.deal_id.is_none() && !is_skipped(&row.row) {
+        return Ok(row);
+    }
+    let resolve_after = later(moved.at, batch.ctx.timings.resolve_delay());
+    if let Some(until) = batch.ctx.may_land_until(row.id(), resolve_after, look) {
+        let at = moved.at.min(batch.now());
+        row.attempt.progress.moved = Some(inbox::Move { at, ..moved });
+        return Err(row.again_at(until, Fact::MoveInDoubt));
+    }
+    row.attempt.progress.moved = None;
+    Err(anew(batch, row, Fact::MoveNeverHappened))
 }
 
 async fn resolve_notes(

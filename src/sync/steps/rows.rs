@@ -112,13 +112,14 @@ pub(super) async fn none_is_visible<T: InHand>(
         .collect())
 }
 
-/// Records which person the row is about. A choice made for another person is dropped if nothing was written yet.
+/// Records which person the row is about. A choice made for another person is dropped if nothing can have been written yet.
 fn recognise(batch: &Batch, attempt: &mut Attempt, row: &Row, email: &Email) {
     let hasher = batch.ctx.inbox.hasher();
     attempt.progress.person = Some(hasher.email(email));
     attempt.progress.phone = phone_of(row).map(|phone| hasher.phone(&phone));
     if let Step::Chosen(choice) = &attempt.progress.step
         && choice.fingerprint != fingerprint(hasher, &attempt.progress)
+        && !attempt.progress.has_written()
     {
         attempt.log(Fact::PersonChanged);
         attempt.progress.step = Step::Begun;
