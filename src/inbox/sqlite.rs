@@ -319,6 +319,7 @@ async fn prepare(
     }
 
     link.look_for_others().await?;
+    link.hold_the_log().await?;
     Ok((Hasher::new(&key), last_event))
 }
 
@@ -354,12 +355,21 @@ fn plain_code(error: &sqlx::Error) -> Option<i32> {
     Some(code & 0xff)
 }
 
+async fn let_go_of(conn: Option<SqliteConnection>) {
+    if let Some(conn) = conn {
+        let _ = conn.close().await;
+    }
+}
+
 /// The one connection that writes, made anew after an error.
 #[derive(Debug)]
 pub(super) struct Link {
     options: SqliteConnectOptions,
     files: Files,
     conn: Option<SqliteConnection>,
+    /// Open from the start to the end, and never used: SQLite removes the log with the last connection, so that while this
+    /// one is open a log that is missing was removed by somebody else.
+    anchor: Option<SqliteConnection>,
     /// `PRAGMA data_version` as last seen: it moves when another connection changes the file.
     version: Option<i64>,
 }
@@ -370,8 +380,21 @@ impl Link {
             files: Files::new(options.get_filename().to_owned()),
             options,
             conn: None,
+            anchor: None,
             version: None,
         }
+    }
+
+    /// From now on the log is watched as the other files are.
+    async fn hold_the_log(&mut self) -> Result<(), sqlx::Error> {
+        let path = self.options.get_filename().to_owned();
+        let mut anchor = plain(&path).read_only(true).connect().await?;
+        // The first statement opens the log.
+        sqlx::query("SELECT count(*) FROM sqlite_schema")
+            .execute(&mut anchor)
+            .await?;
+        self.anchor = Some(anchor);
+        Ok(())
     }
 
     pub(super) async fn conn(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
@@ -379,7 +402,7 @@ impl Link {
             conn
         } else {
             // A file that was replaced is not opened: the acknowledged entries are in the former one.
-            self.files.look(false)?;
+            self.look_at_files()?;
             connect(&self.options).await?
         };
         Ok(self.conn.insert(conn))
@@ -391,14 +414,14 @@ impl Link {
         if self.files.are_lost() {
             // On close, SQLite would remove the log of this name, which may belong to another file by now. The process ends
             // soon.
-            std::mem::forget(conn);
+            std::mem::forget((conn, self.anchor.take()));
         }
         self.version = None;
     }
 
-    /// Checks that the writes are in the files of these names. Requires a connection that was used.
+    /// Checks that the writes are in the files of these names.
     pub(super) fn look_at_files(&mut self) -> Result<(), sqlx::Error> {
-        Ok(self.files.look(self.conn.is_some())?)
+        Ok(self.files.look(self.anchor.is_some())?)
     }
 
     pub(super) fn are_files_lost(&self) -> bool {
@@ -416,9 +439,8 @@ impl Link {
 
     /// Closes without a word: the file cannot be used, and may be about to be renamed.
     async fn let_go(mut self) {
-        if let Some(conn) = self.conn.take() {
-            let _ = conn.close().await;
-        }
+        let_go_of(self.anchor.take()).await;
+        let_go_of(self.conn.take()).await;
     }
 
     /// Best effort: all acknowledged writes are on disk already.
@@ -426,6 +448,8 @@ impl Link {
         let Some(mut conn) = self.conn.take() else {
             return;
         };
+        // First, so that the other one is the last and leaves no log.
+        let_go_of(self.anchor.take()).await;
         let folded = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
             .execute(&mut conn)
             .await;

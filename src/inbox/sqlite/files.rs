@@ -47,12 +47,10 @@ impl Files {
         self.is_lost
     }
 
-    /// `is_connected`: a connection is open and was used, so that the log is the one that it writes to.
-    pub(super) fn look(&mut self, is_connected: bool) -> io::Result<()> {
+    /// `is_log_held`: a connection that stays open has opened the log, so that no close of another one removes it.
+    pub(super) fn look(&mut self, is_log_held: bool) -> io::Result<()> {
         for (suffix, opened) in SUFFIXES.into_iter().zip(&mut self.opened) {
-            if suffix == LOG && !is_connected {
-                // The last connection removes the log when it closes.
-                *opened = None;
+            if suffix == LOG && !is_log_held {
                 continue;
             }
             let mut path = self.path.as_os_str().to_owned();

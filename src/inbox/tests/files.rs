@@ -99,6 +99,24 @@ async fn a_connection_that_is_made_anew_makes_no_file() {
     assert!(!t.path().exists());
 }
 
+/// As on a full disk, where somebody makes room.
+#[tokio::test]
+async fn a_log_that_is_removed_after_writes_have_failed_is_missed() {
+    let t = Fixture::new().await;
+    t.store([delivered(1)]).await;
+    t.tamper(
+        "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ROLLBACK, 'full'); END",
+    )
+    .await;
+    assert!(t.inbox.store(vec![delivered(2)]).await.is_err());
+    assert!(!t.inbox.is_lost());
+    fs::remove_file(t.file("-wal")).unwrap();
+
+    // The trigger was in the log too.
+    assert!(t.inbox.store(vec![delivered(3)]).await.is_err());
+    assert!(t.inbox.is_lost());
+}
+
 /// SQLite removes the log by its name when a file is closed.
 #[tokio::test]
 async fn an_inbox_that_has_taken_the_place_of_a_lost_one_keeps_its_log() {
