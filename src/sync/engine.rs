@@ -95,8 +95,7 @@ impl Engine {
             };
             ctx.heartbeat.beat();
             match turn {
-                // The end of a job may send a request to a neighbour. A slow answer is no hang.
-                Ok(rest) => beating(&ctx.heartbeat, self.rest(rest)).await,
+                Ok(rest) => self.rest(rest).await,
                 Err(error) => {
                     if ctx.trouble(&error).await {
                         break;
@@ -219,7 +218,7 @@ impl Engine {
                 Err(error) => tracing::error!(%error, "lease.ended"),
             },
             Some(joined) = self.runs.join_next() => self.joined(joined),
-            Some(ended) = self.jobs.next_end() => self.jobs.ended(ended).await,
+            Some(ended) = self.jobs.next_end() => self.jobs.ended(ended),
         }
     }
 

@@ -88,7 +88,7 @@ impl Plan {
     }
 }
 
-/// A job that has ended.
+/// A job that has ended. Its failure was handled, but for the pause after it.
 pub(super) type Done = (Job, Result<(), Failure>);
 
 #[derive(Debug)]
@@ -200,7 +200,10 @@ impl PeriodicJobs {
                 Job::Index => ctx.keep_index().await,
                 Job::LateCreates => ctx.look_for_late_creates().await,
             };
-            (job, result)
+            match result {
+                Ok(()) => (job, Ok(())),
+                Err(failure) => (job, Err(ctx.job_failed(job, failure).await)),
+            }
         });
     }
 
@@ -213,17 +216,17 @@ impl PeriodicJobs {
     ///
     /// # Panics
     /// When the job panicked.
-    pub(super) async fn ended(&mut self, ended: Result<Done, JoinError>) {
+    pub(super) fn ended(&mut self, ended: Result<Done, JoinError>) {
         let (job, result) = match ended {
             Ok(done) => done,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,
         };
         self.at_work.retain(|at_work| *at_work != job);
-        let pause = match result {
-            Ok(()) => None,
-            Err(failure) => Some(self.pause_after(job, failure).await),
-        };
+        let pause = result.err().map(|failure| {
+            let (failed, timings) = (self.plan(job).failed, self.ctx.timings);
+            rest_after(&failure, failed, &timings, (self.ctx.jitter)())
+        });
         let sweep_every = self.ctx.maintenance.sweep_every;
         let (every, longest) = match job {
             Job::Inspect => (
@@ -241,28 +244,6 @@ impl PeriodicJobs {
             // If the inspection itself caused the halt, it runs again right after `resume`.
             self.plan(job).next = Some(Instant::now());
         }
-    }
-
-    /// Handles a failure, and returns the pause after it.
-    async fn pause_after(&self, job: Job, failure: Failure) -> Duration {
-        let judged = if job == Job::ShortSweep {
-            // The sweep and the rows tell whether a refusal concerns all rows: so often asked, each short trouble of
-            // Supabase would be met several times.
-            failure.log();
-            Ok(())
-        } else {
-            let judged = self.ctx.classify(&failure, Asked::NOTHING).await;
-            judged.map(drop).map_err(Failure::from)
-        };
-        let failure = match judged {
-            Ok(()) => failure,
-            Err(of_the_inbox) => {
-                of_the_inbox.log();
-                of_the_inbox
-            }
-        };
-        let failed = self.plans[job as usize].failed;
-        rest_after(&failure, failed, &self.ctx.timings, (self.ctx.jitter)())
     }
 
     /// Aborts the jobs. Each of them can be repeated.
@@ -301,6 +282,24 @@ fn short_sweep_every(ctx: &Context) -> Option<Duration> {
 }
 
 impl Context {
+    /// Handles the failure of a job, which may take a request to a neighbour. Returns what the pause after it depends on.
+    async fn job_failed(&self, job: Job, failure: Failure) -> Failure {
+        if job == Job::ShortSweep {
+            // The sweep and the rows tell whether a refusal concerns all rows: so often asked, each short trouble of
+            // Supabase would be met several times.
+            failure.log();
+            return failure;
+        }
+        match self.classify(&failure, Asked::NOTHING).await {
+            Ok(_) => failure,
+            Err(error) => {
+                let of_the_inbox = Failure::from(error);
+                of_the_inbox.log();
+                of_the_inbox
+            }
+        }
+    }
+
     /// Asks the neighbour whether a halt is over.
     async fn probe(&self, halt: &Halt) -> Result<(), InboxError> {
         if halt.cause.side() == Side::Amocrm {

@@ -136,6 +136,28 @@ async fn launch_inspecting(world: &mut World, every: Duration) {
 
 const HOUR: Duration = Duration::from_hours(1);
 
+/// What a failure of the inspection means is asked of the account, which does not answer.
+#[tokio::test]
+async fn a_question_after_a_failed_job_holds_up_no_row() {
+    let mut world = World::prepare(Wishes::brisk());
+    let no_api = Kind::status(When::Before, 404);
+    let faults = world.sandbox.faults();
+    faults.add(Fault::once(Point::amo("pipelines.list"), no_api));
+    faults.add(Fault::once(Point::amo("account"), Kind::Hang(When::Before)));
+    let mut settings = world.settings();
+    sending(&mut settings).sync.inspect_every = Some(HOUR);
+    sending(&mut settings).amocrm.timeouts.read = HOUR;
+    world.launch_with(settings).await;
+    world
+        .until_asked("account", 1, |it| it.fault.is_some())
+        .await;
+
+    world.student(EMAIL);
+    let row = world.insert(&json!({}));
+    world.deliver(row).await;
+    world.until_synced_once(row).await;
+}
+
 #[tokio::test]
 async fn a_mistake_is_told_at_the_start_without_a_student() {
     let mut world = World::prepare(Wishes::brisk());
