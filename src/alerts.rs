@@ -10,8 +10,8 @@ use strum::{IntoStaticStr, VariantNames};
 
 use crate::{
     domain::{
-        Backoff, EventFailure, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState,
-        TelegramBot, TokenEnd,
+        Backoff, Events, Halt, HaltCause, InboxFault, Refusals, RowId, SyncState, TelegramBot,
+        TokenEnd,
     },
     inbox::{DiskSpace, Doubled, Replaced, Stuck},
     words::{Lang, Reader},
@@ -139,8 +139,7 @@ pub struct Seen {
     pub replaced: Option<Replaced>,
     /// `None`: not known.
     pub disk: Option<DiskSpace>,
-    /// Events do not arrive.
-    pub silence: Option<EventFailure>,
+    pub events: Events,
     /// It is due.
     pub digest: Option<Digest>,
 }
@@ -570,7 +569,7 @@ impl Alerts {
                     messages::unresolved(&seen.unresolved, self.pace.unresolved_after)
                 }
                 Trouble::Disk => messages::disk(seen.disk?),
-                Trouble::Silence => messages::silent(seen.silence?, &self.reader),
+                Trouble::Silence => messages::silent(seen.events.failure()?, &self.reader),
             };
             return Some(self.message(trouble.begins(), text, |said| {
                 said.troubles.insert(trouble, seen.now);
@@ -600,7 +599,7 @@ impl Alerts {
             // A standby sends no test events: what it knows is old.
             Trouble::Silence => {
                 let is_standby = matches!(seen.state, SyncState::Standby { .. });
-                seen.silence.is_some() && !is_standby
+                seen.events.failure().is_some() && !is_standby
             }
         }
     }
@@ -614,10 +613,7 @@ impl Alerts {
             Trouble::Disk => seen
                 .disk
                 .is_some_and(|disk| disk.free / 3 >= needed(disk) / 2),
-            // In an inbox with a fault nothing is looked up.
-            Trouble::Silence => {
-                seen.silence.is_none() && !matches!(seen.state, SyncState::Inbox { .. })
-            }
+            Trouble::Silence => seen.events == Events::Arrive,
         }
     }
 

@@ -29,7 +29,7 @@ pub use amocrm::{ContactId, DealId, Email, NotOneEmail, NoteId, Phone, PipelineI
 pub(crate) use amocrm::{is_kept, visible};
 pub use backoff::Backoff;
 pub(crate) use chain::Chain;
-pub use event_tests::{EventFailure, EventFault, EventTest, EventTestTimings, EventTests};
+pub use event_tests::{EventFailure, EventFault, EventTest, EventTestTimings, EventTests, Events};
 pub use halt::Halt;
 pub use heartbeat::Heartbeat;
 pub use lang::{Lang, Wording};

@@ -24,7 +24,7 @@ struct Scene {
     refusals: Refusals,
     replaced: Option<Replaced>,
     disk: Option<DiskSpace>,
-    silence: Option<EventFailure>,
+    events: Events,
     digest: Option<Digest>,
     rows: u128,
 }
@@ -44,7 +44,7 @@ impl Scene {
             refusals: Refusals::default(),
             replaced: None,
             disk: None,
-            silence: None,
+            events: Events::Arrive,
             digest: None,
             rows: 0,
         }
@@ -94,7 +94,7 @@ impl Scene {
             },
             replaced: self.replaced.clone(),
             disk: self.disk,
-            silence: self.silence,
+            events: self.events,
             digest: self.digest.clone(),
         }
     }
@@ -415,8 +415,9 @@ fn a_disk_is_nearly_full_below_64_mib_or_the_size_of_the_inbox() {
 fn events_that_do_not_arrive_are_told_with_the_fault_and_so_is_their_end() {
     let mut scene = Scene::new();
     let mut tests = EventTests::default();
-    tests.ended(EventTest::Failed(EventFault::Refused(401)), scene.now, true);
-    scene.silence = tests.trouble(Timestamp::MIN);
+    let failed = EventTest::Failed(EventFault::Refused(401));
+    tests.ended(failed, scene.now, true, None);
+    scene.events = tests.shown(None, Timestamp::MIN);
     scene.state = SyncState::Standby {
         held_by_another: true,
     };
@@ -432,7 +433,10 @@ fn events_that_do_not_arrive_are_told_with_the_fault_and_so_is_their_end() {
     }
     scene.restart();
     assert_eq!(scene.look_after(23 * HOUR), []);
-    scene.silence = None;
+    // No test event has ended for long: that is no end.
+    scene.events = Events::Unknown;
+    assert_eq!(scene.look(), []);
+    scene.events = Events::Arrive;
     assert_eq!(kinds(&scene.look()), [Kind::Arriving]);
     assert_eq!(scene.look_after(24 * HOUR), []);
 }

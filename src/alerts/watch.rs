@@ -11,7 +11,7 @@ use super::{
     TelegramError, has_passed,
 };
 use crate::{
-    domain::{Chain, EventFailure, EventTests, Refusals, SharedClock, SyncState, SyncStatus},
+    domain::{Chain, EventTests, Events, Refusals, SharedClock, SyncState, SyncStatus},
     inbox::{DiskSpace, EVENT_TESTS, HALT, Inbox, InboxError, REFUSALS, REPLACED, State, Writing},
 };
 
@@ -166,7 +166,7 @@ impl Watch {
                 inbox: writing.fault(),
                 replaced: None,
                 disk: None,
-                silence: None,
+                events: Events::Unknown,
                 digest: None,
             });
         }
@@ -193,23 +193,20 @@ impl Watch {
             inbox: writing.fault(),
             replaced: self.inbox.state(REPLACED).await?,
             disk: self.disk(),
-            silence: self
-                .silence(ago(self.settings.pace.tests_count_for))
-                .await?,
+            events: self.events(ago(self.settings.pace.tests_count_for)).await?,
             digest: self.digest(said, now).await?,
         })
     }
 
-    /// Test events fail, the last one later than `since`, and no real event has come since the first failure.
-    async fn silence(&self, since: Timestamp) -> Result<Option<EventFailure>, InboxError> {
+    /// Test events that ended before `since` count no more.
+    async fn events(&self, since: Timestamp) -> Result<Events, InboxError> {
         let tests: Option<EventTests> = match self.inbox.state(EVENT_TESTS).await {
             // Stored by another version.
-            Err(InboxError::Corrupt { .. }) => None,
+            Err(InboxError::Corrupt { .. }) => return Ok(Events::Unknown),
             tests => tests?,
         };
         let last_event = self.inbox.activity().event;
-        let failure = tests.and_then(|tests| tests.trouble(since));
-        Ok(failure.filter(|failure| last_event.is_none_or(|event| event <= failure.since)))
+        Ok(tests.unwrap_or_default().shown(last_event, since))
     }
 
     /// Where another service of the project works, that one sends the digest. For some minutes this service may yet take the
@@ -427,18 +424,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_real_event_or_a_long_time_ends_what_test_events_have_shown() {
+    async fn a_later_event_shows_that_events_arrive_and_a_long_time_shows_nothing() {
         let clock = TestClock::at("2026-11-22T10:00:00Z".parse().unwrap());
         let (watch, _folder) = watch(Some(true), &clock).await;
         let mut tests = EventTests::default();
-        tests.ended(EventTest::Failed(EventFault::NotSent), clock.now(), true);
+        let failed = EventTest::Failed(EventFault::NotSent);
+        tests.ended(failed, clock.now(), true, None);
         watch.inbox.set_state(EVENT_TESTS, &tests).await.unwrap();
-        let silence = async |since| watch.silence(since).await.unwrap().is_some();
-        assert!(silence(clock.now()).await);
+        let events = async |since| watch.events(since).await.unwrap();
+        assert!(events(clock.now()).await.failure().is_some());
 
         clock.advance(Duration::from_mins(1));
         // Another service has tested since, as far as is known.
-        assert!(!silence(clock.now()).await);
+        assert_eq!(events(clock.now()).await, Events::Unknown);
         let event = Arrival {
             row: RowId::new(uuid::Uuid::nil()),
             source: Source::Webhook {
@@ -446,14 +444,14 @@ mod tests {
             },
         };
         watch.inbox.store(vec![event]).await.unwrap();
-        assert!(!silence(Timestamp::MIN).await);
+        assert_eq!(events(Timestamp::MIN).await, Events::Arrive);
 
         watch
             .inbox
             .set_state(EVENT_TESTS, &"of another version")
             .await
             .unwrap();
-        assert!(!silence(Timestamp::MIN).await);
+        assert_eq!(events(Timestamp::MIN).await, Events::Unknown);
     }
 
     #[test]

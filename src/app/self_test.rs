@@ -81,7 +81,8 @@ impl SelfTest {
         }
         let test = self.test(&parts.supabase).await;
         tell(test, silent);
-        tests.ended(test, parts.clock.now(), rows_are_silent);
+        let last_event = parts.inbox.activity().event;
+        tests.ended(test, parts.clock.now(), rows_are_silent, last_event);
         parts.inbox.set_state(EVENT_TESTS, &tests).await
     }
 

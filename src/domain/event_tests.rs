@@ -114,6 +114,24 @@ impl EventTestTimings {
     }
 }
 
+/// Whether events arrive, as far as test events and real ones have shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    Arrive,
+    Unknown,
+    Fail(EventFailure),
+}
+
+impl Events {
+    #[must_use]
+    pub fn failure(self) -> Option<EventFailure> {
+        match self {
+            Self::Fail(failure) => Some(failure),
+            Self::Arrive | Self::Unknown => None,
+        }
+    }
+}
+
 /// What the test events have shown so far. Stored in the inbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -157,13 +175,21 @@ impl EventTests {
             || (rows_are_silent && has_passed(timings.rows_gap))
     }
 
-    pub fn ended(&mut self, test: EventTest, now: Timestamp, rows_are_silent: bool) {
+    /// `last_event`: when the newest real event came. Failures before it prove nothing any more.
+    pub fn ended(
+        &mut self,
+        test: EventTest,
+        now: Timestamp,
+        rows_are_silent: bool,
+        last_event: Option<Timestamp>,
+    ) {
+        let before = self.failure_since(last_event);
         self.last = Some(now);
         self.is_open = matches!(test, EventTest::Failed(_) | EventTest::Undecided);
         if test != EventTest::Undecided {
             self.decided = Some(now);
         }
-        self.failure = match (test, self.failure) {
+        self.failure = match (test, before) {
             (EventTest::Arrived, _) => None,
             (EventTest::NotPossible | EventTest::Undecided, before) => before,
             (EventTest::Failed(fault), before) => Some(EventFailure {
@@ -176,13 +202,24 @@ impl EventTests {
         };
     }
 
-    /// Events do not arrive. A single failure proves that only together with rows that no event has told of. A result from
-    /// before `since` counts no more: another service has tested meanwhile.
+    /// A single failure proves that events do not arrive only together with rows that no event has told of. A failure from
+    /// before `since` proves nothing: another service may have tested meanwhile.
     #[must_use]
-    pub fn trouble(&self, since: Timestamp) -> Option<EventFailure> {
-        self.failure
-            .filter(|_| self.last.is_some_and(|last| last >= since))
-            .filter(|failure| failure.times > 1 || failure.rows_were_silent)
+    pub fn shown(&self, last_event: Option<Timestamp>, since: Timestamp) -> Events {
+        let Some(failure) = self.failure_since(last_event) else {
+            return Events::Arrive;
+        };
+        let is_proven = failure.times > 1 || failure.rows_were_silent;
+        if is_proven && self.last.is_some_and(|last| last >= since) {
+            Events::Fail(failure)
+        } else {
+            Events::Unknown
+        }
+    }
+
+    /// The failures in a row since the last real event.
+    fn failure_since(&self, last_event: Option<Timestamp>) -> Option<EventFailure> {
+        self.failure.filter(|_| last_event <= self.decided)
     }
 }
 
@@ -199,7 +236,7 @@ mod tests {
     fn after(tests: &[(i64, EventTest, bool)]) -> EventTests {
         let mut state = EventTests::default();
         for (at, test, rows_are_silent) in tests {
-            state.ended(*test, minute(*at), *rows_are_silent);
+            state.ended(*test, minute(*at), *rows_are_silent, None);
         }
         state
     }
@@ -270,11 +307,36 @@ mod tests {
             (&[(0, FAILED, true), (30, NotPossible, false)], Some(0)),
         ];
         for (tests, since) in table {
-            let trouble = after(tests).trouble(minute(0)).map(|trouble| trouble.since);
-            assert_eq!(trouble, since.map(minute), "{tests:?}");
+            let shown = after(tests).shown(None, minute(0));
+            let failing_since = shown.failure().map(|failure| failure.since);
+            assert_eq!(failing_since, since.map(minute), "{tests:?}");
         }
         let old = after(&[(0, FAILED, true), (30, FAILED, true)]);
-        assert!(old.trouble(minute(30)).is_some());
-        assert_eq!(old.trouble(minute(31)), None);
+        assert!(old.shown(None, minute(30)).failure().is_some());
+        assert_eq!(old.shown(None, minute(31)), Events::Unknown);
+    }
+
+    #[test]
+    fn only_an_event_later_than_the_last_failure_shows_that_events_arrive() {
+        let at = |n| Some(minute(n));
+        let mut tests = after(&[(0, FAILED, false), (30, FAILED, false)]);
+        let failing_since = |tests: &EventTests, event| match tests.shown(event, minute(0)) {
+            Events::Fail(failure) => Some(failure.since),
+            Events::Arrive | Events::Unknown => None,
+        };
+        // A straggler between two failures.
+        assert_eq!(failing_since(&tests, at(10)), at(0));
+        assert_eq!(tests.shown(at(31), minute(0)), Events::Arrive);
+        assert_eq!(tests.shown(at(31), minute(99)), Events::Arrive);
+
+        // Failures in a row are counted anew after an event.
+        tests.ended(FAILED, minute(60), false, at(31));
+        assert_eq!(tests.shown(at(31), minute(0)), Events::Unknown);
+        tests.ended(EventTest::NotPossible, minute(70), false, at(31));
+        assert_eq!(tests.shown(at(31), minute(0)), Events::Unknown);
+        tests.ended(FAILED, minute(90), false, at(31));
+        assert_eq!(failing_since(&tests, at(31)), at(60));
+        tests.ended(EventTest::NotPossible, minute(99), false, at(95));
+        assert_eq!(tests.shown(at(95), minute(0)), Events::Arrive);
     }
 }

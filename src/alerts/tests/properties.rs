@@ -63,8 +63,11 @@ impl Scene {
             }
             Happening::Silence(is_there) => {
                 let mut tests = EventTests::default();
-                tests.ended(EventTest::Failed(EventFault::NotSent), self.now, true);
-                self.silence = tests.trouble(Timestamp::MIN).filter(|_| *is_there);
+                if *is_there {
+                    let failed = EventTest::Failed(EventFault::NotSent);
+                    tests.ended(failed, self.now, true, None);
+                }
+                self.events = tests.shown(None, Timestamp::MIN);
             }
             Happening::Restart => self.restart(),
         }

@@ -10,7 +10,7 @@ use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 use super::*;
 use crate::{
-    domain::{Clock as _, EventFailure, RowId, TestClock},
+    domain::{Clock as _, EventFailure, Events, RowId, TestClock},
     inbox::{Arrival, Role, Source},
     supabase::{LARGEST_ANSWER, Settings},
     sync::rules::timings::Timings,
@@ -146,7 +146,8 @@ impl Scene {
         self.test.look(&self.parts, self.started).await.unwrap();
         let tests: Option<EventTests> = self.parts.inbox.state(EVENT_TESTS).await.unwrap();
         let asked = self.asked.swap(0, Ordering::Relaxed);
-        (asked, tests.and_then(|tests| tests.trouble(Timestamp::MIN)))
+        let shown = tests.map(|tests| tests.shown(None, Timestamp::MIN));
+        (asked, shown.and_then(Events::failure))
     }
 
     async fn fault_after(&self, pause: Duration) -> Option<EventFault> {
