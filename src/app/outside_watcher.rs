@@ -1,7 +1,8 @@
 //! Tells an outside watcher that the service works (`HEARTBEAT_URL`): when it hears nothing, something is wrong.
 //!
-//! It is told while the engine turns, the inbox can be written, and the service works or stands by. A pause, a halt and
-//! `AMOCRM_ENABLED=false` are silence, for then rows wait; so is a process that is gone.
+//! It is told while the engine turns, the inbox can be written, and the service works or stands by for one that does. A
+//! pause, a halt, a lease that Supabase does not confirm and `AMOCRM_ENABLED=false` are silence, for then rows wait; so is a
+//! process that is gone.
 
 use std::time::Duration;
 
@@ -41,12 +42,12 @@ pub(super) struct Signs {
 }
 
 impl Signs {
-    /// Completes when the service works or stands by, and the inbox can be written.
+    /// Completes when the service is well, and the inbox can be written.
     async fn until_well(&mut self) {
         loop {
             let (status, writing) = (*self.status.borrow(), *self.writing.borrow());
             let writes = writing == Writing::Works;
-            if writes && matches!(status, SyncState::Working | SyncState::Standby { .. }) {
+            if writes && is_well(status) {
                 return;
             }
             let (status, writing) = (self.status.changed(), self.writing.changed());
@@ -58,6 +59,17 @@ impl Signs {
             }
         }
     }
+}
+
+/// Rows are synced, here or by the service that holds the lease.
+fn is_well(state: SyncState) -> bool {
+    matches!(
+        state,
+        SyncState::Working
+            | SyncState::Standby {
+                held_by_another: true
+            }
+    )
 }
 
 impl OutsideWatcher {
@@ -109,6 +121,30 @@ impl OutsideWatcher {
             Err(Failure::NotSent { source, .. } | Failure::NoAnswer { source }) => {
                 tracing::warn!(error = %Chain(&source), "heartbeat.refused");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_service_is_well_while_rows_are_synced_here_or_by_another() {
+        let since = Timestamp::UNIX_EPOCH;
+        let standby = |held_by_another| SyncState::Standby { held_by_another };
+        for (state, expected) in [
+            (SyncState::Working, true),
+            (standby(true), true),
+            (standby(false), false),
+            (SyncState::Starting, false),
+            (SyncState::Paused { since }, false),
+            (SyncState::Holding, false),
+            (SyncState::InboxFull { since }, false),
+        ] {
+            assert_eq!(is_well(state), expected, "{state:?}");
         }
     }
 }
