@@ -441,8 +441,14 @@ async fn a_dry_run_leaves_the_inbox_alone_and_asks_before_it_takes_long() {
 
     let deal = world.student(EMAIL);
     let row = world.insert(&json!({}));
-    let ended = backfill(&world, &["--dry-run"]).run().await;
+    // As in a container that is mounted read-only.
+    let dry = backfill(&world, &["--dry-run"]).with("TMPDIR", "/dev/null");
+    let ended = dry.run().await;
     ended.assert_code(0);
+    for file in std::fs::read_dir(world.inbox_path().parent().unwrap()).unwrap() {
+        let name = file.unwrap().file_name();
+        assert!(name.to_string_lossy().starts_with("inbox.db"), "{name:?}");
+    }
     let line = ended
         .out
         .lines()

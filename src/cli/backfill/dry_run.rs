@@ -197,7 +197,11 @@ struct Scratch {
 
 impl Scratch {
     async fn of(path: &Path) -> Result<Self, CommandError> {
-        let folder = tempfile::tempdir()?;
+        // A container that is mounted read-only can write beside the inbox alone.
+        let folder = tempfile::tempdir().or_else(|error| match path.parent() {
+            Some(beside) if beside.is_dir() => tempfile::tempdir_in(beside),
+            _ => Err(error),
+        })?;
         let file = folder.path().join("dry-run.db");
         if path.exists() {
             Inbox::copy(path, &file).await?;
