@@ -100,6 +100,10 @@ pub(super) fn duration(text: &str) -> Form<Duration> {
         return Ok(Duration::ZERO);
     }
     match humantime::parse_duration(text) {
+        Ok(_) if text.contains('M') => wrong(
+            "has the unit M, which means months: m is minutes",
+            "единица M означает месяцы: минуты пишутся m",
+        ),
         Ok(duration) if duration <= DAY * 366 => Ok(duration),
         Ok(_) => wrong("is longer than a year", "больше года"),
         Err(_) if text.bytes().all(|b| b.is_ascii_digit()) => wrong(

@@ -253,7 +253,7 @@ fn bad_values_are_named_and_not_quoted() {
                 "1764547200",
             ],
         ),
-        ("SETTLE_DELAY", &["5", "five", "-1s"]),
+        ("SETTLE_DELAY", &["5", "five", "-1s", "1M", "1h 5M"]),
         ("RECONCILE_INTERVAL", &["5", "off", "never"]),
         (
             "HEARTBEAT_URL",
