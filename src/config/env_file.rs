@@ -192,13 +192,15 @@ fn assign(text: &mut String, name: &str, value: &str) {
 }
 
 /// A value as the service, `docker --env-file`, systemd and Fly.io read it, as long as it has no characters that need quotes.
+/// Between quotes not by Docker; by Fly.io, which knows double quotes only and no escapes, if nothing has to be escaped.
 fn quoted(value: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=~".contains(c);
     if value.chars().all(is_plain) {
         return value.to_owned();
     }
+    let has_escapes = value.contains(['"', '\\', '$', '\n', '\r']);
     // To `dotenvy` a backslash before the last quote is the beginning of another line.
-    if !value.contains(['\'', '\\', '\n', '\r']) {
+    if has_escapes && !value.contains(['\'', '\\', '\n', '\r']) {
         return format!("'{value}'");
     }
     let mut quoted = String::from("\"");
