@@ -419,6 +419,21 @@ impl Link {
         self.version = None;
     }
 
+    /// Writes the log into the file, so that the log begins anew: on a full disk what it takes is room for the next writes.
+    /// Best effort: what is in the log is on disk.
+    pub(super) async fn fold_the_log(&mut self) {
+        let folded = async {
+            let conn = self.conn().await?;
+            sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+                .execute(conn)
+                .await
+        };
+        if let Err(error) = folded.await {
+            tracing::warn!(%error, "the log could not be written into the inbox");
+            self.drop_connection();
+        }
+    }
+
     /// Checks that the writes are in the files of these names.
     pub(super) fn look_at_files(&mut self) -> Result<(), sqlx::Error> {
         Ok(self.files.look(self.anchor.is_some())?)

@@ -238,6 +238,7 @@ impl Writer {
             Err(error) => {
                 tracing::error!(%error, "the inbox could not be written");
                 self.link.drop_connection();
+                self.link.fold_the_log().await;
                 self.orphans.lock().extend(orphans);
                 Err(InboxError::Database {
                     what: "write to its file",

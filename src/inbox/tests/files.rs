@@ -99,6 +99,27 @@ async fn a_connection_that_is_made_anew_makes_no_file() {
     assert!(!t.path().exists());
 }
 
+/// On a full disk the log would keep the room that the next writes need.
+#[tokio::test]
+async fn after_a_failed_write_the_log_is_in_the_file() {
+    let t = Fixture::new().await;
+    t.store([delivered(1)]).await;
+    t.tamper(
+        "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ROLLBACK, 'full'); END",
+    )
+    .await;
+    assert!(t.inbox.store(vec![delivered(2)]).await.is_err());
+
+    let folder = tempfile::tempdir().unwrap();
+    let alone = folder.path().join("inbox.db");
+    fs::copy(t.path(), &alone).unwrap();
+    let alone = Inbox::open(&alone, Role::Owner, t.clock.clone())
+        .await
+        .unwrap();
+    assert_eq!(alone.entries(None, 9).await.unwrap().len(), 1);
+    alone.close().await;
+}
+
 /// As on a full disk, where somebody makes room.
 #[tokio::test]
 async fn a_log_that_is_removed_after_writes_have_failed_is_missed() {
