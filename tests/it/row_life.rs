@@ -137,6 +137,8 @@ enum Change {
     Blocked,
     /// Another deal's id is filled in.
     Linked,
+    /// The id of the deal itself, as by another service.
+    LinkedToIt,
 }
 
 /// The move, whose answer never comes, is carried out or not; the row changes before anyone knows.
@@ -155,11 +157,12 @@ async fn changed_during_a_move(change: Change, is_carried_out: bool) -> (World, 
         .await;
     world.sandbox.postgrest.update_row(row, |row| {
         let (column, value) = match change {
-            Change::Email => ("email", OTHER),
-            Change::Blocked => ("status", "blocked"),
-            Change::Linked => ("amocrm_deal_id", "1"),
+            Change::Email => ("email", json!(OTHER)),
+            Change::Blocked => ("status", json!("blocked")),
+            Change::Linked => ("amocrm_deal_id", json!("1")),
+            Change::LinkedToIt => ("amocrm_deal_id", json!(deal.to_string())),
         };
-        row.insert(column.to_owned(), json!(value));
+        row.insert(column.to_owned(), value);
     });
     (world, row, deal)
 }
@@ -180,18 +183,25 @@ async fn a_row_that_changes_while_its_move_is_in_doubt_is_finished_if_the_move_w
     let entry = world.until_state(row, State::Parked).await;
     assert!(entry.reason.unwrap().contains(&deal.to_string()));
     let moved = entry.progress.placing_move().map(|it| it.deal.get());
-    assert_eq!(moved, Some(deal.get()), "an undo can bring it back");
+    assert_eq!(moved, Some(deal.get()), "where it came from is kept");
 }
 
 #[tokio::test]
 async fn a_row_that_changes_while_its_move_is_in_doubt_is_another_one_if_the_move_never_happened() {
-    for change in [Change::Email, Change::Blocked, Change::Linked] {
+    let changes = [
+        Change::Email,
+        Change::Blocked,
+        Change::Linked,
+        Change::LinkedToIt,
+    ];
+    for change in changes {
         let (world, row, deal) = changed_during_a_move(change, false).await;
         let outcome = match change {
             Change::Email => {
                 world.student(OTHER);
                 Outcome::Synced
             }
+            Change::LinkedToIt => Outcome::Synced,
             Change::Blocked => Outcome::Skipped,
             Change::Linked => Outcome::AlreadyLinked,
         };

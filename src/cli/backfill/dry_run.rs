@@ -230,7 +230,7 @@ impl Scratch {
         let mut to_sync = Vec::new();
         for row in rows {
             let entry = self.inbox.entry(*row).await?;
-            let written = entry.filter(|entry| entry.progress.step.has_written());
+            let written = entry.filter(|entry| entry.progress.has_written());
             let would = written.map(|entry| Planned::Finish {
                 deal: entry.progress.step.deal(),
             });

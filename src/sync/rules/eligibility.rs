@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::timings::{Timings, later};
 use crate::{
-    domain::{Email, NotOneEmail},
+    domain::{DealId, Email, NotOneEmail},
     inbox::{Outcome, Progress, Settlement, Step, Undo},
     supabase::Row,
 };
@@ -41,12 +41,8 @@ pub fn eligibility(
     now: Timestamp,
 ) -> Result<Email, Settlement> {
     progress.absent_since = None;
-    // A create or move in doubt is looked for first: the deal in the row may be the one that the create made, and a deal that
-    // was moved for another row's sake is to be told of.
-    let is_in_doubt =
-        matches!(progress.step, Step::Creating(_)) || progress.move_in_doubt().is_some();
     if let Some(filled) = &row.deal_id
-        && !is_in_doubt
+        && !is_in_doubt(progress, filled)
         && !is_moved_again(progress, filled)
     {
         return Err(already_filled(progress, filled));
@@ -78,6 +74,15 @@ pub fn eligibility(
         }
         .to_owned(),
     })
+}
+
+/// amoCRM is looked at first: a create in doubt may have made the deal in the row, and a move in doubt may have moved another.
+fn is_in_doubt(progress: &Progress, filled: &str) -> bool {
+    let is_another = |deal: DealId| deal.to_string() != filled.trim();
+    matches!(progress.step, Step::Creating(_))
+        || progress
+            .move_in_doubt()
+            .is_some_and(|it| is_another(it.deal))
 }
 
 /// No student is made of such a row.

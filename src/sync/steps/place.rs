@@ -120,6 +120,7 @@ async fn move_deals(
     };
     let mut is_in_doubt = false;
     let mut to_move = not_in_place(batch, &pipeline, rows, placed);
+    begin_writes(batch, &to_move);
     for row in &mut to_move {
         row.intend(batch);
     }
@@ -283,6 +284,7 @@ async fn move_one_by_one(
         let Some(mut row) = to_move.pop() else {
             continue;
         };
+        begin_writes(batch, std::slice::from_ref(&row));
         row.intend(batch);
         batch.checkpoint(std::slice::from_ref(&row)).await?;
         let mut next = placed.keep(batch.begin(vec![row]));
@@ -409,7 +411,7 @@ fn deal_and_contact(row: &ToCreate) -> NewDealAndContact {
     }
 }
 
-// ---- what creates and notes share ----
+// ---- what the writes share ----
 
 /// Answers from when on an empty look will prove that a write never happened, and until when it may begin.
 pub(crate) fn begin_writes<T: InHand>(batch: &Batch, rows: &[T]) -> (Timestamp, Instant) {

@@ -134,6 +134,7 @@ async fn read_chosen(
             );
             resumed.ended.push(row.park(reason));
         } else {
+            row.attempt.progress.moved = None;
             let ended = anew(batch, row, Fact::DealGone);
             resumed.ended.push(ended);
         }
