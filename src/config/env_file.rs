@@ -192,7 +192,7 @@ fn assign(text: &mut String, name: &str, value: &str) {
 }
 
 /// A value as the service, `docker --env-file`, systemd and Fly.io read it, as long as it has no characters that need quotes.
-/// Between quotes not by Docker; by Fly.io, which knows double quotes only and no escapes, if nothing has to be escaped.
+/// Docker takes quotes as a part of the value. Fly.io takes off double quotes, and reads no escapes.
 fn quoted(value: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=~".contains(c);
     if value.chars().all(is_plain) {

@@ -367,8 +367,8 @@ pub(super) struct Link {
     options: SqliteConnectOptions,
     files: Files,
     conn: Option<SqliteConnection>,
-    /// Open from the start to the end, and never used: SQLite removes the log with the last connection, so that while this
-    /// one is open a log that is missing was removed by somebody else.
+    /// Open from the start to the end, and never used. SQLite removes the log with the last connection: while this one is open,
+    /// a log that is missing was not removed by SQLite.
     anchor: Option<SqliteConnection>,
     /// `PRAGMA data_version` as last seen: it moves when another connection changes the file.
     version: Option<i64>,
@@ -460,16 +460,12 @@ impl Link {
 
     /// Best effort: all acknowledged writes are on disk already.
     pub(super) async fn close(mut self) {
-        let Some(mut conn) = self.conn.take() else {
+        if self.are_files_lost() {
             return;
-        };
+        }
         // First, so that the other one is the last and leaves no log.
         let_go_of(self.anchor.take()).await;
-        let folded = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
-            .execute(&mut conn)
-            .await;
-        if let Err(error) = folded.map(drop).and(conn.close().await) {
-            tracing::warn!(%error, "the inbox was not closed cleanly");
-        }
+        self.fold_the_log().await;
+        let_go_of(self.conn.take()).await;
     }
 }

@@ -263,6 +263,14 @@ impl Fixture {
     }
 
     /// Changes the file in a way in which the service does not.
+    /// As a full disk does it: an entry cannot be stored, and SQLite undoes the whole transaction.
+    async fn fill_the_disk(&self) {
+        self.tamper(
+            "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ROLLBACK, 'full'); END",
+        )
+        .await;
+    }
+
     async fn tamper(&self, statement: &str) {
         let mut conn = self.connect().await;
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))

@@ -358,3 +358,42 @@ async fn a_clock_put_back_a_day_delays_no_write_that_never_happened() {
         }
     }
 }
+
+/// The row is blocked while the move of its deal meets `kind`.
+async fn blocked_during_a_move(world: &World, kind: Kind) -> (RowId, DealId) {
+    let deal = world.student(EMAIL);
+    let update = Point::amo("leads.update");
+    world.sandbox.faults().add(Fault::once(update, kind));
+    let row = world.insert(&json!({}));
+    world
+        .until_asked("leads.update", 1, |it| it.fault.is_some())
+        .await;
+    world.sandbox.postgrest.update_row(row, |row| {
+        row.insert("status".to_owned(), json!("blocked"));
+    });
+    (row, deal)
+}
+
+#[tokio::test]
+async fn a_clock_put_forward_a_day_gives_up_no_move_that_may_still_land() {
+    let wishes = Wishes {
+        time_scale: 0.05,
+        ..sweeping()
+    };
+    let (world, clock) = start(wishes, SignedDuration::ZERO).await;
+    // Before the last moment, and after the first look.
+    let delay = Duration::from_secs(50);
+    let (row, deal) = blocked_during_a_move(&world, Kind::LateCommit { delay }).await;
+    clock.set(DAY);
+    assert_eq!(world.until_synced_once(row).await, deal);
+}
+
+#[tokio::test]
+async fn a_clock_put_back_a_day_holds_up_no_row_whose_move_never_happened() {
+    let (mut world, _) = start(sweeping(), DAY).await;
+    let (row, deal) = blocked_during_a_move(&world, Kind::Hang(When::Before)).await;
+    world.die().await;
+    world.launch().await;
+    world.until_done(row, Outcome::Skipped).await;
+    assert_eq!(world.stage(deal), world.setting.before[0]);
+}

@@ -350,6 +350,8 @@ async fn a_chosen_deal_that_is_lost_before_the_move_is_decided_anew() {
 
     let made = world.until_synced_once(row).await;
     assert_ne!(made, chosen);
+    let entry = world.entry(row).await.unwrap();
+    assert_eq!(entry.progress.moved, None, "of the deal that is gone");
 }
 
 #[tokio::test]

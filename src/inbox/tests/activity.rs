@@ -71,10 +71,7 @@ async fn the_time_of_the_last_event_outlives_a_restart_and_a_sweep_changes_it_no
 #[tokio::test]
 async fn an_event_that_could_not_be_stored_is_none() {
     let t = Fixture::new().await;
-    t.tamper(
-        "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ROLLBACK, 'full'); END;",
-    )
-    .await;
+    t.fill_the_disk().await;
     assert!(t.inbox.store(vec![delivered(1)]).await.is_err());
     assert_eq!(t.inbox.activity().event, None);
 }

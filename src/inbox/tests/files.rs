@@ -85,10 +85,7 @@ async fn what_is_put_back_meanwhile_is_lost_all_the_same() {
 #[tokio::test]
 async fn a_connection_that_is_made_anew_makes_no_file() {
     let t = Fixture::new().await;
-    t.tamper(
-        "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ROLLBACK, 'full'); END",
-    )
-    .await;
+    t.fill_the_disk().await;
     assert!(t.inbox.store(vec![delivered(1)]).await.is_err());
     for suffix in ["", "-wal", "-shm"] {
         fs::remove_file(t.file(suffix)).ok();
@@ -99,17 +96,29 @@ async fn a_connection_that_is_made_anew_makes_no_file() {
     assert!(!t.path().exists());
 }
 
+/// With one entry, which is in the log.
+async fn after_a_failed_write() -> Fixture {
+    let t = Fixture::new().await;
+    t.store([delivered(1)]).await;
+    t.fill_the_disk().await;
+    assert!(t.inbox.store(vec![delivered(2)]).await.is_err());
+    t
+}
+
+#[tokio::test]
+async fn a_clean_stop_leaves_no_log() {
+    let t = Fixture::new().await;
+    t.store([delivered(1)]).await;
+    t.state_of(1).await;
+    assert!(t.file("-wal").exists());
+    t.inbox.close().await;
+    assert!(!t.file("-wal").exists());
+}
+
 /// On a full disk the log would keep the room that the next writes need.
 #[tokio::test]
 async fn after_a_failed_write_the_log_is_in_the_file() {
-    let t = Fixture::new().await;
-    t.store([delivered(1)]).await;
-    t.tamper(
-        "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ROLLBACK, 'full'); END",
-    )
-    .await;
-    assert!(t.inbox.store(vec![delivered(2)]).await.is_err());
-
+    let t = after_a_failed_write().await;
     let folder = tempfile::tempdir().unwrap();
     let alone = folder.path().join("inbox.db");
     fs::copy(t.path(), &alone).unwrap();
@@ -120,20 +129,13 @@ async fn after_a_failed_write_the_log_is_in_the_file() {
     alone.close().await;
 }
 
-/// As on a full disk, where somebody makes room.
+/// As a person does who makes room on a full disk.
 #[tokio::test]
 async fn a_log_that_is_removed_after_writes_have_failed_is_missed() {
-    let t = Fixture::new().await;
-    t.store([delivered(1)]).await;
-    t.tamper(
-        "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ROLLBACK, 'full'); END",
-    )
-    .await;
-    assert!(t.inbox.store(vec![delivered(2)]).await.is_err());
+    let t = after_a_failed_write().await;
     assert!(!t.inbox.is_lost());
     fs::remove_file(t.file("-wal")).unwrap();
 
-    // The trigger was in the log too.
     assert!(t.inbox.store(vec![delivered(3)]).await.is_err());
     assert!(t.inbox.is_lost());
 }
@@ -174,10 +176,7 @@ async fn what_a_well_behaved_neighbour_does_is_no_loss() {
     t.tamper("VACUUM").await;
     t.store([delivered(3)]).await;
     // A connection of its own after an error.
-    t.tamper(
-        "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ROLLBACK, 'full'); END",
-    )
-    .await;
+    t.fill_the_disk().await;
     assert!(t.inbox.store(vec![delivered(4)]).await.is_err());
     t.tamper("DROP TRIGGER full").await;
     t.store([delivered(4)]).await;

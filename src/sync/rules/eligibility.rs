@@ -76,7 +76,8 @@ pub fn eligibility(
     })
 }
 
-/// amoCRM is looked at first: a create in doubt may have made the deal in the row, and a move in doubt may have moved another.
+/// What amoCRM holds decides about the row: its deal may be the one that a create in doubt has made, or another one than a move
+/// in doubt has moved.
 fn is_in_doubt(progress: &Progress, filled: &str) -> bool {
     let is_another = |deal: DealId| deal.to_string() != filled.trim();
     matches!(progress.step, Step::Creating(_))
